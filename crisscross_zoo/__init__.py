@@ -1,0 +1,38 @@
+"""CrissCross Zoo: audio-visual encoders pretrained with relaxed cross-modal synchronicity (AAAI 2023).
+
+The public names are loaded on first use: importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crisscross_zoo.extract import FeatureExtractor as FeatureExtractor
+    from crisscross_zoo.features import Features as Features
+    from crisscross_zoo.weights.load import load_encoder as load_encoder
+    from crisscross_zoo.weights.manifest import list_weights as list_weights
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FeatureExtractor": "crisscross_zoo.extract",
+    "Features": "crisscross_zoo.features",
+    "list_weights": "crisscross_zoo.weights.manifest",
+    "load_encoder": "crisscross_zoo.weights.load",
+}
+
+__all__ = ["FeatureExtractor", "Features", "__version__", "list_weights", "load_encoder"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

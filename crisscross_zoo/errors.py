@@ -1,0 +1,100 @@
+"""The exceptions that users can catch. All derive from :class:`CrissCrossError`.
+
+Each is one line: where, what is wrong, what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+class CrissCrossError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        reason: What is wrong.
+        remedy: What the user can do about it.
+        path: The file, folder, URL or repository it is about, if any.
+    """
+
+    def __init__(self, reason: str, *, remedy: str = "", path: str | os.PathLike[str] | None = None) -> None:
+        self.reason = " ".join(str(reason).split())
+        self.remedy = " ".join(str(remedy).split())
+        self.path = None if path is None else os.fspath(path)
+        super().__init__(self.reason)
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f"{self.path}: "
+        return where + self.reason + (f"; {self.remedy}" if self.remedy else "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.reason, self.remedy, self.path))
+
+
+def _rebuild(cls: type[CrissCrossError], reason: str, remedy: str, path: str | None) -> CrissCrossError:
+    return cls(reason, remedy=remedy, path=path)
+
+
+class ConfigError(CrissCrossError, ValueError):
+    """A setting, option or config field has a value that is not allowed."""
+
+
+class InputError(CrissCrossError, ValueError):
+    """An array or tensor has the wrong shape, dtype or range."""
+
+
+class MediaError(CrissCrossError):
+    """A media file cannot be used."""
+
+
+class MediaNotFoundError(MediaError, FileNotFoundError):
+    """There is no such file, or it is not a regular file."""
+
+
+class UnreadableMediaError(MediaError):
+    """The file cannot be opened, is not media, or nothing in it can be decoded."""
+
+
+class NoStreamError(MediaError):
+    """The file is readable but has no stream of the modality asked for."""
+
+
+class TruncatedMediaError(MediaError):
+    """The file ends early or is damaged, and strict reading was asked for."""
+
+
+class DecoderCrashError(MediaError):
+    """The process that decoded the file died."""
+
+
+class OutputError(CrissCrossError):
+    """Features cannot be written to, or read from, this path."""
+
+
+class WeightsError(CrissCrossError):
+    """Weights cannot be had."""
+
+
+class UnknownWeightsError(WeightsError, ValueError):
+    """No checkpoint, file or repository goes by this name."""
+
+
+class WeightsNotAvailableError(WeightsError):
+    """The checkpoint is known, but it is not published, not cached, or not reachable offline."""
+
+
+class DownloadError(WeightsError):
+    """A download failed or broke off."""
+
+
+class ChecksumError(WeightsError):
+    """A file's sha256 is not the one in the manifest."""
+
+
+class CheckpointError(WeightsError):
+    """A weights file is malformed or hostile, of another modality, or its keys, shapes or values do not fit."""
+
+
+class ManifestError(WeightsError):
+    """``weights_manifest.json`` does not have the form it must have."""

@@ -1,0 +1,1 @@
+"""Media files in, clips out. The only room that opens media."""

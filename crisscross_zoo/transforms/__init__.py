@@ -1,0 +1,1 @@
+"""Tensor values before the network: the evaluation transforms of frames and sound."""

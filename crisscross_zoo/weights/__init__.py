@@ -1,0 +1,1 @@
+"""Checkpoints: the manifest, where they are, and how they become an encoder."""
