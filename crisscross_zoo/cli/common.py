@@ -1,0 +1,93 @@
+"""What every command shares: option parsing with suggestions, exit codes, errors as one line, JSON.
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted. Results go to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from crisscross_zoo import __version__
+from crisscross_zoo.config import suggest
+from crisscross_zoo.errors import ConfigError, CrissCrossError
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_BAD_CHOICE = re.compile(r"invalid choice: (?P<value>'.*?'|\S+) \(choose from (?P<choices>.*)\)$")
+_UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (?P<option>-[^\s=]+)")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line, exit 2 and propose the option or choice that was meant.
+
+    Options are not matched by prefix: a shortened one would change its meaning when another is added.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def add_common_options(self, *, as_json: str) -> None:
+        """Add ``--quiet`` and ``--json``; ``as_json`` is the help of the latter: what it prints."""
+        self.add_argument("--quiet", action="store_true", help="no progress, no remarks; errors still show")
+        self.add_argument("--json", action="store_true", help=as_json)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line to stderr and exit with 2."""
+        if bad := _BAD_CHOICE.search(message):
+            choices = [c.strip().strip("'\"") for c in bad["choices"].split(",")]
+            meant = suggest(bad["value"].strip("'\""), choices)
+            message = f"{message[: bad.start()]}{bad['value']} is not known; {meant}"
+        elif unknown := _UNKNOWN_OPTION.search(message):
+            meant = suggest(unknown["option"], sorted(set(self._all_options())))
+            message = f"there is no option {unknown['option']!r}; " + meant.split(" (choose")[0]
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def _all_options(self) -> Iterator[str]:
+        for action in self._actions:
+            yield from (option for option in action.option_strings if option.startswith("--"))
+            if isinstance(action, argparse._SubParsersAction):
+                for sub in action.choices.values():
+                    yield from sub._all_options()
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add ``--version``."""
+    parser.add_argument("--version", action="version", version=f"crisscross-zoo {__version__}")
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, *, prog: str) -> int:
+    """Call ``main(argv)`` and return the exit code; what it raises on purpose becomes one line on stderr.
+
+    Args:
+        main: Parses and works; returns 0, or 1 where some of the inputs failed.
+        argv: Arguments without the program's name; None: those of the process.
+        prog: The command's name, for the error line.
+    """
+    try:
+        code = main(argv)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse: --help, --version and bad usage
+        return stop.code if isinstance(stop.code, int) else EXIT_FAILED
+    except CrissCrossError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) has seen enough: keep the last flush quiet too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` to stdout as JSON, for machines: no NaN, two spaces of indent."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
