@@ -21,7 +21,11 @@ Pooling = Literal["linear", "linear-dense", "fusion", "avg", "max"]
 MODALITIES: tuple[str, ...] = ("video", "audio")
 POOLINGS: tuple[str, ...] = ("linear", "linear-dense", "fusion", "avg", "max")
 
-BLOCKS_PER_STAGE: dict[int, tuple[int, int, int, int]] = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BLOCKS_PER_STAGE: dict[int, tuple[int, int, int, int]] = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+}
 """Residual blocks in conv2x, conv3x, conv4x and conv5x, by depth."""
 
 STAGES: tuple[str, ...] = ("conv1", "conv2x", "conv3x", "conv4x", "conv5x")
@@ -175,6 +179,8 @@ def config_from_dict(fields: Mapping[str, Any]) -> EncoderConfig:
     known = {f.name for f in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
-            raise ConfigError(f"the {modality} config has no field {name!r}", remedy=suggest(name, sorted(known)))
+            raise ConfigError(
+                f"the {modality} config has no field {name!r}", remedy=suggest(name, sorted(known))
+            )
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return cls(**values)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from crisscross_zoo.config import EncoderConfig, VideoConfig
+from crisscross_zoo.config import AudioConfig, EncoderConfig, VideoConfig
 from crisscross_zoo.encoders.audio import AudioEncoder as AudioEncoder
 from crisscross_zoo.encoders.encoder import Encoder as Encoder
 from crisscross_zoo.encoders.video import VideoEncoder as VideoEncoder
+from crisscross_zoo.errors import ConfigError
 
 __all__ = ["AudioEncoder", "Encoder", "VideoEncoder", "build_encoder"]
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
     """Return a randomly initialised encoder of the modality that ``config`` is of, in train mode."""
-    return (VideoEncoder if isinstance(config, VideoConfig) else AudioEncoder)(config)
+    if isinstance(config, VideoConfig):
+        return VideoEncoder(config)
+    if isinstance(config, AudioConfig):
+        return AudioEncoder(config)
+    raise ConfigError(
+        f"{type(config).__name__} is of no modality", remedy="pass a VideoConfig or an AudioConfig"
+    )

@@ -66,7 +66,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
     if not file.is_file():
         raise CheckpointError(
             f"the folder has no {MODEL_FILE}" if folder else "not a regular file",
-            remedy="pass a safetensors file or a folder with one; crisscross-weights convert makes one of a .pth",
+            remedy="pass a safetensors file; crisscross-weights convert makes one of a .pth.tar",
             path=path,
         )
     try:
@@ -152,7 +152,7 @@ def apply_state_dict(encoder: Encoder, state_dict: Mapping[str, Tensor], *, sour
     own = encoder.state_dict()
     if odd := [name for name, value in state_dict.items() if not _is_plain_tensor(name, value)]:
         raise CheckpointError(
-            f"{_some(odd)} not a plain tensor under a name",
+            f"what should be plain tensors under names is not ({_some(odd)})",
             remedy="pass the backbone's state dict",
             path=source,
         )
@@ -269,11 +269,13 @@ def _architecture(state_dict: Mapping[str, Tensor]) -> dict[str, str | int]:
     """Read modality, depth and width off the names and shapes, as far as they tell."""
     found: dict[str, str | int] = {}
     for modality, stages in _STAGES_OF_MODALITY.items():
-        blocks = [{name.split(".")[1] for name in state_dict if name.startswith(f"{s}.")} for s in stages]
-        if any(blocks):
+        inside = [{name.split(".")[1] for name in state_dict if name.startswith(f"{s}.")} for s in stages]
+        if any(inside):
             found["modality"] = modality
-            counts = tuple(len(indices) for indices in blocks)
-            found.update({"depth": depth for depth, per in BLOCKS_PER_STAGE.items() if per == counts})
+            # A stage of one block is that block, without an index: some names, none of them a number.
+            blocks = tuple(sum(part.isdigit() for part in parts) or min(len(parts), 1) for parts in inside)
+            if blocks in BLOCKS_PER_STAGE.values():
+                found["depth"] = next(depth for depth, per in BLOCKS_PER_STAGE.items() if per == blocks)
     stem = state_dict.get("conv1.0.weight")
     if stem is not None and stem.ndim > 0:
         found["width"] = stem.shape[0]

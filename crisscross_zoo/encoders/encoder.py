@@ -1,0 +1,310 @@
+"""What both encoders have in common: stages, pooling, input checks, and the Hub's habits.
+
+Saving and loading go through :mod:`crisscross_zoo.encoders.checkpoint`: strict, safetensors only, and with
+an error of this package for whatever can go wrong, instead of the mixin's non-strict loading and its
+fall-back to pickles.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import huggingface_hub
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from torch import Tensor, nn
+
+from crisscross_zoo.config import STAGES, EncoderConfig, config_from_dict
+from crisscross_zoo.encoders.checkpoint import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    apply_state_dict,
+    file_sha256,
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
+from crisscross_zoo.encoders.pooling import pool
+from crisscross_zoo.errors import (
+    CheckpointError,
+    ConfigError,
+    DownloadError,
+    InputError,
+    UnknownWeightsError,
+    WeightsError,
+    WeightsNotAvailableError,
+)
+
+_MODEL_CARD = """---
+{{ card_data }}
+---
+
+# CrissCross {{ modality }} encoder
+
+{{ architecture }} of depth {{ depth }} and width {{ width }}, as in
+[Self-Supervised Audio-Visual Representation Learning with Relaxed Cross-Modal Synchronicity](
+{{ paper_url }}), saved by CrissCross Zoo.
+
+```python
+from crisscross_zoo import load_encoder
+
+encoder = load_encoder("{{ modality }}", weights="org/name")   # this repository's id
+features = encoder(encoder.preprocess({{ argument }})[None])
+```
+
+`config.json` and the header of `model.safetensors` hold the architecture and the preprocessing. Say here what
+it was trained on, its license, its results and its limits.
+"""
+
+
+class Encoder(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="crisscross-zoo",
+    tags=["self-supervised", "feature-extraction"],
+    paper_url="https://arxiv.org/abs/2111.05329",
+    model_card_template=_MODEL_CARD,
+):
+    """Base of :class:`VideoEncoder` and :class:`AudioEncoder`: a backbone and a pooling.
+
+    The state dict is the released backbone's, name by name; the pooling has no parameters.
+
+    Attributes:
+        config: Architecture and preprocessing, frozen.
+        weights_id: Which weights these are: a name, repository or path; ``"unseeded"`` for a fresh encoder.
+        weights_sha256: Of the file they were read from; None for a fresh encoder.
+    """
+
+    architecture: ClassVar[str]
+    config_type: ClassVar[type[EncoderConfig]]
+    input_form: ClassVar[str]
+    input_channels: ClassVar[int]
+
+    config: EncoderConfig
+    weights_id: str
+    weights_sha256: str | None
+
+    def __init__(self, config: EncoderConfig | None = None, **fields: Any) -> None:
+        super().__init__()
+        if config is None:
+            config = self.config_type()
+        if fields:
+            config = config_from_dict({**config.to_dict(), **fields})
+        if not isinstance(config, self.config_type):
+            raise ConfigError(
+                f"{type(self).__name__} has no use for a {type(config).__name__}",
+                remedy=f"pass a {self.config_type.__name__}",
+            )
+        self.config = config
+        self.weights_id = "unseeded"
+        self.weights_sha256 = None
+
+    @abc.abstractmethod
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Return the five stages in order, one for each of :data:`crisscross_zoo.config.STAGES`."""
+
+    @property
+    def num_features(self) -> int:
+        """Channels of conv5x: 8 times the width; 512 for the released networks."""
+        return 8 * self.config.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return pooled features (N, D) of a batch of clips; D depends on ``config.pooling`` and the clip.
+
+        Raises:
+            InputError: ``x`` has not the form of a batch, or is too small for the pooling.
+        """
+        return pool(self.forward_features(x), self.config.pooling)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, conv5x: (N, C, T', H', W') of video, (N, C, F', T') of audio.
+
+        Raises:
+            InputError: ``x`` has not the form of a batch.
+        """
+        self._check_input(x)
+        for stage in self.stages():
+            x = stage(x)
+        return x
+
+    def forward_intermediates(self, x: Tensor) -> dict[str, Tensor]:
+        """Return all five feature maps by name, conv1 (after its max pool) to conv5x.
+
+        Raises:
+            InputError: ``x`` has not the form of a batch.
+        """
+        self._check_input(x)
+        maps = {}
+        for name, stage in zip(STAGES, self.stages(), strict=True):
+            x = maps[name] = stage(x)
+        return maps
+
+    def _check_input(self, x: Tensor) -> None:
+        dims = self.input_form.count(",") + 1
+        if x.ndim != dims or x.shape[1] != self.input_channels:
+            raise InputError(
+                f"the {self.config.modality} encoder takes a batch {self.input_form}, not {tuple(x.shape)}",
+                remedy="add the batch axis: x[None]" if x.ndim == dims - 1 else "make it with preprocess",
+            )
+        if not x.is_floating_point():
+            raise InputError(
+                f"the {self.config.modality} encoder takes floating point, not {x.dtype}",
+                remedy="pass what preprocess returns",
+            )
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> huggingface_hub.ModelCard:
+        """Return the card that ``save_pretrained`` writes where the folder has none."""
+        facts = {
+            "modality": self.config.modality,
+            "architecture": self.architecture,
+            "depth": self.config.depth,
+            "width": self.config.width,
+            "argument": {"video": "frames", "audio": "wave"}[self.config.modality],
+        }
+        return super().generate_model_card(*args, **{**facts, **kwargs})
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_checkpoint(save_directory / MODEL_FILE, self.state_dict(), self.config)
+        config = json.dumps(self.config.to_dict(), indent=2) + "\n"
+        write_atomically(save_directory / CONFIG_FILE, config.encode())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        map_location: str | torch.device = "cpu",
+        **fields: Any,
+    ) -> Self:
+        """Load an encoder from a folder, a safetensors file or a Hub repository; it is in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: What exists on disk is read there; else it is a repository id.
+            force_download: Download again what is cached.
+            token: For private or gated repositories; default: the one that ``hf auth login`` stored.
+            cache_dir: Instead of the Hub's own cache.
+            local_files_only: Use the cache alone, never the network.
+            revision: Branch, tag or commit of the repository; default: its main branch.
+            map_location: Device of the encoder.
+            **fields: Fields of the config to change, as in ``pooling="fusion"``.
+
+        Raises:
+            CheckpointError: the file is broken, of the other modality, or its keys, shapes or values do not
+                fit.
+            UnknownWeightsError: there is no such path, repository or revision.
+            WeightsNotAvailableError: no access, or not in the cache while offline.
+            DownloadError: the download failed.
+            ConfigError: a field is unknown or out of range.
+        """
+        return cls._from_pretrained(
+            model_id=os.fspath(pretrained_model_name_or_path),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            map_location=map_location,
+            **fields,
+        )
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]  # the mixin's says `strict`, which is not a choice here
+        cls, *, model_id: str, map_location: str | torch.device, **options: Any
+    ) -> Self:
+        download = {name: options.pop(name) for name in _DOWNLOAD_OPTIONS}
+        path = Path(model_id) if Path(model_id).exists() else _download(model_id, **download)
+        state_dict, config = read_checkpoint(path)
+        if config is None:
+            raise CheckpointError(
+                "there is no config, neither in the header nor in a file beside it",
+                remedy=f"put the encoder's {CONFIG_FILE} beside {MODEL_FILE}",
+                path=model_id,
+            )
+        if not isinstance(config, cls.config_type):
+            article = "an audio" if config.modality == "audio" else "a video"
+            raise CheckpointError(
+                f"this is {article} checkpoint, and {cls.__name__} cannot hold it",
+                remedy=f"use {config.modality.capitalize()}Encoder",
+                path=model_id,
+            )
+        with torch.device("meta"):  # no time and no random numbers for values that are replaced
+            encoder = cls(config, **options)
+        encoder.to_empty(device=map_location)
+        apply_state_dict(encoder, state_dict, source=model_id)
+        encoder.weights_id = f"{model_id}@{download['revision']}" if download["revision"] else model_id
+        encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)
+        return encoder.eval()
+
+
+_DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+
+
+def _download(repo_id: str, *, revision: str | None, **options: Any) -> Path:
+    """Fetch a checkpoint into the Hub's cache and return the folder that holds it there."""
+    try:
+        file = huggingface_hub.hf_hub_download(repo_id, MODEL_FILE, revision=revision, **options)
+    except Exception as error:  # the client's transport, hence its errors, changes with its version
+        raise _hub_error(error, repo_id, revision) from error
+    folder = Path(file).parent
+    try:
+        # The snapshot's folder is named by its commit: both files come from the same one.
+        huggingface_hub.hf_hub_download(repo_id, CONFIG_FILE, revision=folder.name, **options)
+    except EntryNotFoundError:
+        pass  # the header of the weights may hold the config; if not, the caller says so
+    except Exception as error:
+        raise _hub_error(error, repo_id, revision) from error
+    return folder
+
+
+def _hub_error(error: Exception, repo_id: str, revision: str | None) -> WeightsError:
+    """Say in this package's words why the Hub's client could not give a file."""
+    cause = error.__cause__
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    log_in = "pass token= or run `hf auth login` with an account that has access"
+    kind: type[WeightsError]
+    if isinstance(error, GatedRepoError) or status == 403:
+        kind, reason, remedy = WeightsNotAvailableError, "you have no access to this repository", log_in
+    elif isinstance(error, HFValidationError | RepositoryNotFoundError):
+        kind, reason = UnknownWeightsError, "neither a path here nor a repository on the Hub that you can see"
+        remedy = f"check the spelling; if it is private, {log_in}"
+    elif isinstance(error, RevisionNotFoundError):
+        kind, reason = UnknownWeightsError, f"the repository has no revision {revision!r}"
+        remedy = "pass a branch, tag or commit of it"
+    elif isinstance(error, LocalEntryNotFoundError) and (
+        cause is None or isinstance(cause, OfflineModeIsEnabled)
+    ):
+        kind, reason = WeightsNotAvailableError, "not in the cache, and the network may not be used"
+        remedy = "load it once online, without local_files_only and HF_HUB_OFFLINE"
+    elif isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        kind, reason = CheckpointError, f"the repository has no {MODEL_FILE}"
+        remedy = "pass a repository that save_pretrained or crisscross-weights filled"
+    elif status == 401:
+        kind, reason, remedy = WeightsNotAvailableError, "the Hub refuses the token", log_in
+    else:
+        kind, reason = DownloadError, f"the download failed: {cause or error}"
+        remedy = "check the connection and the disk, then try again"
+    return kind(reason, remedy=remedy, path=repo_id)

@@ -1,0 +1,107 @@
+"""How the last feature map, conv5x, becomes one vector a clip.
+
+================  ===============================  ===============================
+name              video (N, C, T, H, W)            audio (N, C, F, T)
+================  ===============================  ===============================
+``linear``        max, kernel (1, 4, 4), stride    max, kernel (1, 3), stride
+                  = kernel                         (1, 2)
+``linear-dense``  max, kernel (1, 4, 4), stride 1  as ``linear``
+``fusion``        adaptive max to (1, 2, 2)        adaptive max to (1, 4)
+``avg``           global average                   global average
+``max``           global max                       global max
+================  ===============================  ===============================
+
+and the length of the vector, of a network of width 64:
+
+================  ========  =========  ====  =====
+name              8x224²    32x224²    2 s   5 s
+================  ========  =========  ====  =====
+``linear``        512       2048       4608  10752
+``linear-dense``  8192      32768      4608  10752
+``fusion``        2048      2048       2048  2048
+``avg``, ``max``  512       512        512   512
+================  ========  =========  ====  =====
+
+``avg`` ends the pretraining networks (Tables S5 and S6) and ``max`` the fully finetuned ones. For linear
+evaluation of video the paper names only the kernel (1, 4, 4). With stride = kernel (``linear``) the vector of
+8 frames has 512 numbers; with stride 1 (``linear-dense``) it has 8192, which fits the paper's remark that the
+vectors of 32 frames do not fit in memory. Both are offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from crisscross_zoo.config import check_choice
+from crisscross_zoo.errors import InputError
+
+_VIDEO_KERNEL = (1, 4, 4)
+_AUDIO_KERNEL = (1, 3)
+_AUDIO_STRIDE = (1, 2)
+
+# What one cell of conv5x spans of the input: pixels of height and width, or mel bands and columns.
+_REDUCTION = 32
+
+
+def pool(features: Tensor, pooling: str) -> Tensor:
+    """Pool a conv5x map and flatten it.
+
+    Args:
+        features: (N, C, T', H', W') of a video encoder or (N, C, F', T') of an audio encoder.
+        pooling: A name of the table above.
+
+    Returns:
+        (N, D), of the dtype of ``features``.
+
+    Raises:
+        ConfigError: no pooling goes by this name.
+        InputError: the map is smaller than the kernel.
+    """
+    check_choice("pooling", pooling, _POOLINGS)
+    return _POOLINGS[pooling][features.ndim](features).flatten(1)
+
+
+def _max_video(features: Tensor, *, stride: tuple[int, int, int]) -> Tensor:
+    _check_fits(features, _VIDEO_KERNEL, "frames of at least {0}x{0} pixels")
+    return F.max_pool3d(features, _VIDEO_KERNEL, stride)
+
+
+def _max_audio(features: Tensor) -> Tensor:
+    _check_fits(features, _AUDIO_KERNEL, "at least {0} spectrogram columns")
+    return F.max_pool2d(features, _AUDIO_KERNEL, _AUDIO_STRIDE)
+
+
+def _check_fits(features: Tensor, kernel: Sequence[int], wanted: str) -> None:
+    map_size = features.shape[2:]
+    if any(size < k for size, k in zip(map_size, kernel, strict=True)):
+        # ceil(input / 32) cells, so one input more than k - 1 whole cells gives the k-th.
+        enough = wanted.format((kernel[-1] - 1) * _REDUCTION + 1)
+        raise InputError(
+            f"the conv5x map {tuple(map_size)} is smaller than the pooling kernel {tuple(kernel)}",
+            remedy=f"pass {enough}, or use pooling 'avg', 'max' or 'fusion'",
+        )
+
+
+def _mean(features: Tensor) -> Tensor:
+    return features.flatten(2).mean(2)
+
+
+def _max(features: Tensor) -> Tensor:
+    return features.flatten(2).amax(2)
+
+
+_POOLINGS: dict[str, dict[int, Callable[[Tensor], Tensor]]] = {
+    # name: {5: of a video map, 4: of an audio map}
+    "linear": {5: partial(_max_video, stride=_VIDEO_KERNEL), 4: _max_audio},
+    "linear-dense": {5: partial(_max_video, stride=(1, 1, 1)), 4: _max_audio},
+    "fusion": {
+        5: partial(F.adaptive_max_pool3d, output_size=(1, 2, 2)),
+        4: partial(F.adaptive_max_pool2d, output_size=(1, 4)),
+    },
+    "avg": {5: _mean, 4: _mean},
+    "max": {5: _max, 4: _max},
+}
