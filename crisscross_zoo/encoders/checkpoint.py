@@ -34,6 +34,9 @@ CONFIG_FILE = "config.json"
 _CONFIG_KEY = "config"
 # The only metadata key: safetensors writes several in no fixed order, and the bytes must not vary.
 
+CHECKPOINT_OF = {"video": "a video checkpoint", "audio": "an audio checkpoint"}
+"""What to call the checkpoint of a modality in a message."""
+
 _STAGES_OF_MODALITY = {
     "video": ("conv2x", "conv3x", "conv4x", "conv5x"),
     "audio": ("block1", "block2", "block3", "block4"),
@@ -59,7 +62,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
         CheckpointError: it is not a whole safetensors file, or its config does not fit its tensors.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  # Path.exists raises where the name is too long
         raise UnknownWeightsError("there is no such file or folder", remedy="check the path", path=path)
     folder = path if path.is_dir() else None
     file = path / MODEL_FILE if path.is_dir() else path
@@ -288,13 +291,12 @@ def _mismatch_hint(encoder: Encoder, state_dict: Mapping[str, Tensor]) -> str:
     modality = found.get("modality")
     if modality is None:
         return f"pass the state dict of a bare backbone, without prefixes: {wanted}"
+    kind = CHECKPOINT_OF[str(modality)]
     if modality != config.modality:
-        return f"this is {'an audio' if modality == 'audio' else 'a video'} checkpoint: {wanted}"
+        return f"this is {kind}: {wanted}"
     if "depth" in found and "width" in found:
-        return (
-            f"this is a {modality} checkpoint of depth {found['depth']} and width {found['width']}; {wanted}"
-        )
-    return f"this is a damaged or altered {modality} checkpoint; {wanted}"
+        return f"this is {kind} of depth {found['depth']} and width {found['width']}; {wanted}"
+    return f"this is {kind} with parts lost or added; {wanted}"
 
 
 def _is_plain_tensor(name: object, value: object) -> bool:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from crisscross_zoo.config import STAGES, EncoderConfig, config_from_dict
 from crisscross_zoo.encoders.checkpoint import (
+    CHECKPOINT_OF,
     CONFIG_FILE,
     MODEL_FILE,
     apply_state_dict,
@@ -106,8 +107,8 @@ class Encoder(
             config = config_from_dict({**config.to_dict(), **fields})
         if not isinstance(config, self.config_type):
             raise ConfigError(
-                f"{type(self).__name__} has no use for a {type(config).__name__}",
-                remedy=f"pass a {self.config_type.__name__}",
+                f"{type(self).__name__} cannot be made from {type(config).__name__}",
+                remedy=f"pass {self.config_type.__name__}(...)",
             )
         self.config = config
         self.weights_id = "unseeded"
@@ -236,7 +237,8 @@ class Encoder(
         cls, *, model_id: str, map_location: str | torch.device, **options: Any
     ) -> Self:
         download = {name: options.pop(name) for name in _DOWNLOAD_OPTIONS}
-        path = Path(model_id) if Path(model_id).exists() else _download(model_id, **download)
+        exists = os.path.exists(model_id)  # noqa: PTH110  # Path.exists raises where the name is too long
+        path = Path(model_id) if exists else _download(model_id, **download)
         state_dict, config = read_checkpoint(path)
         if config is None:
             raise CheckpointError(
@@ -245,9 +247,8 @@ class Encoder(
                 path=model_id,
             )
         if not isinstance(config, cls.config_type):
-            article = "an audio" if config.modality == "audio" else "a video"
             raise CheckpointError(
-                f"this is {article} checkpoint, and {cls.__name__} cannot hold it",
+                f"this is {CHECKPOINT_OF[config.modality]}, and {cls.__name__} cannot hold it",
                 remedy=f"use {config.modality.capitalize()}Encoder",
                 path=model_id,
             )
