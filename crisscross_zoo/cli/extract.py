@@ -1,0 +1,324 @@
+"""``crisscross-extract``: features of media files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crisscross_zoo.cli.common import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    ArgumentParser,
+    add_version,
+    print_json,
+    run,
+)
+from crisscross_zoo.config import MODALITIES, POOLINGS
+from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError
+
+if TYPE_CHECKING:
+    from crisscross_zoo.extract import FeatureExtractor
+    from crisscross_zoo.features import Features
+
+PROG = "crisscross-extract"
+
+_EXAMPLES = """\
+examples:
+  crisscross-extract video.mp4 --out feats.npy
+  crisscross-extract video.mp4 --modality both --stride 0.25 --out feats.npz
+  crisscross-extract videos/ --out feats/                 one .npz a file, the same tree, index.csv, failed.jsonl
+  crisscross-extract 'clips/**/*.wav' --modality audio --clips 10 --out feats/
+  crisscross-extract video.mp4 --weights random:0 --out feats.npy      no download, for trying things out
+
+exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the same command again to go on)
+"""
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of ``crisscross-extract``."""
+    parser = ArgumentParser(
+        prog=PROG, description="Extract CrissCross features from video and sound.", epilog=_EXAMPLES
+    )
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="media files, folders (recursive) or glob patterns")
+    parser.add_argument("--list", metavar="FILE", help="a file with one input a line")
+    parser.add_argument(
+        "--out", required=True, help=".npy, .npz or .safetensors for one input, or a folder for any number"
+    )
+    parser.add_argument("--format", choices=("npz", "safetensors", "npy"), help="of files in a folder (default: npz)")
+    parser.add_argument("--root", metavar="DIR", help="mirror the tree from here (default: the inputs' common folder)")
+
+    what = parser.add_argument_group("what to extract")
+    what.add_argument("--modality", choices=(*MODALITIES, "both"), default="video", help="(default: video)")
+    what.add_argument(
+        "--weights", default="audioset", help="name, Hub id, file, or random:SEED (default: audioset)"
+    )
+    what.add_argument("--audio-weights", metavar="WEIGHTS", help="with --modality both: others for the sound")
+    what.add_argument("--revision", help="Hub revision of the weights")
+    what.add_argument("--cache-dir", help="where downloaded weights are kept (default: the Hub's cache)")
+    what.add_argument("--local-files-only", action="store_true", help="download nothing")
+    what.add_argument("--pooling", choices=POOLINGS, default="linear", help="(default: linear, as in the paper)")
+
+    clips = parser.add_argument_group("clips")
+    clips.add_argument("--window", type=_positive, metavar="SECONDS", help="length of a clip of either modality")
+    clips.add_argument("--stride", type=_positive, metavar="SECONDS", help="between clips (default: end to end)")
+    clips.add_argument("--clips", type=_count, metavar="N", help="N uniformly spread clips in place of dense ones")
+    clips.add_argument("--frames", type=_count, metavar="N", help="frames in a video clip (default: 8)")
+    clips.add_argument("--fps", type=_positive, help="frames a second (default: 16)")
+    clips.add_argument("--size", type=_count, metavar="PIXELS", help="side of the square crop (default: 224)")
+    clips.add_argument("--audio-seconds", type=_positive, metavar="SECONDS", help="length of a sound clip (default: 2)")
+
+    how = parser.add_argument_group("how to run")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: fp32)")
+    how.add_argument("--batch-size", type=_count, metavar="N", help="clips a batch (default: by device)")
+    how.add_argument("--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)")
+    how.add_argument("--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)")
+    how.add_argument("--strict", action="store_true", help="truncated or damaged inputs fail")
+    how.add_argument("--overwrite", action="store_true", help="redo finished outputs, replace other files")
+    parser.add_common_options(as_json="print a summary as JSON in place of text")
+    add_version(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run(_main, argv, prog=PROG)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = build_parser().parse_args(argv)
+    from crisscross_zoo.media.files import find_media
+
+    single = _is_single_output(args)
+    if single and args.modality == "both" and args.out.endswith(".npy"):
+        raise ConfigError("--out: .npy holds one modality", remedy="write .npz or .safetensors, or a folder")
+    paths = find_media(args.inputs, list_file=args.list)
+    if single and len(paths) > 1:
+        raise ConfigError(
+            f"--out {args.out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
+        )
+    if len(paths) == 1 and not Path(paths[0]).exists():  # no need to load torch and weights to say so
+        raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
+    outputs, folder = _outputs(args, paths, single=single)
+    job = _Job(args, outputs, folder)
+    return job.run()
+
+
+class _Job:
+    """One run of the command over its inputs."""
+
+    def __init__(self, args: argparse.Namespace, outputs: dict[str, Path], folder: Path | None) -> None:
+        self.args = args
+        self.outputs = outputs
+        self.folder = folder
+        self.done: dict[str, dict[str, Any]] = {}  # metadata of finished inputs
+        self.failures: dict[str, dict[str, str]] = {}
+        self.skipped = 0
+        self.clips = 0
+        self.started = time.monotonic()
+
+    def run(self) -> int:
+        extractor = _make_extractor(self.args)
+        todo = [p for p in self.outputs if not self._is_finished(p, extractor)]
+        interrupted = False
+        try:
+            for path, result in self._results(extractor, todo):
+                self._take(path, result)
+                if self.failures and self.args.on_error == "stop":
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+        if self.folder is not None:
+            self._write_lists(self.folder)
+        self._report(interrupted=interrupted)
+        if interrupted:
+            return EXIT_INTERRUPTED
+        return EXIT_FAILED if self.failures else EXIT_DONE
+
+    def _is_finished(self, path: str, extractor: FeatureExtractor) -> bool:
+        from crisscross_zoo.outputs import finished
+
+        if self.args.overwrite or not Path(path).exists():
+            return False
+        try:
+            metadata = finished(self.outputs[path], extractor.identity(path, Path(path).stat().st_size))
+        except OutputError as error:
+            if self.folder is None:
+                raise
+            self._fail(path, error)
+            return True
+        if metadata is not None:
+            self.done[path] = metadata
+            self.skipped += 1
+        return metadata is not None
+
+    def _results(
+        self, extractor: FeatureExtractor, todo: list[str]
+    ) -> Iterator[tuple[str, Features | CrissCrossError]]:
+        from tqdm import tqdm
+
+        many = len(self.outputs) > 1
+        with tqdm(
+            total=len(self.outputs) if many else None,
+            initial=len(self.outputs) - len(todo) if many else 0,
+            unit="file" if many else "clip",
+            disable=self.args.quiet or not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            smoothing=0.05,
+        ) as bar:
+
+            def on_progress(done: int, known: int) -> None:
+                if many:
+                    seconds = time.monotonic() - self.started
+                    bar.set_postfix_str(f"{done / seconds:.1f} clips/s", refresh=False)
+                    bar.update(0)
+                else:
+                    bar.total = known
+                    bar.update(done - bar.n)
+
+            for path, result in extractor.stream(todo, on_progress=on_progress):
+                yield str(path), result
+                if many:
+                    bar.update(1)
+
+    def _take(self, path: str, result: Features | CrissCrossError) -> None:
+        if isinstance(result, CrissCrossError):
+            self._fail(path, result)
+            return
+        try:
+            result.save(self.outputs[path])
+        except OutputError as error:
+            self._fail(path, error)
+            return
+        self.done[path] = dict(result.metadata)
+        self.clips += sum(len(a) for a in (result.video, result.audio) if a is not None)
+        for modality in result.metadata["missing"]:
+            found = "audio" if modality == "video" else "video"
+            self._say(f"note: {path}: has no {modality}; its {found} features are written")
+        for warning in result.metadata["warnings"]:
+            self._say(f"warning: {path}: {warning}; the features are of what could be read")
+
+    def _fail(self, path: str, error: CrissCrossError) -> None:
+        from crisscross_zoo.outputs import failure
+
+        self.failures[path] = failure(path, self.args.modality, error)
+        self._say(f"error: {error}", always=True)
+
+    def _say(self, line: str, *, always: bool = False) -> None:
+        from tqdm import tqdm
+
+        if always or not self.args.quiet:
+            tqdm.write(f"{PROG}: {line}", file=sys.stderr)
+
+    def _write_lists(self, folder: Path) -> None:
+        from crisscross_zoo.outputs import index_row, write_failures, write_index
+
+        rows = (index_row(p, o, folder, self.done[p]) for p, o in self.outputs.items() if p in self.done)
+        try:
+            write_index(folder, rows)
+            write_failures(folder, [self.failures[p] for p in self.outputs if p in self.failures])
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error.strerror})", remedy="check the folder", path=folder) from None
+
+    def _report(self, *, interrupted: bool) -> None:
+        seconds = time.monotonic() - self.started
+        if interrupted:
+            self._say(
+                f"interrupted: {len(self.done)} of {len(self.outputs)} files done; run the same command again to go on",
+                always=True,
+            )
+        if self.args.json:
+            print_json(
+                {
+                    "out": self.args.out,
+                    "done": len(self.done) - self.skipped,
+                    "skipped": self.skipped,
+                    "failed": len(self.failures),
+                    "interrupted": interrupted,
+                    "clips": self.clips,
+                    "seconds": round(seconds, 3),
+                    "outputs": [
+                        {"input": p, "output": str(o), "shapes": self.done[p]["shapes"]}
+                        for p, o in self.outputs.items()
+                        if p in self.done
+                    ],
+                    "failures": list(self.failures.values()),
+                }
+            )
+        elif not self.args.quiet:
+            if self.folder is not None:
+                where = f" (see {self.folder / 'failed.jsonl'})" if self.failures else ""
+                print(
+                    f"{self.args.out}: {len(self.done) - self.skipped} files done, {self.skipped} already there,"
+                    f" {len(self.failures)} failed{where}; {self.clips} clips in {seconds:.1f} s"
+                )
+            for path, metadata in self.done.items() if self.folder is None else ():
+                shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in metadata["shapes"].items())
+                note = ": already there with these settings" if self.skipped else f", {seconds:.1f} s"
+                print(f"{self.args.out}: {shapes} of {path}{note}")
+
+
+def _make_extractor(args: argparse.Namespace) -> FeatureExtractor:
+    from crisscross_zoo.extract import FeatureExtractor
+
+    if args.audio_weights is not None and args.modality != "both":
+        raise ConfigError("--audio-weights goes with --modality both", remedy="use --weights")
+    sound = args.weights if args.audio_weights is None else args.audio_weights
+    options = ("device", "pooling", "precision", "window", "stride", "clips", "frames", "fps", "size",
+               "audio_seconds", "batch_size", "workers", "strict", "revision", "cache_dir", "local_files_only")  # fmt: skip
+    weights = {"video": args.weights, "audio": sound if args.modality == "both" else args.weights}
+    return FeatureExtractor(weights, args.modality, **{name: getattr(args, name) for name in options})
+
+
+def _is_single_output(args: argparse.Namespace) -> bool:
+    from crisscross_zoo.features import FORMATS
+
+    out = Path(args.out)
+    if out.is_dir() or args.out.endswith(("/", "\\")):
+        return False
+    if out.suffix in FORMATS:
+        if args.format is not None and f".{args.format}" != out.suffix:
+            raise ConfigError(f"--format {args.format} and --out {args.out} differ", remedy="leave out --format")
+        return True
+    if out.suffix.lower() in (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".csv", ".json", ".txt", ".parquet", ".mat"):
+        raise ConfigError(f"--out: {out.suffix} is not written", remedy=f"name {', '.join(FORMATS)} or a folder")
+    return False
+
+
+def _outputs(args: argparse.Namespace, paths: list[str], *, single: bool) -> tuple[dict[str, Path], Path | None]:
+    """Map inputs to outputs, and return the output folder if it is one."""
+    from crisscross_zoo.media.files import common_folder
+    from crisscross_zoo.outputs import mirror
+
+    out = Path(args.out)
+    if single:
+        return {paths[0]: out}, None
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {args.out} is a file, not a folder", remedy="name another")
+    if args.format == "npy" and args.modality == "both":
+        raise ConfigError("--format npy holds one modality", remedy="use npz or safetensors")
+    root = Path(args.root) if args.root is not None else common_folder([*args.inputs, *paths] if args.inputs else paths)
+    return mirror(paths, root, out, f".{args.format or 'npz'}"), out
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,343 @@
+"""Features of media files: :class:`FeatureExtractor`, files in, :class:`Features` out.
+
+Files are decoded by :mod:`crisscross_zoo.media.pool` while the encoder runs. Batches run across files and always have
+the same size, filled up with zeros at the very end: a row's bytes depend on its clip, the encoder and the batch size,
+never on what else was in the batch, so a run that was killed and started again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crisscross_zoo import __version__
+from crisscross_zoo.config import MODALITIES, AudioConfig, Pooling, VideoConfig, check_choice
+from crisscross_zoo.encoders import Encoder
+from crisscross_zoo.errors import ConfigError, CrissCrossError
+from crisscross_zoo.features import Features
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling
+from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
+from crisscross_zoo.media.pool import read_files
+from crisscross_zoo.transforms.frames import normalize
+from crisscross_zoo.weights.load import load_encoder
+
+Weights = str | os.PathLike[str] | Encoder | None
+Precision = Literal["fp32", "bf16", "fp16"]
+
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+DEFAULT_BATCH: dict[str, dict[str, int]] = {
+    "cpu": {"video": 4, "audio": 16},
+    "mps": {"video": 8, "audio": 32},
+    "cuda": {"video": 32, "audio": 128},
+}
+"""Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
+
+
+class FeatureExtractor:
+    """Turns media files into :class:`Features`.
+
+    Args:
+        weights: As in :func:`crisscross_zoo.load_encoder`: a name, Hub id, path, ``"random:SEED"``, None, or an
+            :class:`Encoder`; or a dict with one of these for each modality.
+        modality: ``"video"``, ``"audio"`` or ``"both"``.
+        device: ``"auto"`` (CUDA, then MPS, then CPU) or a torch device.
+        pooling: See :mod:`crisscross_zoo.encoders.pooling`. Encoders passed as ``weights`` keep their own.
+        precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"``. Features are float32 in any case.
+        window: Seconds of each window; sets ``frames`` and ``audio_seconds``.
+        stride: Seconds between windows. Default: the window, or with both modalities the video's.
+        clips: This many uniformly spread windows in place of dense ones (section E.1).
+        frames: Frames in a video clip. Default: the checkpoint's, 8.
+        fps: Frames a second. Default: the checkpoint's, 16.
+        size: Side of the square crop in pixels. Default: the checkpoint's, 224.
+        audio_seconds: Seconds of an audio clip. Default: the checkpoint's, 2.
+        batch_size: Clips a batch. Default: :data:`DEFAULT_BATCH`.
+        workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
+            cores, 0 for one file.
+        strict: Refuse truncated or damaged files; otherwise they give what can be read, and a warning.
+        load_options: ``revision``, ``cache_dir``, ``local_files_only`` and ``token`` of ``load_encoder``.
+
+    Attributes:
+        encoders: The encoders by modality, in eval mode on ``device``.
+        settings: What decides the numbers besides the weights, as kept in the features' metadata.
+
+    Raises:
+        ConfigError: a value that is not allowed, or values that exclude each other.
+        WeightsError: the weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        weights: Weights | Mapping[str, Weights] = "audioset",
+        modality: Literal["video", "audio", "both"] = "video",
+        *,
+        device: str | torch.device = "auto",
+        pooling: Pooling = "linear",
+        precision: Precision = "fp32",
+        window: float | None = None,
+        stride: float | None = None,
+        clips: int | None = None,
+        frames: int | None = None,
+        fps: float | None = None,
+        size: int | None = None,
+        audio_seconds: float | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        strict: bool = False,
+        **load_options: Any,
+    ) -> None:
+        check_choice("modality", modality, (*MODALITIES, "both"))
+        check_choice("precision", precision, PRECISIONS)
+        for one, other in (
+            ({"stride": stride}, {"clips": clips}),
+            ({"window": window}, {"frames": frames}),
+            ({"window": window}, {"audio_seconds": audio_seconds}),
+        ):
+            if None not in (*one.values(), *other.values()):
+                raise ConfigError(f"{[*one][0]} and {[*other][0]} exclude each other", remedy="pass one of them")
+        for name, value in (("window", window), ("stride", stride), ("clips", clips), ("batch_size", batch_size)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value!r} is out of range", remedy="pass a number above 0")
+        if workers is not None and workers < 0:
+            raise ConfigError(f"workers={workers!r} is out of range", remedy="pass 0 or more")
+        self.modality = modality
+        for name, value in (("frames", frames), ("fps", fps), ("size", size)):
+            if value is not None and modality == "audio":
+                raise ConfigError(f"{name} is for video", remedy="leave it out, or use modality 'video' or 'both'")
+        if audio_seconds is not None and modality == "video":
+            raise ConfigError("audio_seconds is for audio", remedy="use modality 'audio' or 'both'")
+        self.device = pick_device(device)
+        self.precision = precision
+        self.workers = workers
+        wanted = MODALITIES if modality == "both" else (modality,)
+        self.encoders: dict[str, Encoder] = {}
+        for name in wanted:
+            source = weights[name] if isinstance(weights, Mapping) else weights
+            if not isinstance(source, Encoder):
+                source = load_encoder(name, source, pooling=pooling, **load_options)  # type: ignore[arg-type]
+            if source.config.modality != name:
+                raise ConfigError(f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one")
+            self.encoders[name] = source.to(self.device).eval()
+        self._sampling = self._make_sampling(window, stride, clips, frames, fps, size, audio_seconds, strict)
+        defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
+        self._batch = {name: batch_size or defaults[name] for name in wanted}
+        self.settings = self._describe_settings()
+
+    def __call__(self, path: StrPath) -> Features:
+        """Extract the features of one file.
+
+        Raises:
+            MediaError: the file cannot be used; the error says why and what to do.
+        """
+        ((_, result),) = self._run([path], workers=0, on_progress=None)
+        if isinstance(result, CrissCrossError):
+            raise result
+        return result
+
+    def stream(
+        self, paths: Iterable[StrPath], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
+        """Extract many files; a bad one gives its error in place of features, and costs nothing else.
+
+        Args:
+            paths: Files; any iterable, taken as needed.
+            on_progress: Told, as they grow, how many clips are done and how many are known of.
+
+        Yields:
+            ``(path, result)`` as files get ready, which need not be the order of ``paths``.
+        """
+        workers = self.workers
+        if workers is None:
+            one = isinstance(paths, Sized) and len(paths) <= 1
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            workers = 0 if one else min(16, max(1, cores - 1 if self.device.type == "cuda" else cores // 4))
+        yield from self._run(paths, workers=workers, on_progress=on_progress)
+
+    def _run(
+        self, paths: Iterable[StrPath], *, workers: int, on_progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
+        open_files: dict[int, _OpenFile] = {}
+        batches = {name: _Batch(self, name) for name in self.encoders}
+        done = known = 0
+        queue_size = 2 * max(self._batch.values())
+        news_of_files = read_files(paths, self._sampling, workers=workers, queue_size=queue_size)
+        with contextlib.closing(news_of_files):
+            for serial, path, news in news_of_files:
+                if isinstance(news, CrissCrossError):
+                    open_files.pop(serial, None)
+                    yield path, news
+                elif isinstance(news, FileOpened):
+                    open_files[serial] = _OpenFile(path, news)
+                    known += open_files[serial].rows_left
+                elif isinstance(news, FileRead):
+                    open_files[serial].damage = news.damage
+                else:
+                    batch = batches[news.modality]
+                    batch.add(open_files[serial], news)
+                    if batch.full:
+                        done += batch.encode()
+                if on_progress is not None:
+                    on_progress(done, known)
+                yield from self._finished(open_files)
+            for batch in batches.values():
+                done += batch.encode()
+            if on_progress is not None:
+                on_progress(done, known)
+            yield from self._finished(open_files)
+
+    def _finished(self, open_files: dict[int, _OpenFile]) -> Iterator[tuple[StrPath, Features]]:
+        for serial in [s for s, f in open_files.items() if f.damage is not None and not f.rows_left]:
+            file = open_files.pop(serial)
+            arrays = {name: np.stack(rows) for name, rows in file.rows.items()}  # type: ignore[arg-type]
+            windows = {f"{name}_windows": w for name, w in file.opened.windows.items()}
+            metadata = {
+                **self.identity(file.path, file.opened.size),
+                "shapes": {name: list(rows.shape) for name, rows in arrays.items()},
+                "duration": file.opened.duration,
+                "missing": list(file.opened.missing),
+                "warnings": list(file.damage or ()),
+                **self._provenance(),
+            }
+            yield file.path, Features(**arrays, **windows, metadata=metadata)
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "device": self.device.type,
+            "batch_size": self._batch,
+            "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, **decoder_versions()},
+        }
+
+    def identity(self, path: StrPath, size: int) -> dict[str, Any]:
+        """Return what must be the same for finished features of ``path``, ``size`` bytes long, to be used again."""
+        weights = {n: {"id": e.weights_id, "sha256": e.weights_sha256} for n, e in self.encoders.items()}
+        return {
+            "source": {"path": os.fspath(path), "bytes": size},
+            "settings": self.settings,
+            "weights": weights,
+        }
+
+    def _make_sampling(
+        self,
+        window: float | None,
+        stride: float | None,
+        clips: int | None,
+        frames: int | None,
+        fps: float | None,
+        size: int | None,
+        audio_seconds: float | None,
+        strict: bool,
+    ) -> Sampling:
+        video = audio = None
+        if "video" in self.encoders:
+            video = self.encoders["video"].config
+            assert isinstance(video, VideoConfig)
+            fps = video.fps if fps is None else fps
+            if window is not None:
+                frames = max(1, round(window * fps))
+            video = video.replace(
+                frames=video.frames if frames is None else frames, fps=fps, size=video.size if size is None else size
+            )
+        if "audio" in self.encoders:
+            audio = self.encoders["audio"].config
+            assert isinstance(audio, AudioConfig)
+            seconds = window if audio_seconds is None else audio_seconds
+            audio = audio.replace(seconds=audio.seconds if seconds is None else seconds)
+        return Sampling(video=video, audio=audio, stride=stride, clips=clips, strict=strict)
+
+    def _describe_settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"modality": self.modality, "precision": self.precision}
+        settings.update(stride=self._sampling.stride, clips=self._sampling.clips, strict=self._sampling.strict)
+        for name in self.encoders:
+            config = getattr(self._sampling, name)
+            settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
+        return settings
+
+
+@dataclass
+class _OpenFile:
+    """A file of which some rows are still to come."""
+
+    path: StrPath
+    opened: FileOpened
+    damage: tuple[str, ...] | None = None  # None until the file is read
+    rows: dict[str, list[npt.NDArray[np.float32] | None]] = field(init=False)
+    rows_left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = {name: [None] * len(w) for name, w in self.opened.windows.items()}
+        self.rows_left = sum(len(r) for r in self.rows.values())
+
+
+class _Batch:
+    """Clips of one modality on their way through the encoder."""
+
+    def __init__(self, extractor: FeatureExtractor, modality: str) -> None:
+        self._encoder = extractor.encoders[modality]
+        self._size = extractor._batch[modality]
+        self._autocast = extractor.precision
+        self._owners: list[tuple[_OpenFile, int]] = []
+        self._clips: Tensor | None = None
+
+    @property
+    def full(self) -> bool:
+        return len(self._owners) == self._size
+
+    def add(self, file: _OpenFile, clip: Clip) -> None:
+        if self._clips is None:
+            dtype = torch.from_numpy(clip.values).dtype
+            pinned = self._encoder.device.type == "cuda"
+            self._clips = torch.zeros((self._size, *clip.values.shape), dtype=dtype, pin_memory=pinned)
+        self._clips[len(self._owners)] = torch.from_numpy(clip.values)
+        self._owners.append((file, clip.row))
+
+    def encode(self) -> int:
+        """Run the encoder on what has come in, filled up to a whole batch, and return how many clips that was."""
+        owners, self._owners = self._owners, []
+        if not owners:
+            return 0
+        assert self._clips is not None
+        self._clips[len(owners) :] = 0
+        device, dtype = self._encoder.device, PRECISIONS[self._autocast]
+        clips = self._clips.to(device)
+        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            if isinstance(self._encoder.config, VideoConfig):
+                x = normalize(clips.movedim(-1, -4), self._encoder.config)
+            else:
+                x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                features = self._encoder(x)
+            rows = features.float().cpu().numpy()
+        modality = self._encoder.config.modality
+        for (file, row), values in zip(owners, rows, strict=False):
+            file.rows[modality][row] = values
+            file.rows_left -= 1
+        return len(owners)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """Return the torch device; ``"auto"`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: there is no such device, or it is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {str(device)!r} cannot be used ({reason})", remedy="pass 'auto' or 'cpu'") from None
+    return picked
+

@@ -1,0 +1,198 @@
+"""Features of one file: the vectors, the windows they come from, and how they were made. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crisscross_zoo.config import suggest
+from crisscross_zoo.errors import InputError, OutputError
+
+FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
+"""File formats that features are written in, by suffix."""
+
+SIDECAR_SUFFIX = ".json"
+"""Beside ``feats.npy`` stands ``feats.npy.json`` with what an array has no place for: windows and metadata."""
+
+_ARRAYS = ("video", "video_windows", "audio", "audio_windows")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Features:
+    """Features of one file, one row a clip.
+
+    Attributes:
+        video: Vectors, float32, shape (n, D), or None where there are none.
+        video_windows: ``[start, end)`` of each row's clip, float64 seconds, shape (n, 2); the part of the clip that
+            lies in the file.
+        audio: As ``video``, of the sound.
+        audio_windows: As ``video_windows``, of the sound.
+        metadata: How they were made: source, settings, weights, versions. JSON types.
+
+    Raises:
+        InputError: shapes or dtypes that do not fit together.
+    """
+
+    video: npt.NDArray[np.float32] | None = None
+    video_windows: npt.NDArray[np.float64] | None = None
+    audio: npt.NDArray[np.float32] | None = None
+    audio_windows: npt.NDArray[np.float64] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("video", "audio"):
+            rows, windows = getattr(self, name), getattr(self, f"{name}_windows")
+            if (rows is None) != (windows is None):
+                raise InputError(f"{name} and {name}_windows go together", remedy="pass both or neither")
+            if rows is None:
+                continue
+            if rows.ndim != 2 or rows.dtype != np.float32:
+                raise InputError(f"{name} is {rows.dtype} {rows.shape}", remedy="pass float32 of shape (n, D)")
+            if windows.shape != (len(rows), 2) or windows.dtype != np.float64:
+                raise InputError(
+                    f"{name}_windows is {windows.dtype} {windows.shape}",
+                    remedy=f"pass float64 of shape ({len(rows)}, 2)",
+                )
+
+    def __repr__(self) -> str:
+        parts = []
+        for name in ("video", "audio"):
+            rows, windows = getattr(self, name), getattr(self, f"{name}_windows")
+            if rows is not None:
+                until = f", {windows[0, 0]:.3f} to {windows[-1, 1]:.3f} s" if len(rows) else ""
+                parts.append(f"{name}: {rows.dtype} {rows.shape}{until}")
+        return f"Features({'; '.join(parts)})"
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays that are there, by name."""
+        return {n: getattr(self, n) for n in _ARRAYS if getattr(self, n) is not None}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to ``path`` by a temporary name and a rename; the same features give the same bytes.
+
+        ``.npz`` and ``.safetensors`` hold the arrays and the metadata (as JSON). ``.npy`` is the (n, D) array of the
+        one modality there is; windows and metadata go beside it, to ``<path>.json``.
+
+        Raises:
+            OutputError: another suffix, two modalities for ``.npy``, or the file cannot be written.
+        """
+        target = Path(path)
+        check_format(target)
+        try:
+            if target.suffix == ".npz":
+                write_atomically(target, lambda f: np.savez(f, **self.arrays(), metadata=np.array(json.dumps(self.metadata))))
+            elif target.suffix == ".safetensors":
+                from safetensors.numpy import save
+
+                tensors = {k: np.ascontiguousarray(v) for k, v in self.arrays().items()}
+                data = save(tensors, metadata={"metadata": json.dumps(self.metadata)})
+                write_atomically(target, lambda f: f.write(data))
+            else:
+                self._save_npy(target)
+        except OSError as error:
+            raise OutputError(
+                f"cannot be written ({error.strerror or error})", remedy="check the folder and its free space", path=path
+            ) from None
+
+    def _save_npy(self, target: Path) -> None:
+        rows = [n for n in ("video", "audio") if getattr(self, n) is not None]
+        if len(rows) != 1:
+            raise OutputError(
+                f".npy holds one modality, there are {len(rows)}", remedy="write .npz or .safetensors", path=target
+            )
+        array = getattr(self, rows[0])
+        sidecar = {
+            "modality": rows[0],
+            "sha256": _array_sha256(array),
+            "windows": getattr(self, f"{rows[0]}_windows").tolist(),
+            "metadata": self.metadata,
+        }
+        # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
+        target.unlink(missing_ok=True)
+        write_atomically(_sidecar(target), lambda f: f.write(json.dumps(sidecar).encode()))
+        write_atomically(target, lambda f: np.save(f, array))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Features:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            OutputError: no such file, another format, or damaged.
+        """
+        source = Path(path)
+        check_format(source)
+        with _reading(source):
+            if source.suffix == ".npz":
+                with np.load(source, allow_pickle=False) as stored:
+                    metadata = json.loads(str(stored["metadata"]))
+                    return cls(**{n: stored[n] for n in _ARRAYS if n in stored}, metadata=metadata)
+            if source.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(source, framework="numpy") as opened:
+                    arrays = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118 - not a dict
+                    return cls(**arrays, metadata=json.loads(opened.metadata()["metadata"]))
+            array = np.load(source, allow_pickle=False)
+            sidecar = json.loads(_sidecar(source).read_text())
+            if _array_sha256(array) != sidecar["sha256"]:
+                raise OutputError(f"is not the array that {_sidecar(source).name} describes", path=source)
+            name = sidecar["modality"]
+            windows = np.asarray(sidecar["windows"], np.float64).reshape(-1, 2)
+            return cls(**{name: array, f"{name}_windows": windows}, metadata=sidecar["metadata"])
+
+
+@contextlib.contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    """Turn what goes wrong while reading ``source`` into an OutputError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise OutputError("no such file", remedy="check the path", path=error.filename or source) from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
+        raise OutputError(f"does not hold features ({error})", remedy="extract them again", path=source) from None
+
+
+def _array_sha256(array: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read no more than the metadata of saved features; raises like :meth:`Features.load`."""
+    if Path(path).suffix != ".npz":
+        return dict(Features.load(path).metadata)
+    with _reading(Path(path)), np.load(path, allow_pickle=False) as stored:
+        metadata: dict[str, Any] = json.loads(str(stored["metadata"]))
+        return metadata
+
+
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raise an OutputError unless the suffix of ``path`` is one of :data:`FORMATS`."""
+    suffix = Path(path).suffix
+    if suffix not in FORMATS:
+        raise OutputError(f"features are not written as {suffix or 'a name without suffix'!r}",
+                          remedy=suggest(suffix, FORMATS), path=path)  # fmt: skip
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + SIDECAR_SUFFIX)
+
+
+def write_atomically(target: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Call ``fill`` with a binary file that takes the place of ``target`` when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    with temporary.open("wb") as file:
+        fill(file)
+    temporary.replace(target)

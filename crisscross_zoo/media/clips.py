@@ -1,0 +1,236 @@
+"""Which clips to take from a file, and the clips themselves, one after another.
+
+Frames come cropped as the encoder wants them (uint8), sound as int16: what is least to carry to the device.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from crisscross_zoo.config import AudioConfig, VideoConfig
+from crisscross_zoo.errors import CrissCrossError, NoStreamError, TruncatedMediaError, UnreadableMediaError
+from crisscross_zoo.media.decode import Media, StrPath, read_frames, read_sound, scan
+from crisscross_zoo.media.windows import (
+    FloatArray,
+    centred_starts,
+    dense_starts,
+    frame_times,
+    real_windows,
+    uniform_starts,
+)
+from crisscross_zoo.transforms.frames import resize_crop_frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which clips to take from every file.
+
+    Attributes:
+        video: The clip that the video encoder sees, or None for sound alone.
+        audio: The clip that the audio encoder sees, or None for pictures alone.
+        stride: Seconds between dense windows. None: windows end to end; with both modalities, the video window's length.
+        clips: Take this many uniformly spread clips in place of dense windows.
+        strict: Refuse files that are truncated or damaged.
+    """
+
+    video: VideoConfig | None
+    audio: AudioConfig | None
+    stride: float | None = None
+    clips: int | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class FileOpened:
+    """First news of a file: where its clips lie.
+
+    Attributes:
+        size: Length of the file in bytes.
+        duration: Length of the file in seconds.
+        windows: Per modality found, ``[start, end)`` of the real part of each clip: float64 seconds, shape (n, 2).
+        missing: Modalities asked for that the file does not have.
+    """
+
+    size: int
+    duration: float
+    windows: dict[str, FloatArray]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: ``row`` of ``modality``, with its values.
+
+    Attributes:
+        modality: "video" or "audio".
+        row: Row of the file's windows.
+        values: uint8 RGB, shape (frames, size, size, 3), or int16, shape (clip_samples,).
+    """
+
+    modality: str
+    row: int
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class FileRead:
+    """Last news of a file: what was wrong with it although it could be read, one phrase each."""
+
+    damage: tuple[str, ...]
+
+
+News = FileOpened | Clip | FileRead | CrissCrossError
+"""What comes of a file: opened, its clips, and last that it was read; or an error, which ends it."""
+
+
+def file_news(path: StrPath, sampling: Sampling) -> Iterator[News]:
+    """Read one file as :func:`read_clips` does, but yield the error that ends it in place of raising it."""
+    try:
+        yield from read_clips(path, sampling)
+    except CrissCrossError as error:
+        yield error
+    except Exception as error:  # a decoder's own trouble with one file must not end the others
+        yield UnreadableMediaError(
+            f"reading it failed ({type(error).__name__}: {error})", remedy="check it in a player", path=path
+        )
+
+
+def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip | FileRead]:
+    """Read one file: where its clips lie, every clip, and what was damaged, in this order.
+
+    Raises:
+        MediaError: the file cannot be used; see :func:`crisscross_zoo.media.decode.scan`.
+        NoStreamError: it has none of the modalities asked for.
+        TruncatedMediaError: it is damaged and ``sampling.strict`` is set.
+    """
+    media = scan(path)
+    damage = list(media.damage)
+
+    def on_damage(phrase: str) -> None:
+        if phrase not in damage:
+            damage.append(phrase)
+        if sampling.strict:
+            raise TruncatedMediaError(
+                f"is truncated or damaged: {phrase}", remedy="fetch it again, or allow damage", path=path
+            )
+
+    for phrase in media.damage:
+        on_damage(phrase)
+    starts, windows = _place_clips(media, sampling)
+    wanted = [m for m, c in (("video", sampling.video), ("audio", sampling.audio)) if c is not None]
+    if not starts:
+        other, found = ("video", "pictures") if wanted == ["audio"] else ("audio", "sound")
+        name = {"video": "pictures", "audio": "sound"}[wanted[0]]
+        raise NoStreamError(f"has no {name}, only {found}", remedy=f"use modality {other!r}", path=path)
+    yield FileOpened(media.size, media.duration, windows, tuple(m for m in wanted if m not in starts))
+    if "video" in starts and sampling.video is not None:
+        for row, frames in enumerate(video_clips(media, starts["video"], sampling.video, on_damage=on_damage)):
+            yield Clip("video", row, frames)
+    if "audio" in starts and sampling.audio is not None:
+        for row, samples in enumerate(audio_clips(media, starts["audio"], sampling.audio, on_damage=on_damage)):
+            yield Clip("audio", row, samples)
+    yield FileRead(tuple(damage))
+
+
+def _place_clips(media: Media, sampling: Sampling) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Starts and windows per modality. With both asked for, row i of each is centred on the same instant."""
+    rates = {}
+    lengths = {}
+    if sampling.video is not None:
+        rates["video"], lengths["video"] = sampling.video.fps, sampling.video.window_seconds
+    if sampling.audio is not None:
+        rates["audio"], lengths["audio"] = sampling.audio.columns_per_second, sampling.audio.window_seconds
+    spans = {k: t.span for k, t in (("video", media.video), ("audio", media.audio)) if t is not None and k in rates}
+    if not spans:
+        return {}, {}
+    extent = (min(s[0] for s in spans.values()), max(s[1] for s in spans.values()))
+    if sampling.clips is not None:
+        lead = max(lengths, key=lambda k: lengths[k])  # the longest window, so that the others fit around its centre
+        grid = uniform_starts(extent, lengths[lead], sampling.clips, rates[lead])
+    else:
+        lead = "video" if "video" in lengths else "audio"
+        grid = dense_starts(extent, lengths[lead], sampling.stride or lengths[lead])
+    if len(lengths) == 1:
+        starts = {lead: grid}
+    else:
+        centres = grid + lengths[lead] / 2
+        starts = {k: centred_starts(centres, span, lengths[k]) for k, span in spans.items()}
+    return starts, {k: real_windows(s, spans[k], lengths[k]) for k, s in starts.items()}
+
+
+def video_clips(
+    media: Media, starts: npt.NDArray[np.float64], config: VideoConfig, *, on_damage: Callable[[str], None]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Decode the clips that begin at ``starts``, each picture once however many clips share it.
+
+    Args:
+        media: From :func:`crisscross_zoo.media.decode.scan`, with a video track.
+        starts: Seconds, shape (n,), ascending.
+        config: Frames, frame rate and size of a clip.
+        on_damage: Told, in one phrase, of what could not be decoded.
+
+    Yields:
+        One clip per start: uint8 RGB, shape (frames, size, size, 3).
+    """
+    assert media.video is not None
+    wanted = frame_times(starts, media.video.span, config.frames, config.fps)
+    times, places = np.unique(wanted, return_inverse=True)
+    places = places.reshape(wanted.shape)
+    needs = places.max(axis=1)
+    oldest = np.minimum.accumulate(places.min(axis=1)[::-1])[::-1]
+    held: deque[npt.NDArray[np.uint8]] = deque()  # pictures for times[dropped:]
+    dropped = row = 0
+    for count, picture in read_frames(media, times, on_damage=on_damage):
+        cropped = resize_crop_frame(picture, size=config.size, crop_ratio=config.crop_ratio)
+        held.extend([cropped.permute(1, 2, 0).numpy()] * count)
+        while row < len(starts) and needs[row] < dropped + len(held):
+            yield np.stack([held[k - dropped] for k in places[row]])
+            row += 1
+            for _ in range(oldest[row] - dropped if row < len(starts) else 0):
+                held.popleft()
+                dropped += 1
+
+
+def audio_clips(
+    media: Media, starts: npt.NDArray[np.float64], config: AudioConfig, *, on_damage: Callable[[str], None]
+) -> Iterator[npt.NDArray[np.int16]]:
+    """Decode the sound that begins at ``starts``; what lies beyond the stream, or in a gap of it, is silence.
+
+    Args:
+        media: From :func:`crisscross_zoo.media.decode.scan`, with an audio track.
+        starts: Seconds, shape (n,), ascending.
+        config: Length and sample rate of a clip.
+        on_damage: Told, in one phrase, of what could not be decoded.
+
+    Yields:
+        One clip per start: int16, shape (clip_samples,); divide by 32767 for [-1, 1].
+    """
+    firsts = np.rint(starts * config.sample_rate).astype(np.int64)
+    length = config.clip_samples
+    pieces: deque[tuple[int, npt.NDArray[np.int16]]] = deque()
+    row = 0
+
+    def clip(first: int) -> npt.NDArray[np.int16]:
+        samples = np.zeros(length, np.int16)
+        for place, piece in pieces:
+            low, high = max(first, place), min(first + length, place + len(piece))
+            if low < high:
+                samples[low - first : high - first] = piece[low - place : high - place]
+        return samples
+
+    for place, piece in read_sound(media, config.sample_rate, on_damage=on_damage):
+        while row < len(firsts) and firsts[row] + length <= place:
+            yield clip(firsts[row])
+            row += 1
+        if row == len(firsts):
+            return
+        while pieces and pieces[0][0] + len(pieces[0][1]) <= firsts[row]:
+            pieces.popleft()
+        pieces.append((place, piece))
+    for first in firsts[row:]:
+        yield clip(first)

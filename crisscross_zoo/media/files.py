@@ -1,0 +1,82 @@
+"""Which files a command means: folders, globs, lists and single files. Opens no media."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from crisscross_zoo.errors import ConfigError
+
+MEDIA_SUFFIXES: frozenset[str] = frozenset(
+    (
+        ".3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv"
+        " .qt .rm .rmvb .ts .vob .webm .wmv .y4m"
+        " .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav"
+        " .weba .wma .wv"
+    ).split()
+)
+"""Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
+
+
+def find_media(inputs: Iterable[str], *, list_file: str | None = None) -> list[str]:
+    """Expand inputs to files, in the order given, each once.
+
+    Args:
+        inputs: Files, folders (searched recursively for :data:`MEDIA_SUFFIXES`, hidden files left out) and glob
+            patterns (``**`` crosses folders). A file that does not exist is kept: reading it will say so.
+        list_file: A file with one path a line, relative to the working directory; blank lines do not count.
+
+    Raises:
+        ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
+    """
+    found: dict[str, None] = {}
+    for given in [*inputs, *(_read_list(list_file) if list_file is not None else ())]:
+        if Path(given).is_dir():
+            files = sorted(_walk(given))
+            if not files:
+                raise ConfigError(f"{given}: has no media files", remedy="known suffixes: " + _suffixes())
+        elif glob.has_magic(given) and not Path(given).exists():
+            files = sorted(p for p in glob.glob(given, recursive=True) if Path(p).is_file())
+            if not files:
+                raise ConfigError(f"{given}: matches no file", remedy="check the pattern")
+        else:
+            files = [given]
+        found.update(dict.fromkeys(files))
+    if not found:
+        raise ConfigError("no input", remedy="name files, folders or patterns, or a list with --list")
+    return list(found)
+
+
+def common_folder(inputs: Iterable[str]) -> Path:
+    """Return the deepest folder that holds all ``inputs``; a folder among them counts itself.
+
+    Raises:
+        ConfigError: there is none (paths on several drives).
+    """
+    folders = [p if (p := os.path.abspath(i)) and Path(p).is_dir() else str(Path(p).parent) for i in inputs]
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:
+        raise ConfigError("the inputs have no folder in common", remedy="run once per drive") from None
+
+
+def _walk(folder: str) -> Iterable[str]:
+    for here, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
+                yield os.path.join(here, name)
+
+
+def _read_list(path: str) -> list[str]:
+    try:
+        return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read as a list ({reason})", remedy="write one path a line") from None
+
+
+def _suffixes() -> str:
+    return " ".join(sorted(MEDIA_SUFFIXES))

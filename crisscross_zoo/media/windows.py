@@ -1,0 +1,118 @@
+"""Where clips lie in a file: pure arithmetic on seconds.
+
+A window is a half-open interval ``[start, end)`` in seconds. Time 0 is the file's first picture, or its first
+sound where that comes first. ``span`` is the part of the file in which a stream has content.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+REMAINDER_SECONDS = 0.1
+"""A remainder at the end of a file that is shorter than this (codec padding, a frame or two) gets no window."""
+
+_ROUNDING = 1e-6
+
+
+def dense_starts(span: tuple[float, float], window: float, stride: float) -> FloatArray:
+    """Start a window every ``stride`` seconds, from the beginning of ``span`` to its end.
+
+    The last window is moved back to end with the span. A remainder below :data:`REMAINDER_SECONDS` (or half a
+    stride, if that is less) is left out. A span no longer than a window gets one window, at its beginning.
+
+    Args:
+        span: ``(start, end)`` of the stream in seconds.
+        window: Length of a window in seconds.
+        stride: Seconds between starts.
+
+    Returns:
+        Starts in seconds, shape (n,), ascending, n >= 1.
+    """
+    start, end = span
+    room = end - start - window
+    remainder = min(REMAINDER_SECONDS, stride / 2)
+    n = 1 + max(0, math.ceil((room - remainder) / stride - _ROUNDING))
+    starts = start + stride * np.arange(n, dtype=np.float64)
+    return np.minimum(starts, start + max(room, 0.0))
+
+
+def uniform_starts(span: tuple[float, float], window: float, clips: int, rate: float) -> FloatArray:
+    """Spread ``clips`` windows evenly over ``span``, as the paper's evaluations do (section E.1).
+
+    Starts are whole multiples of ``1 / rate``: ``trunc(linspace(0, max(total - length, 1), clips)) / rate``, with the
+    span and the window counted in units of ``1 / rate``. A span no longer than a window repeats its beginning.
+
+    Args:
+        span: ``(start, end)`` of the stream in seconds.
+        window: Length of a window in seconds.
+        clips: How many windows.
+        rate: Units a second; the clip's frame rate for video, spectrogram columns a second for sound.
+
+    Returns:
+        Starts in seconds, shape (clips,), ascending.
+    """
+    total = whole_units(span[1] - span[0], rate)
+    length = whole_units(window, rate)
+    if length >= total:
+        return np.full(clips, span[0], dtype=np.float64)
+    units = np.linspace(0, max(total - length, 1), clips).astype(np.int64)
+    starts: FloatArray = span[0] + units / rate
+    return starts
+
+
+def centred_starts(centres: FloatArray, span: tuple[float, float], window: float) -> FloatArray:
+    """Centre a window on each instant; one that would reach beyond ``span`` is moved inside it.
+
+    Args:
+        centres: Seconds, shape (n,).
+        span: ``(start, end)`` of the stream in seconds.
+        window: Length of a window in seconds.
+
+    Returns:
+        Starts in seconds, shape (n,), in the order of ``centres``.
+    """
+    last = max(span[0], span[1] - window)
+    return np.clip(centres - window / 2, span[0], last)
+
+
+def real_windows(starts: FloatArray, span: tuple[float, float], window: float) -> FloatArray:
+    """Return the part of each window that lies in ``span``.
+
+    Args:
+        starts: Seconds, shape (n,).
+        span: ``(start, end)`` of the stream in seconds.
+        window: Length of a window in seconds.
+
+    Returns:
+        Seconds, shape (n, 2), float64.
+    """
+    return np.stack([starts, np.minimum(starts + window, max(span[1], span[0]))], axis=1)
+
+
+def whole_units(seconds: float, rate: float) -> int:
+    """Count the whole units of ``1 / rate`` in ``seconds``; a hundredth of a unit short still counts."""
+    return math.floor(seconds * rate + 0.01)
+
+
+def frame_times(starts: FloatArray, span: tuple[float, float], frames: int, fps: float) -> FloatArray:
+    """Times at which each window's frames are picked: ``start + k / fps``.
+
+    Where the span has fewer than ``frames`` sampling times, the clip is filled by starting again at its first frame
+    (3 of 8: 0 1 2 0 1 2 0 1).
+
+    Args:
+        starts: Seconds, shape (n,).
+        span: ``(start, end)`` of the stream in seconds.
+        frames: Frames in a clip.
+        fps: Frames a second.
+
+    Returns:
+        Seconds, shape (n, frames).
+    """
+    real = max(1, min(frames, whole_units(span[1] - span[0], fps)))
+    return starts[:, None] + (np.arange(frames) % real)[None, :] / fps
