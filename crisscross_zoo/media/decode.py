@@ -45,6 +45,9 @@ MAX_CLOCK_DRIFT_SECONDS = 0.1
 TRUNCATION_SECONDS = 1.0
 """A file that ends this much earlier than it says (and 1 % of its length) is truncated."""
 
+_EARLY_SECONDS = 1e-6
+"""A picture is shown from this much before its time on, for what rounding does to sums of seconds."""
+
 INT16_SCALE = 32767.0
 """Decoded 16-bit sound is divided by this, as the reference does."""
 
@@ -75,6 +78,7 @@ class VideoTrack:
         span: ``(start, end)`` in seconds: first picture shown, last picture's end.
         rate: Frames a second by the header; pictures are counted over it where time stamps are missing.
         counted: Whether the file's time stamps are unusable, so that picture i is at ``i / rate``.
+        constant: Whether the time stamps are multiples of ``1 / rate``, rounded to ticks; the rounding is then undone.
         pts: Presentation time stamps in decoding order, int64, in units of ``tick``; empty if counted.
         keys: Whether each packet starts a group that decodes on its own; same length as ``pts``.
         tick: Seconds per unit of ``pts``.
@@ -86,10 +90,19 @@ class VideoTrack:
     span: tuple[float, float]
     rate: float
     counted: bool
+    constant: bool
     pts: npt.NDArray[np.int64] = field(repr=False)
     keys: npt.NDArray[np.bool_] = field(repr=False)
     tick: float
     origin: float
+
+    def seconds(self, pts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Times in the file of presentation time stamps."""
+        seconds = np.asarray(pts, np.float64) * self.tick - self.origin
+        if self.constant:
+            first = self.span[0]
+            seconds = first + np.rint((seconds - first) * self.rate) / self.rate
+        return seconds
 
 
 @dataclass(frozen=True)
@@ -186,6 +199,10 @@ def scan(path: StrPath) -> Media:
         stated = (container.duration or 0) / av.time_base
         if container.format.name in _STATED_DURATION_FORMATS and stated - end > max(TRUNCATION_SECONDS, 0.01 * stated):
             damage.append(f"says {stated:.2f} s, {end:.2f} s can be read")
+        elif media.video is not None:
+            frames, found = container.streams[media.video.index].frames, len(tracks[media.video.index].pts)
+            if frames - found > max(TRUNCATION_SECONDS * media.video.rate, 0.01 * frames):
+                damage.append(f"says {frames} pictures, {found} can be read")
         return dataclasses.replace(media, damage=tuple(damage))
 
 
@@ -310,14 +327,11 @@ def _reason(error: Exception) -> str:
 
 
 def _best_streams(container: InputContainer) -> list[VideoStream | AudioStream]:
-    """The stream of each kind that FFmpeg holds best; cover art is not video."""
+    """The largest picture of the streams marked as default, and the sound that FFmpeg holds best."""
     found: list[VideoStream | AudioStream] = []
     pictures = [s for s in container.streams.video if _is_video(s)]
-    best_video = container.streams.best("video")
-    if isinstance(best_video, VideoStream) and best_video in pictures:
-        found.append(best_video)
-    elif pictures:
-        found.append(max(pictures, key=lambda s: s.width * s.height))
+    if pictures:
+        found.append(max(pictures, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height)))
     best_audio = container.streams.best("audio")
     if isinstance(best_audio, AudioStream) and best_audio.codec_context is not None:
         found.append(best_audio)
@@ -399,13 +413,15 @@ def _video_track(scan: _TrackScan, start: float, origin: float, *, counted: bool
     assert isinstance(stream, VideoStream)
     rate = float(stream.guessed_rate or stream.average_rate or 25)
     if counted:
-        pts = np.empty(0, np.int64)
+        pts, constant = np.empty(0, np.int64), False
         end = start + len(scan.pts) / rate
     else:
         pts = np.asarray(scan.pts, np.int64)
         shown = _plausible(np.unique(pts) * scan.tick, start, scan)
         last = max(float(shown[-1]), start) if len(shown) else start
         typical = float(np.median(np.diff(shown))) if len(shown) > 1 else 1 / rate
+        grid = (shown - start) * rate
+        constant = bool(np.all(np.abs(grid - np.rint(grid)) <= 0.75 * scan.tick * rate)) and scan.tick * rate < 0.5
         end = last + (scan.last_duration(last) or typical)
     return VideoTrack(
         index=stream.index,
@@ -413,6 +429,7 @@ def _video_track(scan: _TrackScan, start: float, origin: float, *, counted: bool
         span=(start - origin, end - origin),
         rate=rate,
         counted=counted,
+        constant=constant,
         pts=pts,
         keys=np.asarray(scan.keys, np.bool_),
         tick=scan.tick,
@@ -464,7 +481,7 @@ def _serve(
     if not len(times):
         return
     plan = _DecodingPlan(track, times) if only_needed else None
-    wall = times + track.tick / 2 if not track.counted else times + 1e-6
+    wall = times + _EARLY_SECONDS
     done, serial, current, newest = 0, 0, None, -np.inf
     to_array = _RgbConverter()
     with _open(media.path) as container:
@@ -474,7 +491,7 @@ def _serve(
             if track.counted or frame.pts is None:
                 seconds = serial / track.rate
             else:
-                seconds = frame.pts * track.tick - track.origin
+                seconds = float(track.seconds(frame.pts))
             serial += 1
             if seconds <= newest or (current is not None and seconds > track.span[1] + 1.0):
                 continue  # out of order or far beyond the end: a damaged time stamp
@@ -508,8 +525,8 @@ class _DecodingPlan:
 
     def __init__(self, track: VideoTrack, times: npt.NDArray[np.float64]) -> None:
         shown = np.unique(track.pts)
-        ticks = np.floor((times + track.origin) / track.tick + 0.5)
-        self.picks = shown[np.clip(np.searchsorted(shown, ticks, side="right") - 1, 0, None)]
+        later = np.searchsorted(track.seconds(shown), times + _EARLY_SECONDS, side="right")
+        self.picks = shown[np.maximum(later - 1, 0)]
         self.needed = np.isin(track.pts, self.picks)
         group = np.maximum(np.cumsum(track.keys) - 1, 0)
         key_pts = track.pts[np.flatnonzero(track.keys)] if track.keys.any() else track.pts[:1]

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+from make_media import make_media, read_number, sine
+
+from crisscross_zoo.config import AudioConfig, VideoConfig
+from crisscross_zoo.errors import NoStreamError, TruncatedMediaError
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, file_news, read_clips
+from crisscross_zoo.transforms.frames import resize_crop
+
+VIDEO = VideoConfig(size=56)
+AUDIO = AudioConfig()
+
+
+def read(path, **sampling):
+    sampling = {"video": None, "audio": None, **sampling}
+    opened, *clips, last = read_clips(path, Sampling(**sampling))
+    assert isinstance(opened, FileOpened)
+    assert isinstance(last, FileRead)
+    assert all(isinstance(c, Clip) for c in clips)
+    for modality, windows in opened.windows.items():
+        rows = [c.row for c in clips if c.modality == modality]
+        assert rows == list(range(len(windows)))
+    return opened, clips, last
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make_media(tmp_path_factory.mktemp("clips") / "clip.mp4", seconds=4.2, size=(192, 64))
+
+
+def test_a_clip_is_eight_frames_at_sixteen_a_second(clip):
+    opened, clips, _ = read(clip, video=VIDEO.replace(crop_ratio=0.875))
+    np.testing.assert_allclose(opened.windows["video"][:3], [[0, 0.5], [0.5, 1.0], [1.0, 1.5]], atol=1e-6)
+    assert opened.windows["video"][-1] == pytest.approx([3.7, 4.2], abs=1e-3)
+    assert len(clips) == 9
+    assert all(c.values.shape == (8, 56, 56, 3) and c.values.dtype == np.uint8 for c in clips)
+
+
+def test_clips_hold_the_evaluation_transform_of_the_frames_at_their_times(tmp_path):
+    path = make_media(tmp_path / "wide.mkv", video="ffv1", pix_fmt="yuv444p", audio=None, size=(96, 64), seconds=2)
+    _, clips, _ = read(path, video=VideoConfig(size=56, crop_ratio=0.875), stride=0.3)
+    import av
+
+    with av.open(str(path)) as container:
+        frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+    start = 0.3 * 2
+    picked = [int((start + k / 16) * 25 + 1e-6) for k in range(8)]
+    expected = resize_crop(frames[picked], size=56, crop_ratio=0.875).permute(1, 2, 3, 0).numpy()
+    np.testing.assert_array_equal(clips[2].values, expected)
+
+
+def test_overlapping_windows_share_their_frames(clip):
+    config = VIDEO.replace(frames=16)
+    _, alone, _ = read(clip, video=config, stride=1.0)
+    _, dense, _ = read(clip, video=config, stride=0.25)
+    for k in range(3):
+        np.testing.assert_array_equal(alone[k].values, dense[4 * k].values)
+
+
+def test_uniform_clips_are_as_many_as_asked_for(clip):
+    opened, clips, _ = read(clip, video=VIDEO, clips=10)
+    assert len(clips) == 10
+    assert opened.windows["video"][0, 0] == 0
+    assert opened.windows["video"][-1, 1] <= 4.2
+    assert np.all(np.rint(opened.windows["video"][:, 0] * 16) == opened.windows["video"][:, 0] * 16)
+
+
+def test_both_modalities_share_their_instants(clip):
+    opened, _, _ = read(clip, video=VIDEO, audio=AUDIO, stride=0.25)
+    video, audio = opened.windows["video"], opened.windows["audio"]
+    assert len(video) == len(audio)
+    inside = (audio[:, 0] > 0) & (audio[:, 1] < 4.19)
+    assert inside.sum() > 5
+    np.testing.assert_allclose(video[inside].mean(axis=1), audio[inside].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(np.diff(audio, axis=1), 2.0, atol=1e-6)
+
+
+def test_uniform_clips_of_both_share_their_instants_everywhere(clip):
+    opened, _, _ = read(clip, video=VIDEO, audio=AUDIO, clips=6)
+    np.testing.assert_allclose(opened.windows["video"].mean(axis=1), opened.windows["audio"].mean(axis=1), atol=1e-6)
+
+
+def test_a_missing_stream_is_a_noted_gap(tmp_path):
+    path = make_media(tmp_path / "mute.mp4", audio=None, seconds=1)
+    opened, _, _ = read(path, video=VIDEO, audio=AUDIO)
+    assert opened.missing == ("audio",)
+    assert list(opened.windows) == ["video"]
+    with pytest.raises(NoStreamError, match="has no sound, only pictures; use modality 'video'"):
+        read(path, audio=AUDIO)
+
+
+def test_short_video_is_filled_from_its_beginning_and_the_window_is_what_is_real(tmp_path):
+    path = make_media(tmp_path / "short.mp4", audio=None, fps=16, seconds=3 / 16, size=(192, 192))
+    opened, clips, _ = read(path, video=VideoConfig(size=192, crop_ratio=1.0))
+    assert opened.windows["video"] == pytest.approx(np.array([[0, 3 / 16]]), abs=1e-3)
+    assert [read_number(f) for f in clips[0].values] == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_short_sound_is_filled_with_silence(tmp_path):
+    path = make_media(
+        tmp_path / "short.wav", video=None, audio="pcm_s16le", sample_rate=16_000, layout="mono",
+        samples=sine(0.5, 16_000, 1),
+    )  # fmt: skip
+    opened, clips, _ = read(path, audio=AUDIO)
+    np.testing.assert_allclose(opened.windows["audio"], [[0, 0.5]])
+    np.testing.assert_array_equal(clips[0].values[:8000], sine(0.5, 16_000, 1)[:, 0])
+    assert not clips[0].values[8000:].any()
+
+
+def test_sound_windows_are_cut_to_the_sample(tmp_path):
+    samples = np.arange(-16_000, 48_000, dtype=np.int16)[:, None]
+    path = make_media(
+        tmp_path / "ramp.wav", video=None, audio="pcm_s16le", sample_rate=16_000, layout="mono", samples=samples
+    )
+    _, clips, _ = read(path, audio=AUDIO.replace(seconds=0.5), stride=0.3)
+    for row in range(4):
+        first = round(0.3 * row * 16_000)
+        np.testing.assert_array_equal(clips[row].values, samples[first : first + 8000, 0])
+
+
+def test_strict_refuses_what_is_damaged(tmp_path):
+    path = make_media(tmp_path / "t.mkv", video="ffv1", audio=None, seconds=6)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    _, clips, last = read(path, video=VIDEO)
+    assert clips
+    assert last.damage
+    with pytest.raises(TruncatedMediaError, match="truncated or damaged"):
+        read(path, video=VIDEO, strict=True)
+
+
+def test_unforeseen_trouble_is_an_error_of_the_file(clip, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr("crisscross_zoo.media.clips.scan", broken)
+    (news,) = file_news(clip, Sampling(video=VIDEO, audio=None))
+    assert "ZeroDivisionError: surprise" in str(news)
+    assert str(clip) in str(news)

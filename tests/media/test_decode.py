@@ -1,0 +1,377 @@
+import json
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from make_media import make_media, numbered_picture, read_number, sine
+
+from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
+from crisscross_zoo.media import decode
+from crisscross_zoo.media.decode import read_frames, read_sound, scan
+
+FRAME_PICKS = json.loads((Path(__file__).parents[1] / "golden" / "clip_selection.json").read_text())["frame_pick"]
+
+CODECS = {
+    "h264.mp4": ("libx264", "aac", {"bf": "3", "b_strategy": "0"}),
+    "h264-open-gop.mkv": ("libx264", "libopus", {"bf": "3", "x264-params": "open-gop=1:keyint=12:log-level=none"}),
+    "h264-10bit.mkv": ("libx264", None, {"bf": "2"}),
+    "h264.ts": ("libx264", "aac", {"bf": "2"}),
+    "h264.flv": ("libx264", "aac", {}),
+    "h264.avi": ("libx264", "libmp3lame", {"bf": "0"}),
+    "raw.h264": ("libx264", None, {"bf": "2"}),
+    "hevc.mp4": ("libx265", "aac", {"x265-params": "log-level=none:keyint=12:bframes=3:open-gop=1"}),
+    "vp8.webm": ("libvpx", "libopus", {"auto-alt-ref": "1", "lag-in-frames": "8"}),
+    "vp9.webm": ("libvpx-vp9", "libopus", {"auto-alt-ref": "1", "lag-in-frames": "8", "cpu-used": "8"}),
+    "av1.mp4": ("libsvtav1", "aac", {"preset": "8", "crf": "10", "svtav1-params": "keyint=12"}),
+    "mpeg4.avi": ("mpeg4", "libmp3lame", {"bf": "2"}),
+    "mpeg4.mp4": ("mpeg4", "aac", {"bf": "2"}),
+    "mpeg2.mkv": ("mpeg2video", "mp2", {"bf": "2"}),
+    "mpeg2.mpg": ("mpeg2video", "mp2", {"bf": "2"}),
+    "ffv1.mkv": ("ffv1", "flac", {}),
+    "mjpeg.mkv": ("mjpeg", "pcm_s16le", {}),
+}
+
+
+def no_damage(phrase):
+    raise AssertionError(phrase)
+
+
+def pictures(path, times, **kwargs):
+    """The picture shown at each time, by its number."""
+    numbers = []
+    for count, picture in read_frames(scan(path), np.asarray(times, float), on_damage=no_damage, **kwargs):
+        numbers += [read_number(picture)] * count
+    return numbers
+
+
+def wave(path, rate=16_000, on_damage=no_damage):
+    """The whole sound with gaps as silence, from time 0."""
+    pieces = list(read_sound(scan(path), rate, on_damage=on_damage))
+    whole = np.zeros(max(first + len(s) for first, s in pieces), np.int16)
+    for first, samples in pieces:
+        whole[first : first + len(samples)] = samples
+    return whole
+
+
+@pytest.mark.parametrize("case", FRAME_PICKS, ids=lambda c: f"{c['source_fps']}fps-{c['start']}s-{c['duration']}s")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_are_picked_as_the_reference_picks_them(tmp_path, case, suffix):
+    fps = Fraction(case["source_fps"])
+    path = make_media(
+        tmp_path / f"a{suffix}", fps=fps, seconds=case["source_frames"] / fps, audio=None, options={"preset": "ultrafast"}
+    )
+    times = case["start"] + np.arange(len(case["picked"])) / case["target_fps"]
+    assert pictures(path, times) == case["picked"]
+
+
+@pytest.fixture(scope="module")
+def codec_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codecs")
+    for name, (video, audio, options) in CODECS.items():
+        pix_fmt = {"h264-10bit.mkv": "yuv420p10le", "mjpeg.mkv": "yuvj420p"}.get(name, "yuv420p")
+        rate = 48_000 if audio == "libopus" else 44_100
+        kind = {"raw.h264": "h264"}.get(name)
+        make_media(
+            folder / name, seconds=3, video=video, audio=audio, options=options, pix_fmt=pix_fmt, sample_rate=rate,
+            container_format=kind,
+        )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_codec_gives_the_picture_of_each_time(codec_files, name):
+    times = np.arange(0, 3, 1 / 16)
+    assert pictures(codec_files / name, times) == [int(t * 25 + 1e-6) for t in times]
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("times", [np.arange(0, 3, 1 / 16), [0.7, 0.75, 1.9], [2.5], [0.0], [0.44, 0.48, 0.52, 0.96]])
+def test_pictures_are_the_same_bytes_as_without_leaving_anything_out(codec_files, name, times, monkeypatch):
+    media = scan(codec_files / name)
+
+    def decoded():
+        return [(n, p.tobytes()) for n, p in read_frames(media, np.asarray(times, float), on_damage=no_damage)]
+
+    fast = decoded()
+    monkeypatch.setattr(decode, "_INDEXED_FORMATS", frozenset())
+    assert fast == decoded()
+
+
+def test_packets_no_clip_needs_are_not_decoded(codec_files, monkeypatch):
+    media = scan(codec_files / "h264.mp4")
+    plan = decode._DecodingPlan(media.video, np.array([2.5]))
+    assert plan.needed.sum() == 1
+    assert 0 < plan.decode.sum() <= 24
+    assert plan.skips
+
+
+def test_variable_frame_rate_goes_by_time_stamps(tmp_path):
+    ticks = [0, 40, 400, 410, 900, 1500, 1540]
+    path = make_media(tmp_path / "vfr.mkv", frame_ticks=ticks, audio=None, fps=25)
+    times = np.array([0.0, 0.039, 0.05, 0.399, 0.402, 0.5, 0.95, 1.499, 1.51, 1.6])
+    assert pictures(path, times) == [0, 0, 1, 1, 2, 3, 4, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(90, 1), (-90, -1), (180, 2)])
+def test_rotated_video_is_turned_upright(tmp_path, rotation, turns):
+    path = make_media(tmp_path / "r.mp4", rotation=rotation, audio=None, seconds=0.4)
+    ((_, picture),) = list(read_frames(scan(path), np.array([0.2]), on_damage=no_damage))
+    assert picture.shape[:2] == ((192, 64) if turns % 2 else (64, 192))
+    assert read_number(np.rot90(picture, -turns)) == 5
+
+
+def test_odd_sizes_keep_every_pixel(tmp_path):
+    path = make_media(tmp_path / "odd.mkv", size=(193, 67), video="ffv1", pix_fmt="yuv444p", audio=None, seconds=0.2)
+    ((_, picture),) = list(read_frames(scan(path), np.array([0.1]), on_damage=no_damage))
+    assert picture.shape == (67, 193, 3)
+    assert np.abs(picture.astype(int) - numbered_picture(2, 193, 67)).max() <= 4
+
+
+def test_time_zero_is_the_first_picture(tmp_path):
+    path = make_media(tmp_path / "ts.ts", seconds=2)  # MPEG-TS starts late by itself
+    media = scan(path)
+    assert media.video.origin > 0.01
+    assert media.video.span == pytest.approx((0.0, 2.0), abs=1e-3)
+    assert pictures(path, [0.0, 1.0]) == [0, 25]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_late_sound_keeps_its_distance(tmp_path, suffix):
+    path = make_media(tmp_path / f"late{suffix}", seconds=3, audio_start=1.5, audio_seconds=1.5, sample_rate=48_000)
+    media = scan(path)
+    assert media.video.span == pytest.approx((0.0, 3.0), abs=0.01)
+    assert media.audio.span == pytest.approx((1.5, 3.0), abs=0.05)
+    heard = np.abs(wave(path)) > 500
+    assert np.flatnonzero(heard)[0] / 16_000 == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_late_pictures_keep_their_distance(tmp_path, suffix):
+    path = make_media(tmp_path / f"late{suffix}", seconds=2, video_start=1.0, audio_seconds=3)
+    media = scan(path)
+    assert media.video.span == pytest.approx((1.0, 3.0), abs=0.01)
+    assert media.audio.span == pytest.approx((0.0, 3.0), abs=0.05)
+    assert pictures(path, [0.0, 1.0, 1.5]) == [0, 0, 12]
+
+
+def test_codec_delay_does_not_move_the_picture(tmp_path):
+    path = make_media(tmp_path / "delay.mkv", seconds=1)  # AAC starts 23 ms early
+    assert scan(path).video.origin == 0.0
+    assert scan(path).audio.span[0] == 0.0
+
+
+def test_files_without_a_stated_duration_are_measured(tmp_path):
+    path = make_media(tmp_path / "live.mkv", seconds=2, container_options={"live": "1"})
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    assert scan(path).duration == pytest.approx(2.0, abs=0.05)
+    assert scan(path).damage == ()
+
+
+def test_stereo_and_surround_are_averaged_as_ffmpeg_does_in_16_bit(tmp_path):
+    left = sine(1.0, 16_000, 2)
+    left[:, 1] = 0
+    path = make_media(tmp_path / "left.wav", video=None, audio="pcm_s16le", sample_rate=16_000, samples=left)
+    assert np.abs(wave(path).astype(int) - left[:, 0] // 2).max() <= 1
+    everywhere = sine(1.0, 16_000, 6)
+    path = make_media(
+        tmp_path / "5.1.wav", video=None, audio="pcm_s16le", sample_rate=16_000, samples=everywhere, layout="5.1"
+    )
+    ratio = np.abs(wave(path)).max() / everywhere.max()
+    assert 0.7 < ratio <= 1.01  # normalised: six equal channels do not add up to more than one
+
+
+def test_sound_is_whole_and_in_place(tmp_path):
+    path = make_media(tmp_path / "a.wav", video=None, audio="pcm_s16le", sample_rate=44_100, seconds=2)
+    sound = wave(path).astype(float)
+    assert len(sound) == 32_000
+    expected = 0.3 * 32767 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)
+    assert np.abs(sound - expected)[100:-100].max() < 15
+
+
+def test_gaps_in_the_sound_stay_gaps(tmp_path):
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for first in [*range(0, 16_000, 1600), *range(32_000, 48_000, 1600)]:
+            piece = np.full((1, 1600), 9000, np.int16)
+            frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, first, Fraction(1, 16_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    sound = wave(path)
+    assert len(sound) == 48_000
+    assert (sound[200:15_800] == 9000).all()
+    assert (sound[16_100:31_900] == 0).all()
+    assert (sound[32_200:47_800] == 9000).all()
+
+
+def test_the_shortest_sound_is_not_lost(tmp_path):
+    path = make_media(tmp_path / "s.wav", video=None, audio="pcm_s16le", sample_rate=48_000, seconds=0.001)
+    assert len(wave(path)) == 16
+
+
+def test_cover_art_is_not_video(tmp_path):
+    path = tmp_path / "cover.mp3"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=44_100)
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "rgb24"
+        piece = np.ascontiguousarray(sine(1, 44_100, 2)).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="stereo")
+        frame.sample_rate = 44_100
+        packets = sound.encode(frame) + sound.encode(None)
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(packets)
+    with av.open(str(path)) as container:
+        assert [s.type for s in container.streams] == ["audio", "video"]
+    media = scan(path)
+    assert media.video is None
+    assert media.audio is not None
+
+
+def test_a_still_is_one_picture(tmp_path):
+    path = tmp_path / "still.png"
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "rgb24"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_picture(5), format="rgb24")))
+    assert pictures(path, [0.0, 0.5]) == [5, 5]
+    assert scan(path).video.span == (0.0, 0.04)
+
+
+def test_of_several_streams_the_best_is_taken(tmp_path):
+    path = tmp_path / "many.mkv"
+    with av.open(str(path), "w") as container:
+        streams = []
+        for size in ((96, 32), (192, 64)):
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            streams.append(stream)
+        for number in range(10):
+            for stream in streams:
+                picture = numbered_picture(number, stream.width, stream.height)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    ((_, picture),) = list(read_frames(scan(path), np.array([0.2]), on_damage=no_damage))
+    assert picture.shape == (64, 192, 3)
+
+
+def truncated(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("t.mkv", {}), ("t.mp4", {"movflags": "faststart"}), ("t.ts", {}), ("t.avi", {})]
+)
+def test_truncated_files_give_what_can_be_read_and_say_so(tmp_path, name, options):
+    path = make_media(
+        tmp_path / name, seconds=8, video="ffv1" if name == "t.mkv" else "mpeg4", container_options=options,
+        audio=None if name != "t.ts" else "aac",
+    )  # fmt: skip
+    media = scan(truncated(path, 0.5))
+    assert 2 < media.video.span[1] < 6
+    if name != "t.ts":  # MPEG-TS states no duration, nothing can be missed
+        assert media.damage
+    damage = []
+    times = np.arange(0, media.video.span[1], 0.25)
+    served = sum(n for n, _ in read_frames(media, times, on_damage=damage.append))
+    assert served == len(times)
+
+
+def test_damage_in_the_middle_costs_what_is_damaged(tmp_path):
+    path = make_media(tmp_path / "d.mkv", seconds=4, video="mpeg4", audio="aac", gop=5)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = os.urandom(300)
+    path.write_bytes(data)
+    media = scan(path)
+    damage = []
+    times = np.arange(0, 4, 1 / 16)
+    numbers = []
+    for count, picture in read_frames(media, times, on_damage=damage.append):
+        numbers += [read_number(picture)] * count
+    expected = [int(t * 25 + 1e-6) for t in times]
+    right = [a == b for a, b in zip(numbers, expected, strict=True)]
+    assert sum(right) > 0.6 * len(right)
+    assert all(right[:16])
+    assert all(right[-12:])
+
+
+def test_a_broken_time_stamp_does_not_fill_hours(tmp_path):
+    path = tmp_path / "jump.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                if number == 49:
+                    packet.pts = packet.dts = 1_000_000
+                container.mux(packet)
+    with av.open(str(path)) as container:
+        assert max(p.pts for p in container.demux() if p.pts is not None) > 10_000_000
+    assert scan(path).duration < 100
+    assert pictures(path, [0.0, 1.0, 1.9]) == [0, 25, 47]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (b"", UnreadableMediaError, "empty"),
+        (b"these are words, not a video\n" * 50, UnreadableMediaError, "not media"),
+        (bytes(range(256)) * 64, UnreadableMediaError, "not media"),
+        (b"[00:10.00] la la la\n" * 9, NoStreamError, "neither pictures nor sound"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".bin"])
+def test_what_is_not_media_is_refused_by_name_reason_and_remedy(tmp_path, content, error, says, suffix):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(error) as caught:
+        scan(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.remedy
+    if suffix == ".mp4":
+        assert says in caught.value.reason
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_folders_and_devices_are_refused(tmp_path):
+    with pytest.raises(MediaNotFoundError, match="no such file"):
+        scan(tmp_path / "nothing.mp4")
+    with pytest.raises(UnreadableMediaError, match="folder"):
+        scan(tmp_path)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(UnreadableMediaError, match="not a regular file"):
+        scan(tmp_path / "pipe.mp4")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may read everything")
+def test_no_permission_is_said(tmp_path):
+    path = make_media(tmp_path / "a.mp4", seconds=0.2)
+    path.chmod(0)
+    with pytest.raises(UnreadableMediaError, match="permission"):
+        scan(path)
+
+
+def test_a_truncated_mp4_without_its_index_is_refused(tmp_path):
+    path = truncated(make_media(tmp_path / "a.mp4", seconds=2), 0.5)
+    with pytest.raises(UnreadableMediaError, match="cut off"):
+        scan(path)
+
+
+def test_playlists_open_nothing(tmp_path):
+    clip = make_media(tmp_path / "a.ts", seconds=1)
+    playlist = tmp_path / "a.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip.name}\n#EXT-X-ENDLIST\n")
+    with pytest.raises((UnreadableMediaError, NoStreamError)):
+        scan(playlist)

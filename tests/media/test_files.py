@@ -1,0 +1,57 @@
+import pytest
+
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.media.files import common_folder, find_media
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    for name in ("a.mp4", "sub/b.WAV", "sub/deep/c.mkv", "notes.txt", ".hidden.mp4", ".git/d.mp4", "odd[1].mp4"):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_folders_are_searched_for_media(tree):
+    assert find_media(["tree"]) == ["tree/a.mp4", "tree/odd[1].mp4", "tree/sub/b.WAV", "tree/sub/deep/c.mkv"]
+
+
+def test_patterns_lists_and_files_mix_each_file_once(tree):
+    (tree / "list.txt").write_text("tree/notes.txt\n\ntree/a.mp4\n")
+    found = find_media(["tree/a.mp4", "tree/**/*.mkv"], list_file="list.txt")
+    assert found == ["tree/a.mp4", "tree/sub/deep/c.mkv", "tree/notes.txt"]
+
+
+def test_a_file_with_magic_in_its_name_is_a_file(tree):
+    assert find_media(["tree/odd[1].mp4"]) == ["tree/odd[1].mp4"]
+
+
+def test_a_missing_file_is_kept_for_its_own_error(tree):
+    assert find_media(["gone.mp4"]) == ["gone.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "says"),
+    [
+        (["tree/.git"], {}, None),
+        (["empty"], {}, "has no media files"),
+        (["tree/*.ogg"], {}, "matches no file"),
+        ([], {}, "no input"),
+        ([], {"list_file": "none.txt"}, "cannot be read as a list"),
+    ],
+)
+def test_nothing_to_do_is_said(tree, inputs, options, says):
+    (tree / "empty").mkdir()
+    if says is None:
+        assert find_media(inputs) == ["tree/.git/d.mp4"]
+        return
+    with pytest.raises(ConfigError, match=says):
+        find_media(inputs, **options)
+
+
+def test_the_common_folder_of_a_folder_is_itself(tree):
+    assert common_folder(["tree"]) == tree / "tree"
+    assert common_folder(["tree/a.mp4", "tree/sub/b.WAV"]) == tree / "tree"
+    assert common_folder(["tree/sub/b.WAV"]) == tree / "tree" / "sub"

@@ -1,0 +1,104 @@
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from make_media import make_media
+
+from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.errors import CrissCrossError, DecoderCrashError, MediaNotFoundError
+from crisscross_zoo.media import pool
+from crisscross_zoo.media.clips import Clip, FileRead, Sampling
+from crisscross_zoo.media.pool import read_files
+
+SAMPLING = Sampling(video=VideoConfig(size=32), audio=None)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    return [make_media(folder / f"{k}.mp4", seconds=1 + k / 4, audio=None) for k in range(5)]
+
+
+def collect(paths, **kwargs):
+    found = {}
+    for serial, path, news in read_files(paths, SAMPLING, **kwargs):
+        found.setdefault((serial, str(path)), []).append(news)
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_file_comes_whole_and_a_bad_one_costs_itself_alone(files, workers, tmp_path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video\n" * 99)
+    paths = [files[0], bad, *files[1:], tmp_path / "missing.mp4"]
+    found = collect(paths, workers=workers)
+    assert sorted(found) == [(k, str(p)) for k, p in enumerate(paths)]
+    assert isinstance(found[1, str(bad)][-1], CrissCrossError)
+    assert isinstance(found[6, str(paths[6])][-1], MediaNotFoundError)
+    for (serial, _), news in found.items():
+        if serial not in (1, 6):
+            assert isinstance(news[-1], FileRead)
+            assert sum(isinstance(n, Clip) for n in news) == len(news[0].windows["video"])
+
+
+def test_processes_and_thread_give_the_same_bytes(files):
+    one, other = collect(files, workers=0), collect(files, workers=2)
+    for key, news in one.items():
+        for a, b in zip(news[1:-1], other[key][1:-1], strict=True):
+            np.testing.assert_array_equal(a.values, b.values)
+
+
+def test_a_crashed_decoder_costs_one_file(files, monkeypatch):
+    killed = []
+    start = pool._WorkerProcess._start
+
+    def start_and_remember(self):
+        process = start(self)
+        killed.append(process)
+        return process
+
+    monkeypatch.setattr(pool._WorkerProcess, "_start", start_and_remember)
+    found = {}
+    for serial, _, news in read_files(files, SAMPLING, workers=1, queue_size=1):
+        if serial == 1 and len(killed) == 1:
+            os.kill(killed[0].pid, signal.SIGKILL)
+        found.setdefault(serial, []).append(news)
+    crashed = [s for s, news in found.items() if isinstance(news[-1], DecoderCrashError)]
+    assert len(crashed) == 1
+    assert "signal 9" in str(found[crashed[0]][-1])
+    assert len(found) == len(files)
+    assert len(killed) == 2
+
+
+def test_stopping_early_leaves_no_process_and_no_thread(files, monkeypatch):
+    started = []
+    start = pool._WorkerProcess._start
+    monkeypatch.setattr(pool._WorkerProcess, "_start", lambda self: started.append(start(self)) or started[-1])
+    before = threading.active_count()
+    reading = read_files(files, SAMPLING, workers=2, queue_size=2)
+    next(reading)
+    reading.close()
+    assert started
+    assert all(p.poll() is not None for p in started)
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() == before
+
+
+def test_paths_are_taken_as_they_are_needed(files):
+    taken = []
+
+    def paths():
+        for k in range(50):
+            taken.append(k)
+            yield files[0]
+
+    reading = read_files(paths(), SAMPLING, workers=0, queue_size=2)
+    next(reading)
+    time.sleep(0.5)
+    reading.close()
+    assert len(taken) < 5

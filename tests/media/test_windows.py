@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crisscross_zoo.media.windows import (
+    centred_starts,
+    dense_starts,
+    frame_times,
+    real_windows,
+    uniform_starts,
+    whole_units,
+)
+
+SELECTION = json.loads((Path(__file__).parents[1] / "golden" / "clip_selection.json").read_text())
+
+spans = st.tuples(st.floats(0, 100), st.floats(0.01, 300)).map(lambda p: (p[0], p[0] + p[1]))
+lengths = st.floats(0.1, 10)
+
+
+@pytest.mark.parametrize("case", SELECTION["video_dense"], ids=lambda c: f"{c['clip_seconds']}s-{c['nf']}")
+def test_uniform_video_starts_are_the_references(case):
+    fps, seconds = case["fps"], case["clip_seconds"]
+    starts = uniform_starts((0.0, case["nf"] / fps), seconds, case["clips"], fps)
+    np.testing.assert_array_equal(np.rint(starts * fps).astype(int), case["starts"])
+
+
+@pytest.mark.parametrize("case", SELECTION["audio_dense"], ids=lambda c: f"{c['clip_seconds']}s-{c['nf']}-{c['clips']}")
+def test_uniform_audio_starts_are_the_references(case):
+    rate = case["frame_rate"]
+    starts = uniform_starts((0.0, case["nf"] / rate), case["clip_seconds"], case["clips"], rate)
+    np.testing.assert_array_equal(np.rint(starts * rate).astype(int), case["starts"])
+
+
+def test_dense_windows_lie_end_to_end_and_the_last_is_moved_inside():
+    np.testing.assert_allclose(dense_starts((0.0, 2.0), 0.5, 0.5), [0, 0.5, 1, 1.5])
+    np.testing.assert_allclose(dense_starts((0.0, 2.3), 0.5, 0.5), [0, 0.5, 1, 1.5, 1.8])
+    np.testing.assert_allclose(dense_starts((1.0, 3.0), 0.5, 0.25), [1, 1.25, 1.5, 1.75, 2, 2.25, 2.5])
+
+
+def test_a_remainder_of_codec_padding_gets_no_window():
+    np.testing.assert_allclose(dense_starts((0.0, 2.09), 0.5, 0.5), [0, 0.5, 1, 1.5])
+    np.testing.assert_allclose(dense_starts((0.0, 2.11), 0.5, 0.5), [0, 0.5, 1, 1.5, 1.61])
+
+
+def test_a_file_shorter_than_a_window_gives_one_with_its_real_part():
+    starts = dense_starts((0.0, 0.3), 0.5, 0.5)
+    np.testing.assert_array_equal(real_windows(starts, (0.0, 0.3), 0.5), [[0.0, 0.3]])
+
+
+@given(spans, lengths, st.floats(0.05, 5))
+def test_dense_windows_cover_the_span_and_stay_in_it(span, window, stride):
+    starts = dense_starts(span, window, stride)
+    real = real_windows(starts, span, window)
+    assert starts[0] == span[0]
+    assert np.all(np.diff(starts) > -1e-9)
+    assert np.all(np.diff(starts) <= stride + 1e-9)
+    assert np.all(real[:, 1] <= span[1] + 1e-9)
+    assert np.all(real[:, 0] < real[:, 1])
+    assert span[1] - real[-1, 1] <= min(0.1, stride / 2) + 1e-5
+
+
+@given(spans, lengths, st.integers(1, 50))
+def test_uniform_windows_are_as_many_as_asked_for_and_ascend(span, window, clips):
+    starts = uniform_starts(span, window, clips, 16)
+    assert len(starts) == clips
+    assert starts[0] == span[0]
+    assert np.all(np.diff(starts) >= 0)
+
+
+@given(spans, lengths, lengths)
+def test_centred_windows_share_their_instants_where_there_is_room(span, one, other):
+    centres = dense_starts(span, one, one) + one / 2
+    starts = centred_starts(centres, span, other)
+    assert np.all(starts >= span[0])
+    assert np.all(starts <= max(span[0], span[1] - other))
+    inside = (centres - other / 2 >= span[0]) & (centres + other / 2 <= span[1])
+    np.testing.assert_allclose(starts[inside] + other / 2, centres[inside], atol=1e-9)
+
+
+def test_short_clips_start_again_at_their_first_frame():
+    times = frame_times(np.array([0.0]), (0.0, 3 / 16), 8, 16)
+    np.testing.assert_array_equal(np.rint(times[0] * 16), [0, 1, 2, 0, 1, 2, 0, 1])
+    times = frame_times(np.array([1.0]), (0.0, 9.0), 8, 16)
+    np.testing.assert_array_equal(np.rint(times[0] * 16), np.arange(16, 24))
+
+
+def test_units_are_counted_whole_but_for_rounding():
+    assert whole_units(0.4999999, 16) == 8
+    assert whole_units(0.49, 16) == 7
+    assert whole_units(0.0, 16) == 0
