@@ -1,0 +1,352 @@
+"""PyTorch checkpoints in, safetensors out: the only place that reads ``.pth`` files.
+
+Nothing is unpickled without limits: ``torch.load`` runs with ``weights_only=True``, which refuses pickles
+that call code. Zips are read in memory, under a limit, and never unpacked to disk.
+
+Read are a torch file in its zip or its legacy form (``.pth.tar``, ``.pth``, ``.pt``) and a zip with one such
+member (the authors' ``.pth.tar.zip``), told apart by content; in it the state dict of a backbone or of the
+full model, bare or under ``"model"`` or ``"state_dict"``, with or without ``module.`` prefixes. Floating
+point of another precision becomes float32: float16 and bfloat16 exactly, float64 rounded.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from crisscross_zoo.config import (
+    BLOCKS_PER_STAGE,
+    CONFIG_TYPES,
+    MODALITIES,
+    EncoderConfig,
+    Modality,
+    check_choice,
+)
+from crisscross_zoo.encoders import Encoder, build_encoder
+from crisscross_zoo.encoders.checkpoint import apply_state_dict, read_checkpoint, write_checkpoint
+from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError, WeightsError
+
+PTH_SUFFIXES = (".pth.tar.zip", ".pth.zip", ".pth.tar", ".pth", ".pt")
+"""Names of the files that :func:`read_pth` is for."""
+
+MEMBER_SUFFIXES = (".pth.tar", ".pth", ".pt")
+"""Names of a checkpoint inside a zip."""
+
+MAX_BYTES = 1 << 30
+"""A checkpoint that unpacks to more is refused; the largest released one holds 62 MB."""
+
+_TORCH_MARK = "data.pkl"
+_CHUNK = 1 << 20
+_CONTAINER_KEYS = ("model", "state_dict")
+_PARALLEL_PREFIX = "module."
+_AGAIN = "get the file again"
+
+
+def read_pth(
+    path: str | os.PathLike[str],
+    modality: Modality,
+    *,
+    source: str | None = None,
+    suffixes: tuple[str, ...] = MEMBER_SUFFIXES,
+) -> dict[str, Tensor]:
+    """Read the state dict of one modality's backbone from a PyTorch file or a zip with one.
+
+    Args:
+        path: The file.
+        modality: Which backbone to take from a full model; a lone backbone is returned whichever it is.
+        source: What errors call the file; default: its path.
+        suffixes: How the name of the checkpoint ends where the file is a zip with one.
+
+    Returns:
+        Tensors by their released names, on the CPU, floating point as float32.
+
+    Raises:
+        UnknownWeightsError: there is no such file.
+        CheckpointError: it is not a PyTorch checkpoint, damaged, hostile or too large.
+    """
+    path, source = Path(path), source or os.fspath(path)
+    if not path.is_file():
+        raise UnknownWeightsError("there is no such file", remedy="check the path", path=source)
+    try:
+        with path.open("rb") as file:
+            loaded = _load(file, source, suffixes)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot be read: {error.strerror or error}",
+            remedy="check its permissions and the disk",
+            path=source,
+        ) from error
+    return _plain_float32(pick_backbone(_unwrap(loaded, source), modality), source)
+
+
+def pick_backbone(state_dict: Mapping[str, Tensor], modality: Modality) -> dict[str, Tensor]:
+    """Return one backbone of a full model's state dict; a lone backbone's is returned as it is.
+
+    ``module.`` prefixes, which data-parallel training leaves, are taken off.
+    """
+    names = {name.removeprefix(_PARALLEL_PREFIX): name for name in state_dict}
+    prefixes = {m: f"{m}_backbone." for m in MODALITIES}
+    if not any(name.startswith(tuple(prefixes.values())) for name in names):
+        return {name: state_dict[original] for name, original in names.items()}
+    prefix = prefixes[modality]
+    return {name.removeprefix(prefix): state_dict[o] for name, o in names.items() if name.startswith(prefix)}
+
+
+def infer_config(state_dict: Mapping[str, Tensor], modality: Modality) -> EncoderConfig:
+    """Return the config of a checkpoint that carries none: width and depth from its shapes, else the paper's.
+
+    What is no backbone of ``modality`` gets some config too, and is refused by :func:`strict_encoder`.
+    """
+    config = CONFIG_TYPES[modality]()
+    stem = state_dict.get("conv1.0.weight")
+    if stem is not None and stem.ndim > 0 and stem.shape[0] > 0:
+        config = config.replace(width=stem.shape[0])
+    # Residual blocks' names have four parts or more: stage.block.layer.tensor
+    blocks = {tuple(name.split(".")[:2]) for name in state_dict if name.count(".") >= 3}
+    depths = {sum(per_stage): depth for depth, per_stage in BLOCKS_PER_STAGE.items()}
+    return config.replace(depth=depths.get(len(blocks), config.depth))
+
+
+def strict_encoder(state_dict: Mapping[str, Tensor], config: EncoderConfig, *, source: str) -> Encoder:
+    """Build an encoder on the CPU and fill it, strictly; the global random state is not touched.
+
+    Args:
+        state_dict: Tensors under the released names.
+        config: What to build.
+        source: The file or repository that the weights come from, for errors.
+
+    Raises:
+        CheckpointError: a key, shape or value does not fit, or no memory holds an encoder of that size.
+    """
+    try:
+        with torch.device("meta"):  # no random numbers for values that are replaced
+            encoder = build_encoder(config)
+        encoder.to_empty(device="cpu")
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"an encoder of depth {config.depth} and width {config.width} cannot be built here",
+            remedy="the file is damaged, or this machine has too little memory",
+            path=source,
+        ) from error
+    apply_state_dict(encoder, state_dict, source=source)
+    return encoder
+
+
+def read_local(path: str | os.PathLike[str], modality: Modality) -> tuple[dict[str, Tensor], EncoderConfig]:
+    """Read any checkpoint on disk: safetensors, a folder that ``save_pretrained`` made, or a PyTorch file.
+
+    Returns:
+        The backbone's tensors and its config, inferred where the file carries none.
+
+    Raises:
+        UnknownWeightsError: there is no such file.
+        CheckpointError: see :func:`read_pth` and ``read_checkpoint``; or it is of the other modality.
+    """
+    path = Path(path)
+    if path.name.lower().endswith(PTH_SUFFIXES):
+        state_dict: dict[str, Tensor] = read_pth(path, modality)
+        config = None
+    else:
+        state_dict, config = read_checkpoint(path)
+        state_dict = pick_backbone(state_dict, modality)
+    if config is None:
+        return state_dict, infer_config(state_dict, modality)
+    if config.modality != modality:
+        raise CheckpointError(
+            f"this is {'an audio' if config.modality == 'audio' else 'a video'} checkpoint, not {modality}",
+            remedy=f"load it as {config.modality!r}",
+            path=path,
+        )
+    return state_dict, config
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    modality: Modality,
+    *,
+    overwrite: bool = False,
+) -> str:
+    """Convert a checkpoint that :func:`read_local` reads to one safetensors file with its config inside.
+
+    Args:
+        source: The file to read.
+        out: The ``.safetensors`` file to write; it appears whole, by rename.
+        modality: What the checkpoint must be, or which backbone of a full model to take.
+        overwrite: Replace ``out`` if it exists.
+
+    Returns:
+        The sha256 of what was written.
+
+    Raises:
+        ConfigError: an unknown modality, or ``out`` has another suffix or exists.
+        CheckpointError: ``source`` is refused.
+        WeightsError: ``out`` cannot be written.
+    """
+    check_choice("modality", modality, MODALITIES)
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise ConfigError("the output must be a .safetensors file", remedy="change its suffix")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists", remedy="choose another name, or pass --overwrite")
+    state_dict, config = read_local(source, modality)
+    encoder = strict_encoder(state_dict, config, source=os.fspath(source))
+    try:
+        return write_checkpoint(out, encoder.state_dict(), config)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be written: {error.strerror or error}", remedy="choose another place", path=out
+        ) from error
+
+
+def _load(file: IO[bytes], source: str, suffixes: tuple[str, ...]) -> object:
+    """Return what a torch file, or a zip with one, holds."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if size == 0:
+        raise CheckpointError("the file is empty", remedy=_AGAIN, path=source)
+    if size > MAX_BYTES:
+        raise _too_large(f"the file has {size:,} bytes", source)
+    head = file.read(512)
+    file.seek(0)
+    if head.startswith(b"PK"):
+        file = _torch_file_in_zip(file, source, suffixes)
+    elif head.lstrip()[:1] == b"<":
+        raise CheckpointError(
+            "a web page, not a checkpoint", remedy="get the file itself, not the page about it", path=source
+        )
+    elif head.isascii() and b"\0" not in head:
+        raise CheckpointError("a text file, not a checkpoint", remedy=_AGAIN, path=source)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile pickle can make torch raise nearly anything
+        reason = str(error).strip().split("\n")[0]
+        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
+            raise CheckpointError(
+                "its pickle holds more than tensors, which could run code, so it was not loaded",
+                remedy="save the state dict alone: torch.save(model.state_dict(), path)",
+                path=source,
+            ) from error
+        raise CheckpointError(
+            f"not a whole PyTorch checkpoint ({reason[:120] or type(error).__name__})",
+            remedy=_AGAIN,
+            path=source,
+        ) from error
+
+
+def _torch_file_in_zip(
+    file: IO[bytes], source: str, suffixes: tuple[str, ...], *, nested: bool = False
+) -> IO[bytes]:
+    """Return ``file`` itself if it is a torch zip, else its one checkpoint member, unpacked in memory."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [m for m in archive.infolist() if not m.is_dir()]
+            if any(PurePosixPath(m.filename).name == _TORCH_MARK for m in members):
+                if sum(m.file_size for m in members) > MAX_BYTES:
+                    raise _too_large("its tensors declare more bytes", source)
+                file.seek(0)
+                return file
+            if nested:
+                raise CheckpointError("a zip in a zip", remedy="pass the checkpoint, unpacked", path=source)
+            data = _read_member(archive, _only_checkpoint(members, source, suffixes), source)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        # RuntimeError: an encrypted member; NotImplementedError: an unknown compression
+        raise CheckpointError(f"a damaged zip ({error})", remedy=_AGAIN, path=source) from error
+    is_zip = data.read(2) == b"PK"
+    data.seek(0)
+    return _torch_file_in_zip(data, source, suffixes, nested=True) if is_zip else data
+
+
+def _only_checkpoint(
+    members: list[zipfile.ZipInfo], source: str, suffixes: tuple[str, ...]
+) -> zipfile.ZipInfo:
+    for member in members:
+        parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+        if ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[0]:
+            raise CheckpointError(
+                f"the zip has a member that points outside it ({member.filename!r})",
+                remedy="do not use this file: it was made to overwrite others",
+                path=source,
+            )
+    # macOS puts a shadow of every file under __MACOSX
+    found = [m for m in members if m.filename.endswith(suffixes) and not m.filename.startswith("__MACOSX/")]
+    if len(found) != 1:
+        names = ", ".join(m.filename for m in found[:3])
+        raise CheckpointError(
+            f"the zip has {len(found)} checkpoints ({names})"
+            if found
+            else f"the zip has no {suffixes[0]} member",
+            remedy="pass the one you mean, unpacked" if found else _AGAIN,
+            path=source,
+        )
+    return found[0]
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str) -> io.BytesIO:
+    if member.file_size > MAX_BYTES:
+        raise _too_large(f"its member declares {member.file_size:,} bytes", source)
+    data = io.BytesIO()
+    with archive.open(member) as opened:
+        while chunk := opened.read(_CHUNK):
+            if data.tell() + len(chunk) > MAX_BYTES:
+                raise _too_large("its member goes on", source)
+            data.write(chunk)
+    data.seek(0)
+    return data
+
+
+def _too_large(what: str, source: str) -> CheckpointError:
+    return CheckpointError(
+        f"{what}, more than the {MAX_BYTES:,} that a checkpoint may unpack to",
+        remedy="do not use this file, unless you know why it is so large",
+        path=source,
+    )
+
+
+def _unwrap(loaded: object, source: str) -> dict[str, Tensor]:
+    """Return the state dict in what ``torch.load`` gave."""
+    for key in _CONTAINER_KEYS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not loaded:
+        raise CheckpointError(
+            f"it holds {'an empty dict' if loaded == {} else 'a ' + type(loaded).__name__}, not a state dict",
+            remedy="pass the backbone's state dict",
+            path=source,
+        )
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"entry {str(name)[:60]!r} is a {type(value).__name__}, not a tensor under a name",
+                remedy="pass the backbone's state dict",
+                path=source,
+            )
+    return loaded
+
+
+def _plain_float32(state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    plain = {}
+    for name, value in state_dict.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise CheckpointError(
+                f"{name} is a sparse, quantised or empty-handed tensor",
+                remedy="save plain tensors",
+                path=source,
+            )
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{name} claims {value.numel():,} values and stores fewer",
+                remedy="do not use this file",
+                path=source,
+            )
+        plain[name] = value.detach().float() if value.is_floating_point() else value
+    return plain

@@ -1,0 +1,285 @@
+"""From a word or a path to an encoder: :func:`load_encoder`.
+
+What ``weights`` means is decided in this order:
+
+1. ``None``: random, drawn from torch's global generator. ``"random:SEED"``: random, the same everywhere.
+2. A name of the manifest, such as ``"audioset"``. (A file of that name is ``"./audioset"``.)
+3. ``"org/name@revision"``: always a repository on the Hub.
+4. A path: a ``pathlib.Path``, what exists on disk, what starts with ``.``, ``/`` or ``~``, what ends like a
+   checkpoint (``.safetensors``, ``.pth.tar``, ...), and what lies in a folder that exists.
+5. ``"org/name"``: a repository on the Hub.
+
+A path that does not exist is an error, and never looked up on the Hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+import os
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crisscross_zoo.config import (
+    CONFIG_TYPES,
+    MODALITIES,
+    EncoderConfig,
+    Modality,
+    Pooling,
+    check_choice,
+    suggest,
+)
+from crisscross_zoo.encoders import Encoder, build_encoder
+from crisscross_zoo.encoders.checkpoint import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    file_sha256,
+    state_sha256,
+)
+from crisscross_zoo.errors import (
+    ChecksumError,
+    ConfigError,
+    UnknownWeightsError,
+    WeightsNotAvailableError,
+)
+from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
+from crisscross_zoo.weights.hub import Access, hub_file
+from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
+from crisscross_zoo.weights.origin import origin_file
+
+_RANDOM = re.compile(r"random(:(?P<seed>.*))?$")
+_HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[^@\s]+))?")
+_PATH_SUFFIXES = (".safetensors", ".zip", ".tar", *PTH_SUFFIXES)
+
+
+def load_encoder(
+    modality: Modality,
+    weights: str | os.PathLike[str] | None = "audioset",
+    *,
+    pooling: Pooling = "linear",
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Encoder:
+    """Return an encoder in eval mode, with ``weights_id`` and ``weights_sha256`` set.
+
+    Args:
+        modality: ``"video"`` or ``"audio"``.
+        weights: A name that :func:`list_weights` gives; a Hub id, ``"org/name"`` or ``"org/name@revision"``;
+            a file (safetensors, ``.pth.tar``, ``.pth``, ``.pt``, the authors' ``.pth.tar.zip``) or a folder
+            that ``save_pretrained`` made; ``"random:SEED"``; None: random without a seed. The documentation
+            of :mod:`crisscross_zoo.weights.load` has the rule that tells them apart.
+        pooling: How conv5x becomes a vector, whatever the checkpoint's config says.
+        device: Where to put it; None: the CPU.
+        revision: Branch, tag or commit on the Hub, instead of the one pinned in the manifest.
+        cache_dir: Instead of the Hub's cache, and of this package's folder beside it.
+        local_files_only: Never use the network; ``HF_HUB_OFFLINE=1`` means the same.
+        token: For private or gated repositories; None: the one that ``hf auth login`` stored.
+
+    Raises:
+        ConfigError: an unknown modality, pooling or device, a seed that is no number, or a revision of
+            something that is not on the Hub.
+        UnknownWeightsError: no checkpoint, file or repository goes by this name.
+        WeightsNotAvailableError: it is planned, not accessible, or not in the cache while offline.
+        DownloadError: the download failed.
+        ChecksumError: the download is not what the manifest says.
+        CheckpointError: the file is broken, hostile, of the other modality, or does not fit.
+    """
+    check_choice("modality", modality, MODALITIES)
+    config = CONFIG_TYPES[modality](pooling=pooling)  # what is wrong here raises now, not after a download
+    device = _usable_device(device)
+    random = _RANDOM.match(weights) if isinstance(weights, str) else None
+    if weights is None or random is not None:
+        if revision is not None:
+            raise _no_revision(weights)
+        encoder = build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
+        encoder.weights_id = "random" if weights is None else str(weights)
+        encoder.weights_sha256 = state_sha256(encoder.state_dict(), CONFIG_TYPES[modality]())
+    else:
+        access = Access(
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            local_files_only=local_files_only,
+            token=token,
+        )
+        found = find_checkpoint(modality, weights, revision=revision, access=access)
+        state_dict, own_config = read_local(found.path, modality)
+        config = found.config or own_config
+        encoder = strict_encoder(state_dict, config.replace(pooling=pooling), source=os.fspath(weights))
+        encoder.weights_id = found.weights_id
+        encoder.weights_sha256 = found.sha256() or state_sha256(encoder.state_dict(), config)
+    return encoder.eval().to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundCheckpoint:
+    """Where a checkpoint is on this machine.
+
+    Attributes:
+        path: A file, or a folder with ``model.safetensors``.
+        weights_id: A name, ``org/name@commit``, or the last part of a path.
+        config: The manifest's, which then goes before the file's own; None for other sources.
+    """
+
+    path: Path
+    weights_id: str
+    config: EncoderConfig | None = None
+
+    def sha256(self) -> str | None:
+        """Return the sha256 of the safetensors file; None where the checkpoint is in another form."""
+        file = self.path / MODEL_FILE if self.path.is_dir() else self.path
+        return None if file.name.lower().endswith(PTH_SUFFIXES) else file_sha256(file)
+
+
+def find_checkpoint(
+    modality: Modality,
+    weights: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    access: Access | None = None,
+) -> FoundCheckpoint:
+    """Return where the weights are on disk, downloaded if need be; nothing of local files is read or checked.
+
+    Args:
+        modality: ``"video"`` or ``"audio"``.
+        weights: As for :func:`load_encoder`, but not random.
+        revision: Of a Hub repository, instead of the pinned one.
+        access: Cache, network and token; None: the Hub's defaults.
+
+    Raises:
+        WeightsError: as :func:`load_encoder`, but for what is wrong inside the file.
+        ConfigError: a revision of something that is not on the Hub.
+    """
+    access = access or Access()
+    text = os.fspath(weights)
+    hub_id = _HUB_ID.fullmatch(text) if isinstance(weights, str) else None
+    if isinstance(weights, str) and any(entry.name == weights for entry in list_weights()):
+        entry = find_weights(weights, modality)
+        path = _entry_file(entry, revision=revision, access=access)
+        return FoundCheckpoint(path=path, weights_id=entry.name, config=entry.config)
+
+    if hub_id is not None and (hub_id["revision"] or not _is_path(text)):
+        if revision is not None and hub_id["revision"] not in (None, revision):
+            raise ConfigError(f"{text!r} and revision={revision!r} disagree", remedy="give one of them")
+        return _on_hub(hub_id["repo"], revision=revision or hub_id["revision"], access=access)
+
+    if not isinstance(weights, str) or _is_path(text):
+        path = Path(text).expanduser()
+        if not path.exists():
+            raise UnknownWeightsError(
+                "there is no such file or folder", remedy=_nearest_file(path, hub_id), path=text
+            )
+        if revision is not None:
+            raise _no_revision(text)
+        return FoundCheckpoint(path=path, weights_id=path.resolve().name)
+
+    names = [entry.name for entry in list_weights(modality)]
+    raise UnknownWeightsError(
+        f"no weights, file or Hub repository are called {text!r}",
+        remedy=suggest(text.lower().replace("_", "-"), names) + "; or pass org/name, a path or random:SEED",
+    )
+
+
+def _entry_file(entry: WeightsEntry, *, revision: str | None, access: Access) -> Path:
+    """Return the file of a manifest entry: inside the wheel, from the Hub, or from its origin."""
+    if entry.status == "planned":
+        raise WeightsNotAvailableError(
+            f"the {entry.modality} checkpoint is planned and not shipped yet",
+            remedy="use random:0, a seeded random initialisation, for trying things out",
+            path=entry.name,
+        )
+    if entry.hub.repo is None and revision is not None:
+        raise _no_revision(entry.name)
+    if entry.bundled is not None:
+        path = BUNDLED_FOLDER / entry.bundled.file
+        if not path.is_file() or file_sha256(path) != entry.bundled.sha256:
+            raise ChecksumError(
+                "the file of the installation is missing or altered",
+                remedy="install crisscross-zoo again",
+                path=path,
+            )
+        return path
+    if entry.hub.repo is not None:
+        assert entry.hub.file is not None
+        pinned = revision in (None, entry.hub.revision)
+        return hub_file(
+            entry.hub.repo,
+            entry.hub.file,
+            revision=revision or entry.hub.revision,
+            sha256=entry.hub.sha256 if pinned else None,
+            access=access,
+        )
+    return origin_file(entry, access=access)
+
+
+def _on_hub(repo: str, *, revision: str | None, access: Access) -> FoundCheckpoint:
+    folder = hub_file(repo, MODEL_FILE, revision=revision, access=access).parent
+    commit = folder.name  # as the Hub's cache lays it out
+    with contextlib.suppress(UnknownWeightsError, WeightsNotAvailableError):  # the weights' header may do
+        hub_file(repo, CONFIG_FILE, revision=commit, access=access)
+    return FoundCheckpoint(path=folder, weights_id=f"{repo}@{commit}")
+
+
+def _is_path(text: str) -> bool:
+    path = Path(text).expanduser()
+    if text.startswith((".", "/", "~")) or text.lower().endswith(_PATH_SUFFIXES) or path.exists():
+        return True
+    return path.parent != Path() and path.parent.is_dir()
+
+
+def _nearest_file(path: Path, hub_id: re.Match[str] | None) -> str:
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either: check the path"
+    near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.iterdir()), n=1)
+    remedy = f"did you mean {os.fspath(path.parent / near[0])!r}?" if near else "check the path"
+    return remedy if hub_id is None else f"{remedy} (a Hub repository is {hub_id['repo']}@main)"
+
+
+def _no_revision(weights: object) -> ConfigError:
+    return ConfigError(
+        f"revision has no meaning for {weights!r}, which is not on the Hub", remedy="leave it out"
+    )
+
+
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    try:
+        return torch.empty(0, device="cpu" if device is None else device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"device={device!r} cannot be used ({reason})", remedy="use 'cpu', or another"
+        ) from error
+
+
+def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:
+    """Return an encoder whose weights depend on the seed and the tensors' names alone.
+
+    Convolutions are uniform with the variance of He et al. (2015), 2 / fan_in; batch norms are identities.
+    Each tensor has its own PCG64 stream, and only sums, products and square roots are used, so that the
+    values are the same to the bit on every machine, whatever torch's version or the order of calls.
+    """
+    if not seed.isdecimal():
+        raise ConfigError(
+            f"weights='random:{seed}' has no seed", remedy="write random:0, with a whole number"
+        )
+    with torch.device("meta"):
+        shapes = build_encoder(config).state_dict()
+    values = {name: _seeded_tensor(name, like, int(seed)) for name, like in shapes.items()}
+    return strict_encoder(values, config, source=f"random:{seed}")
+
+
+def _seeded_tensor(name: str, like: torch.Tensor, seed: int) -> torch.Tensor:
+    if like.ndim < 2:  # of a batch norm: scales and variances are 1, all else 0
+        fill = 1 if name.endswith((".weight", ".running_var")) else 0
+        return torch.full(like.shape, fill, dtype=like.dtype)
+    bound = math.sqrt(6 / math.prod(like.shape[1:]))
+    stream = np.random.Generator(np.random.PCG64([seed, zlib.crc32(name.encode())]))
+    uniform = stream.random(tuple(like.shape))  # float64 in [0, 1)
+    return torch.from_numpy((2 * uniform - 1) * bound).to(like.dtype)

@@ -1,0 +1,214 @@
+"""Checkpoints from their authors' release: download the zip, check, convert once, keep the safetensors.
+
+What is kept lies in ``$HF_HOME/assets/crisscross-zoo/weights/origin`` (``HF_ASSETS_CACHE`` moves the assets),
+or in ``cache_dir/crisscross-zoo/weights/origin``: the safetensors, its sha256 beside it, and a partial
+download while there is one. The zip is deleted once it is converted.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from huggingface_hub import cached_assets_path, constants, get_session
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by its version
+from huggingface_hub.utils import WeakFileLock, tqdm  # type: ignore[attr-defined]
+
+from crisscross_zoo.encoders.checkpoint import file_sha256, write_atomically, write_checkpoint
+from crisscross_zoo.errors import (
+    CheckpointError,
+    ChecksumError,
+    DownloadError,
+    WeightsError,
+    WeightsNotAvailableError,
+)
+from crisscross_zoo.weights.convert import MAX_BYTES, read_pth, strict_encoder
+from crisscross_zoo.weights.hub import Access
+from crisscross_zoo.weights.manifest import WeightsEntry
+
+TRIES = 5
+BACKOFF_SECONDS = 1.0
+"""Wait after the first failed try; doubled after each, unless the server names a time."""
+
+MAX_WAIT_SECONDS = 30.0
+
+_CHUNK = 1 << 18
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
+    """Return the converted safetensors of a checkpoint's original release, from the cache if it is there.
+
+    Processes that ask at the same time wait for the one that downloads. A download that broke off is
+    resumed by the next call.
+
+    Args:
+        entry: A released checkpoint with an origin.
+        access: Cache and network; the token is not sent.
+
+    Raises:
+        WeightsNotAvailableError: not in the cache, and the network may not be used.
+        DownloadError: the download failed, or the cache cannot be written.
+        ChecksumError: the zip's sha256 is not the manifest's.
+        CheckpointError: the zip holds no such checkpoint.
+    """
+    assert entry.origin is not None
+    assert entry.config is not None
+    try:
+        folder = cached_assets_path("crisscross-zoo", "weights", "origin", assets_dir=access.cache_dir)
+        target = folder / f"{entry.name}-{entry.modality}.safetensors"
+        if _is_whole(target):
+            return target
+        if access.offline:
+            raise WeightsNotAvailableError(
+                f"the {entry.modality} weights are not in the cache, and the network may not be used",
+                remedy=f"run `crisscross-weights download {entry.name}` once online, or pass a local file",
+                path=entry.name,
+            )
+        with WeakFileLock(target.with_suffix(".lock")):
+            if not _is_whole(target):  # another process may have been faster
+                _download_and_convert(entry, target)
+        return target
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"the cache cannot be used: {error.strerror or error}",
+            remedy="free space or permit writing there, or choose another place with cache_dir or HF_HOME",
+            path=error.filename or access.cache_dir or constants.HF_HOME,
+        ) from error
+
+
+def _is_whole(target: Path) -> bool:
+    checksum = _checksum_file(target)
+    return target.is_file() and checksum.is_file() and checksum.read_text().strip() == file_sha256(target)
+
+
+def _checksum_file(target: Path) -> Path:
+    return target.with_suffix(".safetensors.sha256")
+
+
+def _download_and_convert(entry: WeightsEntry, target: Path) -> None:
+    assert entry.origin is not None
+    assert entry.config is not None
+    url, wanted = entry.origin.url, entry.origin.sha256
+    partial = target.with_suffix(".zip.partial")
+    download(url, partial)
+    try:
+        if wanted is not None and (found := file_sha256(partial)) != wanted:
+            raise ChecksumError(
+                f"the download has sha256 {found[:12]}..., it must be {wanted[:12]}...",
+                remedy="try again; if it stays so, the release was changed: report it",
+                path=url,
+            )
+        state_dict = read_pth(partial, entry.modality, source=url, suffixes=(entry.origin.member_suffix,))
+        encoder = strict_encoder(state_dict, entry.config, source=url)
+    except (CheckpointError, ChecksumError):
+        _forget(partial)  # the next call starts afresh
+        raise
+    sha256 = write_checkpoint(target, encoder.state_dict(), entry.config)
+    write_atomically(_checksum_file(target), f"{sha256}\n".encode())
+    _forget(partial)
+
+
+def download(url: str, partial: Path) -> None:
+    """Download ``url`` to ``partial``, going on where an earlier try broke off.
+
+    The server's entity tag is kept beside the file, and only the same version of the file is gone on with.
+    A progress bar is on stderr where that is a terminal (``HF_HUB_DISABLE_PROGRESS_BARS`` hides it).
+
+    Raises:
+        DownloadError: the server refuses, or five tries failed; what came stays for the next call.
+    """
+    for attempt in range(TRIES):
+        try:
+            _fetch_rest(url, partial)
+            return
+        except _PassingError as error:
+            reason, wait = str(error), error.wait
+        except HTTPError as error:
+            reason, wait = f"{error}" or type(error).__name__, None
+        if attempt + 1 < TRIES:
+            time.sleep(min(BACKOFF_SECONDS * 2**attempt if wait is None else wait, MAX_WAIT_SECONDS))
+    kept = f" ({partial.stat().st_size:,} bytes are kept)" if partial.is_file() else ""
+    raise DownloadError(
+        f"{TRIES} tries failed: {reason}",
+        remedy=f"check the connection and try again{kept}, or fetch the file yourself and pass its path",
+        path=url,
+    )
+
+
+class _PassingError(Exception):
+    """The server failed in a way that may pass; ``wait`` is how many seconds it asks for, if it does."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def _fetch_rest(url: str, partial: Path) -> None:
+    tag_file = partial.with_suffix(".etag")
+    headers = {"Accept-Encoding": "identity"}
+    have = 0
+    if partial.is_file() and tag_file.is_file():
+        have = partial.stat().st_size
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text()}
+    with get_session().stream(
+        "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+    ) as response:
+        status = response.status_code
+        went_on = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if status == 416 or (status == 206 and not went_on):  # 416: killed between download and conversion
+            _forget(partial)
+            raise _PassingError("the server could not go on with the partial download")
+        if status in _RETRIED:
+            raise _PassingError(f"the server answers {status}", _seconds(response.headers.get("Retry-After")))
+        if status not in (200, 206):
+            raise DownloadError(
+                f"the server answers {status}",
+                remedy="the release may have moved: fetch the file yourself and pass its path",
+                path=url,
+            )
+        if status == 200:
+            have = 0
+            _forget(partial)
+            if (tag := response.headers.get("ETag", "")).startswith(
+                '"'
+            ):  # a weak tag does not tell bytes apart
+                tag_file.write_text(tag)
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
+        if (total or 0) > MAX_BYTES:
+            raise _too_large(url)
+        with (
+            partial.open("ab" if have else "wb") as file,
+            tqdm(  # type: ignore[no-untyped-call]
+                desc=url.rsplit("/", 1)[-1],
+                total=total,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+                name="crisscross_zoo.weights",
+            ) as bar,
+        ):
+            for chunk in response.iter_bytes(_CHUNK):
+                if file.tell() + len(chunk) > MAX_BYTES:
+                    raise _too_large(url)
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _forget(partial: Path) -> None:
+    for file in (partial, partial.with_suffix(".etag")):
+        file.unlink(missing_ok=True)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    return float(retry_after) if retry_after and retry_after.isdigit() else None
+
+
+def _too_large(url: str) -> DownloadError:
+    return DownloadError(
+        f"the download is larger than {MAX_BYTES:,} bytes", remedy="check the manifest's URL", path=url
+    )
