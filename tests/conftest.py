@@ -1,0 +1,44 @@
+"""What every test shares: random numbers that start the same each time, and the golden numbers."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))  # for `from filler import ...`
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's generators, and put them back as they were."""
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        torch.random.default_generator.manual_seed(0)
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Any]:
+    """``golden("logmel")``: the arrays of golden/logmel.npz by key; ``golden("x.json")``: what is in it."""
+
+    def load(name: str) -> Any:
+        if name.endswith(".json"):
+            return json.loads((GOLDEN / name).read_text())
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            return dict(arrays)
+
+    return load
