@@ -92,5 +92,6 @@ def _as_frames(
     if 0 in shape:
         raise InputError(f"frames have the shape {shape}, which is empty", remedy="pass at least one pixel")
     if isinstance(frames, np.ndarray):
-        frames = torch.from_numpy(frames if frames.flags.writeable else frames.copy())
+        # copies only what torch cannot wrap: read-only or not in C order
+        frames = torch.from_numpy(np.require(frames, requirements=["C", "W"]))
     return frames

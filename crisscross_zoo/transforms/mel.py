@@ -181,7 +181,10 @@ def _as_waves(wave: np.ndarray | Tensor) -> Tensor:
     if not isinstance(wave, np.ndarray | Tensor):
         raise InputError(f"the wave is a {type(wave).__name__}", remedy="pass a NumPy array or a tensor")
     shape = tuple(wave.shape)
-    if not str(wave.dtype).removeprefix("torch.").startswith(("float", "bfloat")):
+    floating = (
+        wave.is_floating_point() if isinstance(wave, Tensor) else np.issubdtype(wave.dtype, np.floating)
+    )
+    if not floating:
         raise InputError(
             f"the wave has dtype {wave.dtype}", remedy="pass floats in [-1, 1]; int16 / 32768 gives them"
         )
@@ -192,6 +195,6 @@ def _as_waves(wave: np.ndarray | Tensor) -> Tensor:
             f"the wave has the shape {shape}: more channels than samples", remedy=f"transpose it to {forms}"
         )
     if isinstance(wave, np.ndarray):
-        # astype also copies what torch cannot wrap: read-only, byte-swapped or of negative strides
-        return torch.from_numpy(wave.astype(np.float32))
+        # also copies what torch cannot wrap: read-only, byte-swapped or of negative strides
+        return torch.from_numpy(wave.astype(np.float32, order="C"))
     return wave

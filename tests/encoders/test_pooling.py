@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from crisscross_zoo.config import POOLINGS
+from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
+from crisscross_zoo.encoders.pooling import pool
+from crisscross_zoo.errors import ConfigError, InputError
+
+# conv5x of the paper's inputs (N, 512, ...), and how long the vector is (the table in pooling.py)
+LENGTHS = {
+    "8x112": ((1, 4, 4), {"linear": 512, "linear-dense": 512, "fusion": 2048, "avg": 512, "max": 512}),
+    "8x224": ((1, 7, 7), {"linear": 512, "linear-dense": 8192, "fusion": 2048, "avg": 512, "max": 512}),
+    "32x224": ((4, 7, 7), {"linear": 2048, "linear-dense": 32768, "fusion": 2048, "avg": 512, "max": 512}),
+    "2 s": ((3, 7), {"linear": 4608, "linear-dense": 4608, "fusion": 2048, "avg": 512, "max": 512}),
+    "5 s": ((3, 16), {"linear": 10752, "linear-dense": 10752, "fusion": 2048, "avg": 512, "max": 512}),
+}
+
+GOLDENS = [  # the map's file and key, the pooled features' key, our name
+    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.maxpool144_defaultstride", "linear"),
+    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.maxpool144_stride1", "linear-dense"),
+    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.adaptivemax122", "fusion"),
+    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.adaptivemax111", "max"),
+    ("audio_backbone", "in80x200.conv5x", "audio.in80x200.maxpool13s12", "linear"),
+    ("audio_backbone", "in80x500.conv5x", "audio.in80x500.maxpool13s12", "linear-dense"),
+    ("audio_backbone", "in80x200.conv5x", "audio.in80x200.adaptivemax14", "fusion"),
+    ("audio_backbone", "in80x500.conv5x", "audio.in80x500.adaptivemax14", "fusion"),
+]
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_the_vectors_have_the_lengths_of_the_table(name):
+    size, lengths = LENGTHS[name]
+    assert set(lengths) == set(POOLINGS)
+    features = torch.randn(2, 512, *size)
+    assert {pooling: pool(features, pooling).shape[1] for pooling in lengths} == lengths
+
+
+@pytest.mark.parametrize(("file", "map_key", "key", "pooling"), GOLDENS)
+def test_pooled_features_agree_with_the_released_code(golden, file, map_key, key, pooling):
+    ours = pool(torch.from_numpy(golden(file)[map_key]), pooling)
+    np.testing.assert_allclose(ours, golden("pooled_features")[f"{key}.flat"], rtol=1e-6)
+
+
+def test_linear_and_dense_differ_in_stride_alone():
+    features = torch.randn(1, 2, 1, 7, 7)
+    windows = features[0, :, 0].unfold(1, 4, 1).unfold(2, 4, 1).amax((-1, -2))  # (2, 4, 4)
+    assert torch.equal(pool(features, "linear-dense")[0], windows.flatten())
+    assert torch.equal(pool(features, "linear")[0], windows[:, 0, 0])
+
+
+@pytest.mark.parametrize("pooling", ["linear", "linear-dense"])
+@pytest.mark.parametrize(
+    ("encoder", "too_small", "enough"),
+    [(VideoEncoder, (3, 8, 96, 200), (3, 8, 97, 97)), (AudioEncoder, (1, 80, 64), (1, 80, 65))],
+)
+def test_a_map_smaller_than_the_kernel_is_refused_with_the_size_that_would_do(
+    encoder, too_small, enough, pooling
+):
+    network = encoder(depth=10, width=1, pooling=pooling).eval()
+    with pytest.raises(InputError, match=rf"at least {enough[-1]}.*'avg', 'max' or 'fusion'"):
+        network(torch.zeros(1, *too_small))
+    assert network(torch.zeros(1, *enough)).ndim == 2
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'linear'"):
+        pool(torch.zeros(1, 2, 3, 7), "liner")
