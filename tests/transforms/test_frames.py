@@ -38,6 +38,7 @@ def test_the_transform_agrees_with_the_released_code(golden, clip, size, key, st
         (240, 320, 224, (256, 341), (16, 58)),
         (171, 128, 112, (171, 128), (30, 8)),
         (171, 128, 224, (342, 256), (59, 16)),
+        (128, 171, 112, (128, 171), (8, 30)),  # ours: the last but one on its side
     ],
 )
 def test_sizes_and_offsets_are_the_released_ones(monkeypatch, width, height, size, resized, corner):
