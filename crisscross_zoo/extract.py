@@ -8,7 +8,6 @@ never on what else was in the batch, so a run that was killed and started again 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
@@ -48,7 +47,8 @@ class FeatureExtractor:
 
     Args:
         weights: As in :func:`crisscross_zoo.load_encoder`: a name, Hub id, path, ``"random:SEED"``, None, or an
-            :class:`Encoder`; or a dict with one of these for each modality.
+            :class:`Encoder` (which is moved to ``device`` and put in eval mode); or a dict with one of these for
+            each modality.
         modality: ``"video"``, ``"audio"`` or ``"both"``.
         device: ``"auto"`` (CUDA, then MPS, then CPU) or a torch device.
         pooling: See :mod:`crisscross_zoo.encoders.pooling`. Encoders passed as ``weights`` keep their own.
@@ -103,8 +103,15 @@ class FeatureExtractor:
             ({"window": window}, {"audio_seconds": audio_seconds}),
         ):
             if None not in (*one.values(), *other.values()):
-                raise ConfigError(f"{[*one][0]} and {[*other][0]} exclude each other", remedy="pass one of them")
-        for name, value in (("window", window), ("stride", stride), ("clips", clips), ("batch_size", batch_size)):
+                raise ConfigError(
+                    f"{[*one][0]} and {[*other][0]} exclude each other", remedy="pass one of them"
+                )
+        for name, value in (
+            ("window", window),
+            ("stride", stride),
+            ("clips", clips),
+            ("batch_size", batch_size),
+        ):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}={value!r} is out of range", remedy="pass a number above 0")
         if workers is not None and workers < 0:
@@ -112,7 +119,9 @@ class FeatureExtractor:
         self.modality = modality
         for name, value in (("frames", frames), ("fps", fps), ("size", size)):
             if value is not None and modality == "audio":
-                raise ConfigError(f"{name} is for video", remedy="leave it out, or use modality 'video' or 'both'")
+                raise ConfigError(
+                    f"{name} is for video", remedy="leave it out, or use modality 'video' or 'both'"
+                )
         if audio_seconds is not None and modality == "video":
             raise ConfigError("audio_seconds is for audio", remedy="use modality 'audio' or 'both'")
         self.device = pick_device(device)
@@ -125,7 +134,11 @@ class FeatureExtractor:
             if not isinstance(source, Encoder):
                 source = load_encoder(name, source, pooling=pooling, **load_options)  # type: ignore[arg-type]
             if source.config.modality != name:
-                raise ConfigError(f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one")
+                raise ConfigError(
+                    f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one"
+                )
+            if name == "video":  # frames come with channels last: a third to a half off the time on a CPU
+                source = source.to(memory_format=torch.channels_last_3d)
             self.encoders[name] = source.to(self.device).eval()
         self._sampling = self._make_sampling(window, stride, clips, frames, fps, size, audio_seconds, strict)
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
@@ -197,8 +210,8 @@ class FeatureExtractor:
     def _finished(self, open_files: dict[int, _OpenFile]) -> Iterator[tuple[StrPath, Features]]:
         for serial in [s for s, f in open_files.items() if f.damage is not None and not f.rows_left]:
             file = open_files.pop(serial)
-            arrays = {name: np.stack(rows) for name, rows in file.rows.items()}  # type: ignore[arg-type]
-            windows = {f"{name}_windows": w for name, w in file.opened.windows.items()}
+            arrays: dict[str, Any] = {name: np.stack(rows) for name, rows in file.rows.items()}  # type: ignore[arg-type]
+            windows: dict[str, Any] = {f"{name}_windows": w for name, w in file.opened.windows.items()}
             metadata = {
                 **self.identity(file.path, file.opened.size),
                 "shapes": {name: list(rows.shape) for name, rows in arrays.items()},
@@ -236,26 +249,28 @@ class FeatureExtractor:
         audio_seconds: float | None,
         strict: bool,
     ) -> Sampling:
-        video = audio = None
+        video: VideoConfig | None = None
+        audio: AudioConfig | None = None
         if "video" in self.encoders:
-            video = self.encoders["video"].config
-            assert isinstance(video, VideoConfig)
-            fps = video.fps if fps is None else fps
+            own = self.encoders["video"].config
+            assert isinstance(own, VideoConfig)
+            fps = own.fps if fps is None else fps
             if window is not None:
                 frames = max(1, round(window * fps))
-            video = video.replace(
-                frames=video.frames if frames is None else frames, fps=fps, size=video.size if size is None else size
-            )
+            changes = {"frames": frames, "fps": fps, "size": size}
+            video = own.replace(**{k: v for k, v in changes.items() if v is not None})
         if "audio" in self.encoders:
-            audio = self.encoders["audio"].config
-            assert isinstance(audio, AudioConfig)
+            heard = self.encoders["audio"].config
+            assert isinstance(heard, AudioConfig)
             seconds = window if audio_seconds is None else audio_seconds
-            audio = audio.replace(seconds=audio.seconds if seconds is None else seconds)
+            audio = heard if seconds is None else heard.replace(seconds=seconds)
         return Sampling(video=video, audio=audio, stride=stride, clips=clips, strict=strict)
 
     def _describe_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"modality": self.modality, "precision": self.precision}
-        settings.update(stride=self._sampling.stride, clips=self._sampling.clips, strict=self._sampling.strict)
+        settings.update(
+            stride=self._sampling.stride, clips=self._sampling.clips, strict=self._sampling.strict
+        )
         for name in self.encoders:
             config = getattr(self._sampling, name)
             settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
@@ -338,6 +353,7 @@ def pick_device(device: str | torch.device) -> torch.device:
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason})", remedy="pass 'auto' or 'cpu'") from None
+        raise ConfigError(
+            f"device {str(device)!r} cannot be used ({reason})", remedy="pass 'auto' or 'cpu'"
+        ) from None
     return picked
-

@@ -57,7 +57,9 @@ class Features:
             if rows is None:
                 continue
             if rows.ndim != 2 or rows.dtype != np.float32:
-                raise InputError(f"{name} is {rows.dtype} {rows.shape}", remedy="pass float32 of shape (n, D)")
+                raise InputError(
+                    f"{name} is {rows.dtype} {rows.shape}", remedy="pass float32 of shape (n, D)"
+                )
             if windows.shape != (len(rows), 2) or windows.dtype != np.float64:
                 raise InputError(
                     f"{name}_windows is {windows.dtype} {windows.shape}",
@@ -90,7 +92,8 @@ class Features:
         check_format(target)
         try:
             if target.suffix == ".npz":
-                write_atomically(target, lambda f: np.savez(f, **self.arrays(), metadata=np.array(json.dumps(self.metadata))))
+                arrays: dict[str, Any] = {**self.arrays(), "metadata": np.array(json.dumps(self.metadata))}
+                write_atomically(target, lambda f: np.savez(f, **arrays))
             elif target.suffix == ".safetensors":
                 from safetensors.numpy import save
 
@@ -100,15 +103,18 @@ class Features:
             else:
                 self._save_npy(target)
         except OSError as error:
+            reason = error.strerror or error
             raise OutputError(
-                f"cannot be written ({error.strerror or error})", remedy="check the folder and its free space", path=path
+                f"cannot be written ({reason})", remedy="check the folder and its free space", path=path
             ) from None
 
     def _save_npy(self, target: Path) -> None:
         rows = [n for n in ("video", "audio") if getattr(self, n) is not None]
         if len(rows) != 1:
             raise OutputError(
-                f".npy holds one modality, there are {len(rows)}", remedy="write .npz or .safetensors", path=target
+                f".npy holds one modality, there are {len(rows)}",
+                remedy="write .npz or .safetensors",
+                path=target,
             )
         array = getattr(self, rows[0])
         sidecar = {
@@ -161,7 +167,9 @@ def _reading(source: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise OutputError("no such file", remedy="check the path", path=error.filename or source) from None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
-        raise OutputError(f"does not hold features ({error})", remedy="extract them again", path=source) from None
+        raise OutputError(
+            f"does not hold features ({error})", remedy="extract them again", path=source
+        ) from None
 
 
 def _array_sha256(array: npt.NDArray[Any]) -> str:
@@ -181,8 +189,11 @@ def check_format(path: str | os.PathLike[str]) -> None:
     """Raise an OutputError unless the suffix of ``path`` is one of :data:`FORMATS`."""
     suffix = Path(path).suffix
     if suffix not in FORMATS:
-        raise OutputError(f"features are not written as {suffix or 'a name without suffix'!r}",
-                          remedy=suggest(suffix, FORMATS), path=path)  # fmt: skip
+        raise OutputError(
+            f"features are not written as {suffix or 'a name without suffix'!r}",
+            remedy=suggest(suffix, FORMATS),
+            path=path,
+        )
 
 
 def _sidecar(path: Path) -> Path:

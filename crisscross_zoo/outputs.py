@@ -43,18 +43,23 @@ def mirror(paths: Sequence[str], root: Path, folder: Path, suffix: str) -> dict[
                 places[path] = Path(path).absolute().relative_to(root.absolute())
             except ValueError:
                 raise OutputError(
-                    f"is not under the root {root}", remedy="give --root a folder that holds all inputs", path=path
+                    f"is not under the root {root}",
+                    remedy="give --root a folder that holds all inputs",
+                    path=path,
                 ) from None
     stems = Counter(str(p.with_suffix("")).casefold() for p in places.values())
     outputs = {
-        path: folder / (p.with_suffix(suffix) if stems[str(p.with_suffix("")).casefold()] == 1 else f"{p}{suffix}")
+        path: folder
+        / (p.with_suffix(suffix) if stems[str(p.with_suffix("")).casefold()] == 1 else f"{p}{suffix}")
         for path, p in places.items()
     }
     seen: dict[str, str] = {}
     for path, output in outputs.items():
         other = seen.setdefault(str(output).casefold(), path)
         if other != path:
-            raise OutputError(f"would be written to {output}, as {other} would", remedy="name each file once", path=path)
+            raise OutputError(
+                f"would be written to {output}, as {other} would", remedy="name each file once", path=path
+            )
     return outputs
 
 
@@ -82,9 +87,13 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
         Path(stored["path"]).name != Path(source["path"]).name or stored["bytes"] != source["bytes"]
     ):
         raise OutputError(
-            f"holds the features of {stored['path']}", remedy="choose another --out, or allow --overwrite", path=output
+            f"holds the features of {stored['path']}",
+            remedy="choose another --out, or allow --overwrite",
+            path=output,
         )
-    same = stored["bytes"] == source["bytes"] and all(metadata.get(k) == identity[k] for k in ("settings", "weights"))
+    same = stored["bytes"] == source["bytes"] and all(
+        metadata.get(k) == identity[k] for k in ("settings", "weights")
+    )
     return metadata if same else None
 
 

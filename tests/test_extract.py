@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -8,7 +9,13 @@ from make_media import make_media
 from crisscross_zoo import FeatureExtractor, Features
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import build_encoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError, MediaNotFoundError, TruncatedMediaError
+from crisscross_zoo.errors import (
+    ConfigError,
+    CrissCrossError,
+    MediaError,
+    MediaNotFoundError,
+    TruncatedMediaError,
+)
 from crisscross_zoo.media.decode import read_sound, scan
 
 
@@ -84,7 +91,9 @@ def test_processes_give_the_same_bytes_as_a_thread(encoders, files):
 def test_a_bad_file_is_an_error_among_the_results(encoders, files, tmp_path, workers):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not a video\n" * 100)
-    stream = FeatureExtractor(encoders, "video", device="cpu", workers=workers).stream([files[0], bad, files[1]])
+    stream = FeatureExtractor(encoders, "video", device="cpu", workers=workers).stream(
+        [files[0], bad, files[1]]
+    )
     results = {str(p): r for p, r in stream}
     assert isinstance(results[str(bad)], MediaError)
     assert isinstance(results[str(files[0])], Features)
@@ -143,7 +152,7 @@ def test_progress_counts_clips(encoders, files):
     results = list(extractor(encoders, "video").stream(files, on_progress=lambda *n: seen.append(n)))
     rows = sum(len(r.video) for _, r in results if not isinstance(r, CrissCrossError))
     assert seen[-1] == (rows, rows)
-    assert all(a <= b for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(seen))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +186,9 @@ def test_features_on_a_gpu_agree_with_the_cpu(encoders, files):
     import copy
 
     on_cpu = extractor(encoders)(files[1])
-    on_gpu = FeatureExtractor({k: copy.deepcopy(v) for k, v in encoders.items()}, "both", device="cuda")(files[1])
+    on_gpu = FeatureExtractor({k: copy.deepcopy(v) for k, v in encoders.items()}, "both", device="cuda")(
+        files[1]
+    )
     for name in ("video", "audio"):
         a, b = getattr(on_cpu, name), getattr(on_gpu, name)
         assert np.abs(a - b).max() <= 1e-4 * np.abs(a).max()

@@ -68,7 +68,9 @@ def test_an_interrupted_write_leaves_what_was_there(both, tmp_path, monkeypatch)
     path = tmp_path / "feats.npz"
     both.save(path)
     before = path.read_bytes()
-    monkeypatch.setattr(np, "savez", lambda file, **_: file.write(b"half") and (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(
+        np, "savez", lambda file, **_: file.write(b"half") and (_ for _ in ()).throw(OSError("full"))
+    )
     with pytest.raises(OutputError, match="cannot be written"):
         Features().save(path)
     assert path.read_bytes() == before
@@ -92,7 +94,7 @@ def test_no_pickle_is_loaded(tmp_path):
 
 
 def test_wrong_names_and_missing_files_are_said(both, tmp_path):
-    with pytest.raises(OutputError, match="did you mean '.npz'"):
+    with pytest.raises(OutputError, match=r"did you mean '\.npz'"):
         both.save(tmp_path / "feats.npx")
     with pytest.raises(OutputError, match="no such file"):
         Features.load(tmp_path / "none.npz")

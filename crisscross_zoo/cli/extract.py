@@ -44,13 +44,19 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog=PROG, description="Extract CrissCross features from video and sound.", epilog=_EXAMPLES
     )
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="media files, folders (recursive) or glob patterns")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="INPUT", help="media files, folders (recursive) or glob patterns"
+    )
     parser.add_argument("--list", metavar="FILE", help="a file with one input a line")
     parser.add_argument(
         "--out", required=True, help=".npy, .npz or .safetensors for one input, or a folder for any number"
     )
-    parser.add_argument("--format", choices=("npz", "safetensors", "npy"), help="of files in a folder (default: npz)")
-    parser.add_argument("--root", metavar="DIR", help="mirror the tree from here (default: the inputs' common folder)")
+    parser.add_argument(
+        "--format", choices=("npz", "safetensors", "npy"), help="of files in a folder (default: npz)"
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="mirror the tree from here (default: the inputs' common folder)"
+    )
 
     what = parser.add_argument_group("what to extract")
     what.add_argument("--modality", choices=(*MODALITIES, "both"), default="video", help="(default: video)")
@@ -61,23 +67,37 @@ def build_parser() -> ArgumentParser:
     what.add_argument("--revision", help="Hub revision of the weights")
     what.add_argument("--cache-dir", help="where downloaded weights are kept (default: the Hub's cache)")
     what.add_argument("--local-files-only", action="store_true", help="download nothing")
-    what.add_argument("--pooling", choices=POOLINGS, default="linear", help="(default: linear, as in the paper)")
+    what.add_argument(
+        "--pooling", choices=POOLINGS, default="linear", help="(default: linear, as in the paper)"
+    )
 
     clips = parser.add_argument_group("clips")
-    clips.add_argument("--window", type=_positive, metavar="SECONDS", help="length of a clip of either modality")
-    clips.add_argument("--stride", type=_positive, metavar="SECONDS", help="between clips (default: end to end)")
-    clips.add_argument("--clips", type=_count, metavar="N", help="N uniformly spread clips in place of dense ones")
+    clips.add_argument(
+        "--window", type=_positive, metavar="SECONDS", help="length of a clip of either modality"
+    )
+    clips.add_argument(
+        "--stride", type=_positive, metavar="SECONDS", help="between clips (default: end to end)"
+    )
+    clips.add_argument(
+        "--clips", type=_count, metavar="N", help="N uniformly spread clips in place of dense ones"
+    )
     clips.add_argument("--frames", type=_count, metavar="N", help="frames in a video clip (default: 8)")
     clips.add_argument("--fps", type=_positive, help="frames a second (default: 16)")
     clips.add_argument("--size", type=_count, metavar="PIXELS", help="side of the square crop (default: 224)")
-    clips.add_argument("--audio-seconds", type=_positive, metavar="SECONDS", help="length of a sound clip (default: 2)")
+    clips.add_argument(
+        "--audio-seconds", type=_positive, metavar="SECONDS", help="length of a sound clip (default: 2)"
+    )
 
     how = parser.add_argument_group("how to run")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: fp32)")
     how.add_argument("--batch-size", type=_count, metavar="N", help="clips a batch (default: by device)")
-    how.add_argument("--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)")
-    how.add_argument("--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)")
+    how.add_argument(
+        "--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)"
+    )
+    how.add_argument(
+        "--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)"
+    )
     how.add_argument("--strict", action="store_true", help="truncated or damaged inputs fail")
     how.add_argument("--overwrite", action="store_true", help="redo finished outputs, replace other files")
     parser.add_common_options(as_json="print a summary as JSON in place of text")
@@ -223,7 +243,9 @@ class _Job:
             write_index(folder, rows)
             write_failures(folder, [self.failures[p] for p in self.outputs if p in self.failures])
         except OSError as error:
-            raise OutputError(f"cannot be written ({error.strerror})", remedy="check the folder", path=folder) from None
+            raise OutputError(
+                f"cannot be written ({error.strerror})", remedy="check the folder", path=folder
+            ) from None
 
     def _report(self, *, interrupted: bool) -> None:
         seconds = time.monotonic() - self.started
@@ -283,14 +305,31 @@ def _is_single_output(args: argparse.Namespace) -> bool:
         return False
     if out.suffix in FORMATS:
         if args.format is not None and f".{args.format}" != out.suffix:
-            raise ConfigError(f"--format {args.format} and --out {args.out} differ", remedy="leave out --format")
+            raise ConfigError(
+                f"--format {args.format} and --out {args.out} differ", remedy="leave out --format"
+            )
         return True
-    if out.suffix.lower() in (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".csv", ".json", ".txt", ".parquet", ".mat"):
-        raise ConfigError(f"--out: {out.suffix} is not written", remedy=f"name {', '.join(FORMATS)} or a folder")
+    if out.suffix.lower() in (
+        ".pt",
+        ".pth",
+        ".pkl",
+        ".h5",
+        ".hdf5",
+        ".csv",
+        ".json",
+        ".txt",
+        ".parquet",
+        ".mat",
+    ):
+        raise ConfigError(
+            f"--out: {out.suffix} is not written", remedy=f"name {', '.join(FORMATS)} or a folder"
+        )
     return False
 
 
-def _outputs(args: argparse.Namespace, paths: list[str], *, single: bool) -> tuple[dict[str, Path], Path | None]:
+def _outputs(
+    args: argparse.Namespace, paths: list[str], *, single: bool
+) -> tuple[dict[str, Path], Path | None]:
     """Map inputs to outputs, and return the output folder if it is one."""
     from crisscross_zoo.media.files import common_folder
     from crisscross_zoo.outputs import mirror
@@ -302,7 +341,11 @@ def _outputs(args: argparse.Namespace, paths: list[str], *, single: bool) -> tup
         raise ConfigError(f"--out {args.out} is a file, not a folder", remedy="name another")
     if args.format == "npy" and args.modality == "both":
         raise ConfigError("--format npy holds one modality", remedy="use npz or safetensors")
-    root = Path(args.root) if args.root is not None else common_folder([*args.inputs, *paths] if args.inputs else paths)
+    root = (
+        Path(args.root)
+        if args.root is not None
+        else common_folder([*args.inputs, *paths] if args.inputs else paths)
+    )
     return mirror(paths, root, out, f".{args.format or 'npz'}"), out
 
 

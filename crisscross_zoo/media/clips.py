@@ -129,10 +129,14 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         raise NoStreamError(f"has no {name}, only {found}", remedy=f"use modality {other!r}", path=path)
     yield FileOpened(media.size, media.duration, windows, tuple(m for m in wanted if m not in starts))
     if "video" in starts and sampling.video is not None:
-        for row, frames in enumerate(video_clips(media, starts["video"], sampling.video, on_damage=on_damage)):
+        for row, frames in enumerate(
+            video_clips(media, starts["video"], sampling.video, on_damage=on_damage)
+        ):
             yield Clip("video", row, frames)
     if "audio" in starts and sampling.audio is not None:
-        for row, samples in enumerate(audio_clips(media, starts["audio"], sampling.audio, on_damage=on_damage)):
+        for row, samples in enumerate(
+            audio_clips(media, starts["audio"], sampling.audio, on_damage=on_damage)
+        ):
             yield Clip("audio", row, samples)
     yield FileRead(tuple(damage))
 
@@ -145,12 +149,16 @@ def _place_clips(media: Media, sampling: Sampling) -> tuple[dict[str, FloatArray
         rates["video"], lengths["video"] = sampling.video.fps, sampling.video.window_seconds
     if sampling.audio is not None:
         rates["audio"], lengths["audio"] = sampling.audio.columns_per_second, sampling.audio.window_seconds
-    spans = {k: t.span for k, t in (("video", media.video), ("audio", media.audio)) if t is not None and k in rates}
+    spans = {
+        k: t.span for k, t in (("video", media.video), ("audio", media.audio)) if t is not None and k in rates
+    }
     if not spans:
         return {}, {}
     extent = (min(s[0] for s in spans.values()), max(s[1] for s in spans.values()))
     if sampling.clips is not None:
-        lead = max(lengths, key=lambda k: lengths[k])  # the longest window, so that the others fit around its centre
+        lead = max(
+            lengths, key=lambda k: lengths[k]
+        )  # the longest window, so that the others fit around its centre
         grid = uniform_starts(extent, lengths[lead], sampling.clips, rates[lead])
     else:
         lead = "video" if "video" in lengths else "audio"

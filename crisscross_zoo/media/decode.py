@@ -52,7 +52,9 @@ INT16_SCALE = 32767.0
 """Decoded 16-bit sound is divided by this, as the reference does."""
 
 # Demuxers that make "video" of text, and ones that open other files or addresses named in the input.
-_REFUSED_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf", "hls", "concat", "dash", "sdp", "applehttp"})
+_REFUSED_FORMATS = frozenset(
+    {"tty", "bin", "xbin", "adf", "idf", "hls", "concat", "dash", "sdp", "applehttp"}
+)
 _REFUSED_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 
 # Formats whose picture time stamps are missing or in decoding order: pictures are counted over the frame rate.
@@ -65,7 +67,9 @@ _INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 _SKIPPABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video"})
 
 # Formats whose header states a real duration; elsewhere FFmpeg estimates it from the bit rate.
-_STATED_DURATION_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "wav", "flac", "ogg"})
+_STATED_DURATION_FORMATS = frozenset(
+    {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "wav", "flac", "ogg"}
+)
 
 
 @dataclass(frozen=True)
@@ -191,13 +195,17 @@ def scan(path: StrPath) -> Media:
                 del tracks[track.stream.index]
         if not tracks:
             raise UnreadableMediaError(
-                "nothing in it can be decoded", remedy="check the file in a player, or fetch it again", path=path
+                "nothing in it can be decoded",
+                remedy="check the file in a player, or fetch it again",
+                path=path,
             )
         counted = _COUNTED_FORMATS & {container.format.name} or container.format.name.endswith("_pipe")
         media = _place(path, container, tracks, counted_format=bool(counted))
         end = media.duration
         stated = (container.duration or 0) / av.time_base
-        if container.format.name in _STATED_DURATION_FORMATS and stated - end > max(TRUNCATION_SECONDS, 0.01 * stated):
+        if container.format.name in _STATED_DURATION_FORMATS and stated - end > max(
+            TRUNCATION_SECONDS, 0.01 * stated
+        ):
             damage.append(f"says {stated:.2f} s, {end:.2f} s can be read")
         elif media.video is not None:
             frames, found = container.streams[media.video.index].frames, len(tracks[media.video.index].pts)
@@ -271,13 +279,17 @@ def read_sound(
         stream = container.streams[track.index]
         assert isinstance(stream, AudioStream)
         frames = _decoded(container, stream, None, on_damage)
-        for first, samples in itertools.chain.from_iterable(itertools.chain(map(sound.add, frames), [sound.flush()])):
+        for first, samples in itertools.chain.from_iterable(
+            itertools.chain(map(sound.add, frames), [sound.flush()])
+        ):
             keep = samples[max(0, cursor - first) :]
             if len(keep):
                 yield max(first, cursor), keep
                 cursor = max(first, cursor) + len(keep)
     if not sound.heard:
-        raise UnreadableMediaError("its sound cannot be decoded", remedy="check it in a player", path=media.path)
+        raise UnreadableMediaError(
+            "its sound cannot be decoded", remedy="check it in a player", path=media.path
+        )
 
 
 # --- opening -----------------------------------------------------------------------------------------------------
@@ -305,7 +317,9 @@ def _open(path: StrPath) -> InputContainer:
     if container.format.name in _REFUSED_FORMATS:
         container.close()
         raise UnreadableMediaError(
-            f"is not a media file (read as {container.format.name!r})", remedy="pass video or sound files", path=name
+            f"is not a media file (read as {container.format.name!r})",
+            remedy="pass video or sound files",
+            path=name,
         )
     return container
 
@@ -319,7 +333,9 @@ def _unreadable(path: str, error: Exception) -> MediaError:
             remedy="check it in a player, or fetch it again",
             path=path,
         )
-    return UnreadableMediaError(f"cannot be opened ({_reason(error)})", remedy="check it in a player", path=path)
+    return UnreadableMediaError(
+        f"cannot be opened ({_reason(error)})", remedy="check it in a player", path=path
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -331,7 +347,9 @@ def _best_streams(container: InputContainer) -> list[VideoStream | AudioStream]:
     found: list[VideoStream | AudioStream] = []
     pictures = [s for s in container.streams.video if _is_video(s)]
     if pictures:
-        found.append(max(pictures, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height)))
+        found.append(
+            max(pictures, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
+        )
     best_audio = container.streams.best("audio")
     if isinstance(best_audio, AudioStream) and best_audio.codec_context is not None:
         found.append(best_audio)
@@ -359,7 +377,7 @@ class _TrackScan:
         self.tick = float(stream.time_base or 0) or 1e-6
         stream.codec_context.thread_count = 1
 
-    def add(self, packet: av.Packet) -> None:
+    def add(self, packet: av.Packet[Any]) -> None:
         """Take the stream's next packet; an empty one is its end."""
         if packet.size > 0:
             self.pts.append(packet.pts)
@@ -421,7 +439,9 @@ def _video_track(scan: _TrackScan, start: float, origin: float, *, counted: bool
         last = max(float(shown[-1]), start) if len(shown) else start
         typical = float(np.median(np.diff(shown))) if len(shown) > 1 else 1 / rate
         grid = (shown - start) * rate
-        constant = bool(np.all(np.abs(grid - np.rint(grid)) <= 0.75 * scan.tick * rate)) and scan.tick * rate < 0.5
+        constant = (
+            bool(np.all(np.abs(grid - np.rint(grid)) <= 0.75 * scan.tick * rate)) and scan.tick * rate < 0.5
+        )
         end = last + (scan.last_duration(last) or typical)
     return VideoTrack(
         index=stream.index,
@@ -438,7 +458,7 @@ def _video_track(scan: _TrackScan, start: float, origin: float, *, counted: bool
 
 
 def _audio_track(scan: _TrackScan, start: float, origin: float) -> AudioTrack:
-    stamps = np.asarray([p for p in scan.pts if p is not None], np.float64) * scan.tick
+    stamps = np.array([p * scan.tick for p in scan.pts if p is not None], np.float64)
     heard = _plausible(stamps, start, scan)
     if len(heard):
         last = float(heard.max())
@@ -455,7 +475,9 @@ def _audio_track(scan: _TrackScan, start: float, origin: float) -> AudioTrack:
     )
 
 
-def _plausible(seconds: npt.NDArray[np.float64], start: float, scan: _TrackScan) -> npt.NDArray[np.float64]:
+def _plausible(
+    seconds: npt.NDArray[np.floating[Any]], start: float, scan: _TrackScan
+) -> npt.NDArray[np.floating[Any]]:
     """Leave out time stamps so far off that only damage explains them: hours of nothing would be filled."""
     stated = scan.stream.duration or 0
     limit = 2 * max(scan.durations, stated) * scan.tick + 60.0
@@ -509,7 +531,9 @@ def _serve(
         if current is None:
             if plan is not None:
                 raise _NotAsIndexedError
-            raise UnreadableMediaError("its pictures cannot be decoded", remedy="check it in a player", path=media.path)
+            raise UnreadableMediaError(
+                "its pictures cannot be decoded", remedy="check it in a player", path=media.path
+            )
         if plan is not None:
             plan.check(done, len(times) - done, current)
         yield len(times) - done, to_array(current)
@@ -565,7 +589,7 @@ def _decoded(
     context.thread_count = 1
     bad = 0
 
-    def decode(packet: av.Packet | None) -> list[Any]:
+    def decode(packet: av.Packet[Any] | None) -> list[Any]:
         nonlocal bad
         try:
             return list(context.decode(packet))
@@ -597,7 +621,7 @@ def _decoded(
 
 def _packets(
     container: InputContainer, stream: VideoStream | AudioStream, on_damage: Callable[[str], None]
-) -> Iterator[av.Packet]:
+) -> Iterator[av.Packet[Any]]:
     """The stream's packets that hold data, up to where the file can be read."""
     try:
         for packet in container.demux(stream):
@@ -628,7 +652,9 @@ class _ResampledSound:
         if frame.samples == 0 or frame.sample_rate <= 0:
             return
         form = (frame.sample_rate, frame.layout.name, frame.format.name)
-        seconds = self._next_seconds if frame.pts is None else frame.pts * self._track.tick - self._track.origin
+        seconds = (
+            self._next_seconds if frame.pts is None else frame.pts * self._track.tick - self._track.origin
+        )
         if seconds > self._track.span[1] + MAX_CLOCK_DRIFT_SECONDS:
             return  # a damaged time stamp
         if form != self._form or abs(seconds - self._next_seconds) > MAX_CLOCK_DRIFT_SECONDS:
@@ -668,7 +694,7 @@ class _ResampledSound:
         assert self._resampler is not None
         for resampled in self._resampler.resample(frame):
             if resampled is not None:  # a resampler with nothing to do hands None back
-                samples: npt.NDArray[np.int16] = resampled.to_ndarray().reshape(-1)
+                samples = resampled.to_ndarray().reshape(-1).astype(np.int16, copy=False)
                 self.heard = True
                 yield self._place, samples
                 self._place += len(samples)

@@ -10,12 +10,7 @@ from pathlib import Path
 from crisscross_zoo.errors import ConfigError
 
 MEDIA_SUFFIXES: frozenset[str] = frozenset(
-    (
-        ".3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv"
-        " .qt .rm .rmvb .ts .vob .webm .wmv .y4m"
-        " .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav"
-        " .weba .wma .wv"
-    ).split()
+    [".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".ra", ".snd", ".tta", ".wav", ".weba", ".wma", ".wv"]
 )
 """Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
 
@@ -38,7 +33,8 @@ def find_media(inputs: Iterable[str], *, list_file: str | None = None) -> list[s
             if not files:
                 raise ConfigError(f"{given}: has no media files", remedy="known suffixes: " + _suffixes())
         elif glob.has_magic(given) and not Path(given).exists():
-            files = sorted(p for p in glob.glob(given, recursive=True) if Path(p).is_file())
+            matches = glob.glob(given, recursive=True)  # noqa: PTH207 - keeps the paths as they were given
+            files = sorted(p for p in matches if Path(p).is_file())
             if not files:
                 raise ConfigError(f"{given}: matches no file", remedy="check the pattern")
         else:
@@ -55,7 +51,8 @@ def common_folder(inputs: Iterable[str]) -> Path:
     Raises:
         ConfigError: there is none (paths on several drives).
     """
-    folders = [p if (p := os.path.abspath(i)) and Path(p).is_dir() else str(Path(p).parent) for i in inputs]
+    paths = [Path(i).absolute() for i in inputs]
+    folders = [str(p if p.is_dir() else p.parent) for p in paths]
     try:
         return Path(os.path.commonpath(folders))
     except ValueError:
@@ -67,7 +64,7 @@ def _walk(folder: str) -> Iterable[str]:
         folders[:] = [f for f in folders if not f.startswith(".")]
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
-                yield os.path.join(here, name)
+                yield os.path.join(here, name)  # noqa: PTH118 - a million times, and as it was given
 
 
 def _read_list(path: str) -> list[str]:
@@ -75,7 +72,9 @@ def _read_list(path: str) -> list[str]:
         return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read as a list ({reason})", remedy="write one path a line") from None
+        raise ConfigError(
+            f"{path}: cannot be read as a list ({reason})", remedy="write one path a line"
+        ) from None
 
 
 def _suffixes() -> str:

@@ -9,7 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from crisscross_zoo.errors import CrissCrossError, DecoderCrashError
 from crisscross_zoo.media.clips import FileRead, News, Sampling, file_news
@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.5
 
 def read_files(
     paths: Iterable[StrPath], sampling: Sampling, *, workers: int = 0, queue_size: int = 16
-) -> Iterator[tuple[int, StrPath, News]]:
+) -> Generator[tuple[int, StrPath, News], None, None]:
     """Read the clips of many files; a bad one costs itself alone.
 
     Args:
@@ -56,18 +56,19 @@ def read_files(
                     if not put((serial, path, item)):
                         return
             put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+        except BaseException as error:
             put(error)
         finally:
             source.close()
 
-    sources = [_WorkerProcess(sampling) for _ in range(workers)] or [_InProcess(sampling)]
+    sources: list[_InProcess | _WorkerProcess] = [_WorkerProcess(sampling) for _ in range(workers)]
+    sources = sources or [_InProcess(sampling)]
     threads = [threading.Thread(target=read, args=(s,), daemon=True) for s in sources]
     for thread in threads:
         thread.start()
     try:
         for _ in threads:
-            for item in iter(news.get, None):
+            while (item := news.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -119,7 +120,9 @@ class _WorkerProcess:
             code = process.wait()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             yield DecoderCrashError(
-                f"crashed the decoder ({how})", remedy="leave it out, or convert it with another tool", path=path
+                f"crashed the decoder ({how})",
+                remedy="leave it out, or convert it with another tool",
+                path=path,
             )
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -37,7 +37,9 @@ def test_a_clip_is_eight_frames_at_sixteen_a_second(clip):
 
 
 def test_clips_hold_the_evaluation_transform_of_the_frames_at_their_times(tmp_path):
-    path = make_media(tmp_path / "wide.mkv", video="ffv1", pix_fmt="yuv444p", audio=None, size=(96, 64), seconds=2)
+    path = make_media(
+        tmp_path / "wide.mkv", video="ffv1", pix_fmt="yuv444p", audio=None, size=(96, 64), seconds=2
+    )
     _, clips, _ = read(path, video=VideoConfig(size=56, crop_ratio=0.875), stride=0.3)
     import av
 
@@ -77,7 +79,9 @@ def test_both_modalities_share_their_instants(clip):
 
 def test_uniform_clips_of_both_share_their_instants_everywhere(clip):
     opened, _, _ = read(clip, video=VIDEO, audio=AUDIO, clips=6)
-    np.testing.assert_allclose(opened.windows["video"].mean(axis=1), opened.windows["audio"].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        opened.windows["video"].mean(axis=1), opened.windows["audio"].mean(axis=1), atol=1e-6
+    )
 
 
 def test_a_missing_stream_is_a_noted_gap(tmp_path):
@@ -110,7 +114,12 @@ def test_short_sound_is_filled_with_silence(tmp_path):
 def test_sound_windows_are_cut_to_the_sample(tmp_path):
     samples = np.arange(-16_000, 48_000, dtype=np.int16)[:, None]
     path = make_media(
-        tmp_path / "ramp.wav", video=None, audio="pcm_s16le", sample_rate=16_000, layout="mono", samples=samples
+        tmp_path / "ramp.wav",
+        video=None,
+        audio="pcm_s16le",
+        sample_rate=16_000,
+        layout="mono",
+        samples=samples,
     )
     _, clips, _ = read(path, audio=AUDIO.replace(seconds=0.5), stride=0.3)
     for row in range(4):

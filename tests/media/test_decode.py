@@ -12,11 +12,17 @@ from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableM
 from crisscross_zoo.media import decode
 from crisscross_zoo.media.decode import read_frames, read_sound, scan
 
-FRAME_PICKS = json.loads((Path(__file__).parents[1] / "golden" / "clip_selection.json").read_text())["frame_pick"]
+FRAME_PICKS = json.loads((Path(__file__).parents[1] / "golden" / "clip_selection.json").read_text())[
+    "frame_pick"
+]
 
 CODECS = {
     "h264.mp4": ("libx264", "aac", {"bf": "3", "b_strategy": "0"}),
-    "h264-open-gop.mkv": ("libx264", "libopus", {"bf": "3", "x264-params": "open-gop=1:keyint=12:log-level=none"}),
+    "h264-open-gop.mkv": (
+        "libx264",
+        "libopus",
+        {"bf": "3", "x264-params": "open-gop=1:keyint=12:log-level=none"},
+    ),
     "h264-10bit.mkv": ("libx264", None, {"bf": "2"}),
     "h264.ts": ("libx264", "aac", {"bf": "2"}),
     "h264.flv": ("libx264", "aac", {}),
@@ -56,12 +62,18 @@ def wave(path, rate=16_000, on_damage=no_damage):
     return whole
 
 
-@pytest.mark.parametrize("case", FRAME_PICKS, ids=lambda c: f"{c['source_fps']}fps-{c['start']}s-{c['duration']}s")
+@pytest.mark.parametrize(
+    "case", FRAME_PICKS, ids=lambda c: f"{c['source_fps']}fps-{c['start']}s-{c['duration']}s"
+)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_frames_are_picked_as_the_reference_picks_them(tmp_path, case, suffix):
     fps = Fraction(case["source_fps"])
     path = make_media(
-        tmp_path / f"a{suffix}", fps=fps, seconds=case["source_frames"] / fps, audio=None, options={"preset": "ultrafast"}
+        tmp_path / f"a{suffix}",
+        fps=fps,
+        seconds=case["source_frames"] / fps,
+        audio=None,
+        options={"preset": "ultrafast"},
     )
     times = case["start"] + np.arange(len(case["picked"])) / case["target_fps"]
     assert pictures(path, times) == case["picked"]
@@ -88,12 +100,16 @@ def test_every_codec_gives_the_picture_of_each_time(codec_files, name):
 
 
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("times", [np.arange(0, 3, 1 / 16), [0.7, 0.75, 1.9], [2.5], [0.0], [0.44, 0.48, 0.52, 0.96]])
+@pytest.mark.parametrize(
+    "times", [np.arange(0, 3, 1 / 16), [0.7, 0.75, 1.9], [2.5], [0.0], [0.44, 0.48, 0.52, 0.96]]
+)
 def test_pictures_are_the_same_bytes_as_without_leaving_anything_out(codec_files, name, times, monkeypatch):
     media = scan(codec_files / name)
 
     def decoded():
-        return [(n, p.tobytes()) for n, p in read_frames(media, np.asarray(times, float), on_damage=no_damage)]
+        return [
+            (n, p.tobytes()) for n, p in read_frames(media, np.asarray(times, float), on_damage=no_damage)
+        ]
 
     fast = decoded()
     monkeypatch.setattr(decode, "_INDEXED_FORMATS", frozenset())
@@ -124,7 +140,9 @@ def test_rotated_video_is_turned_upright(tmp_path, rotation, turns):
 
 
 def test_odd_sizes_keep_every_pixel(tmp_path):
-    path = make_media(tmp_path / "odd.mkv", size=(193, 67), video="ffv1", pix_fmt="yuv444p", audio=None, seconds=0.2)
+    path = make_media(
+        tmp_path / "odd.mkv", size=(193, 67), video="ffv1", pix_fmt="yuv444p", audio=None, seconds=0.2
+    )
     ((_, picture),) = list(read_frames(scan(path), np.array([0.1]), on_damage=no_damage))
     assert picture.shape == (67, 193, 3)
     assert np.abs(picture.astype(int) - numbered_picture(2, 193, 67)).max() <= 4
@@ -140,7 +158,9 @@ def test_time_zero_is_the_first_picture(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_late_sound_keeps_its_distance(tmp_path, suffix):
-    path = make_media(tmp_path / f"late{suffix}", seconds=3, audio_start=1.5, audio_seconds=1.5, sample_rate=48_000)
+    path = make_media(
+        tmp_path / f"late{suffix}", seconds=3, audio_start=1.5, audio_seconds=1.5, sample_rate=48_000
+    )
     media = scan(path)
     assert media.video.span == pytest.approx((0.0, 3.0), abs=0.01)
     assert media.audio.span == pytest.approx((1.5, 3.0), abs=0.05)
@@ -178,7 +198,12 @@ def test_stereo_and_surround_are_averaged_as_ffmpeg_does_in_16_bit(tmp_path):
     assert np.abs(wave(path).astype(int) - left[:, 0] // 2).max() <= 1
     everywhere = sine(1.0, 16_000, 6)
     path = make_media(
-        tmp_path / "5.1.wav", video=None, audio="pcm_s16le", sample_rate=16_000, samples=everywhere, layout="5.1"
+        tmp_path / "5.1.wav",
+        video=None,
+        audio="pcm_s16le",
+        sample_rate=16_000,
+        samples=everywhere,
+        layout="5.1",
     )
     ratio = np.abs(wave(path)).max() / everywhere.max()
     assert 0.7 < ratio <= 1.01  # normalised: six equal channels do not add up to more than one
@@ -224,7 +249,9 @@ def test_cover_art_is_not_video(tmp_path):
         frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="stereo")
         frame.sample_rate = 44_100
         packets = sound.encode(frame) + sound.encode(None)
-        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(
+            cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24"))
+        )
         container.mux(packets)
     with av.open(str(path)) as container:
         assert [s.type for s in container.streams] == ["audio", "video"]

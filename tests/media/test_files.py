@@ -6,7 +6,15 @@ from crisscross_zoo.media.files import common_folder, find_media
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    for name in ("a.mp4", "sub/b.WAV", "sub/deep/c.mkv", "notes.txt", ".hidden.mp4", ".git/d.mp4", "odd[1].mp4"):
+    for name in (
+        "a.mp4",
+        "sub/b.WAV",
+        "sub/deep/c.mkv",
+        "notes.txt",
+        ".hidden.mp4",
+        ".git/d.mp4",
+        "odd[1].mp4",
+    ):
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

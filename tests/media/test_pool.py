@@ -76,7 +76,9 @@ def test_a_crashed_decoder_costs_one_file(files, monkeypatch):
 def test_stopping_early_leaves_no_process_and_no_thread(files, monkeypatch):
     started = []
     start = pool._WorkerProcess._start
-    monkeypatch.setattr(pool._WorkerProcess, "_start", lambda self: started.append(start(self)) or started[-1])
+    monkeypatch.setattr(
+        pool._WorkerProcess, "_start", lambda self: started.append(start(self)) or started[-1]
+    )
     before = threading.active_count()
     reading = read_files(files, SAMPLING, workers=2, queue_size=2)
     next(reading)

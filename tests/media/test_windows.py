@@ -28,7 +28,9 @@ def test_uniform_video_starts_are_the_references(case):
     np.testing.assert_array_equal(np.rint(starts * fps).astype(int), case["starts"])
 
 
-@pytest.mark.parametrize("case", SELECTION["audio_dense"], ids=lambda c: f"{c['clip_seconds']}s-{c['nf']}-{c['clips']}")
+@pytest.mark.parametrize(
+    "case", SELECTION["audio_dense"], ids=lambda c: f"{c['clip_seconds']}s-{c['nf']}-{c['clips']}"
+)
 def test_uniform_audio_starts_are_the_references(case):
     rate = case["frame_rate"]
     starts = uniform_starts((0.0, case["nf"] / rate), case["clip_seconds"], case["clips"], rate)
