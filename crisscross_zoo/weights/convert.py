@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -44,6 +46,8 @@ MAX_BYTES = 1 << 30
 """A checkpoint that unpacks to more is refused; the largest released one holds 62 MB."""
 
 _TORCH_MARK = "data.pkl"
+_TORCH_REASON = "WeightsUnpickler error:"
+_PICKLED_CODE = re.compile(r"GLOBAL (\S+)")
 _CHUNK = 1 << 20
 _CONTAINER_KEYS = ("model", "state_dict")
 _PARALLEL_PREFIX = "module."
@@ -52,7 +56,7 @@ _AGAIN = "get the file again"
 
 def read_pth(
     path: str | os.PathLike[str],
-    modality: Modality,
+    modality: Modality | None,
     *,
     source: str | None = None,
     suffixes: tuple[str, ...] = MEMBER_SUFFIXES,
@@ -62,6 +66,7 @@ def read_pth(
     Args:
         path: The file.
         modality: Which backbone to take from a full model; a lone backbone is returned whichever it is.
+            None: the file holds a lone one.
         source: What errors call the file; default: its path.
         suffixes: How the name of the checkpoint ends where the file is a zip with one.
 
@@ -84,35 +89,7 @@ def read_pth(
             remedy="check its permissions and the disk",
             path=source,
         ) from error
-    return _plain_float32(pick_backbone(_unwrap(loaded, source), modality), source)
-
-
-def pick_backbone(state_dict: Mapping[str, Tensor], modality: Modality) -> dict[str, Tensor]:
-    """Return one backbone of a full model's state dict; a lone backbone's is returned as it is.
-
-    ``module.`` prefixes, which data-parallel training leaves, are taken off.
-    """
-    names = {name.removeprefix(_PARALLEL_PREFIX): name for name in state_dict}
-    prefixes = {m: f"{m}_backbone." for m in MODALITIES}
-    if not any(name.startswith(tuple(prefixes.values())) for name in names):
-        return {name: state_dict[original] for name, original in names.items()}
-    prefix = prefixes[modality]
-    return {name.removeprefix(prefix): state_dict[o] for name, o in names.items() if name.startswith(prefix)}
-
-
-def infer_config(state_dict: Mapping[str, Tensor], modality: Modality) -> EncoderConfig:
-    """Return the config of a checkpoint that carries none: width and depth from its shapes, else the paper's.
-
-    What is no backbone of ``modality`` gets some config too, and is refused by :func:`strict_encoder`.
-    """
-    config = CONFIG_TYPES[modality]()
-    stem = state_dict.get("conv1.0.weight")
-    if stem is not None and stem.ndim > 0 and stem.shape[0] > 0:
-        config = config.replace(width=stem.shape[0])
-    # Residual blocks' names have four parts or more: stage.block.layer.tensor
-    blocks = {tuple(name.split(".")[:2]) for name in state_dict if name.count(".") >= 3}
-    depths = {sum(per_stage): depth for depth, per_stage in BLOCKS_PER_STAGE.items()}
-    return config.replace(depth=depths.get(len(blocks), config.depth))
+    return _plain_float32(_pick_backbone(_unwrap(loaded, source), modality, source), source)
 
 
 def strict_encoder(state_dict: Mapping[str, Tensor], config: EncoderConfig, *, source: str) -> Encoder:
@@ -140,8 +117,14 @@ def strict_encoder(state_dict: Mapping[str, Tensor], config: EncoderConfig, *, s
     return encoder
 
 
-def read_local(path: str | os.PathLike[str], modality: Modality) -> tuple[dict[str, Tensor], EncoderConfig]:
+def read_local(
+    path: str | os.PathLike[str], modality: Modality | None
+) -> tuple[dict[str, Tensor], EncoderConfig]:
     """Read any checkpoint on disk: safetensors, a folder that ``save_pretrained`` made, or a PyTorch file.
+
+    Args:
+        path: File or folder; ``.pth.tar.zip``, ``.pth.tar``, ``.pth`` and ``.pt`` are PyTorch files.
+        modality: What it must be, or which backbone of a full model to take; None: whichever it is.
 
     Returns:
         The backbone's tensors and its config, inferred where the file carries none.
@@ -156,10 +139,10 @@ def read_local(path: str | os.PathLike[str], modality: Modality) -> tuple[dict[s
         config = None
     else:
         state_dict, config = read_checkpoint(path)
-        state_dict = pick_backbone(state_dict, modality)
+        state_dict = _pick_backbone(state_dict, modality, os.fspath(path))
     if config is None:
-        return state_dict, infer_config(state_dict, modality)
-    if config.modality != modality:
+        return state_dict, _infer_config(state_dict, modality)
+    if modality not in (None, config.modality):
         raise CheckpointError(
             f"this is {'an audio' if config.modality == 'audio' else 'a video'} checkpoint, not {modality}",
             remedy=f"load it as {config.modality!r}",
@@ -171,7 +154,7 @@ def read_local(path: str | os.PathLike[str], modality: Modality) -> tuple[dict[s
 def convert_checkpoint(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    modality: Modality,
+    modality: Modality | None = None,
     *,
     overwrite: bool = False,
 ) -> str:
@@ -180,7 +163,7 @@ def convert_checkpoint(
     Args:
         source: The file to read.
         out: The ``.safetensors`` file to write; it appears whole, by rename.
-        modality: What the checkpoint must be, or which backbone of a full model to take.
+        modality: What it must be, or which backbone of a full model to take; None: whichever it is.
         overwrite: Replace ``out`` if it exists.
 
     Returns:
@@ -191,7 +174,8 @@ def convert_checkpoint(
         CheckpointError: ``source`` is refused.
         WeightsError: ``out`` cannot be written.
     """
-    check_choice("modality", modality, MODALITIES)
+    if modality is not None:
+        check_choice("modality", modality, MODALITIES)
     out = Path(out)
     if out.suffix != ".safetensors":
         raise ConfigError("the output must be a .safetensors file", remedy="change its suffix")
@@ -205,6 +189,50 @@ def convert_checkpoint(
         raise WeightsError(
             f"cannot be written: {error.strerror or error}", remedy="choose another place", path=out
         ) from error
+
+
+def _pick_backbone(
+    state_dict: Mapping[str, Tensor], modality: Modality | None, source: str
+) -> dict[str, Tensor]:
+    """Return one backbone of a full model's state dict; a lone backbone's is returned as it is.
+
+    ``module.`` prefixes, which data-parallel training leaves, are taken off.
+    """
+    names = {name.removeprefix(_PARALLEL_PREFIX): name for name in state_dict}
+    prefixes = {m: f"{m}_backbone." for m in MODALITIES}
+    if not any(name.startswith(tuple(prefixes.values())) for name in names):
+        return {name: state_dict[original] for name, original in names.items()}
+    if modality is None:
+        raise CheckpointError(
+            "a full model, which holds a video and an audio backbone",
+            remedy="say which one: --modality video or --modality audio",
+            path=source,
+        )
+    prefix = prefixes[modality]
+    return {name.removeprefix(prefix): state_dict[o] for name, o in names.items() if name.startswith(prefix)}
+
+
+def _infer_config(state_dict: Mapping[str, Tensor], modality: Modality | None) -> EncoderConfig:
+    """Return the config of a checkpoint that carries none: width and depth from its shapes, else the paper's.
+
+    What is no backbone gets some config too, and is refused by :func:`strict_encoder`.
+    """
+    stem = state_dict.get("conv1.0.weight")
+    if modality is None:  # only the video stem is 3-D
+        modality = "video" if stem is not None and stem.ndim == 5 else "audio"
+    config = CONFIG_TYPES[modality]()
+
+    def misfits(depth: int) -> int:
+        with torch.device("meta"):
+            names = build_encoder(config.replace(depth=depth)).state_dict().keys()
+        return len(names ^ state_dict.keys())
+
+    config = config.replace(depth=min(BLOCKS_PER_STAGE, key=misfits))
+    return (
+        config
+        if stem is None or 0 in stem.shape[:1] or not stem.ndim
+        else config.replace(width=stem.shape[0])
+    )
 
 
 def _load(file: IO[bytes], source: str, suffixes: tuple[str, ...]) -> object:
@@ -226,17 +254,19 @@ def _load(file: IO[bytes], source: str, suffixes: tuple[str, ...]) -> object:
     elif head.isascii() and b"\0" not in head:
         raise CheckpointError("a text file, not a checkpoint", remedy=_AGAIN, path=source)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about odd pickles: what matters is raised
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile pickle can make torch raise nearly anything
-        reason = str(error).strip().split("\n")[0]
-        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
+        reason = str(error).split(_TORCH_REASON)[-1].strip().split("\n")[0]
+        if code := _PICKLED_CODE.search(str(error)):
             raise CheckpointError(
-                "its pickle holds more than tensors, which could run code, so it was not loaded",
+                f"its pickle holds more than tensors ({code[1]}), which could run code, so it was not loaded",
                 remedy="save the state dict alone: torch.save(model.state_dict(), path)",
                 path=source,
             ) from error
         raise CheckpointError(
-            f"not a whole PyTorch checkpoint ({reason[:120] or type(error).__name__})",
+            f"not a whole PyTorch checkpoint ({type(error).__name__}: {reason[:120]})",
             remedy=_AGAIN,
             path=source,
         ) from error

@@ -110,11 +110,7 @@ def load_encoder(
             token=token,
         )
         found = find_checkpoint(modality, weights, revision=revision, access=access)
-        state_dict, own_config = read_local(found.path, modality)
-        config = found.config or own_config
-        encoder = strict_encoder(state_dict, config.replace(pooling=pooling), source=os.fspath(weights))
-        encoder.weights_id = found.weights_id
-        encoder.weights_sha256 = found.sha256() or state_sha256(encoder.state_dict(), config)
+        encoder = open_checkpoint(found, modality, pooling=pooling)
     return encoder.eval().to(device)
 
 
@@ -132,10 +128,29 @@ class FoundCheckpoint:
     weights_id: str
     config: EncoderConfig | None = None
 
-    def sha256(self) -> str | None:
-        """Return the sha256 of the safetensors file; None where the checkpoint is in another form."""
-        file = self.path / MODEL_FILE if self.path.is_dir() else self.path
-        return None if file.name.lower().endswith(PTH_SUFFIXES) else file_sha256(file)
+
+def open_checkpoint(
+    found: FoundCheckpoint, modality: Modality | None = None, *, pooling: Pooling = "linear"
+) -> Encoder:
+    """Read and check a checkpoint on disk and return its encoder, on the CPU, in eval mode.
+
+    Args:
+        found: Where it is.
+        modality: What it must be, or which backbone of a full model to take; None: whichever it is.
+        pooling: As for :func:`load_encoder`.
+
+    Raises:
+        CheckpointError: the file is broken, hostile, of the other modality, or does not fit.
+    """
+    state_dict, own_config = read_local(found.path, modality)
+    config = found.config or own_config
+    encoder = strict_encoder(state_dict, config.replace(pooling=pooling), source=os.fspath(found.path))
+    encoder.weights_id = found.weights_id
+    if found.path.name.lower().endswith(PTH_SUFFIXES):
+        encoder.weights_sha256 = state_sha256(encoder.state_dict(), config)  # as if it were converted
+    else:
+        encoder.weights_sha256 = file_sha256(found.path / MODEL_FILE if found.path.is_dir() else found.path)
+    return encoder.eval()
 
 
 def find_checkpoint(

@@ -1,0 +1,213 @@
+"""The command ``crisscross-weights``: what to do with checkpoints besides loading them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from crisscross_zoo.cli.common import EXIT_DONE, EXIT_FAILED, ArgumentParser, add_version, print_json, run
+from crisscross_zoo.config import MODALITIES, Modality
+from crisscross_zoo.errors import CrissCrossError, WeightsNotAvailableError
+from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE, WeightsEntry, list_weights
+
+if TYPE_CHECKING:
+    from crisscross_zoo.weights.load import FoundCheckpoint
+
+PROG = "crisscross-weights"
+
+_ABOUT = "List, download, convert, verify and publish checkpoints."
+_EPILOG = f"""\
+Downloads go to the Hub's cache (HF_HOME, HF_HUB_CACHE) or, where a checkpoint is not on the Hub, to
+$HF_HOME/assets/crisscross-zoo. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE work as for any Hub model.
+{MANIFEST_VARIABLE} names another weights_manifest.json, for mirrors and checkpoints of one's own.
+exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run(_main, argv, prog=PROG)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options = _parser().parse_args(argv)
+    command = cast(Callable[[argparse.Namespace], int], options.command)
+    return command(options)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog=PROG, description=_ABOUT, epilog=_EPILOG)
+    add_version(parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], about: str, as_json: str
+    ) -> ArgumentParser:
+        sub: ArgumentParser = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=command)
+        sub.add_common_options(as_json=as_json)
+        return sub
+
+    sub = add(
+        "list", _list, "show what there is, with the paper's numbers", "print every field of the manifest"
+    )
+    sub.add_argument("--modality", choices=MODALITIES)
+
+    sub = add("download", _download, "fetch a checkpoint into the cache", "print name, path and sha256")
+    sub.add_argument("name", metavar="NAME", help="a name that list shows, or a Hub id org/name[@revision]")
+    sub.add_argument("--modality", choices=MODALITIES, help="default: all that the name has")
+
+    sub = add("convert", _convert, "make safetensors of a PyTorch checkpoint", "print path and sha256")
+    sub.add_argument(
+        "source", metavar="SRC", help="a .pth.tar.zip, .pth.tar, .pth or .pt file, or safetensors"
+    )
+    sub.add_argument("out", metavar="OUT", help="the .safetensors file to write")
+    sub.add_argument(
+        "--modality", choices=MODALITIES, help="what it must be, or what to take of a full model"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+    sub = add("verify", _verify, "check checkpoints: hash, names, shapes and values", "print one object each")
+    sub.add_argument(
+        "targets", metavar="NAME or PATH", nargs="*", help="default: every name that is in the cache"
+    )
+
+    sub = add(
+        "publish",
+        _publish,
+        "push a checkpoint to the Hub and note it in the manifest",
+        "print the hub fields",
+    )
+    sub.add_argument("name", metavar="NAME", help="a name that list shows")
+    sub.add_argument("--modality", choices=MODALITIES, required=True)
+    sub.add_argument("--repo", metavar="ORG/NAME", required=True, help="created if missing")
+    sub.add_argument(
+        "--dry-run", metavar="DIR", type=Path, help="write the repository's files there and stop"
+    )
+    sub.add_argument("--private", action="store_true", help="create the repository as a private one")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    entries = list_weights(options.modality)
+    if options.json:
+        print_json([entry.to_dict() for entry in entries])
+        return EXIT_DONE
+    rows = [("NAME", "MODALITY", "PRETRAINED ON", "LICENSE", "FROM", "RESULTS (top-1, %)")]
+    rows += [
+        (
+            entry.name,
+            entry.modality,
+            f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}",
+            entry.license,
+            _place(entry),
+            ", ".join(f"{r.benchmark} {r.value}" for r in entry.results if r.value is not None),
+        )
+        for entry in entries
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return EXIT_DONE
+
+
+def _place(entry: WeightsEntry) -> str:
+    if entry.status == "planned":
+        return "planned"
+    if entry.bundled is not None:
+        return "installed"
+    return entry.hub.repo or "authors' release"
+
+
+def _download(options: argparse.Namespace) -> int:
+    from crisscross_zoo.weights.load import find_checkpoint
+
+    _quieten(options)
+    modalities = [entry.modality for entry in list_weights(options.modality) if entry.name == options.name]
+    results = []
+    for modality in modalities or [options.modality]:
+        found = find_checkpoint(modality or "video", options.name)  # a Hub id's modality is in its config
+        results.append(_check(found, modality))
+    if options.json:
+        print_json(results)
+    else:
+        for result in results:
+            print(result["path"])
+    return EXIT_DONE
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from crisscross_zoo.weights.convert import convert_checkpoint
+
+    sha256 = convert_checkpoint(options.source, options.out, options.modality, overwrite=options.overwrite)
+    if options.json:
+        print_json({"path": options.out, "modality": options.modality, "sha256": sha256})
+    else:
+        print(f"{sha256}  {options.out}")
+    return EXIT_DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from crisscross_zoo.weights.hub import Access
+    from crisscross_zoo.weights.load import find_checkpoint
+
+    entries = list_weights()
+    names = {entry.name for entry in entries}
+    wanted: list[tuple[str, Modality | None]] = [(t, None) for t in options.targets if t not in names]
+    wanted += [(e.name, e.modality) for e in entries if not options.targets or e.name in options.targets]
+    results: list[dict[str, Any]] = []
+    for target, modality in wanted:
+        try:
+            found = find_checkpoint(modality or "video", target, access=Access(local_files_only=True))
+            results.append({**_check(found, modality), "status": "ok"})
+        except CrissCrossError as error:
+            absent = isinstance(error, WeightsNotAvailableError) and not options.targets
+            status = "absent" if absent else "failed"
+            results.append({"weights": target, "modality": modality, "status": status, "error": str(error)})
+    if options.json:
+        print_json(results)
+    else:
+        for result in results:
+            about = f"{result['sha256']}  {result['path']}" if result["status"] == "ok" else result["error"]
+            print(f"{result['status']:<7} {result['weights']}  {result['modality'] or ''}  {about}")
+    return EXIT_FAILED if any(result["status"] == "failed" for result in results) else EXIT_DONE
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from crisscross_zoo.weights.publish import publish, write_folder
+
+    _quieten(options)
+    if options.dry_run is not None:
+        hub = write_folder(options.dry_run, options.name, options.modality, repo=options.repo)
+        done = f"{options.dry_run}: {hub.file} with sha256 {hub.sha256}; nothing was pushed"
+    else:
+        hub = publish(options.name, options.modality, repo=options.repo, private=options.private)
+        done = f"{hub.repo}@{hub.revision}: {hub.file} with sha256 {hub.sha256}"
+    if options.json:
+        print_json(dataclasses.asdict(hub))
+    else:
+        print(done)
+    return EXIT_DONE
+
+
+def _check(found: FoundCheckpoint, modality: Modality | None) -> dict[str, Any]:
+    """Open a checkpoint strictly and say what it is."""
+    from crisscross_zoo.weights.load import open_checkpoint
+
+    encoder = open_checkpoint(found, modality)
+    return {
+        "weights": found.weights_id,
+        "modality": encoder.config.modality,
+        "path": str(found.path),
+        "sha256": encoder.weights_sha256,
+    }
+
+
+def _quieten(options: argparse.Namespace) -> None:
+    if options.quiet:
+        from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
+
+        disable_progress_bars()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
