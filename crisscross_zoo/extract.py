@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from crisscross_zoo import __version__
 from crisscross_zoo.config import MODALITIES, AudioConfig, Pooling, VideoConfig, check_choice
-from crisscross_zoo.encoders import Encoder
+from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling
@@ -97,15 +97,16 @@ class FeatureExtractor:
     ) -> None:
         check_choice("modality", modality, (*MODALITIES, "both"))
         check_choice("precision", precision, PRECISIONS)
-        for one, other in (
-            ({"stride": stride}, {"clips": clips}),
-            ({"window": window}, {"frames": frames}),
-            ({"window": window}, {"audio_seconds": audio_seconds}),
-        ):
-            if None not in (*one.values(), *other.values()):
-                raise ConfigError(
-                    f"{[*one][0]} and {[*other][0]} exclude each other", remedy="pass one of them"
-                )
+        given = {
+            "stride": stride,
+            "clips": clips,
+            "window": window,
+            "frames": frames,
+            "audio_seconds": audio_seconds,
+        }
+        for one, other in (("stride", "clips"), ("window", "frames"), ("window", "audio_seconds")):
+            if given[one] is not None and given[other] is not None:
+                raise ConfigError(f"{one} and {other} exclude each other", remedy="pass one of them")
         for name, value in (
             ("window", window),
             ("stride", stride),
@@ -324,10 +325,10 @@ class _Batch:
         device, dtype = self._encoder.device, PRECISIONS[self._autocast]
         clips = self._clips.to(device)
         with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
-            if isinstance(self._encoder.config, VideoConfig):
-                x = normalize(clips.movedim(-1, -4), self._encoder.config)
-            else:
+            if isinstance(self._encoder, AudioEncoder):
                 x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
+            else:
+                x = normalize(clips.movedim(-1, -4), cast(VideoConfig, self._encoder.config))
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 features = self._encoder(x)
             rows = features.float().cpu().numpy()

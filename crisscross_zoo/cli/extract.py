@@ -290,10 +290,8 @@ def _make_extractor(args: argparse.Namespace) -> FeatureExtractor:
 
     if args.audio_weights is not None and args.modality != "both":
         raise ConfigError("--audio-weights goes with --modality both", remedy="use --weights")
-    sound = args.weights if args.audio_weights is None else args.audio_weights
-    options = ("device", "pooling", "precision", "window", "stride", "clips", "frames", "fps", "size",
-               "audio_seconds", "batch_size", "workers", "strict", "revision", "cache_dir", "local_files_only")  # fmt: skip
-    weights = {"video": args.weights, "audio": sound if args.modality == "both" else args.weights}
+    weights = {"video": args.weights, "audio": args.audio_weights or args.weights}
+    options = ["device", "pooling", "precision", "window", "stride", "clips", "frames", "fps", "size", "audio_seconds", "batch_size", "workers", "strict", "revision", "cache_dir", "local_files_only"]
     return FeatureExtractor(weights, args.modality, **{name: getattr(args, name) for name in options})
 
 

@@ -33,7 +33,7 @@ class Sampling:
     Attributes:
         video: The clip that the video encoder sees, or None for sound alone.
         audio: The clip that the audio encoder sees, or None for pictures alone.
-        stride: Seconds between dense windows. None: windows end to end; with both modalities, the video window's length.
+        stride: Seconds between dense windows. None: end to end; with both modalities, the video window's length.
         clips: Take this many uniformly spread clips in place of dense windows.
         strict: Refuse files that are truncated or damaged.
     """

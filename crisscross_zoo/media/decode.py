@@ -481,7 +481,8 @@ def _plausible(
     """Leave out time stamps so far off that only damage explains them: hours of nothing would be filled."""
     stated = scan.stream.duration or 0
     limit = 2 * max(scan.durations, stated) * scan.tick + 60.0
-    return seconds[np.abs(seconds - start) < limit]
+    plausible: npt.NDArray[np.floating[Any]] = seconds[np.abs(seconds - start) < limit]
+    return plausible
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------
@@ -510,10 +511,8 @@ def _serve(
         stream = container.streams[track.index]
         assert isinstance(stream, VideoStream)
         for frame in _decoded(container, stream, plan, on_damage):
-            if track.counted or frame.pts is None:
-                seconds = serial / track.rate
-            else:
-                seconds = float(track.seconds(frame.pts))
+            counted = track.counted or frame.pts is None
+            seconds = serial / track.rate if counted else float(track.seconds(frame.pts))
             serial += 1
             if seconds <= newest or (current is not None and seconds > track.span[1] + 1.0):
                 continue  # out of order or far beyond the end: a damaged time stamp
