@@ -1,0 +1,80 @@
+"""The README's code blocks and what CI does with each: reads the markers, prints or runs the blocks.
+
+Every bash and python block stands below one HTML comment:
+
+    <!-- ci: install -->          the first line: makes .venv, installs, extracts
+    <!-- ci: test -->             the second line: installs what tests need, runs them
+    <!-- ci: run -->              runs offline, in the order of the file
+    <!-- ci: skip (reason) -->    cannot run in CI
+
+As a script: `python tests/readme_blocks.py install` prints that block, `python tests/readme_blocks.py run` runs all
+of the third kind in the working directory, with the `python` and the commands that are on the path. Standard library
+only, so that it works before anything is installed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+_FENCE = re.compile(
+    r"(?:^<!-- ci: (?P<marker>.+?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
+)
+_MARKER = re.compile(r"(?P<action>install|test|run|skip)(?: \((?P<reason>[^()]+)\))?")
+_INTERPRETERS = {"bash": ["bash", "-euo", "pipefail"], "python": ["python", "-"]}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block: its language, text and first line's number, and its marker as written (None: it has none)."""
+
+    language: str
+    code: str
+    line: int
+    marker: str | None
+
+    @property
+    def action(self) -> str | None:
+        """``install``, ``test``, ``run`` or ``skip``; None where the marker is missing or says something else."""
+        match = _MARKER.fullmatch(self.marker or "")
+        if match is None or (match["action"] == "skip") != (match["reason"] is not None):
+            return None
+        return match["action"]
+
+
+def read_blocks(text: str) -> list[Block]:
+    """Return the fenced blocks of a Markdown text."""
+    return [
+        Block(m["language"], m["code"], text.count("\n", 0, m.start("code")) + 1, m["marker"])
+        for m in _FENCE.finditer(text)
+    ]
+
+
+def main() -> int:
+    """Print the block of an action, or run those marked to run."""
+    (action,) = sys.argv[1:]
+    blocks = [b for b in read_blocks(README.read_text(encoding="utf-8")) if b.action == action]
+    if not blocks:
+        print(f"README.md has no block for {action!r}", file=sys.stderr)
+        return 1
+    for block in blocks:
+        if action != "run":
+            print(block.code, end="")
+            continue
+        print(f"-- README.md, line {block.line}\n{block.code}", flush=True)
+        code = subprocess.run(
+            _INTERPRETERS[block.language], input=block.code, text=True, check=False
+        ).returncode
+        if code:
+            print(f"README.md, line {block.line}: exit code {code}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""The habits of the house: imports point down and stay light, public things are documented, nothing private leaks."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import crisscross_zoo
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "crisscross_zoo"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+HEAVY = ("torch", "torchvision", "torchaudio", "av", "librosa", "huggingface_hub")
+
+
+# --- what a start imports ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import crisscross_zoo",
+        "from crisscross_zoo.cli.extract import main; main(['--help'])",
+        "from crisscross_zoo.cli.extract import main; main(['--version'])",
+        "from crisscross_zoo.cli.extract import main; main(['video.mp4', '--out', 'x.npz', '--modality', 'vidoe'])",
+        "from crisscross_zoo.cli.weights import main; main(['--help'])",
+        "from crisscross_zoo.cli.weights import main; main(['list'])",
+    ],
+)
+def test_starts_without_torch(start: str) -> None:
+    script = f"{start}\nimport sys\nprint('heavy:', [m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+# --- which room uses which ---------------------------------------------------------------------------------------
+
+
+def floors() -> dict[str, int]:
+    """Read CONTRIBUTING.md's table of floors: room to floor."""
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
+    return {
+        room.removesuffix(".py"): int(floor)
+        for floor, rooms in rows
+        for room in re.findall(r"`([\w.]+)/?`", rooms)
+    }
+
+
+def room(module: str) -> str:
+    """Return the room of a dotted module name: "media" of crisscross_zoo.media.decode, "" of the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the dotted names of all that a file imports, wherever the import stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            if node.module == "crisscross_zoo":
+                submodules = {p.stem for p in PACKAGE.iterdir()}
+                yield from (
+                    f"crisscross_zoo.{a.name}" if a.name in submodules else "crisscross_zoo"
+                    for a in node.names
+                )
+            else:
+                yield str(node.module)
+
+
+def own_room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(path: Path) -> None:
+    here = own_room(path)
+    if here == "__init__":
+        return  # lazy, and for type checkers alone
+    height = floors()
+    used = {room(name) for name in imports(path) if name.split(".")[0] == "crisscross_zoo"} - {"", here}
+    assert here in height, f"give {here!r} a floor in CONTRIBUTING.md"
+    assert [r for r in sorted(used) if height[r] > height[here]] == []
+
+
+def test_rooms_do_not_go_in_circles() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in MODULES:
+        if (here := own_room(path)) != "__init__":
+            used = {room(name) for name in imports(path) if name.split(".")[0] == "crisscross_zoo"}
+            graph.setdefault(here, set()).update(used - {"", here})
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+    assert set(graph) == set(floors())
+
+
+def test_only_decode_imports_av() -> None:
+    users = [
+        p.relative_to(PACKAGE).as_posix() for p in MODULES if any(i.split(".")[0] == "av" for i in imports(p))
+    ]
+    assert users == ["media/decode.py"]
+
+
+# --- documentation -----------------------------------------------------------------------------------------------
+
+
+def undocumented(tree: ast.Module) -> Iterator[str]:
+    """Yield the public modules, classes, functions and methods without a docstring."""
+    if not ast.get_docstring(tree):
+        yield "module"
+    stack: list[tuple[str, ast.AST]] = [("", tree)]
+    while stack:
+        prefix, parent = stack.pop()
+        for node in ast.iter_child_nodes(parent):
+            if (
+                isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.name[0] != "_"
+            ):
+                if not ast.get_docstring(node):
+                    yield prefix + node.name
+                if isinstance(node, ast.ClassDef):
+                    stack.append((f"{node.name}.", node))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_public_things_are_documented(path: Path) -> None:
+    assert list(undocumented(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_the_lack_of_a_docstring_is_noticed() -> None:
+    source = (
+        '"""Doc."""\nclass A:\n    """Doc."""\n    def b(self): ...\n    def _c(self): ...\ndef d(): ...\n'
+    )
+    assert list(undocumented(ast.parse(source))) == ["d", "A.b"]
+
+
+# --- the repository ----------------------------------------------------------------------------------------------
+
+# Folders of one machine, absolute: of users, of temporary files, of build places. Not "/dev/null", not "./work/".
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~)\]}*-])(?:/(?:home|root|work|tmp|mnt|Users|private)/\w|[A-Z]:\\\\?Users\b)"
+)
+MAY_NAME_ONE = {"tests/test_house.py"}
+
+
+def repository_files() -> list[Path]:
+    """Return the files that git tracks, or all of them where this is no clone (a source distribution)."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        return [p for name in listed.stdout.split("\0") if name and (p := ROOT / name).is_file()]
+    return [
+        p
+        for p in ROOT.rglob("*")
+        if p.is_file() and not any(part[0] == "." for part in p.relative_to(ROOT).parts)
+    ]
+
+
+def machine_paths(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return []
+    return [line.strip() for line in text.splitlines() if MACHINE_PATH.search(line)]
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    found = {p.relative_to(ROOT).as_posix(): lines for p in repository_files() if (lines := machine_paths(p))}
+    assert {name: lines for name, lines in found.items() if name not in MAY_NAME_ONE} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        ("open('/home/ann/clip.mp4')", True),
+        ("cd /tmp/job1", True),
+        (r"C:\Users\ann", True),
+        ("PATH=/root/bin", True),
+        ("https://example.org/work/of/art", False),
+        ("> /dev/null", False),
+        ("{folder}/tmp/x", False),
+        ("examples/home/x", False),
+    ],
+)
+def test_machine_paths_are_told_from_others(tmp_path: Path, line: str, is_one: bool) -> None:
+    file = tmp_path / "file.md"
+    file.write_text(line)
+    assert bool(machine_paths(file)) == is_one
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(\d[^\]]*)\]", changelog, re.M)
+    cited = re.search(r"^version: (\S+)$", citation, re.M)
+    assert newest is not None
+    assert cited is not None
+    assert newest[1] == cited[1] == crisscross_zoo.__version__

@@ -1,0 +1,128 @@
+"""The README: every block says what CI does with it, and what it says of options and tables is so."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from readme_blocks import README, Block, read_blocks
+
+from crisscross_zoo import list_weights
+from crisscross_zoo.cli import extract, weights
+from crisscross_zoo.config import POOLINGS
+from crisscross_zoo.encoders.pooling import pool
+
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = read_blocks(TEXT)
+CODE = [b for b in BLOCKS if b.language in ("bash", "python")]
+PARSERS = {"crisscross-extract": extract.build_parser, "crisscross-weights": weights._parser}
+OTHER_OPTIONS = {"--size", "--out", "--steps"}  # of examples/
+
+
+def commands() -> list[list[str]]:
+    """Return the words of every crisscross command in the bash blocks, without variables set before it."""
+    lines = [line for b in CODE if b.language == "bash" for line in re.split(r"\n|&&", b.code)]
+    words = [shlex.split(line, comments=True) for line in lines]
+    found = []
+    for line in words:
+        while line and "=" in line[0]:
+            line.pop(0)
+        if line and Path(line[0]).name in PARSERS:
+            found.append([Path(line[0]).name, *line[1:]])
+    return found
+
+
+def table(first_header: str) -> dict[str, list[str]]:
+    """Return the rows of the table whose first column is headed so, by their first cell without backquotes."""
+    lines = TEXT[TEXT.index(f"| {first_header} |") :].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {re.sub(r"`| \(default\)", "", row[0]): row[1:] for row in rows}
+
+
+def test_the_first_two_blocks_are_the_two_lines() -> None:
+    assert [(b.action, b.code.count("\n")) for b in CODE[:2]] == [("install", 1), ("test", 1)]
+    assert [b.action for b in CODE].count("install") == [b.action for b in CODE].count("test") == 1
+
+
+@pytest.mark.parametrize("block", CODE, ids=lambda b: f"line{b.line}")
+def test_every_block_says_what_ci_does_with_it(block: Block) -> None:
+    assert block.action in ("install", "test", "run", "skip"), (
+        f"README.md, line {block.line}: {block.marker!r}"
+    )
+
+
+def test_no_fence_is_overlooked() -> None:
+    assert 2 * len(BLOCKS) == len(re.findall(r"^\s*```", TEXT, re.M))
+    assert {b.language for b in BLOCKS} <= {"bash", "python", "text", "bibtex"}
+
+
+@pytest.mark.parametrize(
+    ("marker", "action"),
+    [
+        ("run", "run"),
+        ("skip (network)", "skip"),
+        ("skip", None),
+        ("run (offline)", None),
+        ("rum", None),
+        (None, None),
+    ],
+)
+def test_a_marker_is_understood_or_refused(marker: str | None, action: str | None) -> None:
+    comment = "" if marker is None else f"<!-- ci: {marker} -->\n"
+    (block,) = read_blocks(f"text\n{comment}```bash\ntrue\n```\n")
+    assert (block.marker, block.action, block.code) == (marker, action, "true\n")
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_parses(words: list[str]) -> None:
+    PARSERS[words[0]]().parse_args(words[1:])
+
+
+def test_every_option_named_exists() -> None:
+    parsers: list[argparse.ArgumentParser] = [build() for build in PARSERS.values()]
+    known = {o for p in parsers for o in p._all_options()} | OTHER_OPTIONS
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT.replace("<!--", "")))
+    assert len(named) > 20
+    assert named <= known
+
+
+@pytest.mark.parametrize("block", [b for b in CODE if b.language == "python"], ids=lambda b: f"line{b.line}")
+def test_python_compiles(block: Block) -> None:
+    compile(block.code, f"README.md:{block.line}", "exec")
+
+
+def test_the_table_of_checkpoints_is_the_manifest() -> None:
+    rows = table("name | pretrained on")
+    benchmarks = ("UCF101", "HMDB51", "ESC-50", "DCASE")
+    expected: dict[str, list[str]] = {}
+    for entry in list_weights():
+        if entry.status == "released":
+            row = expected.setdefault(
+                entry.name, [f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}", *[""] * 4]
+            )
+            for result in entry.results:
+                if result.value is not None:
+                    row[1 + benchmarks.index(result.benchmark)] = str(result.value)
+    assert rows == expected
+
+
+def test_the_table_of_poolings_is_what_pooling_gives() -> None:
+    rows = table("name | video")
+    assert tuple(rows) == POOLINGS
+    maps = [(1, 7, 7), (4, 7, 7), (3, 7), (3, 16)]  # conv5x of 8 and 32 frames at 224, of 2 and 5 s
+    for name, row in rows.items():
+        assert [int(cell) for cell in row[2:]] == [pool(torch.zeros(1, 512, *m), name).shape[1] for m in maps]
+
+
+def test_links_lead_somewhere() -> None:
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", TEXT) if not t.startswith("https://")]
+    assert len(targets) > 3
+    assert [t for t in targets if not (README.parent / t).exists()] == []
+
+
+def test_it_is_short() -> None:
+    assert TEXT.count("\n") < 250
