@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from huggingface_hub import cached_assets_path, constants, get_session
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by its version
 from huggingface_hub.utils import WeakFileLock, tqdm  # type: ignore[attr-defined]
 
@@ -32,7 +32,6 @@ BACKOFF_SECONDS = 1.0
 
 MAX_WAIT_SECONDS = 30.0
 
-_CHUNK = 1 << 18
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -54,9 +53,9 @@ def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
     """
     assert entry.origin is not None
     assert entry.config is not None
+    folder = Path(access.cache_dir or constants.HF_ASSETS_CACHE, "crisscross-zoo", "weights", "origin")
+    target = folder / f"{entry.name}-{entry.modality}.safetensors"
     try:
-        folder = cached_assets_path("crisscross-zoo", "weights", "origin", assets_dir=access.cache_dir)
-        target = folder / f"{entry.name}-{entry.modality}.safetensors"
         if _is_whole(target):
             return target
         if access.offline:
@@ -65,6 +64,7 @@ def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
                 remedy=f"run `crisscross-weights download {entry.name}` once online, or pass a local file",
                 path=entry.name,
             )
+        folder.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(target.with_suffix(".lock")):
             if not _is_whole(target):  # another process may have been faster
                 _download_and_convert(entry, target)
@@ -75,7 +75,7 @@ def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
         raise DownloadError(
             f"the cache cannot be used: {error.strerror or error}",
             remedy="free space or permit writing there, or choose another place with cache_dir or HF_HOME",
-            path=error.filename or access.cache_dir or constants.HF_HOME,
+            path=folder,
         ) from error
 
 
@@ -192,7 +192,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
                 name="crisscross_zoo.weights",
             ) as bar,
         ):
-            for chunk in response.iter_bytes(_CHUNK):
+            for chunk in response.iter_bytes():
                 if file.tell() + len(chunk) > MAX_BYTES:
                     raise _too_large(url)
                 file.write(chunk)

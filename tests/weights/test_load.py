@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from weights.fixtures import NARROW, pth_bytes
+from weights.hub_server import HubServer
+
+from crisscross_zoo import load_encoder
+from crisscross_zoo.config import AudioConfig, VideoConfig
+from crisscross_zoo.encoders.checkpoint import file_sha256, state_sha256
+from crisscross_zoo.errors import (
+    CheckpointError,
+    ChecksumError,
+    ConfigError,
+    UnknownWeightsError,
+    WeightsNotAvailableError,
+)
+from crisscross_zoo.weights import load
+
+States = dict[str, dict[str, torch.Tensor]]
+
+RANDOM_0 = {
+    "video": "f10071d4fcbd24ef79feb428716c53d111d28fea42175cef4b43aeb1c6a348ae",
+    "audio": "ac1b7805848c39eb59d21a2439064e0480c1c1621062747b95ba152547ac8afa",
+}
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_random_weights_are_the_same_on_every_machine(modality: Any) -> None:
+    before = torch.random.get_rng_state()
+    encoder = load_encoder(modality, "random:0")
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert (encoder.weights_id, encoder.weights_sha256) == ("random:0", RANDOM_0[modality])
+    assert not encoder.training
+    x = torch.randn(1, *((3, 8, 32, 32) if modality == "video" else (1, 80, 64)))
+    with torch.inference_mode():
+        maps = encoder.forward_intermediates(x)
+    assert all(
+        0.1 < float(m.std()) < 50 for m in maps.values()
+    )  # He's variance: signals neither die nor explode
+
+
+def test_random_weights_depend_on_the_seed_not_on_the_pooling() -> None:
+    a, b = load_encoder("audio", "random:1"), load_encoder("audio", "random:1", pooling="avg")
+    assert a.weights_sha256 == b.weights_sha256 != RANDOM_0["audio"]
+    assert b.config.pooling == "avg"
+
+
+def test_none_draws_from_the_global_generator() -> None:
+    torch.manual_seed(3)
+    a = load_encoder("audio", None)
+    b = load_encoder("audio", None)
+    torch.manual_seed(3)
+    c = load_encoder("audio", None)
+    assert a.weights_sha256 == c.weights_sha256 != b.weights_sha256
+    assert a.weights_id == "random"
+    assert a.weights_sha256 == state_sha256(a.state_dict(), AudioConfig())
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_a_safetensors_file_and_a_saved_folder_give_the_same_encoder(
+    modality: Any, safetensors_files: dict[str, Path], narrow_states: States, tmp_path: Path
+) -> None:
+    before = torch.random.get_rng_state()
+    encoder = load_encoder(modality, safetensors_files[modality], pooling="max")
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert encoder.config == NARROW[modality].replace(pooling="max")
+    assert encoder.weights_id == f"{modality}.safetensors"
+    assert encoder.weights_sha256 == file_sha256(safetensors_files[modality])
+    assert not encoder.training
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, narrow_states[modality][name])
+
+    load_encoder(modality, str(safetensors_files[modality])).save_pretrained(tmp_path / "saved")
+    again = load_encoder(modality, tmp_path / "saved")
+    assert again.weights_sha256 == encoder.weights_sha256
+    assert again.weights_id == "saved"
+
+
+def test_a_checkpoint_of_pytorch_has_the_hash_of_its_converted_form(
+    narrow_states: States, safetensors_files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.pth.tar"
+    path.write_bytes(pth_bytes(narrow_states["video"]))
+    assert load_encoder("video", path).weights_sha256 == file_sha256(safetensors_files["video"])
+
+
+def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_looked_up() -> None:
+    for arguments, message in (
+        ({"modality": "vidoe"}, "did you mean 'video'"),
+        ({"pooling": "linaer"}, "did you mean 'linear'"),
+        ({"device": "gpu"}, "device='gpu' cannot be used"),
+        ({"weights": "random:x"}, "weights='random:x' has no seed"),
+        ({"weights": "random"}, "write random:0"),
+        ({"weights": "random:-1"}, "has no seed"),
+        ({"weights": "random:0", "revision": "main"}, "revision has no meaning for 'random:0'"),
+        ({"weights": None, "revision": "main"}, "revision has no meaning for None"),
+        ({"weights": "audioset", "revision": "main"}, "revision has no meaning for 'audioset'"),
+        ({"weights": "org/name@v1", "revision": "v2"}, "'org/name@v1' and revision='v2' disagree"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_encoder(**{"modality": "video", "local_files_only": True, **arguments})  # type: ignore[arg-type]
+
+
+def test_demo_is_planned_and_says_what_to_use_instead() -> None:
+    for modality in ("video", "audio"):
+        with pytest.raises(
+            WeightsNotAvailableError, match=r"demo: .*planned and not shipped yet; use random:0"
+        ):
+            load_encoder(modality, "demo")  # type: ignore[arg-type]
+
+
+def test_a_bundled_checkpoint_is_read_from_the_installation(
+    write_manifest: Callable[..., Path], safetensors_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = safetensors_files["video"].parent
+    monkeypatch.setattr(load, "BUNDLED_FOLDER", folder)
+    sha256 = file_sha256(safetensors_files["video"])
+    write_manifest(video={"origin": None, "bundled": {"file": "video.safetensors", "sha256": sha256}})
+    encoder = load_encoder("video", "tiny", local_files_only=True)
+    assert (encoder.weights_id, encoder.weights_sha256) == ("tiny", sha256)
+    write_manifest(video={"origin": None, "bundled": {"file": "video.safetensors", "sha256": "0" * 64}})
+    with pytest.raises(ChecksumError, match="missing or altered; install crisscross-zoo again"):
+        load_encoder("video", "tiny", local_files_only=True)
+
+
+def test_the_rule_that_tells_names_paths_and_repositories_apart(
+    server: HubServer, write_manifest: Callable[..., Path], safetensors_files: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    write_manifest()
+    monkeypatch.chdir(tmp_path)
+    content = safetensors_files["video"].read_bytes()
+    for place in ("tiny", "runs/best", "plain"):
+        Path(place).mkdir(parents=True)
+        (Path(place) / "model.safetensors").write_bytes(content)
+    commit = server.repos["runs/best"].commit({"model.safetensors": content})
+
+    def found(weights: str | Path) -> str:
+        return load_encoder("video", weights).weights_id
+
+    assert found("plain") == found(Path("plain")) == found("./plain") == "plain"
+    assert found("./tiny") == found(Path("tiny")) == "tiny"
+    with pytest.raises(
+        Exception, match=r"127\.0\.0\.1:9"
+    ):  # the name goes before the folder: its origin is asked
+        found("tiny")
+    assert found("runs/best") == "best"  # what exists goes before the Hub
+    assert server.requests == []
+    assert found("runs/best@main") == f"runs/best@{commit}"
+    assert server.requests != []
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "./none",
+        "/none/at/all",
+        "~/none-here",
+        "none.safetensors",
+        "org/x.pth.tar",
+        "here/none",
+        "a/b/c.zip",
+        Path("org/x"),
+    ],
+    ids=str,
+)
+def test_a_missing_path_is_an_error_and_not_looked_up_on_the_hub(
+    weights: Any, server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    with pytest.raises(UnknownWeightsError, match="there is no such file or folder") as caught:
+        load_encoder("video", weights)
+    assert str(caught.value).startswith(f"{weights}: ")
+    assert server.requests == []
+
+
+def test_a_missing_file_gets_the_nearest_one_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "best.pth.tar").touch()
+    with pytest.raises(UnknownWeightsError, match=r"did you mean '.*/best\.pth\.tar'"):
+        load_encoder("video", tmp_path / "bset.pth.tar")
+
+
+def test_a_word_that_is_nothing_gets_the_nearest_name(server: HubServer) -> None:
+    with pytest.raises(
+        UnknownWeightsError,
+        match=r"'Audio_set'; did you mean 'audioset'.*or pass org/name, a path or random:SEED",
+    ):
+        load_encoder("video", "Audio_set")
+    with pytest.raises(UnknownWeightsError, match="'a/b/c'"):
+        load_encoder("video", "a/b/c")
+    assert server.requests == []
+
+
+def test_a_folder_without_weights_and_an_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"the folder has no model\.safetensors"):
+        load_encoder("video", tmp_path)
+    path = tmp_path / "x.pth"
+    path.symlink_to("/proc/self/mem")  # exists, opens, and cannot be read
+    with pytest.raises((CheckpointError, UnknownWeightsError)) as caught:
+        load_encoder("video", path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_same_random_weights_in_another_process_and_thread_count() -> None:
+    code = (
+        "import torch; torch.set_num_threads(1); torch.manual_seed(5)\n"
+        "from crisscross_zoo import load_encoder\n"
+        "print(load_encoder('audio', 'random:0').weights_sha256)"
+    )
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == RANDOM_0["audio"]
+
+
+def test_config_defaults_of_the_paper_are_kept(golden: Any) -> None:
+    assert load_encoder("video", "random:0").config == VideoConfig()
