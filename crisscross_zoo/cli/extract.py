@@ -38,6 +38,11 @@ examples:
 exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the same command again to go on)
 """
 
+_EXTRACTOR_OPTIONS = """
+device pooling precision window stride clips frames fps size audio_seconds batch_size workers strict revision
+cache_dir local_files_only
+"""
+
 
 def build_parser() -> ArgumentParser:
     """Return the parser of ``crisscross-extract``."""
@@ -291,8 +296,9 @@ def _make_extractor(args: argparse.Namespace) -> FeatureExtractor:
     if args.audio_weights is not None and args.modality != "both":
         raise ConfigError("--audio-weights goes with --modality both", remedy="use --weights")
     weights = {"video": args.weights, "audio": args.audio_weights or args.weights}
-    options = ["device", "pooling", "precision", "window", "stride", "clips", "frames", "fps", "size", "audio_seconds", "batch_size", "workers", "strict", "revision", "cache_dir", "local_files_only"]
-    return FeatureExtractor(weights, args.modality, **{name: getattr(args, name) for name in options})
+    return FeatureExtractor(
+        weights, args.modality, **{name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
+    )
 
 
 def _is_single_output(args: argparse.Namespace) -> bool:

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from crisscross_zoo.errors import ConfigError
 
-MEDIA_SUFFIXES: frozenset[str] = frozenset(
-    [".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".flac", ".m4a", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".ra", ".snd", ".tta", ".wav", ".weba", ".wma", ".wv"]
-)
+_SUFFIXES = """
+.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
+.rmvb .ts .vob .webm .wmv .y4m
+.aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav .weba .wma
+.wv
+"""
+MEDIA_SUFFIXES: frozenset[str] = frozenset(_SUFFIXES.split())
 """Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
 
 
@@ -31,7 +35,9 @@ def find_media(inputs: Iterable[str], *, list_file: str | None = None) -> list[s
         if Path(given).is_dir():
             files = sorted(_walk(given))
             if not files:
-                raise ConfigError(f"{given}: has no media files", remedy="known suffixes: " + _suffixes())
+                raise ConfigError(
+                    f"{given}: has no media files", remedy=f"known suffixes: {' '.join(_SUFFIXES.split())}"
+                )
         elif glob.has_magic(given) and not Path(given).exists():
             matches = glob.glob(given, recursive=True)  # noqa: PTH207 - keeps the paths as they were given
             files = sorted(p for p in matches if Path(p).is_file())
@@ -75,7 +81,3 @@ def _read_list(path: str) -> list[str]:
         raise ConfigError(
             f"{path}: cannot be read as a list ({reason})", remedy="write one path a line"
         ) from None
-
-
-def _suffixes() -> str:
-    return " ".join(sorted(MEDIA_SUFFIXES))
