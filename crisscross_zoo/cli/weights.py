@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -124,12 +125,12 @@ def _place(entry: WeightsEntry) -> str:
 def _download(options: argparse.Namespace) -> int:
     from crisscross_zoo.weights.load import find_checkpoint
 
-    _quieten(options)
     modalities = [entry.modality for entry in list_weights(options.modality) if entry.name == options.name]
     results = []
-    for modality in modalities or [options.modality]:
-        found = find_checkpoint(modality or "video", options.name)  # a Hub id's modality is in its config
-        results.append(_check(found, modality))
+    with _progress(options):
+        for modality in modalities or [options.modality]:
+            found = find_checkpoint(modality or "video", options.name)  # a Hub id's modality is in its config
+            results.append(_check(found, modality))
     if options.json:
         print_json(results)
     else:
@@ -143,7 +144,7 @@ def _convert(options: argparse.Namespace) -> int:
 
     sha256 = convert_checkpoint(options.source, options.out, options.modality, overwrite=options.overwrite)
     if options.json:
-        print_json({"path": options.out, "modality": options.modality, "sha256": sha256})
+        print_json({"path": options.out, "sha256": sha256})
     else:
         print(f"{sha256}  {options.out}")
     return EXIT_DONE
@@ -178,12 +179,14 @@ def _verify(options: argparse.Namespace) -> int:
 def _publish(options: argparse.Namespace) -> int:
     from crisscross_zoo.weights.publish import publish, write_folder
 
-    _quieten(options)
+    with _progress(options):
+        if options.dry_run is not None:
+            hub = write_folder(options.dry_run, options.name, options.modality, repo=options.repo)
+        else:
+            hub = publish(options.name, options.modality, repo=options.repo, private=options.private)
     if options.dry_run is not None:
-        hub = write_folder(options.dry_run, options.name, options.modality, repo=options.repo)
         done = f"{options.dry_run}: {hub.file} with sha256 {hub.sha256}; nothing was pushed"
     else:
-        hub = publish(options.name, options.modality, repo=options.repo, private=options.private)
         done = f"{hub.repo}@{hub.revision}: {hub.file} with sha256 {hub.sha256}"
     if options.json:
         print_json(dataclasses.asdict(hub))
@@ -205,9 +208,23 @@ def _check(found: FoundCheckpoint, modality: Modality | None) -> dict[str, Any]:
     }
 
 
-def _quieten(options: argparse.Namespace) -> None:
-    if options.quiet:
-        from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
+@contextlib.contextmanager
+def _progress(options: argparse.Namespace) -> Iterator[None]:
+    """Hide the Hub's progress bars and remarks for a while where ``--quiet`` asks for it."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
 
-        disable_progress_bars()
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    if not options.quiet:
+        yield
+        return
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+        logging.set_verbosity(verbosity)

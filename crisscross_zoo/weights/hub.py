@@ -126,7 +126,9 @@ def hub_file(
     )
 
 
-def hub_error(error: Exception, repo: str, *, file: str, revision: str | None = None) -> WeightsError:
+def hub_error(
+    error: Exception, repo: str, *, file: str, revision: str | None = None, doing: str = "download from"
+) -> WeightsError:
     """Return, in this package's words, why the Hub's client could not do something."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     cause = error.__cause__ or error
@@ -157,8 +159,8 @@ def hub_error(error: Exception, repo: str, *, file: str, revision: str | None = 
         kind, reason, remedy = WeightsNotAvailableError, f"the Hub refuses access ({status})", _LOG_IN
     else:
         kind = DownloadError
-        reason = f"cannot get {file} from {constants.ENDPOINT} ({_one_line(cause)})"
-        remedy = "check the connection and the disk, then try again; what is cached stays usable"
+        reason = f"cannot {doing} {constants.ENDPOINT} ({_one_line(cause)})"
+        remedy = "check the connection and the disk, then try again"
     return kind(reason, remedy=remedy, path=repo)
 
 

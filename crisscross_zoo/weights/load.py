@@ -40,6 +40,7 @@ from crisscross_zoo.encoders.checkpoint import (
     CONFIG_FILE,
     MODEL_FILE,
     file_sha256,
+    read_checkpoint,
     state_sha256,
 )
 from crisscross_zoo.errors import (
@@ -235,10 +236,11 @@ def _entry_file(entry: WeightsEntry, *, revision: str | None, access: Access) ->
 
 
 def _on_hub(repo: str, *, revision: str | None, access: Access) -> FoundCheckpoint:
-    folder = hub_file(repo, MODEL_FILE, revision=revision, access=access).parent
-    commit = folder.name  # as the Hub's cache lays it out
-    with contextlib.suppress(UnknownWeightsError, WeightsNotAvailableError):  # the weights' header may do
-        hub_file(repo, CONFIG_FILE, revision=commit, access=access)
+    file = hub_file(repo, MODEL_FILE, revision=revision, access=access)
+    folder, commit = file.parent, file.parent.name  # as the Hub's cache lays it out
+    if read_checkpoint(file)[1] is None:  # the config is not in the weights' header
+        with contextlib.suppress(UnknownWeightsError):
+            hub_file(repo, CONFIG_FILE, revision=commit, access=access)
     return FoundCheckpoint(path=folder, weights_id=f"{repo}@{commit}")
 
 

@@ -131,14 +131,14 @@ def publish(
         hub = write_folder(Path(folder), name, modality, repo=repo, token=token)
         api = HfApi(token=token, library_name="crisscross-zoo", library_version=__version__)
         try:
-            api.create_repo(repo, private=private, exist_ok=True)
+            api.create_repo(repo, private=private or None, exist_ok=True)  # None: as its organisation has it
             commit = api.create_commit(  # upload_folder may make several commits of one folder
                 repo,
                 [CommitOperationAdd(path.name, path) for path in sorted(Path(folder).iterdir())],
                 commit_message=f"Add CrissCross {name}, {modality}",
             )
         except Exception as error:  # the client's transport, hence its errors, changes with its version
-            raise hub_error(error, repo, file=MODEL_FILE) from error
+            raise hub_error(error, repo, file=MODEL_FILE, doing="push to") from error
     hub = dataclasses.replace(hub, revision=commit.oid)
     record(manifest, name, modality, hub)
     return hub
