@@ -154,7 +154,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
         have = partial.stat().st_size
         headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text()}
     with get_session().stream(
-        "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
     ) as response:
         status = response.status_code
         went_on = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")

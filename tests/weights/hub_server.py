@@ -142,6 +142,9 @@ def _handler_of(server: HubServer) -> type[BaseHTTPRequestHandler]:
         # Reading
 
         def origin_file(self, method: str, name: str) -> None:
+            if name.startswith("moved/"):
+                self.answer(302, b"", {"Location": server.origin(name.removeprefix("moved/"))})
+                return
             if name not in server.origins:
                 self.answer(404, b"Not Found")
                 return

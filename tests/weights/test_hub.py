@@ -340,6 +340,16 @@ def test_a_release_that_breaks_off_is_gone_on_with(server: HubServer, released: 
     ]
 
 
+def test_a_redirect_is_followed_and_resumed_through(
+    server: HubServer, released: Path, write_manifest: Manifest
+) -> None:
+    write_manifest(video=from_origin(server, url=server.origin(f"moved/{RELEASE}")))
+    server.faults.truncate = [1000]
+    load_encoder("video", "tiny")
+    ranges = [h.get("Range") for m, path, h in server.requests if m == "GET" and "moved" not in path]
+    assert ranges == [None, "bytes=1000-"]
+
+
 def test_a_download_that_was_given_up_is_resumed_by_the_next_call(server: HubServer, released: Path) -> None:
     server.faults.truncate = [1000, 0, 0, 0, 0]
     with pytest.raises(DownloadError, match=r"1,000 bytes are kept"):
