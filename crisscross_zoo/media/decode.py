@@ -42,6 +42,9 @@ CODEC_DELAY_SECONDS = 0.1
 MAX_CLOCK_DRIFT_SECONDS = 0.1
 """Sound whose time stamps differ by more from the samples counted so far is placed anew: a gap or an overlap."""
 
+STRAY_SECONDS = 60.0
+"""A time stamp is not believed if it lies outside twice the stream's length by more."""
+
 TRUNCATION_SECONDS = 1.0
 """A file that ends this much earlier than it says (and 1 % of its length) is truncated."""
 
@@ -190,7 +193,7 @@ def scan(path: StrPath) -> Media:
         except (av.error.FFmpegError, OSError) as error:
             damage.append(f"reading stops early ({_reason(error)})")
         for track in list(tracks.values()):
-            if track.first_seconds is None:
+            if track.first is None:
                 damage.append(f"nothing in its {track.stream.type} stream can be decoded")
                 del tracks[track.stream.index]
         if not tracks:
@@ -199,8 +202,7 @@ def scan(path: StrPath) -> Media:
                 remedy="check the file in a player, or fetch it again",
                 path=path,
             )
-        counted = _COUNTED_FORMATS & {container.format.name} or container.format.name.endswith("_pipe")
-        media = _place(path, container, tracks, counted_format=bool(counted))
+        media = _place(path, container, tracks, damage)
         end = media.duration
         stated = (container.duration or 0) / av.time_base
         if container.format.name in _STATED_DURATION_FORMATS and stated - end > max(
@@ -274,7 +276,7 @@ def read_sound(
     if track is None:
         raise NoStreamError("has no sound stream", remedy="use modality 'video'", path=media.path)
     cursor = 0
-    sound = _ResampledSound(sample_rate, track)
+    sound = _ResampledSound(sample_rate, track, on_damage)
     with _open(media.path) as container:
         stream = container.streams[track.index]
         assert isinstance(stream, AudioStream)
@@ -366,14 +368,22 @@ def _is_video(stream: VideoStream) -> bool:
 
 
 class _TrackScan:
-    """Collects one stream's time stamps, and decodes until its first picture or sound is out."""
+    """Collects one stream's time stamps, and decodes until its first picture or sound is out.
+
+    Attributes:
+        first: Time stamp of the first picture or sound that was decoded, None until then.
+        start: Seconds on the file's clock at which the stream's content begins.
+        end: Seconds at which it ends.
+        seconds: Distinct time stamps in seconds, ascending, without those so far off that only damage explains them.
+        far_off: Whether there were such.
+    """
 
     def __init__(self, stream: VideoStream | AudioStream) -> None:
         self.stream = stream
         self.pts: list[int | None] = []
         self.keys: list[bool] = []
         self.lengths: list[int] = []
-        self.first_seconds: float | None = None
+        self.first: int | None = None
         self.tick = float(stream.time_base or 0) or 1e-6
         stream.codec_context.thread_count = 1
 
@@ -383,106 +393,104 @@ class _TrackScan:
             self.pts.append(packet.pts)
             self.keys.append(packet.is_keyframe)
             self.lengths.append(max(packet.duration or 0, 0))
-        if self.first_seconds is None:
+        if self.first is None:
             try:
                 frames = self.stream.codec_context.decode(packet if packet.size else None)
             except (av.error.FFmpegError, ValueError):
                 return
             if frames:
-                self.first_seconds = (frames[0].pts or 0) * self.tick
+                self.first = frames[0].pts or 0
 
-    @property
-    def durations(self) -> int:
-        """Sum of the packets' durations, in ticks."""
-        return sum(self.lengths)
-
-    def last_duration(self, seconds: float) -> float:
-        """Duration in seconds of the packet stamped ``seconds``; 0 where the file does not say."""
-        stamp = round(seconds / self.tick)
-        return next((n * self.tick for p, n in zip(self.pts, self.lengths, strict=True) if p == stamp), 0.0)
+    def finish(self, stated: float) -> None:
+        """Work out the times; ``stated`` is the length in seconds by the file's header, 0 if there is none."""
+        length = sum(self.lengths) * self.tick
+        stamped = {p: n for p, n in zip(self.pts, self.lengths, strict=True) if p is not None}
+        stamps = np.array(sorted(stamped), np.float64) * self.tick
+        self.start = (self.first or 0) * self.tick
+        self.end = self.start + length
+        self.seconds = stamps
+        self.far_off = False
+        if not len(stamps):
+            return
+        # Hours of nothing would be filled if one broken stamp were believed.
+        middle, reach = np.median(stamps), 2 * max(length, stated) + STRAY_SECONDS
+        self.seconds = stamps[np.abs(stamps - middle) < reach]
+        self.far_off = len(self.seconds) < len(stamps)
+        if abs(self.start - middle) >= reach:
+            self.start = float(self.seconds[0])
+        last = float(self.seconds[-1])
+        steps = np.diff(self.seconds)
+        typical = float(np.median(steps)) if len(steps) else length
+        self.end = max(last, self.start) + (stamped.get(round(last / self.tick), 0) * self.tick or typical)
 
 
 def _place(
-    path: StrPath, container: InputContainer, tracks: dict[int, _TrackScan], *, counted_format: bool
+    path: StrPath, container: InputContainer, tracks: dict[int, _TrackScan], damage: list[str]
 ) -> Media:
     """Put both streams on one clock, see the module's docstring."""
+    stated = (container.duration or 0) / av.time_base
+    for track in tracks.values():
+        track.finish(stated)
+        if track.far_off:
+            damage.append(f"time stamps in the {track.stream.type} stream are far off and not believed")
     by_type = {t.stream.type: t for t in tracks.values()}
     video, audio = by_type.get("video"), by_type.get("audio")
-    counted = video is not None and (counted_format or any(p is None for p in video.pts))
-    starts: dict[str, float] = {}
-    if video is not None and video.first_seconds is not None:
-        starts["video"] = 0.0 if counted else video.first_seconds
-    if audio is not None and audio.first_seconds is not None:
-        starts["audio"] = audio.first_seconds
-    origin = starts.get("video", starts.get("audio", 0.0))
-    if "audio" in starts and starts["audio"] < origin - CODEC_DELAY_SECONDS:
-        origin = starts["audio"]
+    counted = container.format.name in _COUNTED_FORMATS or container.format.name.endswith("_pipe")
+    counted = video is not None and (counted or None in video.pts)
+    if video is not None and counted:
+        rate = _rate(video)
+        video.start, video.end = 0.0, len(video.pts) / rate
+    video_origin = audio_origin = 0.0
+    if video is not None:
+        video_origin = audio_origin = video.start
+    if audio is not None and (video is None or audio.start < video.start - CODEC_DELAY_SECONDS):
+        video_origin = audio_origin = audio.start
+    if video is not None and audio is not None:
+        longest = max(stated, video.end - video.start, audio.end - audio.start)
+        if abs(video.start - audio.start) > longest + STRAY_SECONDS:
+            damage.append("picture and sound have different clocks; both are taken to begin at once")
+            video_origin, audio_origin = video.start, audio.start
     return Media(
         path=os.fspath(path),
         size=Path(path).stat().st_size,
         format=container.format.name,
-        video=None if video is None else _video_track(video, starts["video"], origin, counted=counted),
-        audio=None if audio is None else _audio_track(audio, starts["audio"], origin),
+        video=None if video is None else _video_track(video, video_origin, counted=counted),
+        audio=None if audio is None else _audio_track(audio, audio_origin),
     )
 
 
-def _video_track(scan: _TrackScan, start: float, origin: float, *, counted: bool) -> VideoTrack:
-    stream = scan.stream
-    assert isinstance(stream, VideoStream)
-    rate = float(stream.guessed_rate or stream.average_rate or 25)
-    if counted:
-        pts, constant = np.empty(0, np.int64), False
-        end = start + len(scan.pts) / rate
-    else:
-        pts = np.asarray(scan.pts, np.int64)
-        shown = _plausible(np.unique(pts) * scan.tick, start, scan)
-        last = max(float(shown[-1]), start) if len(shown) else start
-        typical = float(np.median(np.diff(shown))) if len(shown) > 1 else 1 / rate
-        grid = (shown - start) * rate
-        constant = (
-            bool(np.all(np.abs(grid - np.rint(grid)) <= 0.75 * scan.tick * rate)) and scan.tick * rate < 0.5
-        )
-        end = last + (scan.last_duration(last) or typical)
+def _rate(scan: _TrackScan) -> float:
+    assert isinstance(scan.stream, VideoStream)
+    return float(scan.stream.guessed_rate or scan.stream.average_rate or 25)
+
+
+def _video_track(scan: _TrackScan, origin: float, *, counted: bool) -> VideoTrack:
+    rate = _rate(scan)
+    grid = (scan.seconds - scan.start) * rate
+    rounding = 0.75 * scan.tick * rate
     return VideoTrack(
-        index=stream.index,
-        codec=stream.codec_context.name,
-        span=(start - origin, end - origin),
+        index=scan.stream.index,
+        codec=scan.stream.codec_context.name,
+        span=(scan.start - origin, scan.end - origin),
         rate=rate,
         counted=counted,
-        constant=constant,
-        pts=pts,
+        constant=not counted and rounding < 0.4 and bool(np.all(np.abs(grid - np.rint(grid)) <= rounding)),
+        pts=np.empty(0, np.int64) if counted else np.asarray(scan.pts, np.int64),
         keys=np.asarray(scan.keys, np.bool_),
         tick=scan.tick,
         origin=origin,
     )
 
 
-def _audio_track(scan: _TrackScan, start: float, origin: float) -> AudioTrack:
-    stamps = np.array([p * scan.tick for p in scan.pts if p is not None], np.float64)
-    heard = _plausible(stamps, start, scan)
-    if len(heard):
-        last = float(heard.max())
-        end = last + scan.last_duration(last)
-    else:
-        end = start + scan.durations * scan.tick
-    first = max(start - origin, 0.0)
+def _audio_track(scan: _TrackScan, origin: float) -> AudioTrack:
+    first = max(scan.start - origin, 0.0)
     return AudioTrack(
         index=scan.stream.index,
         codec=scan.stream.codec_context.name,
-        span=(first, max(end - origin, first + scan.tick)),
+        span=(first, max(scan.end - origin, first + scan.tick)),
         tick=scan.tick,
         origin=origin,
     )
-
-
-def _plausible(
-    seconds: npt.NDArray[np.floating[Any]], start: float, scan: _TrackScan
-) -> npt.NDArray[np.floating[Any]]:
-    """Leave out time stamps so far off that only damage explains them: hours of nothing would be filled."""
-    stated = scan.stream.duration or 0
-    limit = 2 * max(scan.durations, stated) * scan.tick + 60.0
-    plausible: npt.NDArray[np.floating[Any]] = seconds[np.abs(seconds - start) < limit]
-    return plausible
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------
@@ -514,8 +522,8 @@ def _serve(
             counted = track.counted or frame.pts is None
             seconds = serial / track.rate if counted else float(track.seconds(frame.pts))
             serial += 1
-            if seconds <= newest or (current is not None and seconds > track.span[1] + 1.0):
-                continue  # out of order or far beyond the end: a damaged time stamp
+            if seconds <= newest or seconds > track.span[1] + 1.0:
+                continue  # out of order or beyond the end: a damaged time stamp
             newest = seconds
             if current is not None:
                 count = int(np.searchsorted(wall, seconds, side="left")) - done
@@ -586,6 +594,7 @@ def _decoded(
     """Decode packet by packet, so that a bad packet costs no more than itself."""
     context = stream.codec_context
     context.thread_count = 1
+    kind = stream.type  # the stream itself is gone once the container is closed
     bad = 0
 
     def decode(packet: av.Packet[Any] | None) -> list[Any]:
@@ -615,7 +624,7 @@ def _decoded(
         yield from decode(None)
     finally:
         if bad:
-            on_damage(f"{bad} damaged packet{'s' if bad > 1 else ''} in the {stream.type} stream")
+            on_damage(f"{bad} damaged packet{'s' if bad > 1 else ''} in the {kind} stream")
 
 
 def _packets(
@@ -636,7 +645,8 @@ def _packets(
 class _ResampledSound:
     """Decoded frames to mono int16 at one rate, each piece with its place in samples since time 0."""
 
-    def __init__(self, sample_rate: int, track: AudioTrack) -> None:
+    def __init__(self, sample_rate: int, track: AudioTrack, on_damage: Callable[[str], None]) -> None:
+        self._on_damage = on_damage
         self._rate = sample_rate
         self._track = track
         self._resampler: AudioResampler | None = None
@@ -685,15 +695,23 @@ class _ResampledSound:
             length = max(1, round(self._next_seconds * self._rate) - self._first)
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
             pieces = [p for f in (*self._unheard, silence) for p in self._placed(f)]
-            yield self._first, np.concatenate([samples for _, samples in pieces])[:length]
+            if pieces:
+                yield self._first, np.concatenate([samples for _, samples in pieces])[:length]
         self._unheard.clear()
         self._resampler = None
 
     def _placed(self, frame: av.AudioFrame | None) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
-        assert self._resampler is not None
-        for resampled in self._resampler.resample(frame):
-            if resampled is not None:  # a resampler with nothing to do hands None back
-                samples = resampled.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+        if self._resampler is None:
+            return
+        try:
+            resampled = self._resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            self._on_damage(f"sound of a form that cannot be resampled ({_reason(error)})")
+            self._resampler = None  # not safe to use again; the rest of the piece is lost
+            return
+        for piece in resampled:
+            if piece is not None:  # a resampler with nothing to do hands None back
+                samples = piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
                 self.heard = True
                 yield self._place, samples
                 self._place += len(samples)

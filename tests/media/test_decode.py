@@ -333,7 +333,7 @@ def test_damage_in_the_middle_costs_what_is_damaged(tmp_path):
 
 def test_a_broken_time_stamp_does_not_fill_hours(tmp_path):
     path = tmp_path / "jump.mkv"
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"live": "1"}) as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 192, 64, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 25)
@@ -346,8 +346,22 @@ def test_a_broken_time_stamp_does_not_fill_hours(tmp_path):
                 container.mux(packet)
     with av.open(str(path)) as container:
         assert max(p.pts for p in container.demux() if p.pts is not None) > 10_000_000
-    assert scan(path).duration < 100
+    media = scan(path)
+    assert media.duration == pytest.approx(49 / 25, abs=0.01)
+    assert media.damage == ("time stamps in the video stream are far off and not believed",)
     assert pictures(path, [0.0, 1.0, 1.9]) == [0, 25, 47]
+
+
+@pytest.mark.parametrize("track", ["video", "audio"])
+def test_clocks_that_do_not_fit_together_are_not_believed(tmp_path, track):
+    start = {f"{track}_start": 5000.0}
+    path = make_media(tmp_path / "clocks.mkv", container_options={"live": "1"}, **start)
+    media = scan(path)
+    assert "different clocks" in media.damage[0]
+    assert media.video.span == pytest.approx((0.0, 2.0), abs=0.01)
+    assert media.audio.span == pytest.approx((0.0, 2.0), abs=0.05)
+    assert pictures(path, [0.0, 1.0]) == [0, 25]
+    assert np.abs(wave(path)[1000:-1000]).max() > 5000
 
 
 @pytest.mark.parametrize(
