@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import InputError, OutputError
 
@@ -93,13 +95,14 @@ class Features:
         try:
             if target.suffix == ".npz":
                 arrays: dict[str, Any] = {**self.arrays(), "metadata": np.array(json.dumps(self.metadata))}
-                write_atomically(target, lambda f: np.savez(f, **arrays))
+                buffer = io.BytesIO()
+                np.savez(buffer, **arrays)
+                write_atomically(target, buffer.getvalue())
             elif target.suffix == ".safetensors":
                 from safetensors.numpy import save
 
                 tensors = {k: np.ascontiguousarray(v) for k, v in self.arrays().items()}
-                data = save(tensors, metadata={"metadata": json.dumps(self.metadata)})
-                write_atomically(target, lambda f: f.write(data))
+                write_atomically(target, save(tensors, metadata={"metadata": json.dumps(self.metadata)}))
             else:
                 self._save_npy(target)
         except OSError as error:
@@ -125,8 +128,10 @@ class Features:
         }
         # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
         target.unlink(missing_ok=True)
-        write_atomically(_sidecar(target), lambda f: f.write(json.dumps(sidecar).encode()))
-        write_atomically(target, lambda f: np.save(f, array))
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        write_atomically(_sidecar(target), json.dumps(sidecar).encode())
+        write_atomically(target, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Features:
@@ -198,12 +203,3 @@ def check_format(path: str | os.PathLike[str]) -> None:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + SIDECAR_SUFFIX)
-
-
-def write_atomically(target: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Call ``fill`` with a binary file that takes the place of ``target`` when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    with temporary.open("wb") as file:
-        fill(file)
-    temporary.replace(target)

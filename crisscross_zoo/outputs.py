@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.errors import CrissCrossError, OutputError
-from crisscross_zoo.features import load_metadata, write_atomically
+from crisscross_zoo.features import load_metadata
 
 INDEX_NAME = "index.csv"
 FAILED_NAME = "failed.jsonl"
@@ -112,7 +113,7 @@ def write_index(folder: Path, rows: Iterable[tuple[object, ...]]) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(_INDEX_COLUMNS)
     table.writerows(rows)
-    write_atomically(folder / INDEX_NAME, lambda f: f.write(text.getvalue().encode()))
+    write_atomically(folder / INDEX_NAME, text.getvalue().encode())
 
 
 def failure(path: str, modality: str, error: CrissCrossError) -> dict[str, str]:
@@ -132,4 +133,4 @@ def write_failures(folder: Path, failures: Sequence[Mapping[str, str]]) -> None:
         (folder / FAILED_NAME).unlink(missing_ok=True)
         return
     lines = "".join(json.dumps(f, ensure_ascii=False) + "\n" for f in failures)
-    write_atomically(folder / FAILED_NAME, lambda f: f.write(lines.encode()))
+    write_atomically(folder / FAILED_NAME, lines.encode())

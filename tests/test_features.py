@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,12 +69,17 @@ def test_an_interrupted_write_leaves_what_was_there(both, tmp_path, monkeypatch)
     path = tmp_path / "feats.npz"
     both.save(path)
     before = path.read_bytes()
-    monkeypatch.setattr(
-        np, "savez", lambda file, **_: file.write(b"half") and (_ for _ in ()).throw(OSError("full"))
-    )
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="cannot be written"):
         Features().save(path)
     assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".npy"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import BLOCKS_PER_STAGE, EncoderConfig, config_from_dict
 from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError
 
@@ -124,19 +124,6 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         while chunk := file.read(_HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to a temporary name in the same folder, then rename it to ``path``."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def apply_state_dict(encoder: Encoder, state_dict: Mapping[str, Tensor], *, source: str) -> None:

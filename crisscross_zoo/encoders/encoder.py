@@ -8,6 +8,7 @@ fall-back to pickles.
 from __future__ import annotations
 
 import abc
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -16,18 +17,9 @@ from typing import Any, ClassVar, Self
 import huggingface_hub
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from torch import Tensor, nn
 
+from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import STAGES, EncoderConfig, config_from_dict
 from crisscross_zoo.encoders.checkpoint import (
     CHECKPOINT_OF,
@@ -36,19 +28,11 @@ from crisscross_zoo.encoders.checkpoint import (
     apply_state_dict,
     file_sha256,
     read_checkpoint,
-    write_atomically,
     write_checkpoint,
 )
+from crisscross_zoo.encoders.hub import Access, hub_file
 from crisscross_zoo.encoders.pooling import pool
-from crisscross_zoo.errors import (
-    CheckpointError,
-    ConfigError,
-    DownloadError,
-    InputError,
-    UnknownWeightsError,
-    WeightsError,
-    WeightsNotAvailableError,
-)
+from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
 
 _MODEL_CARD = """---
 {{ card_data }}
@@ -224,21 +208,31 @@ class Encoder(
         return cls._from_pretrained(
             model_id=os.fspath(pretrained_model_name_or_path),
             revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
+            again=force_download,
+            access=Access(
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                local_files_only=local_files_only,
+                token=token,
+            ),
             map_location=map_location,
             **fields,
         )
 
     @classmethod
     def _from_pretrained(  # type: ignore[override]  # the mixin's says `strict`, which is not a choice here
-        cls, *, model_id: str, map_location: str | torch.device, **options: Any
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        again: bool,
+        access: Access,
+        map_location: str | torch.device,
+        **fields: Any,
     ) -> Self:
-        download = {name: options.pop(name) for name in _DOWNLOAD_OPTIONS}
-        exists = os.path.exists(model_id)  # noqa: PTH110  # Path.exists raises where the name is too long
-        path = Path(model_id) if exists else _download(model_id, **download)
+        if os.path.exists(model_id):  # noqa: PTH110  # Path.exists raises where the name is too long
+            path = Path(model_id)
+        else:
+            path = _download(model_id, revision=revision, again=again, access=access)
         state_dict, config = read_checkpoint(path)
         if config is None:
             raise CheckpointError(
@@ -253,59 +247,19 @@ class Encoder(
                 path=model_id,
             )
         with torch.device("meta"):  # no time and no random numbers for values that are replaced
-            encoder = cls(config, **options)
+            encoder = cls(config, **fields)
         encoder.to_empty(device=map_location)
         apply_state_dict(encoder, state_dict, source=model_id)
-        encoder.weights_id = f"{model_id}@{download['revision']}" if download["revision"] else model_id
+        encoder.weights_id = f"{model_id}@{revision}" if revision else model_id
         encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)
         return encoder.eval()
 
 
-_DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-
-
-def _download(repo_id: str, *, revision: str | None, **options: Any) -> Path:
+def _download(repo: str, *, revision: str | None, again: bool, access: Access) -> Path:
     """Fetch a checkpoint into the Hub's cache and return the folder that holds it there."""
-    try:
-        file = huggingface_hub.hf_hub_download(repo_id, MODEL_FILE, revision=revision, **options)
-    except Exception as error:  # the client's transport, hence its errors, changes with its version
-        raise _hub_error(error, repo_id, revision) from error
-    folder = Path(file).parent
-    try:
-        # The snapshot's folder is named by its commit: both files come from the same one.
-        huggingface_hub.hf_hub_download(repo_id, CONFIG_FILE, revision=folder.name, **options)
-    except EntryNotFoundError:
-        pass  # the header of the weights may hold the config; if not, the caller says so
-    except Exception as error:
-        raise _hub_error(error, repo_id, revision) from error
+    folder = hub_file(repo, MODEL_FILE, revision=revision, again=again, access=access).parent
+    # The snapshot's folder is named by its commit: both files come from the same one. The header of the
+    # weights may hold the config too; if neither does, the caller says so.
+    with contextlib.suppress(UnknownWeightsError):
+        hub_file(repo, CONFIG_FILE, revision=folder.name, again=again, access=access)
     return folder
-
-
-def _hub_error(error: Exception, repo_id: str, revision: str | None) -> WeightsError:
-    """Say in this package's words why the Hub's client could not give a file."""
-    cause = error.__cause__
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    log_in = "pass token= or run `hf auth login` with an account that has access"
-    kind: type[WeightsError]
-    if isinstance(error, GatedRepoError) or status == 403:
-        kind, reason, remedy = WeightsNotAvailableError, "you have no access to this repository", log_in
-    elif isinstance(error, HFValidationError | RepositoryNotFoundError):
-        kind, reason = UnknownWeightsError, "neither a path here nor a repository on the Hub that you can see"
-        remedy = f"check the spelling; if it is private, {log_in}"
-    elif isinstance(error, RevisionNotFoundError):
-        kind, reason = UnknownWeightsError, f"the repository has no revision {revision!r}"
-        remedy = "pass a branch, tag or commit of it"
-    elif isinstance(error, LocalEntryNotFoundError) and (
-        cause is None or isinstance(cause, OfflineModeIsEnabled)
-    ):
-        kind, reason = WeightsNotAvailableError, "not in the cache, and the network may not be used"
-        remedy = "load it once online, without local_files_only and HF_HUB_OFFLINE"
-    elif isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        kind, reason = CheckpointError, f"the repository has no {MODEL_FILE}"
-        remedy = "pass a repository that save_pretrained or crisscross-weights filled"
-    elif status == 401:
-        kind, reason, remedy = WeightsNotAvailableError, "the Hub refuses the token", log_in
-    else:
-        kind, reason = DownloadError, f"the download failed: {cause or error}"
-        remedy = "check the connection and the disk, then try again"
-    return kind(reason, remedy=remedy, path=repo_id)

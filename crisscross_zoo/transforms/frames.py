@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tvf
 
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.errors import ConfigError, InputError
@@ -68,9 +67,19 @@ def _resize_crop_images(images: Tensor, size: int, crop_ratio: float) -> Tensor:
     images = images.permute(0, 3, 1, 2)  # channels last in memory: torchvision's fast path for uint8
     if short != target:
         height, width = (target if side == short else int(target * side / short) for side in (height, width))
-        images = tvf.resize(images, [height, width], InterpolationMode.BILINEAR, antialias=True)
+        images = _resize(images, (height, width))
     top, left = round((height - size) / 2), round((width - size) / 2)  # round() is half to even
     return images[:, :, top : top + size, left : left + size].permute(0, 2, 3, 1).contiguous()
+
+
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with antialias; on the CPU in uint8, which is what torchvision calls there too."""
+    if images.device.type == "cpu":
+        return F.interpolate(images, size, mode="bilinear", antialias=True)
+    from torchvision.transforms.v2 import functional as tvf  # late: it takes as long to import as torch
+
+    resized: Tensor = tvf.resize(images, list(size), antialias=True)
+    return resized
 
 
 def _as_frames(

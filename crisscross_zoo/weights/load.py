@@ -43,6 +43,7 @@ from crisscross_zoo.encoders.checkpoint import (
     read_checkpoint,
     state_sha256,
 )
+from crisscross_zoo.encoders.hub import Access, hub_file
 from crisscross_zoo.errors import (
     ChecksumError,
     ConfigError,
@@ -50,7 +51,6 @@ from crisscross_zoo.errors import (
     WeightsNotAvailableError,
 )
 from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
-from crisscross_zoo.weights.hub import Access, hub_file
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
 from crisscross_zoo.weights.origin import origin_file
 

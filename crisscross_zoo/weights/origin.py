@@ -14,7 +14,9 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by its version
 from huggingface_hub.utils import WeakFileLock, tqdm  # type: ignore[attr-defined]
 
-from crisscross_zoo.encoders.checkpoint import file_sha256, write_atomically, write_checkpoint
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.encoders.checkpoint import file_sha256, write_checkpoint
+from crisscross_zoo.encoders.hub import Access
 from crisscross_zoo.errors import (
     CheckpointError,
     ChecksumError,
@@ -23,7 +25,6 @@ from crisscross_zoo.errors import (
     WeightsNotAvailableError,
 )
 from crisscross_zoo.weights.convert import MAX_BYTES, read_pth, strict_encoder
-from crisscross_zoo.weights.hub import Access
 from crisscross_zoo.weights.manifest import WeightsEntry
 
 TRIES = 5

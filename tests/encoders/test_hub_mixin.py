@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -18,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
+from crisscross_zoo.encoders import AudioEncoder, VideoEncoder, hub
 from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import (
     CheckpointError,
@@ -164,8 +165,8 @@ class TestHub:
         assert torch.equal(loaded.conv1[0].weight, encoder.conv1[0].weight)
         assert loaded.weights_id == "org/name@v1"
         assert hub.asked == [
-            ("org/name", "model.safetensors", {"revision": "v1", **options}),
-            ("org/name", "config.json", {"revision": COMMIT, **options}),
+            ("org/name", "model.safetensors", {"revision": "v1", **options, "cache_dir": Path("c")}),
+            ("org/name", "config.json", {"revision": COMMIT, **options, "cache_dir": Path("c")}),
         ]
 
     def test_a_repository_needs_no_config_file(self, hub):
@@ -174,7 +175,7 @@ class TestHub:
 
     def test_a_repository_of_pickles(self, hub):
         (hub.snapshot / "model.safetensors").rename(hub.snapshot / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match=r"the repository has no model\.safetensors"):
+        with pytest.raises(UnknownWeightsError, match=r"the repository has no model\.safetensors"):
             VideoEncoder.from_pretrained("org/name")
         assert [filename for _, filename, _ in hub.asked] == ["model.safetensors"]
 
@@ -183,9 +184,9 @@ class TestHub:
         [
             (http_error(RepositoryNotFoundError, 404), UnknownWeightsError, "nor a repository"),
             (http_error(RevisionNotFoundError, 404), UnknownWeightsError, "no revision 'v9'"),
-            (http_error(GatedRepoError, 403), WeightsNotAvailableError, "no access"),
-            (http_error(HfHubHTTPError, 403), WeightsNotAvailableError, "no access"),
-            (http_error(HfHubHTTPError, 401), WeightsNotAvailableError, "refuses the token"),
+            (http_error(GatedRepoError, 403), WeightsNotAvailableError, "gated"),
+            (http_error(HfHubHTTPError, 403), WeightsNotAvailableError, "refuses access"),
+            (http_error(HfHubHTTPError, 401), WeightsNotAvailableError, "refuses access"),
             (http_error(HfHubHTTPError, 503), DownloadError, "the Hub's words"),
             (not_in_cache(None), WeightsNotAvailableError, "not in the cache"),
             (not_in_cache(OfflineModeIsEnabled("off")), WeightsNotAvailableError, "not in the cache"),
@@ -199,6 +200,7 @@ class TestHub:
             raise error
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        monkeypatch.setattr(hub, "BACKOFF_SECONDS", 0.0)
         with pytest.raises(kind, match=message) as caught:
             VideoEncoder.from_pretrained("org/name", revision="v9")
         assert type(caught.value) is kind

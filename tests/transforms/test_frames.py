@@ -7,7 +7,7 @@ from filler import ramps
 
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.errors import ConfigError, InputError
-from crisscross_zoo.transforms.frames import normalize, resize_crop, resize_crop_frame
+from crisscross_zoo.transforms.frames import _resize, normalize, resize_crop, resize_crop_frame
 
 GREY_LEVELS = 1  # of 255; Pillow and torchvision round differently in 1 pixel of 100
 
@@ -49,11 +49,11 @@ def test_sizes_and_offsets_are_the_released_ones(monkeypatch, width, height, siz
         x, y = np.meshgrid(np.arange(w), np.arange(h))
         return torch.from_numpy(np.stack([x % 256, y % 256, x // 256], axis=-1).astype(np.uint8))
 
-    def resize(images, wanted, *_args, **_options):
+    def resize(images, wanted):
         asked.append((wanted[1], wanted[0]))
         return coordinates(*asked[-1]).permute(2, 0, 1)[None].expand(len(images), -1, -1, -1)
 
-    monkeypatch.setattr("crisscross_zoo.transforms.frames.tvf.resize", resize)
+    monkeypatch.setattr("crisscross_zoo.transforms.frames._resize", resize)
     cropped = resize_crop_frame(coordinates(width, height), size=size, crop_ratio=0.875)
     assert asked[-1] == resized
     assert (int(cropped[0, 0, 0]), int(cropped[1, 0, 0])) == corner
@@ -125,3 +125,12 @@ def test_what_is_no_clip_is_refused(frames, message):
 def test_a_crop_beyond_the_frame_is_refused():
     with pytest.raises(ConfigError, match=r"crop_ratio=1\.5"):
         resize_crop(np.zeros((8, 32, 32, 3), np.uint8), size=16, crop_ratio=1.5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (97, 500), (719, 1279)])
+def test_the_resize_is_torchvisions(height, width):
+    from torchvision.transforms.v2 import functional as tvf
+
+    frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    images = torch.from_numpy(frame).permute(0, 3, 1, 2)
+    assert torch.equal(_resize(images, (128, 190)), tvf.resize(images, [128, 190], antialias=True))

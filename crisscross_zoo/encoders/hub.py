@@ -68,6 +68,7 @@ def hub_file(
     *,
     revision: str | None = None,
     sha256: str | None = None,
+    again: bool = False,
     access: Access,
 ) -> Path:
     """Return a file of a repository in the Hub's cache, downloaded if need be, and its checksum verified.
@@ -80,6 +81,7 @@ def hub_file(
         file: Path inside the repository.
         revision: Branch, tag or commit; None: the main branch.
         sha256: What the file must have.
+        again: Download what is cached again.
         access: Cache, network and token.
 
     Raises:
@@ -109,7 +111,7 @@ def hub_file(
             time.sleep(BACKOFF_SECONDS * 2**attempt)
         raise AssertionError("the last try returns or raises")
 
-    path = fetch(again=False)
+    path = fetch(again=again)
     wanted = sha256 or _hash_by_hub(path)
     if wanted is None or file_sha256(path) == wanted:
         return path
