@@ -45,6 +45,9 @@ MAX_CLOCK_DRIFT_SECONDS = 0.1
 STRAY_SECONDS = 60.0
 """A time stamp is not believed if it lies outside twice the stream's length by more."""
 
+LONGEST_PACKET_SECONDS = {"video": 600.0, "audio": 5.0}
+"""A picture or a piece of sound that says it lasts longer is not believed."""
+
 TRUNCATION_SECONDS = 1.0
 """A file that ends this much earlier than it says (and 1 % of its length) is truncated."""
 
@@ -204,10 +207,8 @@ def scan(path: StrPath) -> Media:
             )
         media = _place(path, container, tracks, damage)
         end = media.duration
-        stated = (container.duration or 0) / av.time_base
-        if container.format.name in _STATED_DURATION_FORMATS and stated - end > max(
-            TRUNCATION_SECONDS, 0.01 * stated
-        ):
+        stated = _stated_seconds(container)
+        if stated - end > max(TRUNCATION_SECONDS, 0.01 * stated):
             damage.append(f"says {stated:.2f} s, {end:.2f} s can be read")
         elif media.video is not None:
             frames, found = container.streams[media.video.index].frames, len(tracks[media.video.index].pts)
@@ -403,8 +404,11 @@ class _TrackScan:
 
     def finish(self, stated: float) -> None:
         """Work out the times; ``stated`` is the length in seconds by the file's header, 0 if there is none."""
-        length = sum(self.lengths) * self.tick
-        stamped = {p: n for p, n in zip(self.pts, self.lengths, strict=True) if p is not None}
+        longest = LONGEST_PACKET_SECONDS[self.stream.type]
+        lengths = np.minimum(np.array(self.lengths, np.float64) * self.tick, longest)
+        length = float(lengths.sum())
+        stated = min(stated, longest * len(lengths))
+        stamped = {p: float(n) for p, n in zip(self.pts, lengths, strict=True) if p is not None}
         stamps = np.array(sorted(stamped), np.float64) * self.tick
         self.start = (self.first or 0) * self.tick
         self.end = self.start + length
@@ -421,14 +425,14 @@ class _TrackScan:
         last = float(self.seconds[-1])
         steps = np.diff(self.seconds)
         typical = float(np.median(steps)) if len(steps) else length
-        self.end = max(last, self.start) + (stamped.get(round(last / self.tick), 0) * self.tick or typical)
+        self.end = max(last, self.start) + (stamped.get(round(last / self.tick), 0.0) or typical)
 
 
 def _place(
     path: StrPath, container: InputContainer, tracks: dict[int, _TrackScan], damage: list[str]
 ) -> Media:
     """Put both streams on one clock, see the module's docstring."""
-    stated = (container.duration or 0) / av.time_base
+    stated = _stated_seconds(container)
     for track in tracks.values():
         track.finish(stated)
         if track.far_off:
@@ -457,6 +461,12 @@ def _place(
         video=None if video is None else _video_track(video, video_origin, counted=counted),
         audio=None if audio is None else _audio_track(audio, audio_origin),
     )
+
+
+def _stated_seconds(container: InputContainer) -> float:
+    """Length by the header; 0 where there is none, or FFmpeg estimates it from the bit rate or the last stamps."""
+    stated = container.format.name in _STATED_DURATION_FORMATS
+    return (container.duration or 0) / av.time_base if stated else 0.0
 
 
 def _rate(scan: _TrackScan) -> float:
