@@ -604,37 +604,31 @@ def _decoded(
     """Decode packet by packet, so that a bad packet costs no more than itself."""
     context = stream.codec_context
     context.thread_count = 1
-    kind = stream.type  # the stream itself is gone once the container is closed
-    bad = 0
+    damaged = f"damaged packets in the {stream.type} stream"
 
     def decode(packet: av.Packet[Any] | None) -> list[Any]:
-        nonlocal bad
         try:
             return list(context.decode(packet))
         except (av.error.FFmpegError, ValueError):
-            bad += 1
+            on_damage(damaged)
             return []
 
-    try:
-        serial, drained = 0, True
-        for packet in _packets(container, stream, on_damage):
-            if plan is not None and serial < len(plan.decode):
-                needed, wanted = plan.needed[serial], plan.decode[serial]
-                serial += 1
-                if not wanted:
-                    if not drained:
-                        yield from decode(None)
-                        context.flush_buffers()
-                        drained = True
-                    continue
-                if plan.skips:
-                    context.skip_frame = "DEFAULT" if needed else "NONREF"
-            drained = False
-            yield from decode(packet)
-        yield from decode(None)
-    finally:
-        if bad:
-            on_damage(f"{bad} damaged packet{'s' if bad > 1 else ''} in the {kind} stream")
+    serial, drained = 0, True
+    for packet in _packets(container, stream, on_damage):
+        if plan is not None and serial < len(plan.decode):
+            needed, wanted = plan.needed[serial], plan.decode[serial]
+            serial += 1
+            if not wanted:
+                if not drained:
+                    yield from decode(None)
+                    context.flush_buffers()
+                    drained = True
+                continue
+            if plan.skips:
+                context.skip_frame = "DEFAULT" if needed else "NONREF"
+        drained = False
+        yield from decode(packet)
+    yield from decode(None)
 
 
 def _packets(

@@ -146,3 +146,15 @@ def test_unforeseen_trouble_is_an_error_of_the_file(clip, monkeypatch):
     (news,) = file_news(clip, Sampling(video=VIDEO, audio=None))
     assert "ZeroDivisionError: surprise" in str(news)
     assert str(clip) in str(news)
+
+
+def test_strict_refuses_damaged_packets_too(tmp_path):
+    path = make_media(tmp_path / "d.mkv", seconds=4, video="mpeg4", audio=None, gop=5)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = bytes(k * 37 % 251 for k in range(300))
+    path.write_bytes(data)
+    *_, last = read(path, video=VIDEO)
+    assert last.damage
+    with pytest.raises(TruncatedMediaError, match="damaged"):
+        read(path, video=VIDEO, strict=True)
