@@ -16,7 +16,6 @@ import os
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -287,9 +286,11 @@ def _torch_file_in_zip(
             if nested:
                 raise CheckpointError("a zip in a zip", remedy="pass the checkpoint, unpacked", path=source)
             data = _read_member(archive, _only_checkpoint(members, source, suffixes), source)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # RuntimeError: an encrypted member; NotImplementedError: an unknown compression
-        raise CheckpointError(f"a damaged zip ({error})", remedy=_AGAIN, path=source) from error
+    except (CheckpointError, OSError):
+        raise
+    except Exception as error:  # a hostile zip can make zipfile and its decompressors raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"a damaged zip ({reason[:200]})", remedy=_AGAIN, path=source) from error
     is_zip = data.read(2) == b"PK"
     data.seek(0)
     return _torch_file_in_zip(data, source, suffixes, nested=True) if is_zip else data
@@ -300,9 +301,10 @@ def _only_checkpoint(
 ) -> zipfile.ZipInfo:
     for member in members:
         parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-        if ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[0]:
+        outside = ".." in parts or member.filename.startswith(("/", "\\"))
+        if outside or not parts or ":" in parts[0]:  # no parts: "."
             raise CheckpointError(
-                f"the zip has a member that points outside it ({member.filename!r})",
+                f"the zip has a member that points outside it or nowhere ({member.filename[:60]!r})",
                 remedy="do not use this file: it was made to overwrite others",
                 path=source,
             )

@@ -178,6 +178,9 @@ def damaged(state: State) -> dict[str, tuple[bytes, str]]:
     encrypted = bytearray(zip_bytes({"x.pth.tar": good}))
     encrypted[6] |= 1
     encrypted[encrypted.rindex(b"PK\1\2") + 8] |= 1
+    bad_name = zip_bytes({"é.pth.tar": good}).replace("é".encode(), b"\xff\xff")
+    bad_lzma = bytearray(zip_bytes({"x.pth.tar": good}, zipfile.ZIP_LZMA))
+    bad_lzma[44:400] = b"\xff" * 356  # past the member's header and the decompressor's properties
     expanded = torch.zeros(1).expand(8, 1, 7, 7)
     return {
         "empty": (b"", "the file is empty"),
@@ -196,6 +199,9 @@ def damaged(state: State) -> dict[str, tuple[bytes, str]]:
             zip_bytes({"x.pth.tar": good, "../y": b""}),
             "a member that points outside it",
         ),
+        "member without a name": (zip_bytes({".": b"", "x.pth.tar": good}), r"points outside it or nowhere"),
+        "member's name not UTF-8": (bad_name, "a damaged zip .*utf-8"),
+        "bad LZMA": (bytes(bad_lzma), "a damaged zip"),
         "two members": (
             zip_bytes({"x.pth.tar": good, "y.pth.tar": good}),
             r"has 2 checkpoints \(x.pth.tar, y.pth.tar\)",
