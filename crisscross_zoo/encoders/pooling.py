@@ -86,6 +86,13 @@ def _check_fits(features: Tensor, kernel: Sequence[int], wanted: str) -> None:
         )
 
 
+def _adaptive_max(features: Tensor, *, size: tuple[int, ...]) -> Tensor:
+    if features.device.type == "mps":  # it has no 3-D kernel, and a 2-D one only for sizes that divide
+        return _adaptive_max(features.cpu(), size=size).to(features.device)
+    pooled: Tensor = (F.adaptive_max_pool3d if len(size) == 3 else F.adaptive_max_pool2d)(features, size)
+    return pooled
+
+
 def _mean(features: Tensor) -> Tensor:
     return features.flatten(2).mean(2)
 
@@ -98,10 +105,7 @@ _POOLINGS: dict[str, dict[int, Callable[[Tensor], Tensor]]] = {
     # name: {5: of a video map, 4: of an audio map}
     "linear": {5: partial(_max_video, stride=_VIDEO_KERNEL), 4: _max_audio},
     "linear-dense": {5: partial(_max_video, stride=(1, 1, 1)), 4: _max_audio},
-    "fusion": {
-        5: partial(F.adaptive_max_pool3d, output_size=(1, 2, 2)),
-        4: partial(F.adaptive_max_pool2d, output_size=(1, 4)),
-    },
+    "fusion": {5: partial(_adaptive_max, size=(1, 2, 2)), 4: partial(_adaptive_max, size=(1, 4))},
     "avg": {5: _mean, 4: _mean},
     "max": {5: _max, 4: _max},
 }

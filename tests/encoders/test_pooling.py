@@ -68,3 +68,24 @@ def test_a_map_smaller_than_the_kernel_is_refused_with_the_size_that_would_do(
 def test_an_unknown_pooling_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'linear'"):
         pool(torch.zeros(1, 2, 3, 7), "liner")
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 2, 5, 7), (2, 4, 3, 7)])
+def test_fusion_is_computed_on_the_cpu_for_mps(shape):
+    class OnMps(torch.Tensor):
+        device = torch.device("mps")
+
+        def cpu(self):
+            moves.append("cpu")
+            return self.as_subclass(OnCpu)
+
+    class OnCpu(torch.Tensor):
+        def to(self, device):
+            moves.append(device.type)
+            return self.as_subclass(OnMps)
+
+    moves = []
+    features = torch.randn(shape)
+    pooled = pool(features.as_subclass(OnMps), "fusion")
+    assert moves == ["cpu", "mps"]
+    assert torch.equal(pooled.as_subclass(torch.Tensor), pool(features, "fusion"))
