@@ -97,7 +97,7 @@ class VideoConfig(EncoderConfig):
         frames: Frames in a clip. The paper evaluates with 8 and 32.
         fps: Frames a second at which clips are sampled.
         size: Side of the square crop in pixels. The paper pretrains at 112 and evaluates at 224.
-        crop_ratio: The shorter side is first resized to ``int(size / crop_ratio)``.
+        crop_ratio: The shorter side is first resized to ``int(size / crop_ratio)``; at most 1.
         mean: Per-channel mean (RGB, of values in [0, 1]) taken off.
         std: Per-channel standard deviation divided by.
     """
@@ -110,6 +110,21 @@ class VideoConfig(EncoderConfig):
     crop_ratio: float = 0.875
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop_ratio > 1:
+            raise ConfigError(
+                f"crop_ratio={self.crop_ratio!r} is out of range", remedy="pass a number up to 1"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not _are_three_numbers(values):
+                raise ConfigError(
+                    f"{name}={values!r:.60} is not three finite numbers",
+                    remedy="pass one for each of R, G, B",
+                )
+        if min(self.std) <= 0:
+            raise ConfigError(f"std={self.std!r} is out of range", remedy="pass three numbers above 0")
 
     @property
     def window_seconds(self) -> float:
@@ -161,6 +176,14 @@ class AudioConfig(EncoderConfig):
     def columns_per_second(self) -> float:
         """Spectrogram columns a second."""
         return self.sample_rate / self.hop_length
+
+
+def _are_three_numbers(values: object) -> bool:
+    return (
+        isinstance(values, tuple | list)
+        and len(values) == 3
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    )
 
 
 CONFIG_TYPES: dict[str, type[EncoderConfig]] = {"video": VideoConfig, "audio": AudioConfig}

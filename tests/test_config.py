@@ -44,6 +44,12 @@ def test_a_changed_copy_is_checked():
         ({"modality": "audio", "width": True}, "not a whole number"),
         ({"modality": "audio", "std": 0.0}, "out of range"),
         ({"modality": "audio", "seconds": float("nan")}, "out of range"),
+        ({"modality": "video", "std": [0, 0, 0]}, r"std=\(0, 0, 0\) is out of range"),
+        ({"modality": "video", "mean": ["a"]}, r"mean=\('a',\) is not three finite numbers"),
+        ({"modality": "video", "mean": [0.1, 0.2, "0.3"]}, "not three finite numbers"),
+        ({"modality": "video", "mean": 0.5}, "mean=0.5 is not three finite numbers"),
+        ({"modality": "video", "std": [1.0, 1.0, float("inf")]}, "std=.* is not three finite numbers"),
+        ({"modality": "video", "crop_ratio": 2.0}, r"crop_ratio=2\.0 is out of range"),
     ],
 )
 def test_a_wrong_field_is_refused_with_what_was_meant(fields, message):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crisscross_zoo.config import VideoConfig
-from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.errors import InputError
 
 
 def resize_crop(frames: np.ndarray | Tensor, *, size: int, crop_ratio: float) -> Tensor:
@@ -23,14 +23,13 @@ def resize_crop(frames: np.ndarray | Tensor, *, size: int, crop_ratio: float) ->
     Args:
         frames: RGB, uint8, (..., T, H, W, 3); a NumPy array or a tensor on any device.
         size: Side of the crop in pixels.
-        crop_ratio: The shorter side is resized to ``int(size / crop_ratio)``; at most 1.
+        crop_ratio: The shorter side is resized to ``int(size / crop_ratio)``; at most 1, as ``VideoConfig`` checks.
 
     Returns:
         (..., 3, T, size, size), uint8, on the device of ``frames``; channels are last in memory.
 
     Raises:
         InputError: ``frames`` is not a uint8 array of this form.
-        ConfigError: ``crop_ratio`` is above 1, so that the crop would not fit.
     """
     frames = _as_frames(frames, "(..., T, H, W, 3)", least_dims=4)
     cropped = _resize_crop_images(frames.flatten(0, -4), size, crop_ratio)
@@ -60,8 +59,6 @@ def normalize(clips: Tensor, config: VideoConfig) -> Tensor:
 
 def _resize_crop_images(images: Tensor, size: int, crop_ratio: float) -> Tensor:
     """(B, H, W, 3) to a contiguous (B, size, size, 3)."""
-    if crop_ratio > 1:
-        raise ConfigError(f"crop_ratio={crop_ratio!r} is out of range", remedy="pass a number up to 1")
     height, width = images.shape[1:3]
     short, target = min(height, width), int(size / crop_ratio)
     images = images.permute(0, 3, 1, 2)  # channels last in memory: torchvision's fast path for uint8
