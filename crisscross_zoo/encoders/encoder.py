@@ -70,7 +70,8 @@ class Encoder(
 
     Attributes:
         config: Architecture and preprocessing, frozen.
-        weights_id: Which weights these are: a name, repository or path; ``"unseeded"`` for a fresh encoder.
+        weights_id: Which weights these are: a name, ``org/name@commit`` or path; ``"unseeded"`` for a fresh
+            encoder.
         weights_sha256: Of the file they were read from; None for a fresh encoder.
     """
 
@@ -230,9 +231,10 @@ class Encoder(
         **fields: Any,
     ) -> Self:
         if os.path.exists(model_id):  # noqa: PTH110  # Path.exists raises where the name is too long
-            path = Path(model_id)
+            path, weights_id = Path(model_id), model_id
         else:
             path = _download(model_id, revision=revision, again=again, access=access)
+            weights_id = f"{model_id}@{path.name}"  # as load_encoder has it
         state_dict, config = read_checkpoint(path)
         if config is None:
             raise CheckpointError(
@@ -250,16 +252,16 @@ class Encoder(
             encoder = cls(config, **fields)
         encoder.to_empty(device=map_location)
         apply_state_dict(encoder, state_dict, source=model_id)
-        encoder.weights_id = f"{model_id}@{revision}" if revision else model_id
+        encoder.weights_id = weights_id
         encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)
         return encoder.eval()
 
 
 def _download(repo: str, *, revision: str | None, again: bool, access: Access) -> Path:
-    """Fetch a checkpoint into the Hub's cache and return the folder that holds it there."""
+    """Fetch a checkpoint into the Hub's cache and return its folder there, named by the commit."""
     folder = hub_file(repo, MODEL_FILE, revision=revision, again=again, access=access).parent
-    # The snapshot's folder is named by its commit: both files come from the same one. The header of the
-    # weights may hold the config too; if neither does, the caller says so.
+    # Both files come from the same commit. The header of the weights may hold the config too; if neither
+    # does, the caller says so.
     with contextlib.suppress(UnknownWeightsError):
         hub_file(repo, CONFIG_FILE, revision=folder.name, again=again, access=access)
     return folder
