@@ -7,6 +7,7 @@ and errors of one line.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from crisscross_zoo.errors import (
     WeightsError,
     WeightsNotAvailableError,
 )
+
+_log = logging.getLogger(__name__)
 
 TRIES = 3
 BACKOFF_SECONDS = 1.0
@@ -108,7 +111,9 @@ def hub_file(
             except Exception as error:  # the client's transport, hence its errors, changes with its version
                 if attempt + 1 == TRIES or not _is_passing(error):
                     raise hub_error(error, repo, file=file, revision=revision) from error
-            time.sleep(BACKOFF_SECONDS * 2**attempt)
+                pause = BACKOFF_SECONDS * 2**attempt
+                _log.warning("%s: %s; trying again in %.0f s", repo, _one_line(error), pause)
+            time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
     path = fetch(again=again)

@@ -186,11 +186,16 @@ def test_a_token_opens_a_private_repository(
     load_encoder("video", "org/private", cache_dir=Path(str(origin.constants.HF_HUB_CACHE)) / "other")
 
 
-def test_a_5xx_that_passes_is_survived(server: HubServer, on_hub: str) -> None:
+def test_a_5xx_that_passes_is_survived(
+    server: HubServer, on_hub: str, caplog: pytest.LogCaptureFixture
+) -> None:
     server.faults.head_statuses = [503]
     server.faults.statuses = [502, 503]
     assert load_encoder("video", "tiny").weights_id == "tiny"
     assert server.count("GET") == 3
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith("crisscross_zoo")]
+    assert len(ours) == 2  # a line a retry
+    assert all("org/tiny: " in line and "; trying again in 0 s" in line for line in ours)
 
 
 def test_a_5xx_that_stays_is_one_line(server: HubServer, on_hub: str) -> None:
