@@ -45,10 +45,12 @@ _CARD = """---
 {arch}, pretrained without labels on {dataset} ({size}) by CrissCross: *{title}* ({authors}, {year}),
 [arXiv {arxiv}](https://arxiv.org/abs/{arxiv}), [doi {doi}](https://doi.org/{doi}).
 The weights are the ones that the authors released at <{code}>,
-converted to safetensors by [CrissCross Zoo](https://pypi.org/project/crisscross-zoo/) {version};
-no value was changed.
+converted to safetensors by CrissCross Zoo {version}; no value was changed.
 
 ## Use
+
+The package `crisscross_zoo` is installed from a clone of the CrissCross Zoo repository: run `pip install .` in
+the clone's folder.
 
 ```python
 from crisscross_zoo import load_encoder
