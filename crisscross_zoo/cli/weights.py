@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crisscross_zoo.cli.common import EXIT_DONE, EXIT_FAILED, ArgumentParser, add_version, print_json, run
+from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.config import MODALITIES, Modality
 from crisscross_zoo.errors import CrissCrossError, WeightsNotAvailableError
-from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE, WeightsEntry, list_weights
+from crisscross_zoo.weights.manifest import (
+    MANIFEST_VARIABLE,
+    PACKAGE_FOLDER,
+    WeightsEntry,
+    list_weights,
+    manifest_path,
+)
 
 if TYPE_CHECKING:
     from crisscross_zoo.weights.load import FoundCheckpoint
@@ -25,6 +32,10 @@ Downloads go to the Hub's cache (HF_HOME, HF_HUB_CACHE) or, where a checkpoint i
 $HF_HOME/assets/crisscross-zoo. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE work as for any Hub model.
 {MANIFEST_VARIABLE} names another weights_manifest.json, for mirrors and checkpoints of one's own.
 exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted"""
+_PUBLISH_EPILOG = f"""\
+The manifest in use is rewritten with the hub fields: run this from a checkout with an editable install
+(pip install -e .), or name a manifest of yours in {MANIFEST_VARIABLE}. Otherwise the installed copy
+changes, and the checkout does not."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,6 +92,7 @@ def _parser() -> ArgumentParser:
         "push a checkpoint to the Hub and note it in the manifest",
         "print the hub fields",
     )
+    sub.epilog = _PUBLISH_EPILOG
     sub.add_argument("name", metavar="NAME", help="a name that list shows")
     sub.add_argument("--modality", choices=MODALITIES, required=True)
     sub.add_argument("--repo", metavar="ORG/NAME", required=True, help="created if missing")
@@ -127,7 +139,7 @@ def _download(options: argparse.Namespace) -> int:
 
     modalities = [entry.modality for entry in list_weights(options.modality) if entry.name == options.name]
     results = []
-    with _progress(options):
+    with quiet_downloads(options.quiet):
         for modality in modalities or [options.modality]:
             found = find_checkpoint(modality or "video", options.name)  # a Hub id's modality is in its config
             results.append(_check(found, modality))
@@ -159,7 +171,11 @@ def _verify(options: argparse.Namespace) -> int:
     wanted: list[tuple[str, Modality | None]] = [(t, None) for t in options.targets if t not in names]
     wanted += [(e.name, e.modality) for e in entries if not options.targets or e.name in options.targets]
     results: list[dict[str, Any]] = []
+    planned = {(e.name, e.modality) for e in entries if e.status == "planned" and not options.targets}
     for target, modality in wanted:
+        if (target, modality) in planned:
+            results.append({"weights": target, "modality": modality, "status": "planned"})
+            continue
         try:
             found = find_checkpoint(modality or "video", target, access=Access(local_files_only=True))
             results.append({**_check(found, modality), "status": "ok"})
@@ -171,15 +187,16 @@ def _verify(options: argparse.Namespace) -> int:
         print_json(results)
     else:
         for result in results:
-            about = f"{result['sha256']}  {result['path']}" if result["status"] == "ok" else result["error"]
-            print(f"{result['status']:<7} {result['weights']}  {result['modality'] or ''}  {about}")
+            about = {"ok": "{sha256}  {path}", "failed": "{error}"}.get(result["status"], "")
+            line = f"{result['status']:<7} {result['weights']}  {result['modality'] or ''}  "
+            print((line + about.format_map(result)).rstrip())
     return EXIT_FAILED if any(result["status"] == "failed" for result in results) else EXIT_DONE
 
 
 def _publish(options: argparse.Namespace) -> int:
     from crisscross_zoo.weights.publish import publish, write_folder
 
-    with _progress(options):
+    with quiet_downloads(options.quiet):
         if options.dry_run is not None:
             hub = write_folder(options.dry_run, options.name, options.modality, repo=options.repo)
         else:
@@ -192,6 +209,11 @@ def _publish(options: argparse.Namespace) -> int:
         print_json(dataclasses.asdict(hub))
     else:
         print(done)
+    if options.dry_run is None and not options.quiet:
+        manifest = manifest_path()
+        installed = ": an installed copy, take them over into a checkout"
+        note = installed if manifest.resolve().parent == PACKAGE_FOLDER else ""
+        print(f"{PROG}: the hub fields were written to {manifest}{note}", file=sys.stderr)
     return EXIT_DONE
 
 
@@ -206,25 +228,3 @@ def _check(found: FoundCheckpoint, modality: Modality | None) -> dict[str, Any]:
         "path": str(found.path),
         "sha256": encoder.weights_sha256,
     }
-
-
-@contextlib.contextmanager
-def _progress(options: argparse.Namespace) -> Iterator[None]:
-    """Hide the Hub's progress bars and remarks for a while where ``--quiet`` asks for it."""
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        disable_progress_bars,
-        enable_progress_bars,
-        logging,
-    )
-
-    if not options.quiet:
-        yield
-        return
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-        logging.set_verbosity(verbosity)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,8 +26,12 @@ from crisscross_zoo.cli.common import ArgumentParser, run
 from crisscross_zoo.cli.weights import main
 from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import CheckpointError, ConfigError
+from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE
 
 __all__ = ["narrow_states", "safetensors_files", "server", "write_manifest"]  # fixtures
+
+# What the Hub's client does with its own transport is not ours to mend.
+CLIENTS_WARNING = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 Capture = pytest.CaptureFixture[str]
 States = dict[str, dict[str, torch.Tensor]]
@@ -142,6 +147,20 @@ def test_a_progress_bar_is_on_stderr_of_a_terminal(
     assert "100%" in err
 
 
+def test_quiet_hides_progress_and_retries(
+    released: HubServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: Capture
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    released.faults.statuses = [503]
+    assert main(["download", "tiny", "--modality", "video", "--quiet"]) == 0
+    assert output(capsys)[1] == ""
+    assert caplog.records == []
+    released.faults.statuses = [503]  # and what was hidden is back
+    assert main(["download", "tiny", "--modality", "audio"]) == 0
+    assert "100%" in output(capsys)[1]
+    assert "trying again in" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -178,7 +197,7 @@ def test_convert_makes_safetensors(narrow_states: States, tmp_path: Path, capsys
 
 def test_verify_says_what_is_cached_and_what_is_not(released: HubServer, capsys: Capture) -> None:
     assert main(["verify"]) == 0  # nothing is there, nothing is wrong
-    assert [line.split()[:3] for line in output(capsys)[0].splitlines()] == [
+    assert [line.split() for line in output(capsys)[0].splitlines()] == [
         ["absent", "tiny", "video"],
         ["absent", "tiny", "audio"],
     ]
@@ -196,6 +215,16 @@ def test_verify_says_what_is_cached_and_what_is_not(released: HubServer, capsys:
         "status": "ok",
     }
     assert absent["status"] == "absent"
+
+
+def test_verify_says_what_is_planned(write_manifest: Callable[..., Path], capsys: Capture) -> None:
+    write_manifest(audio={"status": "planned"})
+    assert main(["verify"]) == 0
+    assert output(capsys)[0].splitlines() == ["absent  tiny  video", "planned tiny  audio"]
+    assert main(["verify", "--json"]) == 0
+    assert json.loads(output(capsys)[0])[1] == {"weights": "tiny", "modality": "audio", "status": "planned"}
+    assert main(["verify", "tiny"]) == 1
+    assert "planned and not shipped yet" in output(capsys)[0]
 
 
 def test_verify_checks_files(
@@ -228,14 +257,33 @@ def test_publish_dry_run(released: HubServer, tmp_path: Path, capsys: Capture) -
     assert "is not empty" in output(capsys)[1]
 
 
+@CLIENTS_WARNING
 def test_publish_pushes(released: HubServer, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     assert main(["publish", "tiny", "--modality", "audio", "--repo", "org/a", "--private", "--json"]) == 0
-    hub = json.loads(output(capsys)[0])
+    out, err = output(capsys)
+    note = f"crisscross-weights: the hub fields were written to {os.environ[MANIFEST_VARIABLE]}\n"
+    assert err.endswith(note)  # after the client's progress bar
+    hub = json.loads(out)
     assert list(released.repos["org/a"].commits) == [hub["revision"]]
     assert released.repos["org/a"].private
     main(["list"])
     assert "org/a" in output(capsys)[0]
+
+
+@CLIENTS_WARNING
+def test_publish_says_that_the_installed_manifest_changed(
+    released: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    monkeypatch.setattr("crisscross_zoo.cli.weights.PACKAGE_FOLDER", tmp_path)
+    arguments = ["publish", "tiny", "--modality", "audio", "--repo", "org/a"]
+    assert main(arguments) == 0
+    assert f"{tmp_path / 'manifest.json'}: an installed copy" in output(capsys)[1]
+    assert main([*arguments, "--quiet"]) == 0
+    assert output(capsys)[1] == ""
+    assert main(["publish", "--help"]) == 0
+    assert "from a checkout with an editable install" in output(capsys)[0]
 
 
 # What all commands share
