@@ -8,6 +8,7 @@ never on what else was in the batch, so a run that was killed and started again 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from crisscross_zoo import __version__
 from crisscross_zoo.config import MODALITIES, AudioConfig, Pooling, VideoConfig, check_choice
-from crisscross_zoo.encoders import AudioEncoder, Encoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError
+from crisscross_zoo.encoders import AudioEncoder, Encoder, build_encoder
+from crisscross_zoo.encoders.checkpoint import state_sha256
+from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
 from crisscross_zoo.features import Features
-from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, source_of
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
 from crisscross_zoo.media.pool import read_files
 from crisscross_zoo.transforms.frames import normalize
@@ -107,16 +109,15 @@ class FeatureExtractor:
         for one, other in (("stride", "clips"), ("window", "frames"), ("window", "audio_seconds")):
             if given[one] is not None and given[other] is not None:
                 raise ConfigError(f"{one} and {other} exclude each other", remedy="pass one of them")
-        for name, value in (
-            ("window", window),
-            ("stride", stride),
-            ("clips", clips),
-            ("batch_size", batch_size),
-        ):
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}={value!r} is out of range", remedy="pass a number above 0")
-        if workers is not None and workers < 0:
-            raise ConfigError(f"workers={workers!r} is out of range", remedy="pass 0 or more")
+        for name, seconds in (("window", window), ("stride", stride)):
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise ConfigError(f"{name}={seconds!r} is out of range", remedy="pass a number above 0")
+        for name, count in (("clips", clips), ("batch_size", batch_size), ("workers", workers)):
+            least = 0 if name == "workers" else 1
+            if count is not None and (not isinstance(count, int) or count < least):
+                raise ConfigError(
+                    f"{name}={count!r} is out of range", remedy=f"pass a whole number, at least {least}"
+                )
         self.modality = modality
         for name, value in (("frames", frames), ("fps", fps), ("size", size)):
             if value is not None and modality == "audio":
@@ -130,14 +131,23 @@ class FeatureExtractor:
         self.workers = workers
         wanted = MODALITIES if modality == "both" else (modality,)
         self.encoders: dict[str, Encoder] = {}
+        self._weights: dict[str, dict[str, str | None]] = {}
         for name in wanted:
+            if isinstance(weights, Mapping) and name not in weights:
+                raise ConfigError(f"weights has no {name!r}", remedy="add it, or use another modality")
             source = weights[name] if isinstance(weights, Mapping) else weights
-            if not isinstance(source, Encoder):
+            if isinstance(source, Encoder):
+                # It may have been trained since it was loaded: what it holds now is what counts.
+                sha256: str | None = state_sha256(source.state_dict(), source.config)
+            else:
                 source = load_encoder(name, source, pooling=pooling, **load_options)  # type: ignore[arg-type]
+                sha256 = source.weights_sha256
             if source.config.modality != name:
                 raise ConfigError(
                     f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one"
                 )
+            changed = "" if sha256 == source.weights_sha256 or source.weights_sha256 is None else " (changed)"
+            self._weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
             if name == "video":  # frames come with channels last: a third to a half off the time on a CPU
                 source = source.to(memory_format=torch.channels_last_3d)
             self.encoders[name] = source.to(self.device).eval()
@@ -145,6 +155,7 @@ class FeatureExtractor:
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
         self._batch = {name: batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
+        self._check_clips()
 
     def __call__(self, path: StrPath) -> Features:
         """Extract the features of one file.
@@ -182,7 +193,7 @@ class FeatureExtractor:
         open_files: dict[int, _OpenFile] = {}
         batches = {name: _Batch(self, name) for name in self.encoders}
         done = known = 0
-        queue_size = 2 * max(self._batch.values())
+        queue_size = 2 * min(self._batch.values())
         news_of_files = read_files(paths, self._sampling, workers=workers, queue_size=queue_size)
         with contextlib.closing(news_of_files):
             for serial, path, news in news_of_files:
@@ -214,7 +225,7 @@ class FeatureExtractor:
             arrays: dict[str, Any] = {name: np.stack(rows) for name, rows in file.rows.items()}  # type: ignore[arg-type]
             windows: dict[str, Any] = {f"{name}_windows": w for name, w in file.opened.windows.items()}
             metadata = {
-                **self.identity(file.path, file.opened.size),
+                **self._identity(file.opened.source),
                 "shapes": {name: list(rows.shape) for name, rows in arrays.items()},
                 "duration": file.opened.duration,
                 "missing": list(file.opened.missing),
@@ -230,14 +241,17 @@ class FeatureExtractor:
             "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, **decoder_versions()},
         }
 
-    def identity(self, path: StrPath, size: int) -> dict[str, Any]:
-        """Return what must be the same for finished features of ``path``, ``size`` bytes long, to be used again."""
-        weights = {n: {"id": e.weights_id, "sha256": e.weights_sha256} for n, e in self.encoders.items()}
-        return {
-            "source": {"path": os.fspath(path), "bytes": size},
-            "settings": self.settings,
-            "weights": weights,
-        }
+    def identity(self, path: StrPath) -> dict[str, Any]:
+        """Return what must be the same for finished features of ``path`` to be used again.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        status = os.stat(path)  # noqa: PTH116 - keeps the path as it was given
+        return self._identity(source_of(path, status.st_size, status.st_mtime_ns))
+
+    def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        return {"source": source, "settings": self.settings, "weights": self._weights}
 
     def _make_sampling(
         self,
@@ -266,6 +280,30 @@ class FeatureExtractor:
             seconds = window if audio_seconds is None else audio_seconds
             audio = heard if seconds is None else heard.replace(seconds=seconds)
         return Sampling(video=video, audio=audio, stride=stride, clips=clips, strict=strict)
+
+    def _check_clips(self) -> None:
+        """Send a clip without values through each network: what does not fit is known before any file is read."""
+        for name, encoder in self.encoders.items():
+            config = getattr(self._sampling, name)
+            shape: tuple[int, ...]
+            if isinstance(config, VideoConfig):
+                shape = (1, 3, config.frames, config.size, config.size)
+            else:
+                shape = (1, 1, config.n_mels, config.clip_samples // config.hop_length)
+                if config.clip_samples <= config.n_fft // 2:
+                    least = (config.n_fft // 2 + 1) / config.sample_rate
+                    raise ConfigError(
+                        f"an audio clip of {config.seconds} s is too short",
+                        remedy=f"take at least {least:.3f} s",
+                    )
+            with torch.device("meta"):
+                same = build_encoder(encoder.config).eval()
+            try:
+                same(torch.empty(shape, device="meta"))
+            except InputError as error:
+                raise ConfigError(
+                    f"the {name} clip does not fit: {error.reason}", remedy=error.remedy
+                ) from None
 
     def _describe_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"modality": self.modality, "precision": self.precision}
@@ -311,9 +349,22 @@ class _Batch:
         if self._clips is None:
             dtype = torch.from_numpy(clip.values).dtype
             pinned = self._encoder.device.type == "cuda"
-            self._clips = torch.zeros((self._size, *clip.values.shape), dtype=dtype, pin_memory=pinned)
+            with self._memory_errors():
+                self._clips = torch.zeros((self._size, *clip.values.shape), dtype=dtype, pin_memory=pinned)
         self._clips[len(self._owners)] = torch.from_numpy(clip.values)
         self._owners.append((file, clip.row))
+
+    @contextlib.contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator raises it plain
+            if "memory" not in str(error):
+                raise
+            raise ConfigError(
+                f"a batch of {self._size} clips does not fit into memory",
+                remedy="choose a smaller batch_size, size or clip",
+            ) from None
 
     def encode(self) -> int:
         """Run the encoder on what has come in, filled up to a whole batch, and return how many clips that was."""
@@ -324,7 +375,7 @@ class _Batch:
         self._clips[len(owners) :] = 0
         device, dtype = self._encoder.device, PRECISIONS[self._autocast]
         clips = self._clips.to(device)
-        with torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        with torch.inference_mode(), _repeatable(), self._memory_errors():
             if isinstance(self._encoder, AudioEncoder):
                 x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
             else:
@@ -337,6 +388,18 @@ class _Batch:
             file.rows[modality][row] = values
             file.rows_left -= 1
         return len(owners)
+
+
+@contextlib.contextmanager
+def _repeatable() -> Iterator[None]:
+    """Make cuDNN repeatable and keep it off TF32; everything else stays as torch has it."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.conv.fp32_precision
+    cudnn.deterministic, cudnn.conv.fp32_precision = True, "ieee"
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.conv.fp32_precision = before
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
 
 SIDECAR_SUFFIX = ".json"
 """Beside ``feats.npy`` stands ``feats.npy.json`` with what an array has no place for: windows and metadata."""
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged or foreign file may raise, besides safetensors' own."""
 
 _ARRAYS = ("video", "video_windows", "audio", "audio_windows")
 
@@ -171,7 +175,7 @@ def _reading(source: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise OutputError("no such file", remedy="check the path", path=error.filename or source) from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
+    except (*_DAMAGE, SafetensorError) as error:
         raise OutputError(
             f"does not hold features ({error})", remedy="extract them again", path=source
         ) from None

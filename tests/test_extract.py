@@ -108,7 +108,9 @@ def test_metadata_says_how_the_features_were_made(encoders, files):
     features = extractor(encoders, stride=0.25)(files[0])
     metadata = json.loads(json.dumps(features.metadata))
     assert metadata == features.metadata
-    assert metadata["source"] == {"path": str(files[0]), "bytes": files[0].stat().st_size}
+    status = files[0].stat()
+    source = {"path": str(files[0]), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    assert metadata["source"] == source
     assert metadata["settings"]["stride"] == 0.25
     assert metadata["settings"]["video"]["frames"] == 8
     assert metadata["settings"]["audio"]["seconds"] == 2.0
@@ -165,6 +167,11 @@ def test_progress_counts_clips(encoders, files):
         ({"stride": 0}, "stride=0 is out of range"),
         ({"frames": 0}, "frames=0"),
         ({"workers": -1}, "workers=-1"),
+        ({"stride": float("inf")}, "stride=inf"),
+        ({"clips": 2.5}, "clips=2.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"size": 32}, "the video clip does not fit"),
+        ({"audio_seconds": 0.02}, "too short"),
         ({"device": "quantum"}, "device 'quantum' cannot be used"),
         ({"modality": "audio", "size": 112}, "size is for video"),
         ({"modality": "video", "audio_seconds": 5}, "audio_seconds is for audio"),
@@ -179,6 +186,51 @@ def test_bad_settings_are_refused_in_one_line(encoders, options, says):
 def test_an_encoder_of_the_other_modality_is_refused(encoders):
     with pytest.raises(ConfigError, match="the video encoder is one for audio"):
         FeatureExtractor(encoders["audio"], "video", device="cpu")
+
+
+def test_a_missing_encoder_is_said(encoders):
+    with pytest.raises(ConfigError, match="weights has no 'audio'"):
+        FeatureExtractor({"video": encoders["video"]}, "both", device="cpu")
+
+
+def test_what_an_encoder_holds_now_is_what_counts(files):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        encoder = build_encoder(VideoConfig(width=8, depth=10, size=112))
+    first = extractor(encoder, "video").identity(files[0])["weights"]["video"]
+    encoder.weights_id, encoder.weights_sha256 = "org/name@1", first["sha256"]
+    assert extractor(encoder, "video").identity(files[0])["weights"]["video"] == {
+        "id": "org/name@1",
+        "sha256": first["sha256"],
+    }
+    with torch.no_grad():
+        encoder.conv1[0].weight.add_(1e-3)
+    changed = extractor(encoder, "video").identity(files[0])["weights"]["video"]
+    assert changed["id"] == "org/name@1 (changed)"
+    assert changed["sha256"] != first["sha256"]
+
+
+def test_cudnn_stays_on_and_is_left_as_it_was(encoders, files):
+    seen = []
+    hook = encoders["video"].register_forward_hook(
+        lambda *_: seen.append(
+            (
+                torch.backends.cudnn.enabled,
+                torch.backends.cudnn.deterministic,
+                torch.backends.cudnn.conv.fp32_precision,
+            )
+        )
+    )
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision
+    extractor(encoders, "video")(files[0])
+    hook.remove()
+    assert set(seen) == {(True, True, "ieee")}
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision) == before
+
+
+def test_a_batch_too_large_is_said(encoders, files):
+    with pytest.raises(ConfigError, match="does not fit into memory; choose a smaller batch_size"):
+        extractor(encoders, "video", batch_size=10**9)(files[0])
 
 
 @pytest.mark.cuda

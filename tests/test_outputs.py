@@ -1,16 +1,19 @@
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from crisscross_zoo import Features
-from crisscross_zoo.errors import OutputError, UnreadableMediaError
-from crisscross_zoo.outputs import failure, finished, index_row, mirror, write_failures, write_index
+from crisscross_zoo.errors import ConfigError, OutputError, UnreadableMediaError
+from crisscross_zoo.media.files import common_folder
+from crisscross_zoo.outputs import Lists, describe_failure, finished, mirror
 
+SOURCE = {"path": "in/a.mp4", "bytes": 10, "modified_ns": 5}
 IDENTITY = {
-    "source": {"path": "in/a.mp4", "bytes": 10},
+    "source": SOURCE,
     "settings": {"fps": 16.0},
     "weights": {"video": {"id": "x"}},
 }
@@ -42,8 +45,46 @@ def test_names_that_would_collide_keep_their_suffix(tmp_path):
     assert [o.as_posix() for o in outputs.values()] == ["out/a.mp4.npz", "out/A.avi.npz", "out/b.npz"]
 
 
+def test_outputs_stay_in_the_folder_and_links_stand_where_they_are(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "y.mp4").touch()
+    (tmp_path / "sub" / "link.mp4").symlink_to(tmp_path / "other" / "y.mp4")
+    (tmp_path / "sub" / "again.mp4").symlink_to(tmp_path / "other" / "y.mp4")
+    monkeypatch.chdir(tmp_path / "sub")
+    paths = ["link.mp4", "again.mp4", "../other/y.mp4"]
+    outputs = mirror(paths, common_folder(paths), Path("out"), ".npz")
+    assert [o.as_posix() for o in outputs.values()] == [
+        "out/sub/link.npz",
+        "out/sub/again.npz",
+        "out/other/y.npz",
+    ]
+
+
+@pytest.mark.parametrize("metadata", [{"source": "film.mp4"}, {"source": {"path": "a"}}, {}, []])
+def test_other_metadata_is_not_ours(tmp_path, metadata):
+    Features(metadata=metadata).save(tmp_path / "a.npz")
+    with pytest.raises(OutputError, match="does not hold features made here"):
+        finished(tmp_path / "a.npz", IDENTITY)
+
+
+def test_names_that_are_no_text_go_through(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"\xe9.mp4")
+    metadata = save(tmp_path / "a.npz")
+    lists = Lists(tmp_path)
+    lists.add(name, tmp_path / "a.npz", metadata)
+    lists.add_failure(name + "2", tmp_path / "b.npz", {"path": name + "2"})
+    lists.write()
+    (tmp_path / (name + "2")).touch()
+    assert b"\xe9.mp4" in (tmp_path / "index.csv").read_bytes()
+    before = [(tmp_path / n).read_bytes() for n in ("index.csv", "failed.jsonl")]
+    Lists(tmp_path).write()
+    assert [(tmp_path / n).read_bytes() for n in ("index.csv", "failed.jsonl")] == before
+
+
 def test_inputs_outside_the_root_are_refused(tmp_path):
-    with pytest.raises(OutputError, match="not under the root"):
+    with pytest.raises(ConfigError, match="not under the root"):
         mirror(["/elsewhere/a.mp4"], tmp_path, Path("out"), ".npz")
 
 
@@ -56,17 +97,20 @@ def test_finished_means_same_file_settings_and_weights(tmp_path, suffix):
     for change in (
         {"settings": {"fps": 8.0}},
         {"weights": {"video": {"id": "y"}}},
-        {"source": {"path": "in/a.mp4", "bytes": 11}},
+        {"source": {**SOURCE, "bytes": 11}},
+        {"source": {**SOURCE, "modified_ns": 6}},
     ):
         assert finished(output, {**IDENTITY, **change}) is None
-    moved = {**IDENTITY, "source": {"path": "elsewhere/a.mp4", "bytes": 10}}
+    moved = {**IDENTITY, "source": {**SOURCE, "path": "elsewhere/a.mp4"}}
     assert finished(output, moved) == metadata
 
 
 def test_features_of_another_file_and_other_files_are_not_replaced(tmp_path):
     save(tmp_path / "a.npz")
     with pytest.raises(OutputError, match=r"holds the features of in/a\.mp4"):
-        finished(tmp_path / "a.npz", {**IDENTITY, "source": {"path": "other/a.mp4", "bytes": 99}})
+        finished(
+            tmp_path / "a.npz", {**IDENTITY, "source": {**SOURCE, "path": "other/a.mp4", "modified_ns": 6}}
+        )
     np.savez(tmp_path / "mine.npz", precious=np.arange(3))
     with pytest.raises(OutputError, match="does not hold features made here"):
         finished(tmp_path / "mine.npz", IDENTITY)
@@ -77,18 +121,47 @@ def test_features_of_another_file_and_other_files_are_not_replaced(tmp_path):
 
 def test_index_and_failures_are_tables_a_machine_reads(tmp_path):
     metadata = save(tmp_path / "sub" / "a.npz")
-    write_index(tmp_path, [index_row('in/"a", b.mp4', tmp_path / "sub" / "a.npz", tmp_path, metadata)])
+    error = UnreadableMediaError("is empty", remedy="fetch it again", path="b.mp4")
+    lists = Lists(tmp_path)
+    lists.add('in/"a", b.mp4', tmp_path / "sub" / "a.npz", metadata)
+    lists.add_failure("b.mp4", tmp_path / "b.npz", describe_failure("b.mp4", "both", error))
+    lists.write()
     (row,) = csv.DictReader((tmp_path / "index.csv").open())
     assert row == {
         "input": 'in/"a", b.mp4', "output": "sub/a.npz", "duration": "0.5", "video_rows": "1", "video_dim": "2",
         "audio_rows": "", "audio_dim": "", "missing": "audio", "warnings": "says 9 s; bad",
     }  # fmt: skip
-    error = UnreadableMediaError("is empty", remedy="fetch it again", path="b.mp4")
-    write_failures(tmp_path, [failure("b.mp4", "both", error)])
     (line,) = (tmp_path / "failed.jsonl").read_text().splitlines()
     assert json.loads(line) == {
         "path": "b.mp4", "modality": "both", "error": "UnreadableMediaError", "reason": "is empty",
         "remedy": "fetch it again",
     }  # fmt: skip
-    write_failures(tmp_path, [])
-    assert not (tmp_path / "failed.jsonl").exists()
+
+
+def test_lists_keep_what_other_runs_put_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "x", "y"):
+        (tmp_path / f"{name}.mp4").touch()
+    first = Lists(tmp_path)
+    for name in ("b", "a", "gone"):
+        first.add(f"{name}.mp4", tmp_path / f"{name}.npz", save(tmp_path / f"{name}.npz"))
+    for name in ("x", "y", "vanished"):
+        first.add_failure(f"{name}.mp4", tmp_path / f"{name}.npz", {"path": f"{name}.mp4"})
+    first.write()
+    (tmp_path / "gone.npz").unlink()
+    second = Lists(tmp_path)
+    second.add("x.mp4", tmp_path / "x.npz", save(tmp_path / "x.npz"))
+    second.add_failure("a.mp4", tmp_path / "a.npz", {"path": "a.mp4"})
+    second.write()
+    assert [r["input"] for r in csv.DictReader((tmp_path / "index.csv").open())] == ["b.mp4", "x.mp4"]
+    failed = (tmp_path / "failed.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in failed] == ["a.mp4", "y.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("index.csv", "my,own,table\n1,2,3\n"), ("failed.jsonl", "[1]\n")]
+)
+def test_a_users_own_lists_are_not_replaced(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(OutputError, match="was not written by this command"):
+        Lists(tmp_path)

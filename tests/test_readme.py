@@ -19,7 +19,7 @@ from crisscross_zoo.encoders.pooling import pool
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = read_blocks(TEXT)
 CODE = [b for b in BLOCKS if b.language in ("bash", "python")]
-PARSERS = {"crisscross-extract": extract.build_parser, "crisscross-weights": weights._parser}
+PARSERS = {"crisscross-extract": extract.build_parser, "crisscross-weights": weights.build_parser}
 OTHER_OPTIONS = {"--size", "--out", "--steps"}  # of examples/
 
 

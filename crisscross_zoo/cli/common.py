@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted. Results go to stdout
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 
 from crisscross_zoo import __version__
 from crisscross_zoo.config import suggest
-from crisscross_zoo.errors import ConfigError, CrissCrossError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, UnknownWeightsError
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -48,6 +49,8 @@ class ArgumentParser(argparse.ArgumentParser):
         elif unknown := _UNKNOWN_OPTION.search(message):
             meant = suggest(unknown["option"], sorted(set(self._all_options())))
             message = f"there is no option {unknown['option']!r}; " + meant.split(" (choose")[0]
+        elif "required" in message:
+            message += f"; see {self.prog} --help"
         self.exit(EXIT_USAGE, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     def _all_options(self) -> Iterator[str]:
@@ -71,6 +74,9 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None,
         argv: Arguments without the program's name; None: those of the process.
         prog: The command's name, for the error line.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main(argv)
         sys.stdout.flush()
@@ -79,7 +85,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None,
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except CrissCrossError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, ConfigError | UnknownWeightsError) else EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -90,4 +96,4 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None,
 
 def print_json(value: object) -> None:
     """Print ``value`` to stdout as JSON, for machines: no NaN, two spaces of indent."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(value, indent=2, allow_nan=False))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,14 @@ from crisscross_zoo.cli.common import (
     print_json,
     run,
 )
+from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.config import MODALITIES, POOLINGS
 from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract import FeatureExtractor
     from crisscross_zoo.features import Features
+    from crisscross_zoo.outputs import Lists
 
 PROG = "crisscross-extract"
 
@@ -127,7 +131,7 @@ def _main(argv: Sequence[str] | None) -> int:
         raise ConfigError(
             f"--out {args.out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
         )
-    if len(paths) == 1 and not Path(paths[0]).exists():  # no need to load torch and weights to say so
+    if single and not args.json and not os.path.exists(paths[0]):  # noqa: PTH110 - no need to load torch and weights to say so
         raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
     outputs, folder = _outputs(args, paths, single=single)
     job = _Job(args, outputs, folder)
@@ -141,44 +145,52 @@ class _Job:
         self.args = args
         self.outputs = outputs
         self.folder = folder
-        self.done: dict[str, dict[str, Any]] = {}  # metadata of finished inputs
+        self.done: dict[str, dict[str, Any]] = {}  # what the lists need of each finished input's metadata
         self.failures: dict[str, dict[str, str]] = {}
         self.skipped = 0
         self.clips = 0
         self.started = time.monotonic()
 
     def run(self) -> int:
-        extractor = _make_extractor(self.args)
+        from crisscross_zoo.outputs import Lists
+
+        lists = None if self.folder is None else Lists(self.folder)
+        with quiet_downloads(self.args.quiet):
+            extractor = _make_extractor(self.args)
         todo = [p for p in self.outputs if not self._is_finished(p, extractor)]
         interrupted = False
         try:
-            for path, result in self._results(extractor, todo):
-                self._take(path, result)
-                if self.failures and self.args.on_error == "stop":
-                    break
+            if not self._stops():
+                for path, result in self._results(extractor, todo):
+                    self._take(path, result)
+                    if self._stops():
+                        break
         except KeyboardInterrupt:
             interrupted = True
-        if self.folder is not None:
-            self._write_lists(self.folder)
+        if lists is not None:
+            self._write_lists(lists)
         self._report(interrupted=interrupted)
         if interrupted:
             return EXIT_INTERRUPTED
         return EXIT_FAILED if self.failures else EXIT_DONE
 
+    def _stops(self) -> bool:
+        return bool(self.failures) and self.args.on_error == "stop"
+
     def _is_finished(self, path: str, extractor: FeatureExtractor) -> bool:
         from crisscross_zoo.outputs import finished
 
-        if self.args.overwrite or not Path(path).exists():
+        if self.args.overwrite or not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on long names
             return False
         try:
-            metadata = finished(self.outputs[path], extractor.identity(path, Path(path).stat().st_size))
+            metadata = finished(self.outputs[path], extractor.identity(path))
         except OutputError as error:
             if self.folder is None:
                 raise
             self._fail(path, error)
             return True
         if metadata is not None:
-            self.done[path] = metadata
+            self.done[path] = _summary(metadata)
             self.skipped += 1
         return metadata is not None
 
@@ -220,7 +232,7 @@ class _Job:
         except OutputError as error:
             self._fail(path, error)
             return
-        self.done[path] = dict(result.metadata)
+        self.done[path] = _summary(result.metadata)
         self.clips += sum(len(a) for a in (result.video, result.audio) if a is not None)
         for modality in result.metadata["missing"]:
             found = "audio" if modality == "video" else "video"
@@ -229,9 +241,9 @@ class _Job:
             self._say(f"warning: {path}: {warning}; the features are of what could be read")
 
     def _fail(self, path: str, error: CrissCrossError) -> None:
-        from crisscross_zoo.outputs import failure
+        from crisscross_zoo.outputs import describe_failure
 
-        self.failures[path] = failure(path, self.args.modality, error)
+        self.failures[path] = describe_failure(path, self.args.modality, error)
         self._say(f"error: {error}", always=True)
 
     def _say(self, line: str, *, always: bool = False) -> None:
@@ -240,16 +252,16 @@ class _Job:
         if always or not self.args.quiet:
             tqdm.write(f"{PROG}: {line}", file=sys.stderr)
 
-    def _write_lists(self, folder: Path) -> None:
-        from crisscross_zoo.outputs import index_row, write_failures, write_index
-
-        rows = (index_row(p, o, folder, self.done[p]) for p, o in self.outputs.items() if p in self.done)
+    def _write_lists(self, lists: Lists) -> None:
+        for path, metadata in self.done.items():
+            lists.add(path, self.outputs[path], metadata)
+        for path, failure in self.failures.items():
+            lists.add_failure(path, self.outputs[path], failure)
         try:
-            write_index(folder, rows)
-            write_failures(folder, [self.failures[p] for p in self.outputs if p in self.failures])
+            lists.write()
         except OSError as error:
             raise OutputError(
-                f"cannot be written ({error.strerror})", remedy="check the folder", path=folder
+                f"cannot be written ({error.strerror})", remedy="check the folder", path=self.folder
             ) from None
 
     def _report(self, *, interrupted: bool) -> None:
@@ -280,14 +292,20 @@ class _Job:
         elif not self.args.quiet:
             if self.folder is not None:
                 where = f" (see {self.folder / 'failed.jsonl'})" if self.failures else ""
+                done = len(self.done) - self.skipped
                 print(
-                    f"{self.args.out}: {len(self.done) - self.skipped} files done, {self.skipped} already there,"
+                    f"{self.args.out}: {done} {'file' if done == 1 else 'files'} done, {self.skipped} already there,"
                     f" {len(self.failures)} failed{where}; {self.clips} clips in {seconds:.1f} s"
                 )
             for path, metadata in self.done.items() if self.folder is None else ():
                 shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in metadata["shapes"].items())
                 note = ": already there with these settings" if self.skipped else f", {seconds:.1f} s"
                 print(f"{self.args.out}: {shapes} of {path}{note}")
+
+
+def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep little for each of a million files."""
+    return {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
 
 
 def _make_extractor(args: argparse.Namespace) -> FeatureExtractor:
@@ -307,6 +325,8 @@ def _is_single_output(args: argparse.Namespace) -> bool:
     out = Path(args.out)
     if out.is_dir() or args.out.endswith(("/", "\\")):
         return False
+    if out.suffix.lower() in FORMATS and out.suffix not in FORMATS:
+        raise ConfigError(f"--out: {out.suffix} is not written", remedy=f"write it as {out.suffix.lower()}")
     if out.suffix in FORMATS:
         if args.format is not None and f".{args.format}" != out.suffix:
             raise ConfigError(
@@ -354,17 +374,17 @@ def _outputs(
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if int(text) > 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
 
 
 if __name__ == "__main__":

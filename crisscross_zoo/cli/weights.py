@@ -44,12 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    options = _parser().parse_args(argv)
+    options = build_parser().parse_args(argv)
     command = cast(Callable[[argparse.Namespace], int], options.command)
     return command(options)
 
 
-def _parser() -> ArgumentParser:
+def build_parser() -> ArgumentParser:
+    """Return the parser of ``crisscross-weights``."""
     parser = ArgumentParser(prog=PROG, description=_ABOUT, epilog=_EPILOG)
     add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -228,3 +229,7 @@ def _check(found: FoundCheckpoint, modality: Modality | None) -> dict[str, Any]:
         "path": str(found.path),
         "sha256": encoder.weights_sha256,
     }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ Frames come cropped as the encoder wants them (uint8), sound as int16: what is l
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,13 +51,13 @@ class FileOpened:
     """First news of a file: where its clips lie.
 
     Attributes:
-        size: Length of the file in bytes.
+        source: Its ``path`` as given, ``bytes`` and ``modified_ns``: what tells it from other files.
         duration: Length of the file in seconds.
         windows: Per modality found, ``[start, end)`` of the real part of each clip: float64 seconds, shape (n, 2).
         missing: Modalities asked for that the file does not have.
     """
 
-    size: int
+    source: dict[str, str | int]
     duration: float
     windows: dict[str, FloatArray]
     missing: tuple[str, ...]
@@ -86,6 +87,11 @@ class FileRead:
 
 News = FileOpened | Clip | FileRead | CrissCrossError
 """What comes of a file: opened, its clips, and last that it was read; or an error, which ends it."""
+
+
+def source_of(path: StrPath, size: int, modified_ns: int) -> dict[str, str | int]:
+    """Return what identifies a file in the metadata of its features."""
+    return {"path": os.fspath(path), "bytes": size, "modified_ns": modified_ns}
 
 
 def file_news(path: StrPath, sampling: Sampling) -> Iterator[News]:
@@ -127,7 +133,8 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         other, found = ("video", "pictures") if wanted == ["audio"] else ("audio", "sound")
         name = {"video": "pictures", "audio": "sound"}[wanted[0]]
         raise NoStreamError(f"has no {name}, only {found}", remedy=f"use modality {other!r}", path=path)
-    yield FileOpened(media.size, media.duration, windows, tuple(m for m in wanted if m not in starts))
+    source = source_of(media.path, media.size, media.modified_ns)
+    yield FileOpened(source, media.duration, windows, tuple(m for m in wanted if m not in starts))
     if "video" in starts and sampling.video is not None:
         for row, frames in enumerate(
             video_clips(media, starts["video"], sampling.video, on_damage=on_damage)

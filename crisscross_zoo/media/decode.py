@@ -141,6 +141,7 @@ class Media:
     Attributes:
         path: The file.
         size: Its length in bytes.
+        modified_ns: When it was last changed, nanoseconds since 1970.
         format: FFmpeg's name of the container format.
         video: The best picture stream, or None (attached cover art does not count).
         audio: The best sound stream, or None.
@@ -149,6 +150,7 @@ class Media:
 
     path: str
     size: int
+    modified_ns: int
     format: str
     video: VideoTrack | None
     audio: AudioTrack | None
@@ -314,7 +316,9 @@ def _open(path: StrPath) -> InputContainer:
         raise UnreadableMediaError("is empty (0 bytes)", remedy="fetch it again", path=name)
     try:
         # Local files only: a playlist must not make the decoder open addresses or pipes.
-        container = av.open(name, metadata_errors="replace", options={"protocol_whitelist": "file"})
+        # The path is made absolute because FFmpeg takes "12:30.mp4" for a protocol.
+        absolute = os.path.abspath(name)  # noqa: PTH100
+        container = av.open(absolute, metadata_errors="replace", options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _unreadable(name, error) from None
     if container.format.name in _REFUSED_FORMATS:
@@ -454,9 +458,11 @@ def _place(
         if abs(video.start - audio.start) > longest + STRAY_SECONDS:
             damage.append("picture and sound have different clocks; both are taken to begin at once")
             video_origin, audio_origin = video.start, audio.start
+    status = Path(path).stat()
     return Media(
         path=os.fspath(path),
-        size=Path(path).stat().st_size,
+        size=status.st_size,
+        modified_ns=status.st_mtime_ns,
         format=container.format.name,
         video=None if video is None else _video_track(video, video_origin, counted=counted),
         audio=None if audio is None else _audio_track(audio, audio_origin),

@@ -32,13 +32,14 @@ def find_media(inputs: Iterable[str], *, list_file: str | None = None) -> list[s
     """
     found: dict[str, None] = {}
     for given in [*inputs, *(_read_list(list_file) if list_file is not None else ())]:
-        if Path(given).is_dir():
+        # os.path answers False where pathlib raises: names too long, folders that may not be entered.
+        if os.path.isdir(given):  # noqa: PTH112
             files = sorted(_walk(given))
             if not files:
                 raise ConfigError(
                     f"{given}: has no media files", remedy=f"known suffixes: {' '.join(_SUFFIXES.split())}"
                 )
-        elif glob.has_magic(given) and not Path(given).exists():
+        elif glob.has_magic(given) and not os.path.exists(given):  # noqa: PTH110
             matches = glob.glob(given, recursive=True)  # noqa: PTH207 - keeps the paths as they were given
             files = sorted(p for p in matches if Path(p).is_file())
             if not files:
@@ -57,8 +58,8 @@ def common_folder(inputs: Iterable[str]) -> Path:
     Raises:
         ConfigError: there is none (paths on several drives).
     """
-    paths = [Path(i).absolute() for i in inputs]
-    folders = [str(p if p.is_dir() else p.parent) for p in paths]
+    paths = [os.path.abspath(i) for i in inputs]  # noqa: PTH100 - absolute() keeps ".."
+    folders = [p if os.path.isdir(p) else os.path.dirname(p) for p in paths]  # noqa: PTH112, PTH120
     try:
         return Path(os.path.commonpath(folders))
     except ValueError:
@@ -66,8 +67,19 @@ def common_folder(inputs: Iterable[str]) -> Path:
 
 
 def _walk(folder: str) -> Iterable[str]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(".")]
+    def refuse(error: OSError) -> None:
+        raise ConfigError(
+            f"{error.filename}: cannot be read ({error.strerror})", remedy="check its access rights"
+        )
+
+    seen: set[str] = set()  # links to folders are followed, each folder once
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
                 yield os.path.join(here, name)  # noqa: PTH118 - a million times, and as it was given
@@ -75,7 +87,8 @@ def _walk(folder: str) -> Iterable[str]:
 
 def _read_list(path: str) -> list[str]:
     try:
-        return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        return [line for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
 
 from crisscross_zoo.errors import CrissCrossError, DecoderCrashError
 from crisscross_zoo.media.clips import FileRead, News, Sampling, file_news
@@ -117,7 +118,17 @@ class _WorkerProcess:
             if self._closed:
                 return
             self._process = None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
+            process.kill()  # where what it said made no sense
             code = process.wait()
+            if item is None and started:
+                yield DecoderCrashError(
+                    f"cannot be decoded: the decoding process does not start (exit code {code})",
+                    remedy="see what it printed, or decode without processes (workers 0)",
+                    path=path,
+                )
+                return
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             yield DecoderCrashError(
                 f"crashed the decoder ({how})",
@@ -128,7 +139,10 @@ class _WorkerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         # Unpinned threads in every worker would fight over the cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        here = str(
+            Path(__file__).parents[2]
+        )  # the package need not be installed, nor its folder be on the path still
+        environment["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), here])
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "crisscross_zoo.media.worker"],
             stdin=subprocess.PIPE,

@@ -22,8 +22,9 @@ _ROUNDING = 1e-6
 def dense_starts(span: tuple[float, float], window: float, stride: float) -> FloatArray:
     """Start a window every ``stride`` seconds, from the beginning of ``span`` to its end.
 
-    The last window is moved back to end with the span. A remainder below :data:`REMAINDER_SECONDS` (or half a
-    stride, if that is less) is left out. A span no longer than a window gets one window, at its beginning.
+    A window that would reach beyond the span is moved back to end with it. A remainder below
+    :data:`REMAINDER_SECONDS` (or half a stride, if that is less) is left out. A span no longer than a window gets one
+    window, at its beginning.
 
     Args:
         span: ``(start, end)`` of the stream in seconds.
@@ -37,6 +38,7 @@ def dense_starts(span: tuple[float, float], window: float, stride: float) -> Flo
     room = end - start - window
     remainder = min(REMAINDER_SECONDS, stride / 2)
     n = 1 + max(0, math.ceil((room - remainder) / stride - _ROUNDING))
+    n = min(n, max(1, math.ceil((end - start) / stride - _ROUNDING)))  # a window that starts in the span
     starts = start + stride * np.arange(n, dtype=np.float64)
     return np.minimum(starts, start + max(room, 0.0))
 

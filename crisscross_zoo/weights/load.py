@@ -196,7 +196,7 @@ def find_checkpoint(
             raise _no_revision(text)
         return FoundCheckpoint(path=path, weights_id=path.resolve().name)
 
-    names = [entry.name for entry in list_weights(modality)]
+    names = [entry.name for entry in list_weights(modality) if entry.status != "planned"]
     raise UnknownWeightsError(
         f"no weights, file or Hub repository are called {text!r}",
         remedy=suggest(text.lower().replace("_", "-"), names) + "; or pass org/name, a path or random:SEED",
@@ -284,7 +284,7 @@ def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:
     """
     if not seed.isdecimal():
         raise ConfigError(
-            f"weights='random:{seed}' has no seed", remedy="write random:0, with a whole number"
+            f"random weights need a seed, not {seed!r}", remedy="write random:0, with a whole number"
         )
     with torch.device("meta"):
         shapes = build_encoder(config).state_dict()

@@ -7,6 +7,7 @@ download while there is one. The zip is deleted once it is converted.
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from crisscross_zoo.errors import (
 )
 from crisscross_zoo.weights.convert import MAX_BYTES, read_pth, strict_encoder
 from crisscross_zoo.weights.manifest import WeightsEntry
+
+_log = logging.getLogger(__name__)
 
 TRIES = 5
 BACKOFF_SECONDS = 1.0
@@ -130,7 +133,9 @@ def download(url: str, partial: Path) -> None:
         except HTTPError as error:
             reason, wait = f"{error}" or type(error).__name__, None
         if attempt + 1 < TRIES:
-            time.sleep(min(BACKOFF_SECONDS * 2**attempt if wait is None else wait, MAX_WAIT_SECONDS))
+            pause = min(BACKOFF_SECONDS * 2**attempt if wait is None else wait, MAX_WAIT_SECONDS)
+            _log.warning("%s: %s; trying again in %.0f s", url, reason, pause)
+            time.sleep(pause)
     kept = f" ({partial.stat().st_size:,} bytes are kept)" if partial.is_file() else ""
     raise DownloadError(
         f"{TRIES} tries failed: {reason}",

@@ -386,6 +386,13 @@ def test_what_is_not_media_is_refused_by_name_reason_and_remedy(tmp_path, conten
     assert "\n" not in str(caught.value)
 
 
+def test_names_with_a_colon_are_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_media("2024-01-01T12.mkv", seconds=0.2, audio=None)
+    (tmp_path / "2024-01-01T12.mkv").rename("12:30.mkv")
+    assert scan("12:30.mkv").path == "12:30.mkv"
+
+
 def test_missing_files_folders_and_devices_are_refused(tmp_path):
     with pytest.raises(MediaNotFoundError, match="no such file"):
         scan(tmp_path / "nothing.mp4")

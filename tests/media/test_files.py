@@ -32,6 +32,25 @@ def test_patterns_lists_and_files_mix_each_file_once(tree):
     assert found == ["tree/a.mp4", "tree/sub/deep/c.mkv", "tree/notes.txt"]
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(tree):
+    (tree / "list.txt").write_bytes(b"\xef\xbb\xbftree/a.mp4\r\n")
+    assert find_media([], list_file="list.txt") == ["tree/a.mp4"]
+
+
+def test_linked_folders_are_searched_once(tree):
+    (tree / "tree" / "loop").symlink_to(tree / "tree")
+    (tree / "outside").mkdir()
+    (tree / "outside" / "o.mp4").touch()
+    (tree / "tree" / "zz").symlink_to(tree / "outside")
+    found = find_media(["tree"])
+    assert "tree/zz/o.mp4" in found
+    assert len(found) == 5
+
+
+def test_names_too_long_are_kept_for_their_own_error(tree):
+    assert find_media(["x" * 300 + ".mp4"]) == ["x" * 300 + ".mp4"]
+
+
 def test_a_file_with_magic_in_its_name_is_a_file(tree):
     assert find_media(["tree/odd[1].mp4"]) == ["tree/odd[1].mp4"]
 
@@ -63,3 +82,4 @@ def test_the_common_folder_of_a_folder_is_itself(tree):
     assert common_folder(["tree"]) == tree / "tree"
     assert common_folder(["tree/a.mp4", "tree/sub/b.WAV"]) == tree / "tree"
     assert common_folder(["tree/sub/b.WAV"]) == tree / "tree" / "sub"
+    assert common_folder(["tree/sub/b.WAV", "tree/sub/../a.mp4"]) == tree / "tree"

@@ -105,3 +105,10 @@ def test_paths_are_taken_as_they_are_needed(files):
     time.sleep(0.5)
     reading.close()
     assert len(taken) < 5
+
+
+def test_a_worker_that_cannot_start_does_not_blame_the_file(files, monkeypatch):
+    monkeypatch.setattr(pool.sys, "executable", "false")
+    found = collect(files[:1], workers=1)
+    (news,) = found[0, str(files[0])]
+    assert "the decoding process does not start" in str(news)

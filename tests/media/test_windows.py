@@ -43,6 +43,12 @@ def test_dense_windows_lie_end_to_end_and_the_last_is_moved_inside():
     np.testing.assert_allclose(dense_starts((1.0, 3.0), 0.5, 0.25), [1, 1.25, 1.5, 1.75, 2, 2.25, 2.5])
 
 
+def test_strides_beyond_the_window_leave_gaps_and_stay_on_the_grid():
+    np.testing.assert_allclose(dense_starts((0.0, 6.0), 0.5, 1.0), [0, 1, 2, 3, 4, 5])
+    np.testing.assert_allclose(dense_starts((0.0, 12.0), 0.5, 10.0), [0, 10])
+    np.testing.assert_allclose(dense_starts((0.0, 10.3), 0.5, 10.0), [0, 9.8])
+
+
 def test_a_remainder_of_codec_padding_gets_no_window():
     np.testing.assert_allclose(dense_starts((0.0, 2.09), 0.5, 0.5), [0, 0.5, 1, 1.5])
     np.testing.assert_allclose(dense_starts((0.0, 2.11), 0.5, 0.5), [0, 0.5, 1, 1.5, 1.61])
@@ -62,7 +68,9 @@ def test_dense_windows_cover_the_span_and_stay_in_it(span, window, stride):
     assert np.all(np.diff(starts) <= stride + 1e-9)
     assert np.all(real[:, 1] <= span[1] + 1e-9)
     assert np.all(real[:, 0] < real[:, 1])
-    assert span[1] - real[-1, 1] <= min(0.1, stride / 2) + 1e-5
+    assert span[1] - real[-1, 1] <= max(min(0.1, stride / 2), stride - window) + 1e-5
+    on_grid = starts[:-1] if len(starts) > 1 else starts
+    np.testing.assert_allclose(on_grid, span[0] + stride * np.arange(len(on_grid)), atol=1e-6)
 
 
 @given(spans, lengths, st.integers(1, 50))
