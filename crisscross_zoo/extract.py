@@ -8,7 +8,6 @@ never on what else was in the batch, so a run that was killed and started again 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
@@ -20,7 +19,15 @@ import torch
 from torch import Tensor
 
 from crisscross_zoo import __version__
-from crisscross_zoo.config import MODALITIES, AudioConfig, Pooling, VideoConfig, check_choice
+from crisscross_zoo.config import (
+    MODALITIES,
+    AudioConfig,
+    Pooling,
+    VideoConfig,
+    check_choice,
+    check_clip_options,
+    check_count,
+)
 from crisscross_zoo.encoders import AudioEncoder, Encoder, build_encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
@@ -66,7 +73,10 @@ class FeatureExtractor:
         workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
             cores, 0 for one file.
         strict: Refuse truncated or damaged files; otherwise they give what can be read, and a warning.
-        load_options: ``revision``, ``cache_dir``, ``local_files_only`` and ``token`` of ``load_encoder``.
+        revision: Hub revision of the weights.
+        cache_dir: Where downloads are kept, instead of the Hub's cache.
+        local_files_only: Download nothing.
+        token: For private or gated repositories; default: the stored one.
 
     Attributes:
         encoders: The encoders by modality, in eval mode on ``device``.
@@ -95,37 +105,26 @@ class FeatureExtractor:
         batch_size: int | None = None,
         workers: int | None = None,
         strict: bool = False,
-        **load_options: Any,
+        revision: str | None = None,
+        cache_dir: StrPath | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
     ) -> None:
         check_choice("modality", modality, (*MODALITIES, "both"))
         check_choice("precision", precision, PRECISIONS)
-        given = {
-            "stride": stride,
-            "clips": clips,
-            "window": window,
-            "frames": frames,
-            "audio_seconds": audio_seconds,
-        }
-        for one, other in (("stride", "clips"), ("window", "frames"), ("window", "audio_seconds")):
-            if given[one] is not None and given[other] is not None:
-                raise ConfigError(f"{one} and {other} exclude each other", remedy="pass one of them")
-        for name, seconds in (("window", window), ("stride", stride)):
-            if seconds is not None and not 0 < seconds < math.inf:
-                raise ConfigError(f"{name}={seconds!r} is out of range", remedy="pass a number above 0")
-        for name, count in (("clips", clips), ("batch_size", batch_size), ("workers", workers)):
-            least = 0 if name == "workers" else 1
-            if count is not None and (not isinstance(count, int) or count < least):
-                raise ConfigError(
-                    f"{name}={count!r} is out of range", remedy=f"pass a whole number, at least {least}"
-                )
+        check_clip_options(
+            modality,
+            window=window,
+            stride=stride,
+            clips=clips,
+            frames=frames,
+            fps=fps,
+            size=size,
+            audio_seconds=audio_seconds,
+        )
         self.modality = modality
-        for name, value in (("frames", frames), ("fps", fps), ("size", size)):
-            if value is not None and modality == "audio":
-                raise ConfigError(
-                    f"{name} is for video", remedy="leave it out, or use modality 'video' or 'both'"
-                )
-        if audio_seconds is not None and modality == "video":
-            raise ConfigError("audio_seconds is for audio", remedy="use modality 'audio' or 'both'")
+        check_count("batch_size", batch_size, least=1)
+        check_count("workers", workers, least=0)
         self.device = pick_device(device)
         self.precision = precision
         self.workers = workers
@@ -140,7 +139,15 @@ class FeatureExtractor:
                 # It may have been trained since it was loaded: what it holds now is what counts.
                 sha256: str | None = state_sha256(source.state_dict(), source.config)
             else:
-                source = load_encoder(name, source, pooling=pooling, **load_options)  # type: ignore[arg-type]
+                source = load_encoder(
+                    name,  # type: ignore[arg-type]
+                    source,
+                    pooling=pooling,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
                 sha256 = source.weights_sha256
             if source.config.modality != name:
                 raise ConfigError(
@@ -180,6 +187,8 @@ class FeatureExtractor:
         Yields:
             ``(path, result)`` as files get ready, which need not be the order of ``paths``.
         """
+        if isinstance(paths, str | os.PathLike):
+            raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
         workers = self.workers
         if workers is None:
             one = isinstance(paths, Sized) and len(paths) <= 1

@@ -188,6 +188,11 @@ def test_an_encoder_of_the_other_modality_is_refused(encoders):
         FeatureExtractor(encoders["audio"], "video", device="cpu")
 
 
+def test_stream_takes_several_paths(encoders, files):
+    with pytest.raises(ConfigError, match="stream takes several paths"):
+        next(extractor(encoders, "video").stream(str(files[0])))
+
+
 def test_a_missing_encoder_is_said(encoders):
     with pytest.raises(ConfigError, match="weights has no 'audio'"):
         FeatureExtractor({"video": encoders["video"]}, "both", device="cpu")

@@ -21,7 +21,7 @@ from crisscross_zoo.cli.common import (
     run,
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
-from crisscross_zoo.config import MODALITIES, POOLINGS
+from crisscross_zoo.config import MODALITIES, POOLINGS, check_clip_options
 from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "inputs", nargs="*", metavar="INPUT", help="media files, folders (recursive) or glob patterns"
     )
-    parser.add_argument("--list", metavar="FILE", help="a file with one input a line")
+    parser.add_argument(
+        "--list", metavar="FILE", help="a file with one input a line; lines that begin with # do not count"
+    )
     parser.add_argument(
         "--out", required=True, help=".npy, .npz or .safetensors for one input, or a folder for any number"
     )
@@ -108,7 +110,11 @@ def build_parser() -> ArgumentParser:
         "--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)"
     )
     how.add_argument("--strict", action="store_true", help="truncated or damaged inputs fail")
-    how.add_argument("--overwrite", action="store_true", help="redo finished outputs, replace other files")
+    how.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="redo finished outputs; replace files that are something else",
+    )
     parser.add_common_options(as_json="print a summary as JSON in place of text")
     add_version(parser)
     return parser
@@ -121,12 +127,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
-    from crisscross_zoo.media.files import find_media
+    from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 
+    names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds")
+    check_clip_options(args.modality, **{name: getattr(args, name) for name in names})
     single = _is_single_output(args)
     if single and args.modality == "both" and args.out.endswith(".npy"):
         raise ConfigError("--out: .npy holds one modality", remedy="write .npz or .safetensors, or a folder")
-    paths = find_media(args.inputs, list_file=args.list)
+    suffixes = VIDEO_SUFFIXES if args.modality == "video" else MEDIA_SUFFIXES
+    paths = find_media(args.inputs, list_file=args.list, suffixes=suffixes)
     if single and len(paths) > 1:
         raise ConfigError(
             f"--out {args.out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
@@ -134,6 +143,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if single and not args.json and not os.path.exists(paths[0]):  # noqa: PTH110 - no need to load torch and weights to say so
         raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
     outputs, folder = _outputs(args, paths, single=single)
+    _check_writable(folder or Path(args.out))
     job = _Job(args, outputs, folder)
     return job.run()
 
@@ -365,12 +375,21 @@ def _outputs(
         raise ConfigError(f"--out {args.out} is a file, not a folder", remedy="name another")
     if args.format == "npy" and args.modality == "both":
         raise ConfigError("--format npy holds one modality", remedy="use npz or safetensors")
-    root = (
-        Path(args.root)
-        if args.root is not None
-        else common_folder([*args.inputs, *paths] if args.inputs else paths)
-    )
-    return mirror(paths, root, out, f".{args.format or 'npz'}"), out
+    # What does not exist says nothing about the tree: a mistyped name must not move every output.
+    there = [p for p in paths if os.path.exists(p)]  # noqa: PTH110 - Path.exists raises on long names
+    folders = [p for p in args.inputs if os.path.isdir(p)]  # noqa: PTH112
+    root = Path(args.root) if args.root is not None else common_folder([*folders, *there] or paths)
+    mirrored = mirror(there, root, out, f".{args.format or 'npz'}")
+    nowhere = out / ".missing"  # never written: these inputs fail
+    return {p: mirrored.get(p, nowhere) for p in paths}, out
+
+
+def _check_writable(out: Path) -> None:
+    """Say at once, not after the first file's work, that ``out`` cannot be written."""
+    nearest = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not os.access(nearest, os.W_OK) or (nearest != out and not nearest.is_dir()):
+        reason = "may not be written to" if nearest.is_dir() or nearest == out else "is a file, not a folder"
+        raise OutputError(f"cannot be written: {nearest} {reason}", remedy="choose another --out", path=out)
 
 
 def _positive(text: str) -> float:

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from crisscross_zoo.errors import ConfigError
 
-_SUFFIXES = """
+_VIDEO_SUFFIXES = """
 .3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
 .rmvb .ts .vob .webm .wmv .y4m
+"""
+_SOUND_SUFFIXES = """
 .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav .weba .wma
 .wv
 """
-MEDIA_SUFFIXES: frozenset[str] = frozenset(_SUFFIXES.split())
+VIDEO_SUFFIXES: frozenset[str] = frozenset(_VIDEO_SUFFIXES.split())
+"""Suffixes of files that usually hold pictures, with or without sound."""
+
+MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_SOUND_SUFFIXES.split())
 """Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
 
 
-def find_media(inputs: Iterable[str], *, list_file: str | None = None) -> list[str]:
+def find_media(
+    inputs: Iterable[str], *, list_file: str | None = None, suffixes: Collection[str] = MEDIA_SUFFIXES
+) -> list[str]:
     """Expand inputs to files, in the order given, each once.
 
     Args:
-        inputs: Files, folders (searched recursively for :data:`MEDIA_SUFFIXES`, hidden files left out) and glob
+        inputs: Files, folders (searched recursively for ``suffixes``, hidden files left out) and glob
             patterns (``**`` crosses folders). A file that does not exist is kept: reading it will say so.
-        list_file: A file with one path a line, relative to the working directory; blank lines do not count.
+        list_file: A file with one path a line, relative to the working directory; blank lines and lines that begin
+            with # do not count, nor does white space around a path.
+        suffixes: What to take from folders, in lower case.
 
     Raises:
         ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
@@ -34,10 +43,10 @@ def find_media(inputs: Iterable[str], *, list_file: str | None = None) -> list[s
     for given in [*inputs, *(_read_list(list_file) if list_file is not None else ())]:
         # os.path answers False where pathlib raises: names too long, folders that may not be entered.
         if os.path.isdir(given):  # noqa: PTH112
-            files = sorted(_walk(given))
+            files = sorted(_walk(given, suffixes))
             if not files:
                 raise ConfigError(
-                    f"{given}: has no media files", remedy=f"known suffixes: {' '.join(_SUFFIXES.split())}"
+                    f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
                 )
         elif glob.has_magic(given) and not os.path.exists(given):  # noqa: PTH110
             matches = glob.glob(given, recursive=True)  # noqa: PTH207 - keeps the paths as they were given
@@ -66,7 +75,7 @@ def common_folder(inputs: Iterable[str]) -> Path:
         raise ConfigError("the inputs have no folder in common", remedy="run once per drive") from None
 
 
-def _walk(folder: str) -> Iterable[str]:
+def _walk(folder: str, suffixes: Collection[str]) -> Iterable[str]:
     def refuse(error: OSError) -> None:
         raise ConfigError(
             f"{error.filename}: cannot be read ({error.strerror})", remedy="check its access rights"
@@ -81,14 +90,15 @@ def _walk(folder: str) -> Iterable[str]:
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
                 yield os.path.join(here, name)  # noqa: PTH118 - a million times, and as it was given
 
 
 def _read_list(path: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
-        return [line for line in text.splitlines() if line.strip()]
+        lines = (line.strip() for line in text.splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(

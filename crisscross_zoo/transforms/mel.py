@@ -20,6 +20,9 @@ from torch import Tensor
 from crisscross_zoo.config import AudioConfig, check_choice
 from crisscross_zoo.errors import ConfigError, InputError
 
+MAX_PEAK = 16.0
+"""A wave beyond this is taken for one that was never scaled to [-1, 1]."""
+
 Backend = Literal["torch", "librosa"]
 
 
@@ -44,15 +47,20 @@ def mono_at_rate(
         (samples,) or, of three axes, (N, samples), float32.
 
     Raises:
-        InputError: ``wave`` has integers, values that are not finite, or another form.
+        InputError: ``wave`` has integers, values that are not finite or far beyond [-1, 1], or another form.
         ConfigError: ``sample_rate`` is not a whole number above 0.
     """
     rate = config.sample_rate if sample_rate is None else sample_rate
-    if isinstance(rate, bool) or rate != rate // 1 or rate <= 0:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or rate != rate // 1 or rate <= 0:
         raise ConfigError(f"sample_rate={sample_rate!r} is out of range", remedy="pass a whole number of Hz")
     mono = _as_waves(wave).to(device=device, dtype=torch.float32)
     if not bool(torch.isfinite(mono).all()):
         raise InputError("the wave holds values that are not finite", remedy="replace NaN and infinities")
+    peak = float(mono.abs().max()) if mono.numel() else 0.0
+    if peak > MAX_PEAK:
+        raise InputError(
+            f"the wave reaches {peak:g}, far beyond [-1, 1]", remedy="divide 16-bit sound by 32768"
+        )
     if mono.ndim > 1:
         mono = mono.mean(-2)
     if rate != config.sample_rate:

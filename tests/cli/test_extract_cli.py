@@ -147,6 +147,18 @@ def test_json_is_the_whole_of_stdout(extract, tree, tmp_path):
     assert summary["outputs"][0]["shapes"] == {"video": [3, 64]}
 
 
+def test_folders_give_video_what_may_have_pictures(extract, tree, tmp_path):
+    code, stdout, _ = extract(tree, "--out", tmp_path / "out")
+    assert code == 0
+    assert "3 files done" in stdout
+
+
+def test_a_mistyped_input_moves_no_output(extract, tree, tmp_path):
+    code, _, _ = extract(tree / "sub" / "b.mp4", tmp_path / "gone.mp4", "--out", tmp_path / "out/")
+    assert code == 1
+    assert (tmp_path / "out" / "b.npz").exists()
+
+
 def test_a_missing_input_is_in_the_json_too(extract, tmp_path):
     code, stdout, _ = extract(tmp_path / "gone.mp4", "--out", tmp_path / "x.npz", "--json")
     assert code == 1
@@ -161,7 +173,7 @@ def test_outputs_of_two_runs_share_an_index(extract, tree, tmp_path):
 
 
 def test_quiet_says_nothing_but_errors(extract, tree, tmp_path):
-    code, stdout, stderr = extract(tree, "--out", tmp_path / "out", "--quiet")
+    code, stdout, stderr = extract(tree / "a.mp4", tree / "sound.wav", "--out", tmp_path / "out", "--quiet")
     assert stdout == ""
     assert [line.split(": ")[1] for line in stderr.splitlines()] == ["error"]  # sound.wav has no pictures
     assert code == 1
@@ -180,7 +192,7 @@ def test_nothing_of_the_users_is_replaced(extract, tree, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["{tree}", "--out", "{tmp}/x.npy"], "is for one input, there are 4"),
+        (["{tree}", "--out", "{tmp}/x.npy"], "is for one input, there are 3"),
         (["{tree}/a.mp4", "--out", "{tmp}/x.h5"], ".h5 is not written"),
         (["{tree}/a.mp4", "--out", "{tmp}/x.npz", "--format", "npy"], "differ"),
         (["--out", "{tmp}/x.npy"], "no input"),
@@ -239,7 +251,7 @@ def many(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_a_killed_run_started_again_ends_in_the_same_bytes(weights, many, tmp_path, seed):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(weights, many, "--out", whole), check=True, capture_output=True)

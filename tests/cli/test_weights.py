@@ -170,10 +170,10 @@ def test_quiet_hides_progress_and_retries(
         (["convert", "none.pth.tar", "out.safetensors"], "none.pth.tar: there is no such file"),
     ],
 )
-def test_failures_are_one_line_and_exit_1(
+def test_names_of_nothing_are_one_line_and_exit_2(
     arguments: list[str], message: str, released: HubServer, capsys: Capture
 ) -> None:
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     out, err = output(capsys)
     assert out == ""
     assert err.startswith("crisscross-weights: error: ")

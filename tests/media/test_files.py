@@ -1,7 +1,7 @@
 import pytest
 
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.files import common_folder, find_media
+from crisscross_zoo.media.files import VIDEO_SUFFIXES, common_folder, find_media
 
 
 @pytest.fixture
@@ -30,6 +30,19 @@ def test_patterns_lists_and_files_mix_each_file_once(tree):
     (tree / "list.txt").write_text("tree/notes.txt\n\ntree/a.mp4\n")
     found = find_media(["tree/a.mp4", "tree/**/*.mkv"], list_file="list.txt")
     assert found == ["tree/a.mp4", "tree/sub/deep/c.mkv", "tree/notes.txt"]
+
+
+def test_lists_have_comments_and_stray_blanks(tree):
+    (tree / "list.txt").write_text("# mine\n\n  tree/a.mp4  \n")
+    assert find_media([], list_file="list.txt") == ["tree/a.mp4"]
+
+
+def test_folders_are_searched_for_what_is_asked(tree):
+    assert find_media(["tree"], suffixes=VIDEO_SUFFIXES) == [
+        "tree/a.mp4",
+        "tree/odd[1].mp4",
+        "tree/sub/deep/c.mkv",
+    ]
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(tree):
