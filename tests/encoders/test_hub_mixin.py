@@ -215,7 +215,7 @@ class TestHub:
                 pass
 
             def create_repo(self, repo_id, **_options):
-                return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+                return huggingface_hub.RepoUrl(f"{huggingface_hub.constants.ENDPOINT}/{repo_id}")
 
             def upload_folder(self, *, repo_id, folder_path, **_options):
                 pushed.update({p.name: p.read_bytes() for p in folder_path.iterdir()}, repo_id=repo_id)
