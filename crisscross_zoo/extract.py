@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -42,6 +43,8 @@ Weights = str | os.PathLike[str] | Encoder | None
 Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_OUT_OF_MEMORY = re.compile("out of memory|(can't|cannot|not enough).*memory", re.IGNORECASE)
 
 DEFAULT_BATCH: dict[str, dict[str, int]] = {
     "cpu": {"video": 4, "audio": 16},
@@ -122,9 +125,9 @@ class FeatureExtractor:
             size=size,
             audio_seconds=audio_seconds,
         )
-        self.modality = modality
         check_count("batch_size", batch_size, least=1)
         check_count("workers", workers, least=0)
+        self.modality = modality
         self.device = pick_device(device)
         self.precision = precision
         self.workers = workers
@@ -368,7 +371,7 @@ class _Batch:
         try:
             yield
         except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator raises it plain
-            if "memory" not in str(error):
+            if not _OUT_OF_MEMORY.search(str(error)):
                 raise
             raise ConfigError(
                 f"a batch of {self._size} clips does not fit into memory",

@@ -92,6 +92,10 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None,
     except BrokenPipeError:  # the reader (head, less) has seen enough: keep the last flush quiet too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:  # a name too long, a folder that may not be entered, a full disk
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"{prog}: error: {where}{error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def print_json(value: object) -> None:

@@ -140,7 +140,8 @@ def _main(argv: Sequence[str] | None) -> int:
         raise ConfigError(
             f"--out {args.out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
         )
-    if single and not args.json and not os.path.exists(paths[0]):  # noqa: PTH110 - no need to load torch and weights to say so
+    # Torch and weights need not be loaded to say so.
+    if single and not args.json and not os.path.exists(paths[0]):  # noqa: PTH110
         raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
     outputs, folder = _outputs(args, paths, single=single)
     _check_writable(folder or Path(args.out))

@@ -122,7 +122,7 @@ class _WorkerProcess:
                 process.wait(_POLL_SECONDS)
             process.kill()  # where what it said made no sense
             code = process.wait()
-            if item is None and started:
+            if item is None and started and code >= 0:  # a decoder that crashes dies by a signal
                 yield DecoderCrashError(
                     f"cannot be decoded: the decoding process does not start (exit code {code})",
                     remedy="see what it printed, or decode without processes (workers 0)",
@@ -139,9 +139,8 @@ class _WorkerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         # Unpinned threads in every worker would fight over the cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        here = str(
-            Path(__file__).parents[2]
-        )  # the package need not be installed, nor its folder be on the path still
+        # The package need not be installed, nor its folder be on the path still.
+        here = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), here])
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "crisscross_zoo.media.worker"],

@@ -112,3 +112,13 @@ def test_a_worker_that_cannot_start_does_not_blame_the_file(files, monkeypatch):
     found = collect(files[:1], workers=1)
     (news,) = found[0, str(files[0])]
     assert "the decoding process does not start" in str(news)
+
+
+def test_a_crash_on_a_workers_first_file_is_the_files(files, monkeypatch, tmp_path):
+    dies = tmp_path / "dies"
+    dies.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    dies.chmod(0o755)
+    monkeypatch.setattr(pool.sys, "executable", str(dies))
+    found = collect(files[:1], workers=1)
+    (news,) = found[0, str(files[0])]
+    assert "crashed the decoder (signal 11)" in str(news)
