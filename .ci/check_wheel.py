@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "crisscross_zoo"
 NEEDED = {f"{PACKAGE}/py.typed", f"{PACKAGE}/weights_manifest.json"}
-COMMANDS = {"crisscross-extract", "crisscross-weights"}
+COMMANDS = {"crisscross-extract", "crisscross-pretrain", "crisscross-weights"}
 
 
 def problems(wheel: Path) -> list[str]:

@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crisscross_zoo.extract import FeatureExtractor as FeatureExtractor
     from crisscross_zoo.features import Features as Features
+    from crisscross_zoo.pretrain.loss import crisscross_loss as crisscross_loss
+    from crisscross_zoo.pretrain.model import CrissCross as CrissCross
     from crisscross_zoo.weights.load import load_encoder as load_encoder
     from crisscross_zoo.weights.manifest import list_weights as list_weights
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CrissCross": "crisscross_zoo.pretrain.model",
     "FeatureExtractor": "crisscross_zoo.extract",
     "Features": "crisscross_zoo.features",
+    "crisscross_loss": "crisscross_zoo.pretrain.loss",
     "list_weights": "crisscross_zoo.weights.manifest",
     "load_encoder": "crisscross_zoo.weights.load",
 }
 
-__all__ = ["FeatureExtractor", "Features", "__version__", "list_weights", "load_encoder"]
+__all__ = [
+    "CrissCross",
+    "FeatureExtractor",
+    "Features",
+    "__version__",
+    "crisscross_loss",
+    "list_weights",
+    "load_encoder",
+]
 
 
 def __getattr__(name: str) -> object:

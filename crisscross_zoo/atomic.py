@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to a temporary name in the same folder, made if need be, then rename it to ``path``.
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path in the folder of ``path``, made if need be; what is written there becomes ``path``.
 
-    The temporary name is always the same, so that what a killed process left is taken up by the next.
+    The temporary name is always the same, so that what a killed process left is taken up by the next. If the block
+    raises, nothing is left of it.
 
     Raises:
         OSError: the folder or file cannot be written.
@@ -18,8 +22,18 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to a temporary name in the same folder, then rename it to ``path``: see :func:`atomic_path`.
+
+    Raises:
+        OSError: the folder or file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)

@@ -72,6 +72,10 @@ class OutputError(CrissCrossError):
     """Features cannot be written to, or read from, this path."""
 
 
+class TrainingError(CrissCrossError):
+    """A pretraining run cannot go on; what it had reached is in its checkpoints."""
+
+
 class WeightsError(CrissCrossError):
     """Weights cannot be had."""
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted. Results go to stdout
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -101,3 +102,19 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None,
 def print_json(value: object) -> None:
     """Print ``value`` to stdout as JSON, for machines: no NaN, two spaces of indent."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def positive(text: str) -> float:
+    """Parse a number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def count(text: str) -> int:
+    """Parse a whole number above 0."""
+    with contextlib.suppress(ValueError):
+        if int(text) > 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")

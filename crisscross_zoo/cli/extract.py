@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import time
@@ -17,6 +16,8 @@ from crisscross_zoo.cli.common import (
     EXIT_INTERRUPTED,
     ArgumentParser,
     add_version,
+    count,
+    positive,
     print_json,
     run,
 )
@@ -84,25 +85,25 @@ def build_parser() -> ArgumentParser:
 
     clips = parser.add_argument_group("clips")
     clips.add_argument(
-        "--window", type=_positive, metavar="SECONDS", help="length of a clip of either modality"
+        "--window", type=positive, metavar="SECONDS", help="length of a clip of either modality"
     )
     clips.add_argument(
-        "--stride", type=_positive, metavar="SECONDS", help="between clips (default: end to end)"
+        "--stride", type=positive, metavar="SECONDS", help="between clips (default: end to end)"
     )
     clips.add_argument(
-        "--clips", type=_count, metavar="N", help="N uniformly spread clips in place of dense ones"
+        "--clips", type=count, metavar="N", help="N uniformly spread clips in place of dense ones"
     )
-    clips.add_argument("--frames", type=_count, metavar="N", help="frames in a video clip (default: 8)")
-    clips.add_argument("--fps", type=_positive, help="frames a second (default: 16)")
-    clips.add_argument("--size", type=_count, metavar="PIXELS", help="side of the square crop (default: 224)")
+    clips.add_argument("--frames", type=count, metavar="N", help="frames in a video clip (default: 8)")
+    clips.add_argument("--fps", type=positive, help="frames a second (default: 16)")
+    clips.add_argument("--size", type=count, metavar="PIXELS", help="side of the square crop (default: 224)")
     clips.add_argument(
-        "--audio-seconds", type=_positive, metavar="SECONDS", help="length of a sound clip (default: 2)"
+        "--audio-seconds", type=positive, metavar="SECONDS", help="length of a sound clip (default: 2)"
     )
 
     how = parser.add_argument_group("how to run")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: fp32)")
-    how.add_argument("--batch-size", type=_count, metavar="N", help="clips a batch (default: by device)")
+    how.add_argument("--batch-size", type=count, metavar="N", help="clips a batch (default: by device)")
     how.add_argument(
         "--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)"
     )
@@ -391,20 +392,6 @@ def _check_writable(out: Path) -> None:
     if not os.access(nearest, os.W_OK) or (nearest != out and not nearest.is_dir()):
         reason = "may not be written to" if nearest.is_dir() or nearest == out else "is a file, not a folder"
         raise OutputError(f"cannot be written: {nearest} {reason}", remedy="choose another --out", path=out)
-
-
-def _positive(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-
-
-def _count(text: str) -> int:
-    with contextlib.suppress(ValueError):
-        if int(text) > 0:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Open media files, read their time stamps, decode pictures and sound by time. The only file that imports ``av``.
+"""Open media files, read their time stamps, decode pictures and sound by time.
 
 A file is read twice. :func:`scan` demultiplexes it once without decoding (15 ms a minute of video): the packets' own
 time stamps say where each stream begins and ends, which headers often do not, and which packets a set of clips needs.
@@ -16,10 +16,10 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -278,19 +278,11 @@ def read_sound(
     track = media.audio
     if track is None:
         raise NoStreamError("has no sound stream", remedy="use modality 'video'", path=media.path)
-    cursor = 0
     sound = _ResampledSound(sample_rate, track, on_damage)
     with _open(media.path) as container:
         stream = container.streams[track.index]
         assert isinstance(stream, AudioStream)
-        frames = _decoded(container, stream, None, on_damage)
-        for first, samples in itertools.chain.from_iterable(
-            itertools.chain(map(sound.add, frames), [sound.flush()])
-        ):
-            keep = samples[max(0, cursor - first) :]
-            if len(keep):
-                yield max(first, cursor), keep
-                cursor = max(first, cursor) + len(keep)
+        yield from sound.of(_decoded(_packets(container, stream, on_damage), stream, None, on_damage))
     if not sound.heard:
         raise UnreadableMediaError(
             "its sound cannot be decoded", remedy="check it in a player", path=media.path
@@ -300,8 +292,41 @@ def read_sound(
 # --- opening -----------------------------------------------------------------------------------------------------
 
 
-def _open(path: StrPath) -> InputContainer:
+def _open(path: StrPath, source: BinaryIO | None = None, format_name: str | None = None) -> InputContainer:
+    """Open a file, or ``source``, which holds its bytes, as the format that the file was read as before.
+
+    What is open reads on from where ``source`` stands: one container of a source at a time.
+    """
     name = os.fspath(path)
+    if source is None:
+        _check_regular(name)
+    try:
+        # Local files only: a playlist must not make the decoder open addresses or pipes.
+        # The path is made absolute because FFmpeg takes "12:30.mp4" for a protocol.
+        file: Any = os.path.abspath(name)  # noqa: PTH100
+        if source is not None:
+            source.seek(0)
+            file = source
+        container: InputContainer = av.open(
+            file,
+            # Bytes have no suffix to tell raw formats by. Stills have another demuxer, which is found by content.
+            format=None if source is None or format_name == "image2" else format_name,
+            metadata_errors="replace",
+            options={"protocol_whitelist": "file"},
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise _unreadable(name, error) from None
+    if container.format.name in _REFUSED_FORMATS:
+        container.close()
+        raise UnreadableMediaError(
+            f"is not a media file (read as {container.format.name!r})",
+            remedy="pass video or sound files",
+            path=name,
+        )
+    return container
+
+
+def _check_regular(name: str) -> None:
     try:
         status = Path(name).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -314,21 +339,6 @@ def _open(path: StrPath) -> InputContainer:
         raise UnreadableMediaError("is not a regular file", remedy="copy it to a file first", path=name)
     if status.st_size == 0:
         raise UnreadableMediaError("is empty (0 bytes)", remedy="fetch it again", path=name)
-    try:
-        # Local files only: a playlist must not make the decoder open addresses or pipes.
-        # The path is made absolute because FFmpeg takes "12:30.mp4" for a protocol.
-        absolute = os.path.abspath(name)  # noqa: PTH100
-        container = av.open(absolute, metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
-    if container.format.name in _REFUSED_FORMATS:
-        container.close()
-        raise UnreadableMediaError(
-            f"is not a media file (read as {container.format.name!r})",
-            remedy="pass video or sound files",
-            path=name,
-        )
-    return container
 
 
 def _unreadable(path: str, error: Exception) -> MediaError:
@@ -523,43 +533,54 @@ def _serve(
     *,
     only_needed: bool,
     on_damage: Callable[[str], None],
+    source: BinaryIO | None = None,
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """One pass over the file; see :func:`read_frames`. ``only_needed`` decodes no more than the index asks for."""
     if not len(times):
         return
     plan = _DecodingPlan(track, times) if only_needed else None
+    with _open(media.path, source, media.format) as container:
+        stream = container.streams[track.index]
+        assert isinstance(stream, VideoStream)
+        frames = _decoded(_packets(container, stream, on_damage), stream, plan, on_damage)
+        yield from _shown(frames, track, times, plan, media.path)
+
+
+def _shown(
+    frames: Iterable[av.VideoFrame],
+    track: VideoTrack,
+    times: npt.NDArray[np.float64],
+    plan: _DecodingPlan | None,
+    path: str,
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Of decoded ``frames``, those shown at ``times``, of which there is one or more; see :func:`read_frames`."""
     wall = times + _EARLY_SECONDS
     done, serial, current, newest = 0, 0, None, -np.inf
     to_array = _RgbConverter()
-    with _open(media.path) as container:
-        stream = container.streams[track.index]
-        assert isinstance(stream, VideoStream)
-        for frame in _decoded(container, stream, plan, on_damage):
-            counted = track.counted or frame.pts is None
-            seconds = serial / track.rate if counted else float(track.seconds(frame.pts))
-            serial += 1
-            if seconds <= newest or seconds > track.span[1] + 1.0:
-                continue  # out of order or beyond the end: a damaged time stamp
-            newest = seconds
-            if current is not None:
-                count = int(np.searchsorted(wall, seconds, side="left")) - done
-                if count > 0:
-                    if plan is not None:
-                        plan.check(done, count, current)
-                    yield count, to_array(current)
-                    done += count
-                    if done == len(times):
-                        return
-            current = frame
-        if current is None:
-            if plan is not None:
-                raise _NotAsIndexedError
-            raise UnreadableMediaError(
-                "its pictures cannot be decoded", remedy="check it in a player", path=media.path
-            )
+    for frame in frames:
+        counted = track.counted or frame.pts is None
+        seconds = serial / track.rate if counted else float(track.seconds(frame.pts or 0))
+        serial += 1
+        if seconds <= newest or seconds > track.span[1] + 1.0:
+            continue  # out of order or beyond the end: a damaged time stamp
+        newest = seconds
+        if current is not None:
+            count = int(np.searchsorted(wall, seconds, side="left")) - done
+            if count > 0:
+                if plan is not None:
+                    plan.check(done, count, current)
+                yield count, to_array(current)
+                done += count
+                if done == len(times):
+                    return
+        current = frame
+    if current is None:
         if plan is not None:
-            plan.check(done, len(times) - done, current)
-        yield len(times) - done, to_array(current)
+            raise _NotAsIndexedError
+        raise UnreadableMediaError("its pictures cannot be decoded", remedy="check it in a player", path=path)
+    if plan is not None:
+        plan.check(done, len(times) - done, current)
+    yield len(times) - done, to_array(current)
 
 
 class _DecodingPlan:
@@ -602,14 +623,15 @@ class _RgbConverter:
 
 
 def _decoded(
-    container: InputContainer,
+    packets: Iterable[av.Packet[Any]],
     stream: VideoStream | AudioStream,
     plan: _DecodingPlan | None,
     on_damage: Callable[[str], None],
 ) -> Iterator[Any]:
     """Decode packet by packet, so that a bad packet costs no more than itself."""
     context = stream.codec_context
-    context.thread_count = 1
+    if context.thread_count != 1:  # it cannot be set again once the codec is open
+        context.thread_count = 1
     damaged = f"damaged packets in the {stream.type} stream"
 
     def decode(packet: av.Packet[Any] | None) -> list[Any]:
@@ -620,7 +642,7 @@ def _decoded(
             return []
 
     serial, drained = 0, True
-    for packet in _packets(container, stream, on_damage):
+    for packet in packets:
         if plan is not None and serial < len(plan.decode):
             needed, wanted = plan.needed[serial], plan.decode[serial]
             serial += 1
@@ -653,18 +675,34 @@ def _packets(
 
 
 class _ResampledSound:
-    """Decoded frames to mono int16 at one rate, each piece with its place in samples since time 0."""
+    """Decoded frames to mono int16 at one rate, each piece with its place in samples since time 0.
 
-    def __init__(self, sample_rate: int, track: AudioTrack, on_damage: Callable[[str], None]) -> None:
+    A first frame without a time stamp is placed at ``start`` seconds.
+    """
+
+    def __init__(
+        self, sample_rate: int, track: AudioTrack, on_damage: Callable[[str], None], *, start: float = 0.0
+    ) -> None:
         self._on_damage = on_damage
         self._rate = sample_rate
         self._track = track
         self._resampler: AudioResampler | None = None
         self._form: tuple[int, str, str] | None = None
-        self._next_seconds = 0.0  # where the input should go on
+        self._next_seconds = start  # where the input should go on
         self._first = self._place = 0  # of the current resampler's output
         self._unheard: list[av.AudioFrame] = []  # frames of a piece of which nothing has come out yet
         self.heard = False
+
+    def of(self, frames: Iterable[av.AudioFrame]) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
+        """Resample all of ``frames``; places ascend from 0 and never overlap."""
+        cursor = 0
+        for first, samples in itertools.chain.from_iterable(
+            itertools.chain(map(self.add, frames), [self.flush()])
+        ):
+            keep = samples[max(0, cursor - first) :]
+            if len(keep):
+                yield max(first, cursor), keep
+                cursor = max(first, cursor) + len(keep)
 
     def add(self, frame: av.AudioFrame) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
         """Resample a frame; one that does not follow on, or has another form, starts a new piece."""

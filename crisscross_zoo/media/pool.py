@@ -1,22 +1,35 @@
-"""Decode many files at once, in threads or in processes, into one bounded queue."""
+"""Work on many files at once, in a thread or in processes, into one bounded queue.
+
+:func:`read_files` decodes clips; :func:`work_on_files` does any job. A file that crashes its process costs no other.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from crisscross_zoo.errors import CrissCrossError, DecoderCrashError
-from crisscross_zoo.media.clips import FileRead, News, Sampling, file_news
+from crisscross_zoo.errors import DecoderCrashError
 from crisscross_zoo.media.decode import StrPath
 
+if TYPE_CHECKING:
+    from crisscross_zoo.media.clips import News, Sampling
+
+T = TypeVar("T")
+
 _POLL_SECONDS = 0.5
+
+
+class WorkerStartError(DecoderCrashError):
+    """A decoding process does not start: no file's fault."""
 
 
 def read_files(
@@ -34,12 +47,40 @@ def read_files(
         ``(serial, path, news)``: serial numbers ``paths`` from 0. News of one file come in order, those of several
         files mixed.
     """
+    from crisscross_zoo.media.clips import file_news  # which imports torch; other jobs do without
+
+    job = functools.partial(file_news, sampling=sampling)
+    return work_on_files(paths, job, workers=workers, queue_size=queue_size)
+
+
+def work_on_files(
+    paths: Iterable[StrPath],
+    job: Callable[[StrPath], Iterable[T]],
+    *,
+    workers: int = 0,
+    queue_size: int = 16,
+) -> Generator[tuple[int, StrPath, T | DecoderCrashError], None, None]:
+    """Run ``job(path)`` on many files and pass on what it yields.
+
+    Args:
+        paths: Files; taken one by one as processes get free.
+        job: What to do with a file. It, and what it yields, must pickle (a function of a module, or a partial of one);
+            an exception that it raises ends its process, so it had better yield what goes wrong.
+        workers: Processes. 0 works in one thread of this process, where a crash is fatal.
+        queue_size: Items held before the workers wait.
+
+    Yields:
+        ``(serial, path, item)``: serial numbers ``paths`` from 0. Items of one file come in order, those of several
+        files mixed. A file whose process dies ends with a DecoderCrashError, a :class:`WorkerStartError` where the
+        process did not start at all.
+    """
     numbered = enumerate(paths)
     lock = threading.Lock()
-    news: queue.Queue[tuple[int, StrPath, News] | BaseException | None] = queue.Queue(queue_size)
+    news: queue.Queue[tuple[int, StrPath, T | DecoderCrashError] | BaseException | None]
+    news = queue.Queue(queue_size)
     stop = threading.Event()
 
-    def put(item: tuple[int, StrPath, News] | BaseException | None) -> bool:
+    def put(item: tuple[int, StrPath, T | DecoderCrashError] | BaseException | None) -> bool:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
                 news.put(item, timeout=_POLL_SECONDS)
@@ -62,8 +103,8 @@ def read_files(
         finally:
             source.close()
 
-    sources: list[_InProcess | _WorkerProcess] = [_WorkerProcess(sampling) for _ in range(workers)]
-    sources = sources or [_InProcess(sampling)]
+    sources: list[_InProcess | _WorkerProcess] = [_WorkerProcess(job) for _ in range(workers)]
+    sources = sources or [_InProcess(job)]
     threads = [threading.Thread(target=read, args=(s,), daemon=True) for s in sources]
     for thread in threads:
         thread.start()
@@ -82,11 +123,11 @@ def read_files(
 
 
 class _InProcess:
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+    def __init__(self, job: Callable[[StrPath], Iterable[Any]]) -> None:
+        self._job = job
 
-    def read(self, path: StrPath) -> Iterator[News]:
-        return file_news(path, self._sampling)
+    def read(self, path: StrPath) -> Iterable[Any]:
+        return self._job(path)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -95,24 +136,24 @@ class _InProcess:
 class _WorkerProcess:
     """One process of :mod:`crisscross_zoo.media.worker`, started when first needed and again after a crash."""
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+    def __init__(self, job: Callable[[StrPath], Iterable[Any]]) -> None:
+        self._job = job
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def read(self, path: StrPath) -> Iterator[News]:
+    def read(self, path: StrPath) -> Iterator[Any]:
         started = self._process is None
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        item: News | None = None
+        silent = True
         try:
             if started:
-                pickle.dump(self._sampling, process.stdin)
+                pickle.dump(self._job, process.stdin)
             pickle.dump(os.fspath(path), process.stdin)
             process.stdin.flush()
-            while not isinstance(item, (FileRead, CrissCrossError)):
-                item = pickle.load(process.stdout)  # noqa: S301 - from our own process
+            while (item := pickle.load(process.stdout)) is not None:  # noqa: S301 - from our own process
+                silent = False
                 yield item
         except (EOFError, OSError, pickle.UnpicklingError, ValueError):
             if self._closed:
@@ -122,8 +163,8 @@ class _WorkerProcess:
                 process.wait(_POLL_SECONDS)
             process.kill()  # where what it said made no sense
             code = process.wait()
-            if item is None and started and code >= 0:  # a decoder that crashes dies by a signal
-                yield DecoderCrashError(
+            if silent and started and code >= 0:  # a decoder that crashes dies by a signal
+                yield WorkerStartError(
                     f"cannot be decoded: the decoding process does not start (exit code {code})",
                     remedy="see what it printed, or decode without processes (workers 0)",
                     path=path,

@@ -1,4 +1,6 @@
-"""A process that decodes files: paths come in on standard input, clips go out on standard output, pickled.
+"""A process that works on files: a job and paths come in on standard input, what it yields goes out, pickled.
+
+Standard output carries the items, None after the last of each file.
 
 A file that crashes the decoder takes this process down and nothing else. It ends when its input does, so that none
 is left behind when the parent is killed. Started by :mod:`crisscross_zoo.media.pool`.
@@ -17,19 +19,17 @@ def main() -> None:
     """Serve until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     out = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
-    os.dup2(2, 1)  # whatever prints must not print into the clips
+    os.dup2(2, 1)  # whatever prints must not print into the items
 
-    import torch
-
-    from crisscross_zoo.media.clips import file_news
-
-    torch.set_num_threads(1)
     with contextlib.suppress(EOFError, BrokenPipeError):
-        sampling = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the parent process
+        job = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the parent process
+        if "torch" in sys.modules:  # not every job needs it
+            sys.modules["torch"].set_num_threads(1)
         while True:
             path = pickle.load(sys.stdin.buffer)  # noqa: S301
-            for news in file_news(path, sampling):
-                pickle.dump(news, out, protocol=5)
+            for item in job(path):
+                pickle.dump(item, out, protocol=5)
+            pickle.dump(None, out)
             out.flush()
 
 

@@ -1,0 +1,295 @@
+"""The command ``crisscross-pretrain``: index or pack a data set, pretrain on it, export the encoders."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from crisscross_zoo.cli.common import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    ArgumentParser,
+    add_version,
+    count,
+    print_json,
+    run,
+)
+from crisscross_zoo.cli.config_options import add_config_options, config_overrides
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.pretrain.presets import OBJECTIVES, PRESETS, make_config
+
+PROG = "crisscross-pretrain"
+
+_ABOUT = "Pretrain CrissCross on your own videos: index them, train, export the encoders."
+_EPILOG = """\
+crisscross-pretrain index videos/ --out videos.parquet
+crisscross-pretrain kinetics400 --data videos.parquet --out run/
+torchrun --nproc-per-node 8 -m crisscross_zoo.cli.pretrain kinetics400 --data videos.parquet --out run/
+crisscross-pretrain demo --out demo/        a small data set made here, on a CPU, in minutes
+A run that was stopped goes on when the same command is given again.
+exit codes: 0 done, 1 failed, 2 bad usage, 130 told to stop (a checkpoint is written)"""
+
+_ABOUT_PRESET = {
+    "kinetics-sound": "the paper's settings for Kinetics-Sound, 22K clips (Table S10)",
+    "kinetics400": "the paper's settings for Kinetics400, 240K clips (Table S10)",
+    "audioset": "the paper's settings for AudioSet, 1.8M clips (Table S10)",
+    "demo": "make a small data set, pretrain narrow encoders on it, and score them",
+}
+_NO_OPTION = ("preset", "objective", "video.pooling", "audio.pooling")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run(_main, argv, prog=PROG)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options = build_parser().parse_args(argv)
+    command = cast(Callable[[argparse.Namespace], int], options.command)
+    with _warnings_to_stderr(quiet=options.quiet):
+        return command(options)
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of ``crisscross-pretrain``."""
+    parser = ArgumentParser(prog=PROG, description=_ABOUT, epilog=_EPILOG)
+    add_version(parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], about: str, as_json: str
+    ) -> ArgumentParser:
+        sub: ArgumentParser = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=command)
+        sub.add_common_options(as_json=as_json)
+        return sub
+
+    sub = add("index", _index, "find out once which files can be trained on", "print what was found")
+    sub.add_argument("inputs", metavar="INPUT", nargs="*", help="folders (recursive), files, quoted patterns")
+    sub.add_argument("--list", metavar="FILE", dest="list_file", help="a file with one path a line")
+    sub.add_argument(
+        "--out", metavar="FILE", required=True, help="the index to write, such as videos.parquet"
+    )
+    sub.add_argument(
+        "--layout", default="files", choices=("files", "kinetics400", "kinetics-sound", "audioset")
+    )
+    sub.add_argument("--split", help="folder under ROOT, such as train (layouts with splits)")
+    sub.add_argument("--min-seconds", type=float, help="leave out what is shorter (default: 1.1)")
+    sub.add_argument("--workers", type=count, help="processes (default: one for each core)")
+    sub.add_argument("--rescan", action="store_true", help="open every file again, known or not")
+
+    sub = add("pack", _pack, "copy an index's files into a few large ones", "print what was written")
+    sub.add_argument("index", metavar="INDEX", help="what `index` wrote")
+    sub.add_argument("--out", metavar="DIR", required=True, help="the folder of shards: new, or empty")
+    sub.add_argument("--workers", type=count, default=1, help="processes (default: 1)")
+    sub.add_argument("--shard-mb", metavar="N", type=count, help="length of a shard, MiB (default: 256)")
+
+    for name, preset in PRESETS.items():
+        sub = add(name, _demo if name == "demo" else _pretrain, _ABOUT_PRESET[name], "print how it ended")
+        sub.add_argument("--out", metavar="DIR", required=True, help="the run's folder")
+        if name == "demo":
+            sub.add_argument("--seeds", type=count, default=1, help="runs, with seeds 0, 1, ... (default: 1)")
+            sub.add_argument("--train-clips", type=count, help="clips of each class to train on")
+            sub.add_argument("--test-clips", type=count, help="clips of each class to test on")
+        else:
+            sub.add_argument("--data", metavar="PATH", required=True, help="what `index` or `pack` wrote")
+        sub.add_argument(
+            "--objective",
+            default="crisscross",
+            choices=tuple(OBJECTIVES),
+            help="terms of the loss (default: all)",
+        )
+        sub.add_argument(
+            "--released", action="store_true", help="follow the released code where it differs from the paper"
+        )
+        sub.set_defaults(preset=name)
+        add_config_options(sub, preset, skip=(*_NO_OPTION, *(("seed",) if name == "demo" else ())))
+
+    sub = add("export", _export, "write the encoders of a run's newest checkpoint", "print where they are")
+    sub.add_argument("run", metavar="RUN", help="a run's folder")
+    sub.add_argument("--out", metavar="DIR", help="where to (default: the run's folder)")
+    return parser
+
+
+def _index(options: argparse.Namespace) -> int:
+    from crisscross_zoo.pretrain.index import MIN_SECONDS, build_index
+
+    with _progress("file", quiet=options.quiet) as progress:
+        report = build_index(
+            options.inputs,
+            Path(options.out),
+            list_file=options.list_file,
+            layout=options.layout,
+            split=options.split,
+            workers=options.workers,
+            min_seconds=MIN_SECONDS if options.min_seconds is None else options.min_seconds,
+            on_progress=progress,
+            rescan=options.rescan,
+        )
+    if options.json:
+        print_json(vars(report))
+    elif not options.quiet:
+        print("\n".join(report.summary_lines()))
+    return EXIT_DONE
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from crisscross_zoo.pretrain.index import read_index
+    from crisscross_zoo.pretrain.shards import SHARD_BYTES, pack
+
+    index = read_index(options.index)
+    shard_bytes = SHARD_BYTES if options.shard_mb is None else options.shard_mb << 20
+    shards = pack(index, options.out, workers=options.workers, shard_bytes=shard_bytes)
+    if options.json:
+        print_json({"out": options.out, "files": len(index), "shards": shards})
+    elif not options.quiet:
+        print(f"{options.out}: {len(index)} files in {shards} shards")
+    return EXIT_DONE
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from crisscross_zoo.pretrain.loop import pretrain
+    from crisscross_zoo.pretrain.shards import open_data
+
+    files, data_id = open_data(options.data)
+    first = os.environ.get("RANK", "0") == "0"
+    with _steps(quiet=options.quiet or not first) as on_progress:
+        outcome = pretrain(config, files, options.out, data_id=data_id, on_progress=on_progress)
+    if not first:
+        return EXIT_DONE if outcome.finished else EXIT_INTERRUPTED
+    if options.json:
+        print_json({**vars(outcome), "run": str(outcome.run)})
+    elif outcome.finished and not options.quiet:
+        print(
+            f"{outcome.run}: {outcome.total_steps} steps done; the encoders are in its folders video and audio"
+        )
+    if not outcome.finished:
+        print(
+            f"{PROG}: stopped at step {outcome.step} of {outcome.total_steps}, with a checkpoint;"
+            " the same command goes on from there",
+            file=sys.stderr,
+        )
+        return EXIT_INTERRUPTED
+    return EXIT_DONE
+
+
+def _demo(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from crisscross_zoo.pretrain.demo import report_lines, run_demo
+
+    with _steps(quiet=options.quiet) as on_progress:
+        report = run_demo(
+            Path(options.out),
+            config,
+            seeds=options.seeds,
+            train_clips=options.train_clips,
+            test_clips=options.test_clips,
+            say=None if options.quiet else lambda line: print(f"{PROG}: {line}", file=sys.stderr),
+            on_progress=on_progress,
+        )
+    if report is None:
+        print(f"{PROG}: stopped, with a checkpoint; the same command goes on from there", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if options.json:
+        print_json(report)
+    else:
+        print("\n".join(report_lines(report)))
+    return EXIT_DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from crisscross_zoo.pretrain.export import export_encoders
+
+    folders = export_encoders(options.run, options.out or options.run)
+    if options.json:
+        print_json({modality: str(folder) for modality, folder in folders.items()})
+    else:
+        print("\n".join(map(str, folders.values())))
+    return EXIT_DONE
+
+
+def _config(options: argparse.Namespace) -> Any:
+    overrides = config_overrides(options, PRESETS[options.preset])
+    try:
+        return make_config(
+            options.preset, objective=options.objective, released=options.released, overrides=overrides
+        )
+    except TypeError as error:  # a value that a config does not know how to compare
+        raise ConfigError(str(error), remedy=f"see {PROG} {options.preset} --help") from None
+
+
+@contextlib.contextmanager
+def _progress(unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that is told ``(done, total)``."""
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}s", disable=quiet, file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+@contextlib.contextmanager
+def _steps(*, quiet: bool) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """A bar on stderr of a run's steps, with the loss and the embeddings' std beside it."""
+    from tqdm import tqdm
+
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def tell(step: int, total: int, row: dict[str, float]) -> None:
+            if not bars or bars[-1].total != total or step < bars[-1].n:
+                bars.append(
+                    stack.enter_context(
+                        tqdm(
+                            unit=" steps",
+                            total=total,
+                            initial=step,
+                            disable=quiet,
+                            file=sys.stderr,
+                            dynamic_ncols=True,
+                        )
+                    )
+                )
+            bar = bars[-1]
+            bar.set_postfix_str(
+                f"loss {row['total']:.3f}, std {row['video_std']:.4f} {row['audio_std']:.4f},"
+                f" {row['samples_per_second']:.0f} samples/s",
+                refresh=False,
+            )
+            bar.update(step - bar.n)
+
+        yield tell
+
+
+@contextlib.contextmanager
+def _warnings_to_stderr(*, quiet: bool) -> Iterator[None]:
+    """Print the package's warnings as lines of this command."""
+    from tqdm import tqdm
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(f"{PROG}: warning: {record.getMessage()}", file=sys.stderr)
+
+    logger, handler = logging.getLogger("crisscross_zoo"), Lines(logging.ERROR if quiet else logging.WARNING)
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+if __name__ == "__main__":
+    sys.exit(main())

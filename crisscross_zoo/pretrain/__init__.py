@@ -1,0 +1,3 @@
+"""Pretraining: model, loss, data and loop (section 3 of the paper, appendices D, F, G)."""
+
+from __future__ import annotations

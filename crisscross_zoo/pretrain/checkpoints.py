@@ -1,0 +1,61 @@
+"""Checkpoints of a run: everything that going on needs, written by rename, the last few kept."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crisscross_zoo.atomic import atomic_path
+from crisscross_zoo.errors import CheckpointError
+
+FOLDER = "checkpoints"
+FORMAT = 1
+
+_NAME = re.compile(r"step_(\d{9})\.pt")
+
+
+def save_checkpoint(run: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
+    """Write the state after ``step`` steps, then remove all but the newest ``keep``.
+
+    Raises:
+        OSError: it cannot be written; the older ones are still there.
+    """
+    path = run / FOLDER / f"step_{step:09d}.pt"
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, "step": step, **state}, temporary)
+    for old in list_checkpoints(run)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Return a run's checkpoints, oldest first."""
+    folder = run / FOLDER
+    return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name)) if folder.is_dir() else []
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        CheckpointError: it is damaged, or of another version of this package.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        version = state["format"]
+    except Exception as error:  # torch raises anything for a damaged file
+        raise CheckpointError(
+            f"is no checkpoint of a run, or damaged ({type(error).__name__})",
+            remedy="remove it: the run goes on from the one before",
+            path=path,
+        ) from None
+    if version != FORMAT:
+        raise CheckpointError(
+            f"has format {version!r}, this version reads {FORMAT}",
+            remedy="use the version that wrote it",
+            path=path,
+        )
+    return state

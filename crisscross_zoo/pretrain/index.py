@@ -1,0 +1,652 @@
+"""An index of a data set's files: scanned once, in processes, kept as Parquet; training opens nothing else to begin.
+
+What could be read of a file goes, as it comes, into a part file beside the index, so that a killed run goes on where it
+was. Which files are usable is judged when the index is written, from what the part file and the older index hold: the
+index's bytes depend on the files and the options alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import sys
+import types
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.config import check_choice, suggest
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.media.decode import StrPath, scan
+from crisscross_zoo.media.files import VIDEO_SUFFIXES, common_folder, find_media
+from crisscross_zoo.media.moments import MediaInfo, describe
+from crisscross_zoo.media.pool import WorkerStartError, work_on_files
+
+INDEX_VERSION = 1
+"""Of the file's form; an index of another version is not read, and scanned anew."""
+
+MIN_SECONDS = 1.1
+"""Pictures, sound and what they have in common must last longer, as in the released code's list of Kinetics400."""
+
+LAYOUTS = ("files", "kinetics400", "kinetics-sound", "audioset")
+"""How a data set lies on the disk:
+
+- files: any folders, files and patterns.
+- kinetics400: ``ROOT/SPLIT/CLASS/VIDEO``.
+- kinetics-sound: the same tree, of which the 32 classes are taken.
+- audioset: one folder, or ``ROOT/SPLIT``, with clips at any depth.
+"""
+
+OK, NO_SOUND, NO_PICTURES, TOO_SHORT, UNREADABLE = (
+    "ok",
+    "no sound",
+    "no pictures",
+    "too short",
+    "unreadable",
+)
+"""What a file's ``status`` can be; all but the first are left out of pretraining."""
+
+KINETICS_SOUND_CLASSES: tuple[str, ...] = (
+    "blowing nose",
+    "blowing out candles",
+    "bowling",
+    "chopping wood",
+    "dribbling basketball",
+    "laughing",
+    "mowing lawn",
+    "playing accordion",
+    "playing bagpipes",
+    "playing bass guitar",
+    "playing clarinet",
+    "playing drums",
+    "playing guitar",
+    "playing harmonica",
+    "playing keyboard",
+    "playing organ",
+    "playing piano",
+    "playing saxophone",
+    "playing trombone",
+    "playing trumpet",
+    "playing violin",
+    "playing xylophone",
+    "ripping paper",
+    "shoveling snow",
+    "shuffling cards",
+    "singing",
+    "stomping grapes",
+    "strumming guitar",
+    "tap dancing",
+    "tapping guitar",
+    "tapping pen",
+    "tickling",
+)
+"""The classes of Kinetics400 that make Kinetics-Sound; folders may have underscores for spaces."""
+
+_TREES = ("kinetics400", "kinetics-sound")
+_EXAMPLES = 3  # names of left-out files that a report keeps of each kind
+_ROW_GROUP = 1 << 16
+_METADATA_KEY = b"crisscross_zoo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexReport:
+    """What :func:`build_index` found.
+
+    Attributes:
+        out: The index.
+        total: Files in it.
+        usable: Of these, with pictures and sound that are long enough.
+        damaged: Of the usable, damaged in part.
+        hours: Length of the usable files together, hours.
+        left_out: Number of the others by their status.
+        examples: Up to three of them by their status: ``path: reason``.
+        classes: Number of classes, or None where the layout has none.
+        outside: Videos of the split that are not in the index: in no class folder, or of another class.
+        scanned: Files opened by this run; the rest was known from an earlier one.
+    """
+
+    out: str
+    total: int
+    usable: int
+    damaged: int
+    hours: float
+    left_out: dict[str, int]
+    examples: dict[str, tuple[str, ...]]
+    classes: int | None
+    outside: int
+    scanned: int
+
+    def summary_lines(self) -> list[str]:
+        """Return the report as lines of text."""
+        lines = [
+            f"{self.out}: {self.usable} of {_files(self.total)} usable, {self.hours:.1f} h"
+            + (f", {self.classes} classes" if self.classes is not None else "")
+            + f" ({self.scanned} scanned, {self.total - self.scanned} known)"
+        ]
+        if self.damaged:
+            lines.append(f"usable, but damaged in part: {self.damaged}")
+        for status, count in self.left_out.items():
+            shown = self.examples[status]
+            more = f" and {count - len(shown)} more" if count > len(shown) else ""
+            lines.append(f"left out, {status}: {count} ({', '.join(shown)}{more})")
+        if self.outside:
+            lines.append(f"not in the index, in none of the classes' folders: {self.outside}")
+        return lines
+
+
+class Index(Sequence[MediaInfo]):
+    """The usable files of an index, in its order; ``index[i]`` makes the MediaInfo of file i, its path absolute.
+
+    Attributes:
+        path: The index's file.
+        root: The folder that paths in it start from.
+        layout: One of :data:`LAYOUTS`.
+        split: Folder of the split, or None.
+        class_names: Names of the classes, sorted, or None where the layout has none.
+        labels: Class of each file, int64, shape (n,), or None. Pretraining does not use it.
+        seconds: Length of each file, float64, shape (n,).
+    """
+
+    def __init__(self, path: str, root: str, metadata: Mapping[str, Any], table: Any) -> None:
+        self.path = path
+        self.root = root
+        self.layout: str = metadata["layout"]
+        self.split: str | None = metadata["split"]
+        self.class_names: tuple[str, ...] | None = None
+        self.labels: npt.NDArray[np.int64] | None = None
+        if metadata["classes"] is not None:
+            self.class_names = tuple(metadata["classes"])
+            numbers = {name: k for k, name in enumerate(self.class_names)}
+            self.labels = np.array([numbers[n] for n in table["label"].to_pylist()], np.int64)
+        self.seconds: npt.NDArray[np.float64] = table["duration"].to_numpy().astype(np.float64)
+        # Arrow's arrays, one chunk each: 40 microseconds a file, and processes that fork share them.
+        self._values = {name: table[name].chunk(0) for name in (*_columns(), "path_bytes")}
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    @typing.overload
+    def __getitem__(self, place: int) -> MediaInfo: ...
+
+    @typing.overload
+    def __getitem__(self, place: slice) -> list[MediaInfo]: ...
+
+    def __getitem__(self, place: int | slice) -> MediaInfo | list[MediaInfo]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        row = {name: values[place].as_py() for name, values in self._values.items()}
+        row["path"] = os.path.join(self.root, _path_of(row))  # noqa: PTH118 - a name need not be text
+        return MediaInfo.from_row(row)
+
+    def __repr__(self) -> str:
+        return f"Index({self.path!r}: {_files(len(self))}, {self.seconds.sum() / 3600:.1f} h)"
+
+
+def build_index(
+    inputs: Sequence[str],
+    out: StrPath,
+    *,
+    layout: str = "files",
+    split: str | None = None,
+    list_file: str | None = None,
+    workers: int | None = None,
+    min_seconds: float = MIN_SECONDS,
+    on_progress: Callable[[int, int], None] | None = None,
+    rescan: bool = False,
+) -> IndexReport:
+    """Scan the files of a data set and write what training needs to know of them.
+
+    A file of an older index, or of a run that was killed, is not opened again if its length and time of change are
+    still the same and it could be read.
+
+    Args:
+        inputs: With layout "files": files, folders (searched for video files) and glob patterns. Else the one folder
+            ROOT.
+        out: The index to write, Parquet.
+        layout: One of :data:`LAYOUTS`.
+        split: Folder below ROOT: "train" if not given with a Kinetics layout, ROOT itself with "audioset".
+        list_file: With layout "files": a file with one input a line.
+        workers: Processes that scan; None: one a core; 0: none, and a decoder that crashes ends the run.
+        min_seconds: Pictures, sound and what they have in common must last longer to be usable. Seconds.
+        on_progress: Called with the number of files known and the number of all, after each file.
+        rescan: Open every file again.
+
+    Raises:
+        ConfigError: an option is not allowed, pyarrow is missing, the tree is not as the layout says, or ``out`` is
+            another file.
+        OutputError: ``out`` cannot be written.
+        WorkerStartError: processes do not start.
+    """
+    _pyarrow()
+    check_choice("layout", layout, LAYOUTS)
+    if not 0 <= min_seconds < float("inf"):
+        raise ConfigError(f"min_seconds={min_seconds!r} is not allowed", remedy="give seconds, 0 or more")
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers={workers!r} is not allowed", remedy="give 0 or more")
+    target = Path(os.path.abspath(out))  # noqa: PTH100 - absolute() keeps ".."
+    if split is None and layout in _TREES:
+        split = "train"
+    root, labels, outside = _find(inputs, layout, split, list_file)
+    known = _known(target, rescan=rescan)
+    part = _PartFile(target.with_name(f".{target.name}.part.jsonl"), fresh=rescan)
+    with part:
+        known.update(part.rows)
+        part.rows.clear()
+        rows: dict[str, _Row] = {}
+        for path in labels:
+            row = known.get(path)
+            if row is not None and (row[_column("size")], row[_column("modified_ns")]) == _stamp(path):
+                rows[path] = row
+        del known
+        todo = [path for path in labels if path not in rows]
+        failed: dict[str, CrissCrossError] = {}
+        workers = _cores() if workers is None else workers
+        news = work_on_files(todo, describe_file, workers=min(workers, len(todo)), queue_size=64)
+        with contextlib.closing(news):
+            for _, given, item in news:
+                if isinstance(item, WorkerStartError):
+                    raise item
+                if isinstance(item, CrissCrossError):
+                    failed[str(given)] = item
+                else:
+                    rows[str(given)] = _row(item.to_row())
+                    part.add(rows[str(given)])
+                if on_progress is not None:
+                    on_progress(len(rows) + len(failed), len(labels))
+    report = _write(
+        target,
+        rows,
+        failed,
+        labels,
+        root=root,
+        metadata={"layout": layout, "split": split, "min_seconds": float(min_seconds)},
+        outside=outside,
+        scanned=len(todo),
+    )
+    part.path.unlink(missing_ok=True)
+    return report
+
+
+def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
+    """Read an index's usable files.
+
+    Args:
+        path: What :func:`build_index` wrote.
+        root: Where the files are now, if they were moved since.
+
+    Raises:
+        ConfigError: pyarrow is missing, there is no such file, it is no index, or no file in it is usable.
+    """
+    table, metadata = _read_table(Path(path))
+    if metadata["version"] != INDEX_VERSION or not {*_columns()} <= {*table.column_names}:
+        raise ConfigError(
+            f"{path}: is an index of another version of this package", remedy="build it again from the files"
+        )
+    table = table.filter(_pyarrow().compute.equal(table["status"], OK)).combine_chunks()
+    if table.num_rows == 0:
+        raise ConfigError(
+            f"{path}: none of its files is usable", remedy="building the index said why; give it other files"
+        )
+    return Index(
+        os.fspath(path),
+        os.path.abspath(metadata["root"] if root is None else root),  # noqa: PTH100
+        metadata,
+        table,
+    )
+
+
+def describe_file(path: StrPath) -> Iterator[MediaInfo | CrissCrossError]:
+    """Scan one file; yields what it is, or the error that says why it cannot be read."""
+    try:
+        yield describe(scan(path))
+    except CrissCrossError as error:
+        yield error
+    except Exception as error:  # a decoder's own trouble with one file must not end the others
+        yield UnreadableMediaError(f"reading it failed ({type(error).__name__}: {error})", path=path)
+
+
+# --- which files -------------------------------------------------------------------------------------------------
+
+
+def _find(
+    inputs: Sequence[str], layout: str, split: str | None, list_file: str | None
+) -> tuple[str, dict[str, str | None], int]:
+    """Return the root, each file's absolute path with its label, and the number of videos not taken."""
+    if layout == "files":
+        if split is not None:
+            raise ConfigError(
+                f"split={split!r}: layout 'files' has no splits", remedy="name the folder itself as input"
+            )
+        found = find_media(inputs, list_file=list_file, suffixes=VIDEO_SUFFIXES)
+        there = [p for p in found if os.path.exists(p)]  # noqa: PTH110 - Path.exists raises on long names
+        folders = [p for p in inputs if os.path.isdir(p)]  # noqa: PTH112
+        root = str(common_folder([*folders, *there] or found))
+        return root, {os.path.abspath(p): None for p in found}, 0  # noqa: PTH100
+    root, folder = _split_folder(inputs, layout, split, list_file)
+    found = [os.path.abspath(p) for p in find_media([folder], suffixes=VIDEO_SUFFIXES)]  # noqa: PTH100
+    if layout == "audioset":
+        return root, dict.fromkeys(found), 0
+    labels: dict[str, str | None] = {}
+    for path in found:
+        below = Path(os.path.relpath(path, folder)).parts
+        name = below[0].replace("_", " ")
+        if len(below) > 1 and (layout != "kinetics-sound" or name in KINETICS_SOUND_CLASSES):
+            labels[path] = name
+    where = os.path.join(folder, "CLASS", "VIDEO")  # noqa: PTH118
+    if not labels and layout == "kinetics400":
+        raise ConfigError(
+            f"{folder}: has videos, but no class folders", remedy=f"put them where {where} is one"
+        )
+    if layout == "kinetics-sound":
+        missing = sorted({*KINETICS_SOUND_CLASSES} - {*labels.values()})
+        if missing:
+            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise ConfigError(
+                f"{folder}: has no videos of {len(missing)} of the 32 classes of Kinetics-Sound: {names}",
+                remedy=f"put them where {where} is one (spaces or underscores), or use layout 'kinetics400'",
+            )
+    return root, labels, len(found) - len(labels)
+
+
+def _split_folder(
+    inputs: Sequence[str], layout: str, split: str | None, list_file: str | None
+) -> tuple[str, str]:
+    if len(inputs) != 1 or list_file is not None:
+        raise ConfigError(
+            f"layout {layout!r} takes one folder", remedy="name the data set's root, or use layout 'files'"
+        )
+    root = os.path.abspath(inputs[0])  # noqa: PTH100
+    if not os.path.isdir(root):  # noqa: PTH112
+        raise ConfigError(f"{root}: no such folder", remedy="name the data set's root")
+    if split is None:
+        return root, root
+    folder = os.path.join(root, split)  # noqa: PTH118
+    if os.path.isdir(folder):  # noqa: PTH112
+        return root, folder
+    if os.path.basename(root) == split:  # noqa: PTH119
+        remedy = f"it looks like the split itself: name its parent, {os.path.dirname(root)}"  # noqa: PTH120
+    else:
+        tree = os.path.join(folder, *(["CLASS"] if layout in _TREES else []), "VIDEO")  # noqa: PTH118
+        folders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+        remedy = f"the videos are looked for as {tree}"
+        if folders:
+            remedy += f"; for another split, {suggest(split, folders[:10])}"
+    raise ConfigError(f"{root}: has no folder {split!r}", remedy=remedy)
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+# --- what is known of them ---------------------------------------------------------------------------------------
+
+_Row = tuple[Any, ...]
+"""The values of a MediaInfo in the order of :func:`_columns`; far smaller than a dictionary, a million times."""
+
+
+@functools.cache
+def _column_types() -> dict[str, str]:
+    """Map MediaInfo's columns to the names of Arrow's types."""
+    arrow = {int: "int64", float: "float64", bool: "bool_"}
+    hints = typing.get_type_hints(MediaInfo)
+    columns = {}
+    for field in dataclasses.fields(MediaInfo):
+        hint = hints[field.name]
+        kinds = [k for k in typing.get_args(hint) or (hint,) if k is not types.NoneType]
+        columns[field.name] = arrow.get(kinds[0], "string")
+    return columns
+
+
+@functools.cache
+def _columns() -> tuple[str, ...]:
+    return tuple(_column_types())
+
+
+def _column(name: str) -> int:
+    return _columns().index(name)
+
+
+def _row(values: Mapping[str, Any]) -> _Row:
+    return tuple(sys.intern(v) if isinstance(v, str) else v for v in (values[name] for name in _columns()))
+
+
+class _PartFile:
+    """What a run has found so far: a line of JSON with the columns' names, then one a file."""
+
+    def __init__(self, path: Path, *, fresh: bool) -> None:
+        self.path = path
+        self.rows: dict[str, _Row] = {}
+        self._fresh = fresh
+
+    def __enter__(self) -> _PartFile:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            end = 0 if self._fresh else self._read()
+            self._file = self.path.open("ab")
+            self._file.truncate(end)
+        except OSError as error:
+            raise _not_written(self.path.parent, error) from None
+        if end == 0:
+            self._append([INDEX_VERSION, *_columns()])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, row: _Row) -> None:
+        self._append(row)
+
+    def _append(self, values: Sequence[Any]) -> None:
+        try:
+            self._file.write(json.dumps(values).encode("ascii") + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise _not_written(self.path.parent, error) from None
+
+    def _read(self) -> int:
+        """Take the whole lines and return where the last one ends; 0 if another version wrote them."""
+        end, path = 0, _column("path")
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    values = json.loads(line)
+                except ValueError:
+                    break
+                if end == 0 and values != [INDEX_VERSION, *_columns()]:
+                    return 0
+                if not line.endswith(b"\n") or len(values) != len(_columns()) + (end == 0):
+                    break
+                if end > 0:
+                    row = _row(dict(zip(_columns(), values, strict=True)))
+                    self.rows[row[path]] = row
+                end += len(line)
+        return end
+
+
+def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
+    """What an older index knows of the files that could be read, by absolute path."""
+    if not os.path.lexists(out):
+        return {}
+    if out.is_dir():
+        raise ConfigError(f"{out}: is a folder", remedy="name a file, such as index.parquet")
+    table, metadata = _read_table(out)  # raises if it is another file
+    if rescan or metadata["version"] != INDEX_VERSION or not {*_columns()} <= {*table.column_names}:
+        return {}
+    known = {}
+    for batch in table.to_batches(max_chunksize=4096):
+        for values in batch.to_pylist():
+            if values["status"] != UNREADABLE:
+                values["path"] = os.path.join(metadata["root"], _path_of(values))  # noqa: PTH118
+                known[values["path"]] = _row(values)
+    return known
+
+
+# --- the file itself ---------------------------------------------------------------------------------------------
+
+
+def _judge(info: MediaInfo, min_seconds: float) -> tuple[str, str | None]:
+    """Return a readable file's status and, where it is left out, the reason."""
+    video, audio = info.video_span, info.audio_span
+    if audio is None:
+        return NO_SOUND, "has no sound that can be decoded"
+    if video is None:
+        return NO_PICTURES, "has no pictures that can be decoded"
+    shared = (max(video[0], audio[0]), min(video[1], audio[1]))
+    for what, (start, end) in (
+        ("its pictures last", video),
+        ("its sound lasts", audio),
+        ("its pictures and sound share", shared),
+    ):
+        if end - start <= min_seconds:
+            return TOO_SHORT, f"{what} {max(0.0, end - start):.2f} s, not more than {min_seconds:g} s"
+    return OK, None
+
+
+def _write(
+    out: Path,
+    rows: Mapping[str, _Row],
+    failed: Mapping[str, CrissCrossError],
+    labels: Mapping[str, str | None],
+    *,
+    root: str,
+    metadata: Mapping[str, Any],
+    outside: int,
+    scanned: int,
+) -> IndexReport:
+    """Write the index and count what is in it."""
+    pa = _pyarrow()
+    if metadata["layout"] == "kinetics-sound":
+        classes: list[str] | None = sorted(KINETICS_SOUND_CLASSES)
+    else:
+        classes = sorted({n for n in labels.values() if n is not None}) or None
+    short = {_under(root, path): path for path in labels}
+    names = ("path", "path_bytes", "status", "reason", "label", *(n for n in _columns() if n != "path"))
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    statuses: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    damaged, seconds = 0, 0.0
+    for name in sorted(short, key=os.fsencode):
+        path = short[name]
+        values: dict[str, Any] = dict.fromkeys(_columns())
+        if path in rows:
+            values.update(zip(_columns(), rows[path], strict=True))
+            info = MediaInfo.from_row(values)
+            status, reason = _judge(info, metadata["min_seconds"])
+            if status == OK:
+                damaged += bool(info.damage)
+                seconds += info.duration
+        else:
+            error = failed[path]
+            status, reason = UNREADABLE, f"{type(error).__name__}: {error.reason}"
+            values["size"], values["modified_ns"] = _stamp(path) or (None, None)
+        text = _text(name)
+        values.update(
+            path=text,
+            path_bytes=None if text == name else os.fsencode(name),
+            status=status,
+            reason=reason,
+            label=labels[path],
+        )
+        for column, value in values.items():
+            columns[column].append(_text(value) if isinstance(value, str) else value)
+        statuses[status] += 1
+        if status != OK and len(shown := examples.setdefault(status, [])) < _EXAMPLES:
+            shown.append(f"{name}: {reason}")
+    kinds = {"path_bytes": "binary", **_column_types()}
+    about = {"version": INDEX_VERSION, "root": root, "classes": classes, **metadata}
+    schema = pa.schema([(name, getattr(pa, kinds.get(name, "string"))()) for name in names])
+    schema = schema.with_metadata({_METADATA_KEY: json.dumps(about, sort_keys=True)})
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(
+        pa.table(columns, schema=schema), sink, compression="zstd", version="2.6", row_group_size=_ROW_GROUP
+    )
+    try:
+        write_atomically(out, sink.getvalue().to_pybytes())
+    except OSError as error:
+        raise _not_written(out, error) from None
+    return IndexReport(
+        out=str(out),
+        total=len(short),
+        usable=statuses[OK],
+        damaged=damaged,
+        hours=seconds / 3600,
+        left_out={s: statuses[s] for s in (NO_SOUND, NO_PICTURES, TOO_SHORT, UNREADABLE) if statuses[s]},
+        examples={status: tuple(shown) for status, shown in examples.items()},
+        classes=None if classes is None else len(classes),
+        outside=outside,
+        scanned=scanned,
+    )
+
+
+def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Read an index of any version."""
+    pa = _pyarrow()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror})", remedy="build it with crisscross-pretrain index"
+        ) from None
+    try:
+        table = pa.parquet.read_table(pa.BufferReader(data), use_threads=False)
+        metadata = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+    except (pa.ArrowException, KeyError, ValueError):
+        raise ConfigError(f"{path}: is not an index of this package", remedy="name another file") from None
+    return table, metadata
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.compute
+        import pyarrow.parquet
+    except ImportError:
+        raise ConfigError(
+            "an index needs pyarrow, which is not installed",
+            remedy='pip install "crisscross-zoo[pretrain]"',
+        ) from None
+    return pa
+
+
+def _under(root: str, path: str) -> str:
+    """Return ``path`` from ``root`` on where it is under it, with slashes, else as it is."""
+    inside = path.startswith(root.rstrip(os.sep) + os.sep)
+    return Path(os.path.relpath(path, root)).as_posix() if inside else path
+
+
+def _path_of(row: Mapping[str, Any]) -> str:
+    return row["path"] if row["path_bytes"] is None else os.fsdecode(row["path_bytes"])
+
+
+def _text(value: str) -> str:
+    """Return the string without what is not UTF-8 in it, which Arrow does not take."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot be written ({error.strerror})", remedy="choose another --out", path=path)
+
+
+def _files(number: int) -> str:
+    return f"{number} {'file' if number == 1 else 'files'}"

@@ -1,0 +1,513 @@
+"""The pretraining loop: from an index of files to two encoders.
+
+A run is a folder::
+
+    config.json            every setting, as resolved
+    log.csv, tensorboard/  what it tells, a row every few steps
+    failed.jsonl           files that were replaced by others
+    checkpoints/           the last few: all that going on needs
+    video/, audio/         the finished encoders, as ``load_encoder`` takes them
+
+The same call goes on where the last one stopped: killed, told to stop, or failed. On a CPU the resumed run ends in
+the same bits as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from crisscross_zoo import __version__
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
+from crisscross_zoo.errors import ConfigError, CrissCrossError, TrainingError
+from crisscross_zoo.media.decode import decoder_versions
+from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.pretrain.checkpoints import FOLDER, list_checkpoints, load_checkpoint, save_checkpoint
+from crisscross_zoo.pretrain.data import Batch, BatchSampler, Failure, make_loader, steps_per_epoch
+from crisscross_zoo.pretrain.distributed import World, synchronize_batch_norms
+from crisscross_zoo.pretrain.export import export_encoders
+from crisscross_zoo.pretrain.loss import VIEWS
+from crisscross_zoo.pretrain.metrics import Log, Meter, mean_of_processes, peak_memory_mb
+from crisscross_zoo.pretrain.model import CrissCross
+from crisscross_zoo.pretrain.optim import LARC
+from crisscross_zoo.pretrain.presets import PretrainConfig
+from crisscross_zoo.pretrain.schedule import cosine_schedule
+
+_log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+FAILED_FILE = "failed.jsonl"
+
+COLLAPSE_SHARE = 0.1
+"""A warning is given where the std of embeddings falls below this share of 1 / sqrt(d), that of an even spread."""
+
+FAILURES_COUNT_FROM = 200
+"""Samples before the share of failed files can stop a run."""
+
+LEAST_CHANNELS_LAST_WIDTH = 8
+"""Narrower networks are kept as they are: torch 2.14 writes beyond its memory in the backward pass of such on a CPU."""
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+_GO, _STOP, _FAIL = 0, 1, 2  # the worst of all processes is what happens
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of :func:`pretrain` ended.
+
+    Attributes:
+        run: The run's folder.
+        step: Steps done, by this call and those before.
+        total_steps: Steps of the whole run.
+        finished: Whether all are done and the encoders written; otherwise the run was told to stop.
+    """
+
+    run: Path
+    step: int
+    total_steps: int
+    finished: bool
+
+
+def pretrain(
+    config: PretrainConfig,
+    files: Sequence[MediaInfo],
+    run: str | os.PathLike[str],
+    *,
+    data_id: str = "",
+    on_progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> Outcome:
+    """Pretrain, from the beginning or from the newest checkpoint in ``run``.
+
+    Started by ``torchrun`` it trains on all its processes, each with an equal share of every batch. SIGTERM, SIGUSR1
+    (Slurm's warning) and SIGINT write a checkpoint and return.
+
+    Args:
+        config: Every setting.
+        files: The data set: an :class:`~crisscross_zoo.pretrain.index.Index`, or files with picture and sound.
+        run: The run's folder, made if need be.
+        data_id: What tells this data set from another (a hash of its index): a run goes on with the same one alone.
+        on_progress: Told ``(step, total steps, row of the log)`` after each row.
+
+    Raises:
+        ConfigError: settings that do not go together, other settings or data than those of the run in the folder, or a
+            missing optional package.
+        TrainingError: the loss is not finite, too many files fail, or a data process died. A checkpoint from before is
+            in the run's folder.
+        OSError: the folder cannot be written.
+    """
+    run = Path(run)
+    epoch_size = config.data.epoch_size or len(files)
+    per_epoch = steps_per_epoch(epoch_size, config.optim.batch_size)
+    total = per_epoch * config.optim.epochs
+    rates = _rates(config, per_epoch, total)
+    world = World(config.run.device)
+    try:
+        _check_division(config, world)
+        state = _open_run(config, run, data_id, write=world.rank == 0)
+        world.barrier()
+        trainer = _Trainer(config, world)
+        first = 0
+        if state is not None:
+            first = trainer.load(state)
+        sampler = BatchSampler(
+            seed=config.seed,
+            files=len(files),
+            epoch_size=epoch_size,
+            batch_size=config.optim.batch_size,
+            steps=range(first, total),
+            rank=world.rank,
+            world=world.size,
+        )
+        loader = make_loader(
+            files, config, sampler, workers=config.run.workers, pin_memory=world.device.type == "cuda"
+        )
+        meter = Meter(world.device)
+        reporter = _Reporter(config, run, world, first=first, per_epoch=per_epoch)
+        extra = {"data_id": data_id, "world_size": world.size}
+        with contextlib.closing(reporter), _worker_deaths_explained(), _told_to_stop() as told:
+            batches = iter(loader)
+            for step in range(first, total):
+                began = time.perf_counter()
+                batch, failure = _fetch(batches)
+                waited = time.perf_counter() - began
+                # Told to stop, its data processes may be told too: that is no failure then.
+                order = world.worst(_STOP if told() else _FAIL if failure is not None else _GO)
+                if order != _GO:
+                    trainer.save(run, step, extra)
+                    if order == _FAIL:
+                        raise _loading_failed(world.gather(failure))
+                    return Outcome(run, step, total, finished=False)
+                assert batch is not None
+
+                due = (step + 1) % config.run.log_steps == 0 or step + 1 == total
+                save = (step + 1) % config.run.save_steps == 0 or step + 1 == total
+                terms, grad_norm = trainer.step(
+                    batch, {name: table[step] for name, table in rates.items()}, norm=due
+                )
+                meter.add(step, terms, batch.paths, waited=waited)
+                reporter.note(batch.failures)
+                if due or save:
+                    reporter.check(meter)
+                if due:
+                    row = reporter.row(step + 1, meter, trainer, grad_norm)
+                    if on_progress is not None and world.rank == 0:
+                        on_progress(step + 1, total, row)
+                    meter.clear()
+                if save:
+                    trainer.save(run, step + 1, extra)
+        if world.rank == 0:
+            export_encoders(run, run)
+        world.barrier()
+        return Outcome(run, total, total, finished=True)
+    finally:
+        world.close()
+
+
+class _Trainer:
+    """Model, optimizer and scaler: one step, and what of them is kept."""
+
+    def __init__(self, config: PretrainConfig, world: World) -> None:
+        self.config, self.world = config, world
+        width = min(config.video.width, config.audio.width)
+        self.channels_last = config.run.channels_last and width >= LEAST_CHANNELS_LAST_WIDTH
+        torch.manual_seed(config.seed)
+        model = CrissCross(
+            VideoEncoder(config.video),
+            AudioEncoder(config.audio),
+            projection=config.heads.projection,
+            prediction_hidden=config.heads.prediction_hidden,
+            joint_views=config.heads.joint_views,
+            checkpoint_activations=config.run.checkpoint_activations,
+            intra_weight=config.loss.intra_weight,
+            sync_weight=config.loss.sync_weight,
+            async_weight=config.loss.async_weight,
+            video_weight=config.loss.video_weight,
+            audio_weight=config.loss.audio_weight,
+        )
+        if world.size > 1:
+            model = synchronize_batch_norms(model, world.device)  # type: ignore[assignment]
+        self.dtype = torch.float64 if config.optim.precision == "fp64" else torch.float32
+        model.to(world.device, self.dtype)
+        if self.channels_last:
+            model.video_backbone.to(memory_format=torch.channels_last_3d)
+            model.audio_backbone.to(memory_format=torch.channels_last)
+        self.model = model
+        on_gpu = world.device.type == "cuda"
+        optim = config.optim
+        adam = torch.optim.Adam(
+            model.parameter_groups(
+                video_lr=0.0, audio_lr=0.0, video_predictor_lr=0.0, audio_predictor_lr=0.0
+            ),
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
+            fused=on_gpu,
+        )
+        self.optimizer = LARC(adam, optim.larc_trust, eps=optim.larc_eps) if optim.larc else adam
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=optim.precision == "fp16")
+        self.forward: Any = model
+        if world.size > 1:
+            self.forward = DistributedDataParallel(
+                model,
+                device_ids=[world.device] if on_gpu else None,
+                broadcast_buffers=False,  # synchronised batch norms have the same statistics everywhere
+                gradient_as_bucket_view=True,
+            )
+        if config.run.compile:
+            self.forward = torch.compile(self.forward)
+
+    def step(self, batch: Batch, rates: dict[str, float], *, norm: bool) -> tuple[Any, Tensor | None]:
+        """Make one step and return the loss terms (means over the parts) and, if asked, the gradients' norm."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(rates[group["name"]])
+        self.optimizer.zero_grad()
+        parts = self.config.optim.accumulate
+        terms = None
+        for number, views in enumerate(self._parts(batch, parts)):
+            last = number == parts - 1
+            later = contextlib.nullcontext() if last or self.forward is self.model else self.forward.no_sync()
+            dtype = _AUTOCAST.get(self.config.optim.precision)
+            with later:
+                with torch.autocast(self.world.device.type, dtype=dtype, enabled=dtype is not None):
+                    part = self.forward(*views)
+                self.scaler.scale(part.total / parts).backward()
+            part = [value.detach() / parts for value in part]
+            terms = part if terms is None else [a + b for a, b in zip(terms, part, strict=True)]
+        self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]  # LARC has what it takes
+        grad_norm = None
+        if norm:
+            grads = [p.grad for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
+            grad_norm = torch.nn.utils.get_total_norm(grads)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
+        self.scaler.update()
+        return terms, grad_norm
+
+    def _parts(self, batch: Batch, parts: int) -> Iterator[list[Tensor]]:
+        moved = []
+        for name in VIEWS:
+            x = batch.views[name].to(self.world.device, self.dtype, non_blocking=True)
+            if self.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
+            moved.append(x.chunk(parts))
+        return (list(views) for views in zip(*moved, strict=True))
+
+    def save(self, run: Path, step: int, extra: dict[str, Any]) -> None:
+        """Write a checkpoint, from the first process alone."""
+        if self.world.rank == 0:
+            state = {
+                **extra,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "random": torch.get_rng_state(),
+                "config": json.dumps(self.config.to_dict()),
+                "versions": json.dumps(
+                    {
+                        "crisscross_zoo": __version__,
+                        "torch": torch.__version__,
+                        "python": platform.python_version(),
+                    }
+                    | decoder_versions()
+                ),
+            }
+            save_checkpoint(run, step, state, keep=self.config.run.keep)
+
+    def load(self, state: dict[str, Any]) -> int:
+        """Take everything from a checkpoint; return the step to go on with."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        return int(state["step"])
+
+
+class _Reporter:
+    """Rows of the log, failed files, and what stops a run: too many of them, or a loss that is not finite."""
+
+    def __init__(
+        self, config: PretrainConfig, run: Path, world: World, *, first: int, per_epoch: int
+    ) -> None:
+        self.config, self.world = config, world
+        self.first, self.per_epoch = first, per_epoch
+        self._failures = self._samples = 0
+        name = FAILED_FILE if world.rank == 0 else FAILED_FILE.replace(".", f".{world.rank}.")
+        self._failed_path = run / name
+        self.log: Log | None = None
+        if world.rank == 0:
+            self.log = Log(
+                run,
+                step=first,
+                tensorboard=config.run.tensorboard,
+                wandb=config.run.wandb,
+                config=config.to_dict(),
+            )
+
+    def close(self) -> None:
+        """Finish the log."""
+        if self.log is not None:
+            self.log.close()
+
+    def note(self, failures: list[Failure]) -> None:
+        """Write down files that failed."""
+        self._samples += self.config.optim.batch_size // self.world.size
+        self._failures += len(failures)
+        if failures:
+            with self._failed_path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+                for failure in failures:
+                    file.write(json.dumps(vars(failure), ensure_ascii=False) + "\n")
+                    _log.warning("%s: %s; another file takes its place", failure.path, failure.reason)
+
+    def check(self, meter: Meter) -> None:
+        """Stop for a loss that is not finite, or where too many files fail; all processes together."""
+        bad = meter.bad_step()
+        found = self.world.gather(
+            (bad, None if bad is None else meter.paths[bad], self._failures, self._samples)
+        )
+        steps = [step for step, *_ in found if step is not None]
+        if steps:
+            paths = [path for step, names, *_ in found if step == min(steps) for path in names]
+            shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+            raise TrainingError(
+                f"the loss of step {min(steps)} is not finite; its files: {shown}",
+                remedy="lower the rates or use another precision; the same command goes on from the last checkpoint",
+            )
+        failures, samples = sum(f for *_, f, _ in found), sum(s for *_, s in found)
+        if samples >= FAILURES_COUNT_FROM and failures > self.config.data.max_failed * samples:
+            raise TrainingError(
+                f"{failures} of {samples} samples met a file that fails, more than --data.max-failed allows"
+                f" ({self.config.data.max_failed:g})",
+                remedy=f"see {self._failed_path}, and index the files again",
+            )
+
+    def row(self, step: int, meter: Meter, trainer: _Trainer, grad_norm: Tensor | None) -> dict[str, float]:
+        """Write the row of the steps since the last one, and warn of collapse."""
+        means = mean_of_processes(self.world.gather(meter.means()))
+        waits = self.world.gather(meter.waited)
+        seconds = meter.seconds()
+        row = {
+            "step": step,
+            "epoch": step / self.per_epoch,
+            **means,
+            "grad_norm": math.nan if grad_norm is None else float(grad_norm),
+            **{f"{g['name']}_lr": g["lr"] for g in trainer.optimizer.param_groups},
+            "samples_per_second": meter.steps * self.config.optim.batch_size / seconds,
+            "data_wait_share": max(waits) / seconds,
+            "peak_memory_mb": peak_memory_mb(self.world.device),
+            "failed_files": sum(self.world.gather(self._failures)),
+            "loss_scale": trainer.scaler.get_scale() if trainer.scaler.is_enabled() else math.nan,
+        }
+        even = 1 / math.sqrt(self.config.heads.projection)
+        for modality in ("video", "audio"):
+            std = row[f"{modality}_std"]
+            if std < COLLAPSE_SHARE * even and self.world.rank == 0:
+                _log.warning(
+                    "step %d: the %s embeddings collapse: their std is %.2g, an even spread has %.2g",
+                    step, modality, std, even,
+                )  # fmt: skip
+        if self.log is not None:
+            self.log.write(row)
+        return row
+
+
+def _rates(config: PretrainConfig, per_epoch: int, total: int) -> dict[str, Any]:
+    """The rate of every step, by parameter group; the predictors' is constant."""
+    optim = config.optim
+    warmup = round(optim.warmup_epochs * per_epoch)
+    return {
+        "video_base": cosine_schedule(
+            optim.video_lr, optim.video_final_lr, warmup_steps=warmup, total_steps=total
+        ),
+        "audio_base": cosine_schedule(
+            optim.audio_lr, optim.audio_final_lr, warmup_steps=warmup, total_steps=total
+        ),
+        "video_predictor": [optim.video_predictor_lr] * total,
+        "audio_predictor": [optim.audio_predictor_lr] * total,
+    }
+
+
+def _check_division(config: PretrainConfig, world: World) -> None:
+    parts = world.size * config.optim.accumulate
+    if config.optim.batch_size % parts or config.optim.batch_size // parts < 2:
+        raise ConfigError(
+            f"a batch of {config.optim.batch_size} does not divide into {world.size} processes of"
+            f" {config.optim.accumulate} parts of at least 2 samples",
+            remedy="change --optim.batch-size or --optim.accumulate",
+        )
+
+
+def _open_run(config: PretrainConfig, run: Path, data_id: str, *, write: bool) -> dict[str, Any] | None:
+    """Return the newest checkpoint's state if it is of this config and data; make a new folder otherwise.
+
+    A damaged checkpoint (a full disk, a bad copy) is skipped for the one before, with a warning.
+    """
+    checkpoints = list_checkpoints(run)
+    if run.exists() and not (run / CONFIG_FILE).is_file() and any(run.iterdir()):
+        raise ConfigError(f"{run}: is not empty and not a run", remedy="name another folder with --out")
+    for path in reversed(checkpoints):
+        try:
+            state = load_checkpoint(path)
+        except CrissCrossError as error:
+            _log.warning("%s", error)
+            continue
+        _check_same(config, json.loads(state["config"]), run)
+        if data_id != state["data_id"]:
+            raise ConfigError(
+                f"{run}: was begun with another index of files", remedy="pass that one, or another --out"
+            )
+        return state
+    if write:
+        settings = json.dumps(config.to_dict(), indent=2) + "\n"
+        write_atomically(run / CONFIG_FILE, settings.encode())
+    return None
+
+
+def _check_same(config: PretrainConfig, other: dict[str, Any], run: Path) -> None:
+    """Refuse to go on with settings that would give other numbers."""
+    mine, theirs = _flat(config.decisive()), _flat({k: v for k, v in other.items() if k != "run"})
+    different = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    if different:
+        name = different[0]
+        more = f" and {len(different) - 1} more" if len(different) > 1 else ""
+        raise ConfigError(
+            f"{run}: was begun with {name} {theirs.get(name)!r}, not {mine.get(name)!r}{more}",
+            remedy="pass the same settings, or another --out",
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _fetch(batches: Iterator[Batch]) -> tuple[Batch | None, str | None]:
+    """Return the next batch, or why there is none."""
+    try:
+        return next(batches), None
+    except CrissCrossError as error:
+        return None, str(error)
+    except RuntimeError as error:  # torch's, for a data process that was killed
+        return None, " ".join(str(error).split())[:300]
+
+
+@contextlib.contextmanager
+def _worker_deaths_explained() -> Iterator[None]:
+    """Torch raises for a dead data process wherever this process is just then, in the middle of a step too."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            " ".join(str(error).split())[:300],
+            remedy="the same command goes on from the last checkpoint, with fewer --run.workers if memory ran out",
+        ) from None
+
+
+def _loading_failed(failures: list[str | None]) -> TrainingError:
+    reason = next(f for f in failures if f is not None)
+    return TrainingError(
+        f"data cannot be loaded: {reason}",
+        remedy="a checkpoint was written; the same command goes on from there, with fewer --run.workers if memory ran"
+        " out",
+    )
+
+
+@contextlib.contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether a signal has come; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def receive(number: int, _: Any) -> None:
+        if number == signal.SIGINT and received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    signals = [s for s in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, s)]
+    before = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs this handles signals
+        before = {s: signal.signal(getattr(signal, s), receive) for s in signals}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+__all__ = ["CONFIG_FILE", "FAILED_FILE", "FOLDER", "Outcome", "pretrain"]

@@ -1,0 +1,188 @@
+"""What a run tells: rows of ``log.csv``, TensorBoard, Weights and Biases; collected without making a GPU wait."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.pretrain.loss import LossTerms
+
+LOG_FILE = "log.csv"
+
+TERMS: tuple[str, ...] = LossTerms._fields
+
+COLUMNS: tuple[str, ...] = (
+    "step", "epoch", *TERMS, "grad_norm", "video_base_lr", "video_predictor_lr", "audio_base_lr", "audio_predictor_lr",
+    "samples_per_second", "data_wait_share", "peak_memory_mb", "failed_files", "loss_scale",
+)  # fmt: skip
+"""Columns of ``log.csv``; loss terms and embedding stds are means over the steps since the row before."""
+
+
+class Meter:
+    """Sums the terms of the steps since the last row, on the device.
+
+    Attributes:
+        steps: How many steps there were.
+        waited: Seconds of them spent waiting for data.
+        paths: The files of each step's batch, by step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again."""
+        self._sums = torch.zeros(len(TERMS), dtype=torch.float64, device=self._device)
+        self._totals: list[Tensor] = []
+        self.paths: dict[int, list[str]] = {}
+        self.steps, self.waited, self._began = 0, 0.0, time.perf_counter()
+
+    def add(self, step: int, terms: LossTerms, paths: list[str], *, waited: float) -> None:
+        """Take a step's terms; nothing is read back from the device."""
+        values = torch.stack([value.detach().double() for value in terms])
+        self._sums += values
+        self._totals.append(values[0])
+        self.paths[step] = paths
+        self.steps += 1
+        self.waited += waited
+
+    def bad_step(self) -> int | None:
+        """Return the first step since the last row whose loss is not finite. Waits for the device."""
+        if not self._totals:
+            return None
+        finite = torch.isfinite(torch.stack(self._totals)).tolist()
+        return next((step for step, ok in zip(self.paths, finite, strict=True) if not ok), None)
+
+    def means(self) -> dict[str, float]:
+        """Return each term's mean over the steps; NaN where the loss does not compute it. Waits for the device."""
+        return dict(zip(TERMS, (self._sums / max(self.steps, 1)).tolist(), strict=True))
+
+    def seconds(self) -> float:
+        """Return the seconds since the last row."""
+        return time.perf_counter() - self._began
+
+
+def mean_of_processes(means: list[dict[str, float]]) -> dict[str, float]:
+    """Average the means of several processes, which have seen equal shares."""
+    return {name: sum(m[name] for m in means) / len(means) for name in means[0]}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory used so far, in MB (1e6 bytes): of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+class Log:
+    """Writes rows to a run's folder, from a step on: rows of later steps, of a run that was killed, are taken out.
+
+    Args:
+        run: The run's folder.
+        step: Rows up to this step stay.
+        tensorboard: Also write TensorBoard files.
+        wandb: Weights and Biases project; empty: none.
+        config: What is logged with the run.
+
+    Raises:
+        ConfigError: TensorBoard or wandb is asked for and not installed.
+    """
+
+    def __init__(
+        self, run: Path, *, step: int, tensorboard: bool, wandb: str, config: Mapping[str, Any]
+    ) -> None:
+        self._path = run / LOG_FILE
+        text = _rows_up_to(self._path, step)
+        write_atomically(self._path, text.encode())
+        self._file = self._path.open("a", encoding="utf-8", newline="")
+        self._tensorboard = _tensorboard(run, step) if tensorboard else None
+        self._wandb = _wandb(run, wandb, config) if wandb else None
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Write a row of :data:`COLUMNS`; what is NaN stays empty."""
+        cells = {k: v for k, v in row.items() if not math.isnan(v)}
+        csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writerow(
+            {k: _short(v) for k, v in cells.items()}
+        )
+        self._file.flush()
+        if self._tensorboard is not None:
+            for name, value in cells.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(name, value, int(row["step"]))
+        if self._wandb is not None:
+            self._wandb.log(cells, step=int(row["step"]))
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_log(run: Path) -> list[dict[str, float]]:
+    """Return the rows of a run's ``log.csv``; empty cells are NaN."""
+    with (run / LOG_FILE).open(encoding="utf-8", newline="") as file:
+        return [{k: float(v) if v else math.nan for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _short(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.7g}"
+
+
+def _rows_up_to(path: Path, step: int) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames == list(COLUMNS):
+                writer.writerows(
+                    row for row in rows if (row["step"] or "").isdecimal() and int(row["step"]) <= step
+                )
+    return text.getvalue()
+
+
+def _tensorboard(run: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "TensorBoard is not installed",
+            remedy='run pip install "crisscross-zoo[pretrain]", or pass --no-run.tensorboard',
+        ) from None
+    return SummaryWriter(run / "tensorboard", purge_step=step + 1)
+
+
+def _wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            "wandb is not installed",
+            remedy='run pip install "crisscross-zoo[wandb]", or leave out --run.wandb',
+        ) from None
+    id_file = run / "wandb.json"
+    known = json.loads(id_file.read_text()) if id_file.is_file() else {}
+    opened = wandb.init(
+        project=project, dir=str(run), config=dict(config), resume="allow", id=known.get("id")
+    )
+    write_atomically(id_file, json.dumps({"id": opened.id}).encode())
+    return opened

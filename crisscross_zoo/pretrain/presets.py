@@ -1,0 +1,357 @@
+"""Every number of a pretraining run in frozen dataclasses, and the paper's settings as presets (Table S10).
+
+A preset is a :class:`PretrainConfig`. The command line overrides any field by its dotted name, such as
+``--optim.batch-size``, and writes what was used to ``config.json`` in the run's folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from crisscross_zoo.config import AudioConfig, VideoConfig, check_choice
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.pretrain.relaxation import RELAXATIONS
+from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, AudioAugment, VideoAugment
+
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+PRECISIONS: tuple[str, ...] = ("fp32", "bf16", "fp16", "fp64")
+
+
+def _check_range(where: str, name: str, value: float, least: float, most: float = float("inf")) -> None:
+    if not least <= value <= most:
+        span = f"{least:g} or above" if most == float("inf") else f"{least:g} to {most:g}"
+        raise ConfigError(f"{where}.{name}={value!r} is out of range", remedy=f"pass {span}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What a training sample is.
+
+    Attributes:
+        epoch_size: Samples in an epoch ("es" in Table S10); 0: one of each file.
+        relaxation: How far apart in time the two views of a modality are: none, mild, medium, extreme or mixed.
+        crop: Side of the square video views in pixels (112 in section F); the checkpoint's own size is the one for
+            evaluation.
+        loose_sync: Draw the video window anywhere in the audio window, as the released code does, instead of
+            centring it.
+        max_failed: Largest share of samples whose file may fail; above it the run stops.
+    """
+
+    epoch_size: int = 0
+    relaxation: str = "mild"
+    crop: int = 112
+    loose_sync: bool = False
+    max_failed: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_choice("data.relaxation", self.relaxation, RELAXATIONS)
+        _check_range("data", "epoch_size", self.epoch_size, 0)
+        _check_range("data", "crop", self.crop, 1)
+        _check_range("data", "max_failed", self.max_failed, 0, 1)
+        if self.loose_sync and self.relaxation != "mild":
+            raise ConfigError(
+                f"data.loose_sync is known for relaxation 'mild' alone, not for {self.relaxation!r}",
+                remedy="pass --no-data.loose-sync, or relaxation mild",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """The heads, and how views go through the network.
+
+    Attributes:
+        projection: Numbers in an embedding (Table S7).
+        prediction_hidden: Numbers between a predictor's layers (Table S8).
+        joint_views: Send both views of a modality through in one batch: faster, but batch norms see them as one.
+    """
+
+    projection: int = 2048
+    prediction_hidden: int = 512
+    joint_views: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range("heads", "projection", self.projection, 1)
+        _check_range("heads", "prediction_hidden", self.prediction_hidden, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the loss's terms, see :mod:`crisscross_zoo.pretrain.loss`.
+
+    Attributes:
+        intra_weight: Within modalities; 1 is Algorithm 1, 0.5 the released code's mean of six pairs.
+        sync_weight: Across modalities, at the same time.
+        async_weight: Across modalities, at another time.
+        video_weight: Of the video pair inside the intra-modal term.
+        audio_weight: Of the audio pair inside the intra-modal term.
+    """
+
+    intra_weight: float = 1.0
+    sync_weight: float = 1.0
+    async_weight: float = 1.0
+    video_weight: float = 1.0
+    audio_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimizer and schedule (Table S10).
+
+    Attributes:
+        batch_size: Samples a step, over all processes and accumulated parts.
+        accumulate: Parts that each process's share of a batch is split into. Batch norms see one part at a time.
+        epochs: Epochs in all.
+        warmup_epochs: Epochs of linear warm-up; the released config has 2.
+        video_lr: Highest rate of the video backbone and projector.
+        video_final_lr: The rate it falls to.
+        audio_lr: Highest rate of the audio backbone and projector.
+        audio_final_lr: The rate it falls to.
+        video_predictor_lr: Constant rate of the video predictor.
+        audio_predictor_lr: Constant rate of the audio predictor.
+        weight_decay: Of Adam, on every parameter.
+        betas: Of Adam.
+        larc: Clip rates by layer (LARC), as the paper does at a batch size of 2048.
+        larc_trust: LARC's trust coefficient.
+        larc_eps: LARC's epsilon.
+        precision: fp32, bf16, fp16 (autocast; fp16 with a gradient scaler), or fp64 for checks.
+    """
+
+    batch_size: int = 512
+    accumulate: int = 1
+    epochs: int = 100
+    warmup_epochs: float = 2.0
+    video_lr: float = 2e-4
+    video_final_lr: float = 0.0
+    audio_lr: float = 2e-4
+    audio_final_lr: float = 0.0
+    video_predictor_lr: float = 2e-3
+    audio_predictor_lr: float = 2e-3
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    larc: bool = False
+    larc_trust: float = 1e-3
+    larc_eps: float = 1e-8
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        check_choice("optim.precision", self.precision, PRECISIONS)
+        _check_range("optim", "batch_size", self.batch_size, 2)
+        _check_range("optim", "accumulate", self.accumulate, 1)
+        _check_range("optim", "epochs", self.epochs, 1)
+        for name in (
+            "warmup_epochs",
+            "weight_decay",
+            *(f.name for f in dataclasses.fields(self) if "_lr" in f.name),
+        ):
+            _check_range("optim", name, getattr(self, name), 0)
+        for beta in self.betas:
+            _check_range("optim", "betas", beta, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How to run: nothing here changes what is computed, and all of it may change between a run and its resumption.
+
+    Attributes:
+        device: auto, cpu or cuda.
+        workers: Processes that load data, for each training process; 0 loads in the training process.
+        channels_last: Keep activations channels-last, which is faster.
+        compile: Use torch.compile.
+        checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
+        save_steps: Steps between checkpoints; one is also written at the end and when the run is told to stop.
+        keep: Checkpoints to keep.
+        log_steps: Steps between rows of log.csv.
+        tensorboard: Also write TensorBoard files.
+        wandb: Weights and Biases project to log to; empty: none.
+    """
+
+    device: str = "auto"
+    workers: int = 8
+    channels_last: bool = True
+    compile: bool = False
+    checkpoint_activations: bool = False
+    save_steps: int = 500
+    keep: int = 2
+    log_steps: int = 10
+    tensorboard: bool = True
+    wandb: str = ""
+
+    def __post_init__(self) -> None:
+        _check_range("run", "workers", self.workers, 0)
+        for name in ("save_steps", "keep", "log_steps"):
+            _check_range("run", name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A whole pretraining run.
+
+    Attributes:
+        preset: The preset it comes from.
+        objective: The row of :data:`OBJECTIVES` it comes from.
+        seed: Decides the initial weights and every sample.
+        video: Video encoder, and the preprocessing written into its checkpoint.
+        audio: Audio encoder and its front end.
+        heads: Projectors and predictors.
+        data: Samples.
+        video_augment: Video augmentation (Table S1).
+        audio_augment: Audio augmentation (Table S2).
+        loss: Weights of the terms.
+        optim: Optimizer and schedule.
+        run: How to run.
+    """
+
+    preset: str
+    objective: str = "crisscross"
+    seed: int = 0
+    video: VideoConfig = field(default_factory=VideoConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    heads: HeadsConfig = field(default_factory=HeadsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    video_augment: VideoAugment = VIDEO_AUGMENTS["pretraining"]
+    audio_augment: AudioAugment = AUDIO_AUGMENTS["pretraining"]
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        _check_range("pretrain", "seed", self.seed, 0)
+
+    @property
+    def views(self) -> VideoConfig:
+        """The video config of the training views: the encoder's, at the training crop."""
+        return self.video.replace(size=self.data.crop)
+
+    def override(self, changes: Mapping[str, Any]) -> PretrainConfig:
+        """Return a copy with fields changed, by dotted name: ``{"optim.batch_size": 64}``.
+
+        Raises:
+            ConfigError: no such field, or a value out of range.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            group, _, leaf = name.rpartition(".")
+            groups.setdefault(group, {})[leaf] = value
+        plain = groups.pop("", {})
+        for group, values in groups.items():
+            part = getattr(self, group, None)
+            if not dataclasses.is_dataclass(part) or isinstance(part, type):
+                raise ConfigError(
+                    f"the config has no part {group!r}", remedy="see crisscross-pretrain PRESET --help"
+                )
+            for leaf in values:
+                check_choice(f"{group} field", leaf, [f.name for f in dataclasses.fields(part)])
+            plain[group] = dataclasses.replace(part, **values)
+        for leaf in plain:
+            check_choice("field", leaf, [f.name for f in dataclasses.fields(self)])
+        return dataclasses.replace(self, **plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return {**plain, "video": self.video.to_dict(), "audio": self.audio.to_dict()}
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the part of :meth:`to_dict` that decides the numbers: all but ``run``."""
+        return {name: value for name, value in self.to_dict().items() if name != "run"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+PRESETS: dict[str, PretrainConfig] = {
+    "kinetics-sound": PretrainConfig(
+        preset="kinetics-sound",
+        data=DataConfig(epoch_size=220_000),
+        optim=OptimConfig(batch_size=512, precision="fp16"),
+    ),
+    "kinetics400": PretrainConfig(
+        preset="kinetics400",
+        data=DataConfig(epoch_size=1_000_000),
+        optim=OptimConfig(
+            batch_size=2048, larc=True, video_final_lr=1e-4, audio_final_lr=1e-4, precision="fp16"
+        ),
+    ),
+    "audioset": PretrainConfig(
+        preset="audioset",
+        data=DataConfig(epoch_size=3_500_000),
+        optim=OptimConfig(
+            batch_size=2048,
+            larc=True,
+            video_lr=1e-4,
+            audio_lr=1e-4,
+            video_predictor_lr=1e-3,
+            audio_predictor_lr=1e-3,
+            precision="fp16",
+        ),
+    ),
+}
+"""Table S10. Warm-up, LARC's constants and mixed precision are the released config's; the table omits them."""
+
+_ONLY_INTRA = {"loss.sync_weight": 0.0, "loss.async_weight": 0.0}
+
+OBJECTIVES: dict[str, dict[str, float]] = {
+    "crisscross": {},
+    "intra": _ONLY_INTRA,
+    "sync": {"loss.intra_weight": 0.0, "loss.async_weight": 0.0},
+    "async": {"loss.intra_weight": 0.0, "loss.sync_weight": 0.0},
+    "intra+sync": {"loss.async_weight": 0.0},
+    "intra+async": {"loss.sync_weight": 0.0},
+    "sync+async": {"loss.intra_weight": 0.0},
+    "v1v2": {
+        **_ONLY_INTRA, "loss.audio_weight": 0.0, "optim.video_lr": 1e-4, "optim.video_predictor_lr": 1e-3,
+    },
+    "a1a2": {
+        **_ONLY_INTRA, "loss.video_weight": 0.0, "optim.audio_lr": 1e-5, "optim.audio_predictor_lr": 1e-4,
+    },
+}  # fmt: skip
+"""The paper's ablations: loss weights, and the rates that section G.1 gives for single modalities."""
+
+RELEASED: dict[str, Any] = {
+    "loss.intra_weight": 0.5,
+    "data.loose_sync": True,
+    "video_augment.released": True,
+    "audio_augment.released": True,
+}
+"""What the released code does where it differs from the paper, for reproducing its weights."""
+
+
+def make_config(
+    preset: str,
+    *,
+    objective: str = "crisscross",
+    released: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> PretrainConfig:
+    """Return a preset with an objective, the released behaviour and single fields laid over it, in this order.
+
+    Args:
+        preset: A key of :data:`PRESETS`.
+        objective: A key of :data:`OBJECTIVES`.
+        released: Follow the released code where it differs from the paper (:data:`RELEASED`).
+        overrides: Fields by dotted name.
+
+    Raises:
+        ConfigError: an unknown name, or a value out of range.
+    """
+    check_choice("preset", preset, PRESETS)
+    check_choice("objective", objective, OBJECTIVES)
+    config = PRESETS[preset]
+    changes: dict[str, Any] = dict(OBJECTIVES[objective])
+    for modality in ("video", "audio"):
+        base = changes.get(f"optim.{modality}_lr")
+        if base is not None:  # the final rate keeps its ratio to the base
+            ratio = getattr(config.optim, f"{modality}_final_lr") / getattr(config.optim, f"{modality}_lr")
+            changes[f"optim.{modality}_final_lr"] = base * ratio
+    if released:
+        released_changes = dict(RELEASED)
+        if changes.get("loss.intra_weight") == 0:
+            del released_changes["loss.intra_weight"]
+        changes |= released_changes
+    return config.override({**changes, "objective": objective, **(overrides or {})})

@@ -1,0 +1,183 @@
+"""A data set packed into litdata's chunks: few large files, for clusters and object stores where many small are slow.
+
+A folder of shards holds the usable files of an index, byte for byte and in its order, and the index. The index comes
+last: a folder without one was not finished.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.encoders.checkpoint import file_sha256
+from crisscross_zoo.errors import ConfigError, UnreadableMediaError
+from crisscross_zoo.media.decode import StrPath
+from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.pretrain.index import Index, read_index
+
+INDEX_NAME = "index.parquet"
+
+SHARD_BYTES = 256 << 20
+"""Length of a shard unless another is asked for."""
+
+_LARGEST = (1 << 32) - (1 << 20)  # litdata counts the bytes of a chunk in 32 bits
+
+
+def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int = SHARD_BYTES) -> int:
+    """Copy an index's usable files into shards.
+
+    Args:
+        index: From :func:`crisscross_zoo.pretrain.index.read_index`.
+        out_dir: Folder to write to: new, or empty.
+        workers: Processes that copy, 1 or more.
+        shard_bytes: Length of a shard, bytes; a file that is longer has one to itself.
+
+    Returns:
+        The number of shards.
+
+    Raises:
+        ConfigError: litdata is missing, an option is out of range, or ``out_dir`` is not empty.
+        UnreadableMediaError: a file has changed since it was indexed, is gone, or has 4 GiB or more.
+    """
+    litdata = _litdata()
+    folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
+    for name, value, most in (("workers", workers, 1 << 10), ("shard_bytes", shard_bytes, _LARGEST)):
+        if not 1 <= value <= most:
+            raise ConfigError(f"{name}={value!r} is not allowed", remedy=f"give 1 to {most}")
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is not an empty folder", remedy="empty it, or name another")
+    for info in index:
+        _check(info)
+    litdata.optimize(
+        fn=functools.partial(_item, index),
+        inputs=list(range(len(index))),
+        output_dir=str(folder),
+        chunk_bytes=shard_bytes,
+        num_workers=min(workers, len(index)),
+        keep_data_ordered=True,
+        verbose=False,
+    )
+    write_atomically(folder / INDEX_NAME, Path(index.path).read_bytes())
+    return len(list(folder.glob("*.bin")))
+
+
+def open_data(path: StrPath) -> tuple[Sequence[MediaInfo], str]:
+    """Return the files to pretrain on, and what tells them from other files.
+
+    Args:
+        path: An index, or a folder of shards of one.
+
+    Returns:
+        ``(files, data_id)``: an Index or a ShardReader; and the sha256 of the index, hexadecimal, the same in both
+        cases, so that a run may go on from shards of the index that it began with.
+
+    Raises:
+        ConfigError: pyarrow or litdata is missing, there is nothing there, or it is neither of the two.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return ShardReader(folder), file_sha256(folder / INDEX_NAME)
+    return read_index(path), file_sha256(path)
+
+
+class ShardReader(Sequence[MediaInfo]):
+    """The files of a folder of shards, in the order of the index; may be handed to other processes.
+
+    ``reader[i]`` is what the index knows of file i, without opening a shard; its ``path`` is where it lay once.
+
+    Args:
+        folder: What :func:`pack` wrote, or an address of a copy of it that litdata reads (``s3://...``).
+        index: Its index, where the folder is not on this machine.
+
+    Raises:
+        ConfigError: litdata or pyarrow is missing, or the folder has no index.
+    """
+
+    def __init__(self, folder: StrPath, *, index: Index | None = None) -> None:
+        _litdata()
+        self.folder = os.fspath(folder)
+        if index is None and not Path(folder, INDEX_NAME).is_file():
+            raise ConfigError(
+                f"{self.folder}: has no {INDEX_NAME}, so it is no finished folder of shards",
+                remedy="write one with crisscross-pretrain pack, or name an index",
+            )
+        self.files = read_index(Path(folder) / INDEX_NAME) if index is None else index
+        self._data: Any = None
+        self._process = 0
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @typing.overload
+    def __getitem__(self, place: int) -> MediaInfo: ...
+
+    @typing.overload
+    def __getitem__(self, place: slice) -> list[MediaInfo]: ...
+
+    def __getitem__(self, place: int | slice) -> MediaInfo | list[MediaInfo]:
+        return self.files[place]
+
+    def open(self, place: int) -> io.BytesIO:
+        """Return a file's bytes, as an open file.
+
+        Raises:
+            IndexError: there is no such place.
+            UnreadableMediaError: its shard cannot be read, or the shards are of another index.
+        """
+        litdata, place = _litdata(), range(len(self))[place]
+        try:
+            if self._process != os.getpid():  # litdata's readers have threads, which do not survive a fork
+                self._data = litdata.StreamingDataset(self.folder, shuffle=False)
+                self._process = os.getpid()
+            item = self._data[place]
+        except Exception as error:  # litdata has no error of its own
+            raise UnreadableMediaError(
+                f"file {place} cannot be read from its shard ({type(error).__name__}: {error})",
+                remedy="check the folder, or pack it again",
+                path=self.folder,
+            ) from None
+        if item["place"] != place or len(item["data"]) != self.files[place].size:
+            raise UnreadableMediaError(
+                f"file {place} of the shards is not that of the index",
+                remedy="pack it again",
+                path=self.folder,
+            )
+        return io.BytesIO(item["data"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_data": None, "_process": 0}
+
+
+def _item(index: Index, place: int) -> dict[str, Any]:
+    info = index[place]
+    _check(info)
+    return {"place": place, "data": Path(info.path).read_bytes()}
+
+
+def _check(info: MediaInfo) -> None:
+    size = Path(info.path).stat().st_size if os.path.exists(info.path) else None  # noqa: PTH110
+    if size != info.size:
+        now = "gone" if size is None else f"{size} bytes"
+        raise UnreadableMediaError(
+            f"has changed since it was indexed ({info.size} bytes then, now {now})",
+            remedy="build the index again",
+            path=info.path,
+        )
+    if size > _LARGEST:
+        raise UnreadableMediaError("is too long for a shard", remedy="cut it into pieces", path=info.path)
+
+
+def _litdata() -> Any:
+    try:
+        import litdata
+    except ImportError:
+        raise ConfigError(
+            "shards need litdata, which is not installed", remedy='pip install "crisscross-zoo[shards]"'
+        ) from None
+    return litdata

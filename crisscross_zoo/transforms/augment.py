@@ -1,0 +1,173 @@
+"""What the augmentations do, and how often: frozen settings and the paper's sets of them. Standard library only.
+
+Tables S1 and S2 have the numbers. Which operations are used when is in Tables S3 and S4, whose captions are swapped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from crisscross_zoo.errors import ConfigError
+
+MAX_HUE = 0.5
+"""Half a turn of the hue, the most that makes sense."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoAugment:
+    """What :func:`augment_video` does, and how often. The defaults are those of pretraining (Table S1).
+
+    Attributes:
+        area: Least and largest share of the frame's area that the crop keeps; uniform. Table S1: from 0.08.
+        aspect: Least and largest width / height of the crop; log-uniform.
+        flip: Probability of mirroring left and right, 0 to 1.
+        brightness: Brightness is multiplied by a factor in [max(0, 1 - x), 1 + x); uniform. 0 is off.
+        contrast: The same for the distance from the frame's mean grey level. 0 is off.
+        saturation: The same for the distance from the pixel's grey level. 0 is off.
+        hue: Largest turn of the hue, as a share of the full circle, either way; uniform. 0 (off) to 0.5.
+        grey: Probability of turning the clip grey, 0 to 1.
+        blur: Probability of a Gaussian blur with a kernel of 2 (size // 20) + 1 pixels, 0 to 1.
+        blur_sigma: Least and largest standard deviation of the blur in pixels; uniform (SimCLR).
+        cutout: Largest side in pixels of the square that is set to the mean of the normalised first frame. 0 is off.
+        released: Do as the released code does. The blur is vertical only: the two numbers of ``blur_sigma`` are
+            taken as the horizontal and the vertical sigma, and the result is cut to whole grey levels. The cutout
+            multiplies by the mean instead of setting to it.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2
+    grey: float = 0.2
+    blur: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    cutout: int = 20
+    released: bool = False
+
+    def __post_init__(self) -> None:
+        for name, most in (("area", 1.0), ("aspect", math.inf), ("blur_sigma", math.inf)):
+            _check_range(name, getattr(self, name), most=most)
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
+        for name in ("flip", "grey", "blur"):
+            _check_number(name, getattr(self, name), most=1.0)
+        for name in ("brightness", "contrast", "saturation"):
+            _check_number(name, getattr(self, name), most=math.inf)
+        _check_number("hue", self.hue, most=MAX_HUE)
+        if isinstance(self.cutout, bool) or not isinstance(self.cutout, int) or self.cutout < 0:
+            raise ConfigError(
+                f"cutout={self.cutout!r} is out of range", remedy="pass whole pixels, 0 for none"
+            )
+        if not isinstance(self.released, bool):
+            raise ConfigError(f"released={self.released!r} is not a yes or no", remedy="pass True or False")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioAugment:
+    """How much each step of the audio augmentation may change (Table S2).
+
+    Attributes:
+        volume: Volume jitter: the wave is multiplied by a factor from 1 - volume to 1 + volume; 0 is off.
+        frequency_mask: Largest width of a frequency mask, in mel bands; 0 is off.
+        time_mask: Largest width of a time mask, in spectrogram columns; 0 is off.
+        masks: Number of masks of each kind; they may overlap.
+        time_warp: Time warp: how far a point in time is moved at most, in columns; 0 is off.
+        crop: Random resize crop: lowest and highest size of the crop, relative to the spectrogram; 0 0 is off.
+        canvas: Size of the canvas of zeros that is cropped, relative to the spectrogram: frequency, time.
+        released: Draw mask widths, mask positions and the warp as the released code does, not as the paper says.
+    """
+
+    volume: float = 0.2
+    frequency_mask: int = 10
+    time_mask: int = 20
+    masks: int = 2
+    time_warp: int = 0
+    crop: tuple[float, float] = (0.6, 1.5)
+    canvas: tuple[float, float] = (1.0, 1.5)
+    released: bool = False
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.volume) or not 0 <= self.volume < 1:
+            raise ConfigError(
+                f"volume={self.volume!r} is out of range", remedy="pass a number from 0 (off) to below 1"
+            )
+        for name in ("frequency_mask", "time_mask", "masks", "time_warp"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigError(
+                    f"{name}={value!r} is out of range", remedy="pass a whole number, 0 for off"
+                )
+        for name in ("crop", "canvas"):
+            pair = getattr(self, name)
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(_is_number, pair)):
+                raise ConfigError(f"{name}={pair!r:.60} is not two finite numbers", remedy="pass two numbers")
+            object.__setattr__(self, name, tuple(pair))  # a list, as JSON and command lines give it
+        if self.crops and not 0 < self.crop[0] <= self.crop[1]:
+            raise ConfigError(
+                f"crop={self.crop!r} is out of range",
+                remedy="pass the lower number first, both above 0, or 0 0 for off",
+            )
+        if min(self.canvas) < 1:
+            raise ConfigError(f"canvas={self.canvas!r} is out of range", remedy="pass two numbers from 1 up")
+        if not isinstance(self.released, bool):
+            raise ConfigError(f"released={self.released!r} is not a bool", remedy="pass True or False")
+
+    @property
+    def crops(self) -> bool:
+        """Whether the random resize crop is on: ``crop`` is not (0, 0)."""
+        return self.crop != (0, 0)
+
+
+def _check_number(name: str, value: object, *, most: float) -> None:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (0 <= number <= most and number < math.inf):  # NaN is neither
+        limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
+        raise ConfigError(f"{name}={value!r:.60} is out of range", remedy=f"pass a number {limit}")
+
+
+def _check_range(name: str, value: object, *, most: float) -> None:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ConfigError(
+            f"{name}={value!r:.60} is not a range", remedy="pass two numbers, least and largest"
+        )
+    for end in value:
+        _check_number(name, end, most=most)
+    if not 0 < value[0] <= value[1]:
+        raise ConfigError(
+            f"{name}={value!r:.60} is not a range", remedy="pass two numbers above 0, the smaller first"
+        )
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+VIDEO_AUGMENTS: dict[str, VideoAugment] = {
+    "pretraining": VideoAugment(),
+    "linear": VideoAugment(blur=0.0),
+    "finetuning": VideoAugment(blur=0.0),
+    "standard": VideoAugment(area=(0.7, 1.0), grey=0.0, blur=0.0, cutout=0),
+}
+"""Augmentations by the training they belong to.
+
+"pretraining", "linear" (evaluation) and "finetuning" use the numbers of Table S1 and the columns of the visual
+summary, whose caption is printed under the audio one (Tables S3 and S4 have each other's): the last two have no
+blur. "standard" is the weak augmentation of the released code, which no table of the paper holds.
+"""
+
+
+AUDIO_AUGMENTS: dict[str, AudioAugment] = {
+    "pretraining": AudioAugment(),
+    "linear": AudioAugment(time_warp=20),
+    "standard": AudioAugment(volume=0.1, masks=0, crop=(0.0, 0.0)),
+}
+"""Named settings.
+
+``"pretraining"``: the numbers of Table S2 and the operations that the table captioned S4 ticks for pretraining,
+which are all but the time warp. ``"linear"``: the same with the time warp, as ticked for linear evaluation.
+``"standard"``: volume jitter alone, at half the range; of the released code, in no table.
+"""

@@ -1,0 +1,567 @@
+"""Random access gives what reading the whole file gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from make_media import make_media, read_number
+
+from crisscross_zoo.errors import (
+    InputError,
+    MediaError,
+    MediaNotFoundError,
+    NoStreamError,
+    UnreadableMediaError,
+)
+from crisscross_zoo.media import moments
+from crisscross_zoo.media.decode import read_frames, read_sound, scan
+from crisscross_zoo.media.moments import MediaInfo, describe, read_moment
+
+SECONDS = 6
+OPEN_GOP = "open-gop=1:keyint=12:log-level=none"
+ALT_REF = {"auto-alt-ref": "1", "lag-in-frames": "8", "cpu-used": "8"}
+CODECS = {
+    "h264.mp4": ("libx264", "aac", {"bf": "3", "b_strategy": "0"}),
+    "h264-one-group.mp4": ("libx264", "aac", {"bf": "3", "g": "1000", "sc_threshold": "0"}),
+    "h264-open-gop.mkv": ("libx264", "libopus", {"bf": "3", "x264-params": OPEN_GOP}),
+    "h264-open-gop.mp4": ("libx264", None, {"bf": "3", "x264-params": OPEN_GOP}),
+    "h264-open-gop.ts": ("libx264", None, {"bf": "3", "x264-params": OPEN_GOP}),
+    "h264-10bit.mkv": ("libx264", None, {"bf": "2"}),
+    "h264-refresh.mkv": ("libx264", None, {"bf": "0", "x264-params": "intra-refresh=1:keyint=12"}),
+    "h264.ts": ("libx264", "aac", {"bf": "2"}),
+    "h264.flv": ("libx264", "aac", {}),
+    "h264.avi": ("libx264", "libmp3lame", {"bf": "0"}),
+    "raw.h264": ("libx264", None, {"bf": "2"}),
+    "hevc.mp4": ("libx265", "aac", {"x265-params": "log-level=none:keyint=12:bframes=3:open-gop=1"}),
+    "hevc.mkv": ("libx265", None, {"x265-params": "log-level=none:keyint=12:bframes=3:open-gop=1"}),
+    "vp8.webm": ("libvpx", "libopus", ALT_REF),
+    "vp9.webm": ("libvpx-vp9", "libopus", ALT_REF),
+    "av1.mp4": ("libsvtav1", "aac", {"preset": "8", "crf": "10", "svtav1-params": "keyint=12"}),
+    "mpeg4.avi": ("mpeg4", "libmp3lame", {"bf": "2"}),
+    "mpeg4.mp4": ("mpeg4", "aac", {"bf": "2"}),
+    "mpeg2.mkv": ("mpeg2video", "mp2", {"bf": "2"}),
+    "mpeg2.ts": ("mpeg2video", "mp2", {"bf": "2"}),
+    "mpeg2.mpg": ("mpeg2video", "mp2", {"bf": "2"}),
+    "ffv1.mkv": ("ffv1", "flac", {}),
+    "mjpeg.mkv": ("mjpeg", "pcm_s16le", {}),
+}
+SOUGHT = [n for n in CODECS if n.rsplit(".", 1)[1] in ("mp4", "mkv", "webm", "ts", "flv")]
+"""Files whose pictures are sought: the other formats are decoded from their start."""
+
+SOUNDS = {
+    # name: codec, sample rate, largest difference of a sample
+    "aac.mp4": ("aac", 44_100, 3),
+    "aac.mkv": ("aac", 48_000, 3),
+    "aac.ts": ("aac", 44_100, 3),
+    "mp3.mp3": ("libmp3lame", 44_100, 0),
+    "mp3.mp4": ("libmp3lame", 48_000, 0),
+    "mp3.mkv": ("libmp3lame", 44_100, 0),
+    "mp3.avi": ("libmp3lame", 48_000, 0),
+    "opus.webm": ("libopus", 48_000, 16),
+    "opus.ogg": ("libopus", 48_000, 16),
+    "opus.mp4": ("libopus", 48_000, 16),
+    "pcm.wav": ("pcm_s16le", 44_100, 0),
+    "pcm.mkv": ("pcm_s16le", 48_000, 0),
+    "pcm.mov": ("pcm_s16le", 22_050, 0),
+    "flac.flac": ("flac", 44_100, 0),
+    "flac.mkv": ("flac", 48_000, 0),
+    "alac.mp4": ("alac", 44_100, 0),
+    "mp2.mpg": ("mp2", 44_100, 3),
+}
+
+
+def ignore(phrase):
+    pass
+
+
+def whole_pictures(path, times):
+    """Reference: one pass over the whole file, in the order of ``times``."""
+    order = np.argsort(times, kind="stable")
+    served = []
+    for count, picture in read_frames(scan(path), np.asarray(times, float)[order], on_damage=ignore):
+        served += [picture] * count
+    return np.stack([served[k] for k in np.argsort(order, kind="stable")])
+
+
+def whole_sound(path, rate=16_000):
+    pieces = list(read_sound(scan(path), rate, on_damage=ignore))
+    whole = np.zeros(max(first + len(s) for first, s in pieces), np.int16)
+    for first, samples in pieces:
+        whole[first : first + len(samples)] = samples
+    return whole
+
+
+def stretch(whole, start, n, rate=16_000):
+    """``n`` samples of ``whole`` from ``start`` seconds on, silence beyond it."""
+    first = round(start * rate)
+    padded = np.concatenate(
+        [np.zeros(max(0, -first), np.int16), whole[max(0, first) :], np.zeros(n, np.int16)]
+    )
+    return padded[:n]
+
+
+def music(seconds, rate):
+    """int16 (samples, 2): harmonics that wander, so that a shift by one sample shows."""
+    t = np.arange(round(seconds * rate)) / rate
+    wave = sum(np.sin(2 * np.pi * 200 * k * t + 30 * np.sin(t * k)) / k for k in range(1, 6))
+    return np.repeat((0.1 * 32767 * wave).astype(np.int16)[:, None], 2, axis=1)
+
+
+@pytest.fixture(scope="module")
+def codec_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("moments")
+    for name, (video, audio, options) in CODECS.items():
+        pix_fmt = {"h264-10bit.mkv": "yuv420p10le", "mjpeg.mkv": "yuvj420p"}.get(name, "yuv420p")
+        make_media(
+            folder / name, seconds=SECONDS, video=video, audio=audio, options=options, pix_fmt=pix_fmt,
+            sample_rate=48_000 if audio == "libopus" else 44_100, gop=1000 if "one-group" in name else 12,
+            container_format={"raw.h264": "h264"}.get(name),
+        )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def from_the_start(monkeypatch):
+    """Count how often a file's pictures are decoded from its start."""
+    calls = []
+    serve = moments._serve
+    monkeypatch.setattr(moments, "_serve", lambda *a, **k: calls.append(a) or serve(*a, **k))
+    return calls
+
+
+def random_times():
+    """Clips as training draws them, and single times, in and out of order, alone and far apart."""
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        yield rng.uniform(0, SECONDS - 1) + np.arange(12) / 16
+    for _ in range(4):
+        yield rng.uniform(0, SECONDS, 1)
+        yield rng.uniform(0, SECONDS, 5)
+    yield np.concatenate([0.3 + np.arange(8) / 16, 4.4 + np.arange(8) / 16])
+    yield np.array([0.0])
+    yield np.array([2.0, 2.0, 0.04, 5.96])
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_pictures_are_those_of_the_whole_file_byte_for_byte(codec_files, name, from_the_start):
+    path = codec_files / name
+    info = describe(scan(path))
+    for times in random_times():
+        pictures, sound = read_moment(info, times=times)
+        assert sound is None
+        assert pictures.dtype == np.uint8
+        assert pictures.shape == (len(times), 64, 192, 3)
+        assert (pictures == whole_pictures(path, times)).all(), times
+        if name != "mpeg2.mpg":  # its muxer leaves out the time of two pictures near the end
+            assert [read_number(p) for p in pictures] == [int(t * 25 + 1e-6) for t in times]
+        if name in SOUGHT and "refresh" not in name and not (name.endswith(".ts") and times.min() < 1):
+            assert from_the_start == []
+        if name.endswith(".ts"):
+            from_the_start.clear()  # a seek near the start of MPEG-TS lands behind the first key frame
+    if name not in SOUGHT:
+        assert len(from_the_start) == len(list(random_times()))
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264-open-gop.mkv", "h264.ts", "vp9.webm"])
+def test_only_the_packets_that_are_needed_are_decoded(codec_files, name, monkeypatch):
+    decoded = []
+    original = moments._decoded
+    monkeypatch.setattr(
+        moments, "_decoded", lambda packets, *a: original((decoded.append(p) or p for p in packets), *a)
+    )
+    info = describe(scan(codec_files / name))
+    decoded.clear()
+    read_moment(info, times=np.array([4.0]))
+    assert (
+        0 < len(decoded) <= 3 * 12 + 33
+    )  # the group, the one before; and without an index what is read ahead
+    decoded.clear()
+    read_moment(info, times=np.array([1.5, 5.8]))
+    assert 0 < len(decoded) < 100  # two places, not the 150 pictures between them
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_variable_frame_rates_go_by_time_stamps(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    ticks = [0, *np.cumsum(rng.choice([10, 40, 41, 300, 900], 80)).tolist()]
+    path = make_media(
+        tmp_path / f"vfr.{suffix}",
+        frame_ticks=ticks,
+        audio=None,
+        fps=25,
+        options={"bf": "2", "b_strategy": "0"},
+    )
+    info = describe(scan(path))
+    assert not info.video_constant
+    for _ in range(25):
+        times = rng.uniform(0, info.duration) + np.arange(12) / 16
+        pictures, _ = read_moment(info, times=times)
+        assert (pictures == whole_pictures(path, times)).all()
+        assert [read_number(p) for p in pictures] == [
+            int(np.searchsorted(ticks, t * 1000 + 1e-3, "right")) - 1 for t in times
+        ]
+
+
+@pytest.mark.parametrize("fps", [Fraction(30_000, 1001), 30, 24, 10, 60])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_rounding_of_time_stamps_is_undone_as_in_the_whole_file(tmp_path, fps, suffix):
+    path = make_media(
+        tmp_path / f"a.{suffix}", fps=fps, seconds=4, audio=None, options={"bf": "2", "preset": "ultrafast"}
+    )
+    info = describe(scan(path))
+    for number in range(0, int(3 * fps), 7):  # exactly when a picture begins
+        times = float(number / Fraction(fps)) + np.arange(4) / float(fps)
+        pictures, _ = read_moment(info, times=times)
+        assert [read_number(p) for p in pictures] == [number, number + 1, number + 2, number + 3]
+        assert (pictures == whole_pictures(path, times)).all()
+
+
+@pytest.mark.parametrize("kwargs", [{"video_start": 1.0}, {"audio_start": 1.5}, {"audio_start": -0.5}])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_streams_that_begin_apart_keep_their_distance(tmp_path, kwargs, suffix):
+    path = make_media(
+        tmp_path / f"a.{suffix}",
+        seconds=4,
+        options={"bf": "2"},
+        audio="libmp3lame",
+        samples=music(3, 44_100),
+        **kwargs,
+    )
+    info = describe(scan(path))
+    sound = whole_sound(path)
+    for start in (0.0, 0.4, 0.9, 1.6, 2.2, 3.0):
+        times = start + np.arange(8) / 16
+        pictures, samples = read_moment(info, times=times, sound=(start, 8000))
+        assert (pictures == whole_pictures(path, times)).all()
+        assert np.abs(samples.astype(int) - stretch(sound, start, 8000)).max() <= 3
+
+
+def test_rotated_video_is_turned_upright(tmp_path):
+    path = make_media(tmp_path / "r.mp4", rotation=90, audio=None, seconds=1)
+    info = describe(scan(path))
+    pictures, _ = read_moment(info, times=np.array([0.8, 0.2]))
+    assert pictures.shape == (2, 192, 64, 3)
+    assert [read_number(np.rot90(p, -1)) for p in pictures] == [20, 5]
+    assert (info.video_width, info.video_height, info.video_pictures) == (192, 64, 25)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "mpeg4.avi", "vp9.webm"])
+def test_times_outside_the_file_get_its_first_or_last_picture(codec_files, name):
+    info = describe(scan(codec_files / name))
+    pictures, _ = read_moment(info, times=np.array([1e9, -5.0, 6.5, 5.99]))
+    assert [read_number(p) for p in pictures] == [149, 0, 149, 149]
+
+
+def test_a_still_is_one_picture(tmp_path):
+    path = tmp_path / "still.png"
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "rgb24"
+        container.mux(
+            stream.encode(av.VideoFrame.from_ndarray(np.full((64, 192, 3), 7, np.uint8), format="rgb24"))
+        )
+    pictures, _ = read_moment(describe(scan(path)), times=np.array([0.0, 3.0]))
+    assert (pictures == 7).all()
+    assert len(pictures) == 2
+
+
+# --- sound -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sound_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    for name, (codec, rate, _) in SOUNDS.items():
+        kind = name.rsplit(".", 1)[1]
+        video = {"webm": "libvpx", "mpg": "mpeg2video"}.get(kind, "mpeg4")
+        make_media(
+            folder / name, seconds=8, video=None if kind in ("mp3", "ogg", "wav", "flac") else video,
+            size=(96, 32), audio=codec, sample_rate=rate, samples=music(8, rate), gop=200,
+        )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_sound_is_that_of_the_whole_file_in_place_and_value(sound_files, name, rate, monkeypatch):
+    path = sound_files / name
+    info = describe(scan(path))
+    whole = whole_sound(path, rate)
+    assert np.abs(np.diff(whole.astype(int))).max() > 300  # a shift by one sample would show
+    restarted = []
+    original = moments._sound_from_start
+    monkeypatch.setattr(
+        moments, "_sound_from_start", lambda *a: restarted.append(a) or original(*a), raising=True
+    )
+    rng = np.random.default_rng(1)
+    for start in (*rng.uniform(1.0, 6.0, 10), 5.0, 7.5):
+        n = 2 * rate
+        pictures, samples = read_moment(info, times=None, sound=(start, n), sample_rate=rate)
+        assert pictures is None
+        assert samples.dtype == np.int16
+        assert samples.shape == (n,)
+        settled = slice(None) if start < 7 else slice(0, int(0.4 * rate))  # away from the end of the file
+        difference = samples.astype(int) - stretch(whole, start, n, rate)
+        assert np.abs(difference[settled]).max() <= SOUNDS[name][2], start
+    assert restarted == []
+
+
+def test_sound_near_the_start_is_read_without_seeking(sound_files):
+    for name in SOUNDS:
+        info = describe(scan(sound_files / name))
+        whole = whole_sound(sound_files / name)
+        for start in (0.0, 0.05, 0.2, -0.5):
+            _, samples = read_moment(info, times=None, sound=(start, 8000))
+            assert (samples == stretch(whole, start, 8000)).all(), (name, start)
+
+
+def test_beyond_the_stream_is_silence(sound_files):
+    info = describe(scan(sound_files / "pcm.wav"))
+    _, samples = read_moment(info, times=None, sound=(7.5, 16_000))
+    assert np.abs(samples[:7900]).max() > 1000
+    assert (samples[8000:] == 0).all()
+    _, samples = read_moment(info, times=None, sound=(60.0, 1000))
+    assert (samples == 0).all()
+    _, samples = read_moment(info, times=None, sound=(-2.0, 16_000))
+    assert (samples == 0).all()
+    _, samples = read_moment(info, times=None, sound=(1.0, 0))
+    assert samples.shape == (0,)
+
+
+def test_gaps_in_the_sound_stay_gaps(tmp_path):
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for first in [*range(0, 16_000, 1600), *range(32_000, 48_000, 1600)]:
+            frame = av.AudioFrame.from_ndarray(
+                np.full((1, 1600), 9000, np.int16), format="s16", layout="mono"
+            )
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, first, Fraction(1, 16_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info = describe(scan(path))
+    for start in (0.0, 0.75, 1.5, 1.95, 2.4):
+        _, samples = read_moment(info, times=None, sound=(start, 24_000))
+        place = np.arange(24_000) + round(start * 16_000)
+        heard = ((place >= 200) & (place < 15_800)) | ((place >= 32_200) & (place < 47_800))
+        silent = ((place > 16_100) & (place < 31_900)) | (place > 48_000)
+        assert (samples[heard] == 9000).all()
+        assert (samples[silent] == 0).all()
+
+
+def test_surround_sound_is_cut_and_averaged_as_in_the_whole_file(tmp_path):
+    rng = np.random.default_rng(0)
+    samples = np.repeat(rng.integers(-9000, 9000, (4 * 44_100, 1)), 6, axis=1).astype(np.int16)
+    samples *= np.arange(1, 4, dtype=np.int16).repeat(2) % 3
+    path = make_media(
+        tmp_path / "5.1.wav", video=None, audio="pcm_s16le", samples=samples, layout="5.1", seconds=4
+    )
+    whole = whole_sound(path)
+    info = describe(scan(path))
+    for start in (1.1, 2.3456):
+        _, cut = read_moment(info, times=None, sound=(start, 16_000))
+        assert (cut == stretch(whole, start, 16_000)).all()
+
+
+# --- bytes instead of a path ------------------------------------------------------------------------------------
+
+
+def moved(path):
+    """What is known of a file, but for where it is, and its bytes in an object without a name."""
+    info = dataclasses.replace(describe(scan(path)), path="/gone/" + path.name)
+    return info, io.BytesIO(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["h264.mp4", "h264-open-gop.mkv", "h264.ts", "h264.flv", "vp9.webm", "mpeg4.avi", "mpeg2.mpg", "raw.h264"],
+)
+def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
+    path = codec_files / name
+    known, (info, source) = describe(scan(path)), moved(path)
+    for start in (3.1, 0.2, 4.5):
+        times = start + np.arange(12) / 16
+        sound = None if info.audio_span is None else (start, 16_000)
+        pictures, samples = read_moment(known, times=times, sound=sound)
+        again, heard = read_moment(info, times=times, sound=sound, source=source)
+        assert (pictures == again).all()
+        assert (samples == heard).all() if sound else heard is None
+    assert not source.closed
+    if name in SOUGHT and info.audio_span is not None:
+        # Seeking for sound fails: the file is opened again, and pictures must still be sought aright.
+        def fail(*_):
+            raise moments._NotAsIndexedError
+
+        monkeypatch.setattr(moments, "_sought_sound", fail)
+        again, heard = read_moment(info, times=times, sound=(4.5, 16_000), source=source)
+        assert (pictures == again).all()
+        assert np.abs(heard.astype(int) - stretch(whole_sound(path), 4.5, 16_000)).max() == 0
+        # Seeking for pictures fails: all is decoded.
+        monkeypatch.setattr(moments, "_sought_pictures", fail)
+        again, _ = read_moment(info, times=times, source=source)
+        assert (pictures == again).all()
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_bytes_of_sound_give_what_the_path_gives(sound_files, name):
+    known, (info, source) = describe(scan(sound_files / name)), moved(sound_files / name)
+    for start in (3.3, 0.0, 7.5):
+        _, samples = read_moment(known, times=None, sound=(start, 16_000))
+        _, heard = read_moment(info, times=None, sound=(start, 16_000), source=source)
+        assert (samples == heard).all()
+        assert np.abs(heard[:4000]).max() > 1000
+
+
+def test_bytes_of_a_still(tmp_path):
+    path = tmp_path / "still.png"
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "rgb24"
+        frame = av.VideoFrame.from_ndarray(np.full((64, 192, 3), 7, np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+    info, source = moved(path)
+    pictures, _ = read_moment(info, times=np.array([0.0]), source=source)
+    assert (pictures == 7).all()
+
+
+def test_bytes_that_are_not_those_of_the_file(codec_files):
+    info, source = moved(codec_files / "h264.mp4")
+    size = len(source.getvalue())
+    for wrong in (b"", source.getvalue()[:-1], source.getvalue() + b"more"):
+        with pytest.raises(UnreadableMediaError, match=rf"\({size} bytes then, {len(wrong)} now\)") as caught:
+            read_moment(info, times=np.zeros(1), source=io.BytesIO(wrong))
+        assert caught.value.path == "/gone/h264.mp4"
+    with pytest.raises(MediaError):
+        read_moment(info, times=np.zeros(1), sound=(0.0, 100), source=io.BytesIO(os.urandom(size)))
+
+
+# --- both, errors, rows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264-open-gop.mkv", "h264.ts", "mpeg4.avi", "mpeg2.mpg"])
+def test_pictures_and_sound_of_a_moment_come_from_one_call(codec_files, name):
+    path = codec_files / name
+    info = describe(scan(path))
+    whole = whole_sound(path)
+    for start in (3.1, 0.2, 2.0):
+        times = start + 1 + np.arange(12) / 16
+        pictures, samples = read_moment(info, times=times, sound=(start, 48_000))
+        assert (pictures == whole_pictures(path, times)).all()
+        inside = slice(0, round((5.8 - start) * 16_000))
+        assert np.abs(samples.astype(int) - stretch(whole, start, 48_000))[inside].max() <= 16
+
+
+def test_what_is_indexed_is_plain_and_survives_a_table(codec_files):
+    info = dataclasses.replace(describe(scan(codec_files / "h264.ts")), damage=("one; thing", "another"))
+    row = info.to_row()
+    assert {type(v) for v in row.values()} <= {int, float, bool, str}
+    assert MediaInfo.from_row(json.loads(json.dumps({**row, "label": "more"}))) == info
+    silent = describe(scan(codec_files / "raw.h264"))
+    assert MediaInfo.from_row(silent.to_row()) == silent
+    assert silent.damage == ()
+    assert silent.audio_span is None
+    assert silent.video_counted
+    assert info.video_span == pytest.approx((0.0, 6.0), abs=0.01)
+    assert info.audio_span == pytest.approx((0.0, 6.0), abs=0.05)
+    del row["video_tick"]
+    with pytest.raises(InputError, match="video_tick"):
+        MediaInfo.from_row(row)
+
+
+def test_streams_that_are_missing_are_named(codec_files, sound_files):
+    silent, blind = (describe(scan(p)) for p in (codec_files / "h264-10bit.mkv", sound_files / "flac.flac"))
+    with pytest.raises(NoStreamError, match="no sound"):
+        read_moment(silent, times=np.zeros(1), sound=(0.0, 100))
+    with pytest.raises(NoStreamError, match="no picture"):
+        read_moment(blind, times=np.zeros(1))
+    assert blind.video_span is None
+    assert blind.audio_span is not None
+    assert read_moment(blind, times=None) == (None, None)
+
+
+def test_a_file_that_has_changed_must_be_indexed_again(tmp_path):
+    path = make_media(tmp_path / "a.mp4", seconds=1)
+    info = describe(scan(path))
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(UnreadableMediaError, match="changed") as caught:
+        read_moment(info, times=np.zeros(1))
+    assert caught.value.remedy == "index the folder again"
+    path.unlink()
+    with pytest.raises(MediaNotFoundError):
+        read_moment(info, times=np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"times": np.zeros((2, 2))},
+        {"times": np.zeros(0)},
+        {"times": np.array([np.nan])},
+        {"times": None, "sound": (np.inf, 10)},
+        {"times": None, "sound": (0.0, -1)},
+    ],
+)
+def test_arguments_are_checked(codec_files, wrong):
+    with pytest.raises(InputError):
+        read_moment(describe(scan(codec_files / "h264.mp4")), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("t.mkv", {}), ("t.mp4", {"movflags": "faststart"}), ("t.ts", {}), ("t.avi", {}), ("t.flv", {})],
+)
+def test_truncated_files_give_what_can_be_read(tmp_path, name, options):
+    path = make_media(
+        tmp_path / name, seconds=8, container_options=options, video="libx264" if name == "t.flv" else "mpeg4",
+        audio="libmp3lame" if name == "t.avi" else "aac",
+    )  # fmt: skip
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    info = describe(scan(path))
+    for start in (0.0, 1.0, 3.0, 7.5):
+        times = start + np.arange(8) / 16
+        pictures, samples = read_moment(info, times=times, sound=(start, 16_000))
+        assert len(samples) == 16_000
+        assert (pictures == whole_pictures(path, times)).all()
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "vp9.webm", "hevc.mp4", "mpeg4.avi", "h264.flv"])
+def test_damage_is_read_around_or_named(codec_files, tmp_path, name):
+    data = (codec_files / name).read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / name
+    for _ in range(6):
+        broken = bytearray(data)
+        for _ in range(4):
+            at = int(rng.integers(len(data) - 400))
+            broken[at : at + 300] = rng.bytes(300)
+        path.write_bytes(broken)
+        try:
+            info = describe(scan(path))
+            for start in (0.5, 4.0):
+                wanted = {} if info.audio_span is None else {"sound": (start, 16_000)}
+                times = None if info.video_span is None else start + np.arange(8) / 16
+                pictures, samples = read_moment(info, times=times, **wanted)
+                assert times is None or len(pictures) == 8
+                assert not wanted or len(samples) == 16_000
+        except MediaError:
+            pass
+
+
+def test_an_index_of_a_damaged_file_of_the_same_size_is_no_trap(tmp_path):
+    path = make_media(tmp_path / "a.mp4", seconds=2)
+    info = describe(scan(path))
+    path.write_bytes(os.urandom(info.size))
+    with pytest.raises(MediaError):
+        read_moment(info, times=np.zeros(1), sound=(0.0, 100))

@@ -1,0 +1,36 @@
+"""A small data set and a small run, on one thread: two fight over a busy machine's cores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from make_media import make_media, sine
+
+from crisscross_zoo.media.decode import scan
+from crisscross_zoo.media.moments import MediaInfo, describe
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[MediaInfo]:
+    """Six files of 2 to 3 s, each with its own pitch."""
+    folder = tmp_path_factory.mktemp("clips")
+    files = []
+    for number in range(6):
+        seconds = 2 + number / 6
+        noise = np.random.default_rng(number).normal(0, 800, (round(seconds * 16_000), 1))
+        wave = sine(seconds, 16_000, 1, hertz=220.0 * (number + 1)) + noise.astype(np.int16)
+        path = folder / f"{number}.mp4"
+        make_media(path, seconds=seconds, size=(64, 48), samples=wave, sample_rate=16_000, layout="mono")
+        files.append(describe(scan(path)))
+    return files

@@ -1,0 +1,131 @@
+"""Two processes on gloo do what one does; batch norms over processes are batch norms over the whole batch."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pretrain_case import final_model, tiny_config
+
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.pretrain.distributed import AllReduceBatchNorm
+from crisscross_zoo.pretrain.loop import pretrain
+from crisscross_zoo.pretrain.metrics import read_log
+
+TOLERANCE = 1e-6
+EXACT = {"optim.precision": "fp64", "run.log_steps": 1, "optim.larc": True}
+
+SCRIPT = """
+import os, pickle, signal, sys, torch
+from pretrain_case import tiny_config
+from crisscross_zoo.pretrain.loop import pretrain
+torch.set_num_threads(1)
+clips, overrides, stop_at = pickle.load(open(sys.argv[1], "rb"))
+def tell(step, total, row):
+    if step == stop_at and os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+print(pretrain(tiny_config(**overrides), clips, sys.argv[2], on_progress=tell))
+"""
+
+
+def two_processes(
+    folder: Path, clips: list[MediaInfo], overrides: dict[str, object], *, stop_at: int = 0
+) -> list[str]:
+    """Train in two processes and return what each printed."""
+    (folder / "arguments").write_bytes(pickle.dumps((clips, overrides, stop_at)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder / "arguments"), str(folder / "run")],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [p.returncode for p in processes] == [0, 0], "\n".join(printed)
+    return printed
+
+
+def test_two_processes_agree_with_one(clips: list[MediaInfo], tmp_path: Path) -> None:
+    pretrain(tiny_config(**EXACT), clips, tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    two_processes(tmp_path / "two", clips, EXACT)
+    one, two = final_model(tmp_path / "one"), final_model(tmp_path / "two" / "run")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=TOLERANCE)
+    rows, others = read_log(tmp_path / "one"), read_log(tmp_path / "two" / "run")
+    assert [r["step"] for r in others] == [r["step"] for r in rows]
+    for row, other in zip(rows, others, strict=True):
+        for name in ("total", "v1a2", "grad_norm"):
+            assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-6)
+
+
+def test_a_signal_to_one_stops_both_at_the_same_step(clips: list[MediaInfo], tmp_path: Path) -> None:
+    printed = two_processes(tmp_path, clips, EXACT, stop_at=2)
+    assert all("step=2, total_steps=9, finished=False" in text for text in printed)
+    two_processes(tmp_path, clips, EXACT)
+    pretrain(tiny_config(**EXACT), clips, tmp_path / "one")
+    one, two = final_model(tmp_path / "one"), final_model(tmp_path / "run")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=TOLERANCE)
+
+
+def test_a_batch_that_does_not_divide_is_refused(
+    clips: list[MediaInfo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crisscross_zoo.pretrain.distributed.World.size", 3, raising=False)
+    from crisscross_zoo.pretrain.distributed import World
+    from crisscross_zoo.pretrain.loop import _check_division
+
+    world = World("cpu")
+    world.size = 3
+    with pytest.raises(ConfigError, match="does not divide into 3 processes"):
+        _check_division(tiny_config(), world)
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (4, 5, 6), (4, 5, 3, 2), (4, 5, 2, 3, 2)])
+def test_all_reduce_batch_norm_alone_is_batch_norm(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch.distributed as dist
+
+    from crisscross_zoo.pretrain import distributed
+
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(distributed, "_sum", lambda x: x)
+    kinds = {
+        2: torch.nn.BatchNorm1d,
+        3: torch.nn.BatchNorm1d,
+        4: torch.nn.BatchNorm2d,
+        5: torch.nn.BatchNorm3d,
+    }
+    plain, own = kinds[len(shape)](5).double(), kinds[len(shape)](5).double()
+    own.__class__ = AllReduceBatchNorm
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    weights = torch.randn(shape, dtype=torch.float64)
+    (plain(x) * weights).sum().backward()
+    (own(y) * weights).sum().backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    torch.testing.assert_close(y.grad, x.grad, rtol=1e-10, atol=1e-12)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(own.state_dict()[name], value, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(own.eval()(x), plain.eval()(x))

@@ -1,0 +1,154 @@
+"""The loss against the released code's numbers, and what must hold of it whatever the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filler import seeded_normal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.pretrain.loss import PAIRS, VIEWS, crisscross_loss, embedding_std
+
+SEEDS = dict(zip(("pv1", "pv2", "pa1", "pa2", "zv1", "zv2", "za1", "za2"), range(501, 509), strict=True))
+MIX = dict(zip(SEEDS, (0.9, 0.7, 0.5, 0.3, 0.8, -0.6, 0.4, 0.2), strict=True))
+TOLERANCE = 1e-6  # in float64 against the float64 references, which are stored as float32
+FLOAT32_TOLERANCE = 1e-5
+
+GROUPS = {"joint": "intra", "cm": "sync", "ctcm": "async"}  # the released code's names
+
+
+def views(dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The arrays of the case `correlated`."""
+    shared = seeded_normal(509, (16, 2048))
+    arrays = {
+        name: torch.from_numpy(seeded_normal(seed, (16, 2048)) + np.float32(MIX[name]) * shared).to(dtype)
+        for name, seed in SEEDS.items()
+    }
+    return tuple({v: arrays[kind + v].requires_grad_() for v in VIEWS} for kind in "pz")  # type: ignore[return-value]
+
+
+def reference_name(pair: str) -> str:
+    return {"v2a1": "La1v2"}.get(pair, f"L{pair}")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "suffix", "tolerance"),
+    [(torch.float64, ".float64ref", TOLERANCE), (torch.float32, "", FLOAT32_TOLERANCE)],
+    ids=["float64", "float32"],
+)
+def test_terms_are_the_reference(
+    golden: Callable[[str], Any], dtype: torch.dtype, suffix: str, tolerance: float
+) -> None:
+    reference = golden("loss_terms")
+    p, z = views(dtype)
+    paper = crisscross_loss(p, z)
+    assert paper.total.dtype == dtype
+    for pair in PAIRS:
+        expected = float(reference[f"correlated.{reference_name(pair)}{suffix}"])
+        assert getattr(paper, pair).item() == pytest.approx(expected, abs=tolerance)
+    for term, name in (
+        ("intra", "L_intra"),
+        ("sync", "L_sync"),
+        ("async_", "L_async"),
+        ("total", "total_paper"),
+    ):
+        expected = float(reference[f"correlated.{name}{suffix}"])
+        assert getattr(paper, term).item() == pytest.approx(expected, abs=tolerance)
+    released = crisscross_loss(p, z, intra_weight=0.5)
+    assert released.total.item() == pytest.approx(
+        float(reference[f"correlated.total_released{suffix}"]), abs=tolerance
+    )
+
+
+@pytest.mark.parametrize("groups", ["joint", "cm", "ctcm", "joint+cm", "joint+ctcm", "cm+ctcm"])
+def test_ablations_are_the_reference(golden: Callable[[str], Any], groups: str) -> None:
+    on = {GROUPS[g] for g in groups.split("+")}
+    weights = {
+        f"{g}_weight": (0.5 if g == "intra" else 1.0) if g in on else 0.0 for g in ("intra", "sync", "async")
+    }
+    total = crisscross_loss(*views(torch.float64), **weights).total
+    expected = float(golden("loss_terms")[f"correlated.total_released[{groups}]"])
+    assert total.item() == pytest.approx(expected, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(("kind", "intra_weight"), [("paper", 1.0), ("released", 0.5)])
+def test_gradients_are_the_reference(golden: Callable[[str], Any], kind: str, intra_weight: float) -> None:
+    p, z = views(torch.float64)
+    crisscross_loss(p, z, intra_weight=intra_weight).total.backward()
+    expected = golden("loss_terms")[f"correlated.grad_pv1.{kind}"]
+    assert p["v1"].grad is not None
+    np.testing.assert_allclose(p["v1"].grad.numpy(), expected, atol=1e-6 * np.abs(expected).max())
+    assert all(x.grad is None for x in z.values()), "the gradient stops at z"
+
+
+def test_a_vector_of_zeros_has_no_direction() -> None:
+    zeros = dict.fromkeys(VIEWS, torch.zeros(3, 5))
+    ones = dict.fromkeys(VIEWS, torch.ones(3, 5))
+    assert crisscross_loss(zeros, ones).total.item() == 0
+
+
+@given(st.integers(2, 9), st.integers(1, 40), st.integers(0, 2**32))
+def test_identical_views_give_the_lowest_loss(n: int, d: int, seed: int) -> None:
+    same = torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 1e-3
+    terms = crisscross_loss(dict.fromkeys(VIEWS, same), dict.fromkeys(VIEWS, same), intra_weight=0.5)
+    assert terms.total.item() == pytest.approx(-1)
+    for name in (*PAIRS, "sync", "async_"):
+        assert getattr(terms, name).item() == pytest.approx(-1)
+    assert terms.intra.item() == pytest.approx(-2)
+
+
+@given(*[st.floats(0, 5)] * 3)
+def test_weights_scale_terms(intra: float, sync: float, async_: float) -> None:
+    if not (intra or sync or async_):
+        return
+    p, z = views(torch.float64)
+    terms = crisscross_loss(p, z, intra_weight=intra, sync_weight=sync, async_weight=async_)
+    counted = sum(w != 0 for w in (intra, sync, async_))
+    expected = (intra * terms.intra + sync * terms.sync + async_ * terms.async_) / counted
+    assert terms.total.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_one_modality_alone() -> None:
+    p, z = views(torch.float64)
+    only = {"sync_weight": 0.0, "async_weight": 0.0}
+    video = {v: p[v] for v in ("v1", "v2")}, {v: z[v] for v in ("v1", "v2")}
+    terms = crisscross_loss(*video, audio_weight=0.0, **only)
+    assert terms.total.item() == pytest.approx(crisscross_loss(p, z).v1v2.item())
+    assert terms.a1a2.isnan()
+    assert terms.sync.isnan()
+    terms.total.backward()
+    assert p["v1"].grad is not None
+    assert bool(p["v1"].grad.isfinite().all())
+
+
+def test_what_cannot_be_computed_is_refused() -> None:
+    p, z = views(torch.float32)
+    with pytest.raises(ConfigError, match="leave nothing"):
+        crisscross_loss(p, z, intra_weight=0, sync_weight=0, async_weight=0)
+    with pytest.raises(ConfigError, match="leave nothing"):
+        crisscross_loss(p, z, video_weight=0, audio_weight=0)
+    with pytest.raises(ConfigError, match=r"sync_weight=-1"):
+        crisscross_loss(p, z, sync_weight=-1)
+    with pytest.raises(InputError, match="a1, a2 are missing"):
+        crisscross_loss({v: p[v] for v in ("v1", "v2")}, z)
+    with pytest.raises(InputError, match="shapes"):
+        crisscross_loss({**p, "v1": p["v1"][:3]}, z)
+
+
+def test_it_is_computed_in_float32_under_autocast() -> None:
+    p, z = views(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = crisscross_loss({v: x.bfloat16() for v, x in p.items()}, z).total
+    assert total.dtype == torch.float32
+
+
+def test_std_tells_spread_from_collapse() -> None:
+    spread = torch.randn(4096, 64)
+    assert embedding_std(spread).item() == pytest.approx(1 / 8, rel=0.02)
+    assert embedding_std(torch.ones(32, 64) + 1e-6 * torch.randn(32, 64)).item() < 1e-5
