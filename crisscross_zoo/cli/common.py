@@ -41,6 +41,23 @@ class ArgumentParser(argparse.ArgumentParser):
         self.add_argument("--quiet", action="store_true", help="no progress, no remarks; errors still show")
         self.add_argument("--json", action="store_true", help=as_json)
 
+    def add_commands(self) -> Callable[..., ArgumentParser]:
+        """Make this a command of commands; what is returned adds one, as ``add(name, function, about, as_json)``.
+
+        The function takes the parsed options, which have it as ``command``, and returns an exit code.
+        """
+        commands = self.add_subparsers(metavar="COMMAND", required=True)
+
+        def add(
+            name: str, function: Callable[[argparse.Namespace], int], about: str, as_json: str
+        ) -> ArgumentParser:
+            parser: ArgumentParser = commands.add_parser(name, help=about, description=about)
+            parser.set_defaults(command=function)
+            parser.add_common_options(as_json=as_json)
+            return parser
+
+        return add
+
     def error(self, message: str) -> NoReturn:
         """Print one line to stderr and exit with 2."""
         if bad := _BAD_CHOICE.search(message):

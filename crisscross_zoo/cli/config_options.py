@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import re
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any
 
-_ATTRIBUTE = re.compile(r"^    {4}(\w+): (.*(?:\n {9,}.*)*)", re.M)
+_ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.M)
 
 
 def add_config_options(parser: argparse.ArgumentParser, config: Any, *, skip: tuple[str, ...] = ()) -> None:
@@ -34,9 +35,11 @@ def add_config_options(parser: argparse.ArgumentParser, config: Any, *, skip: tu
                 _add(group, name, kind, default, text)
 
 
-def config_overrides(options: argparse.Namespace, config: Any) -> dict[str, Any]:
+def config_overrides(
+    options: argparse.Namespace, config: Any, *, skip: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return what the user gave of the options of :func:`add_config_options`, by dotted name."""
-    names = {name for _, fields in _groups(config, "") for name, *_ in fields}
+    names = {name for _, fields in _groups(config, "") for name, *_ in fields} - {*skip}
     given = {name: value for name, value in vars(options).items() if name in names}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
@@ -45,8 +48,8 @@ def field_docs(cls: type) -> dict[str, str]:
     """Return the text of each field in the "Attributes:" section of a dataclass's docstring, and of its bases'."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        section = (base.__doc__ or "").partition("Attributes:\n")[2]
-        docs |= {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall("\n" + section)}
+        section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+        docs |= {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(section)}
     return docs
 
 

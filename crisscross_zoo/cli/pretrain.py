@@ -31,6 +31,7 @@ _EPILOG = """\
 crisscross-pretrain index videos/ --out videos.parquet
 crisscross-pretrain kinetics400 --data videos.parquet --out run/
 torchrun --nproc-per-node 8 -m crisscross_zoo.cli.pretrain kinetics400 --data videos.parquet --out run/
+crisscross-pretrain pack videos.parquet --out shards/        few large files; then --data shards/
 crisscross-pretrain demo --out demo/        a small data set made here, on a CPU, in minutes
 A run that was stopped goes on when the same command is given again.
 exit codes: 0 done, 1 failed, 2 bad usage, 130 told to stop (a checkpoint is written)"""
@@ -60,15 +61,7 @@ def build_parser() -> ArgumentParser:
     """Return the parser of ``crisscross-pretrain``."""
     parser = ArgumentParser(prog=PROG, description=_ABOUT, epilog=_EPILOG)
     add_version(parser)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(
-        name: str, command: Callable[[argparse.Namespace], int], about: str, as_json: str
-    ) -> ArgumentParser:
-        sub: ArgumentParser = commands.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=command)
-        sub.add_common_options(as_json=as_json)
-        return sub
+    add = parser.add_commands()
 
     sub = add("index", _index, "find out once which files can be trained on", "print what was found")
     sub.add_argument("inputs", metavar="INPUT", nargs="*", help="folders (recursive), files, quoted patterns")
@@ -216,7 +209,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> Any:
-    overrides = config_overrides(options, PRESETS[options.preset])
+    overrides = config_overrides(options, PRESETS[options.preset], skip=_NO_OPTION)
     try:
         return make_config(
             options.preset, objective=options.objective, released=options.released, overrides=overrides

@@ -53,15 +53,7 @@ def build_parser() -> ArgumentParser:
     """Return the parser of ``crisscross-weights``."""
     parser = ArgumentParser(prog=PROG, description=_ABOUT, epilog=_EPILOG)
     add_version(parser)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(
-        name: str, command: Callable[[argparse.Namespace], int], about: str, as_json: str
-    ) -> ArgumentParser:
-        sub: ArgumentParser = commands.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=command)
-        sub.add_common_options(as_json=as_json)
-        return sub
+    add = parser.add_commands()
 
     sub = add(
         "list", _list, "show what there is, with the paper's numbers", "print every field of the manifest"

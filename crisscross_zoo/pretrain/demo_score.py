@@ -146,7 +146,9 @@ def score_features(
     return _score(known, np.array(list(train_labels)), asked, np.array(list(test_labels)))
 
 
-def _score(known: Rows, labels: npt.NDArray[np.str_], asked: Rows, truth: npt.NDArray[np.str_]) -> dict[str, float]:
+def _score(
+    known: Rows, labels: npt.NDArray[np.str_], asked: Rows, truth: npt.NDArray[np.str_]
+) -> dict[str, float]:
     probe = make_pipeline(StandardScaler(), RidgeClassifierCV(RIDGE_PENALTIES)).fit(known, labels)
     nearest = (_unit(asked) @ _unit(known).T).argmax(axis=1)
     return {
@@ -187,7 +189,9 @@ def _files(data: str | Path) -> dict[str, dict[str, str]]:
     for split in SPLITS:
         folder = Path(data) / split
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: there is no such folder", remedy="make the data with make_demo_data")
+            raise ConfigError(
+                f"{folder}: there is no such folder", remedy="make the data with make_demo_data"
+            )
         files[split] = {p: Path(p).parent.name for p in find_media([str(folder)], suffixes=VIDEO_SUFFIXES)}
     train, test = (set(files[split].values()) for split in SPLITS)
     if len(train) < 2 or not test <= train:

@@ -384,7 +384,16 @@ def moved(path):
 
 @pytest.mark.parametrize(
     "name",
-    ["h264.mp4", "h264-open-gop.mkv", "h264.ts", "h264.flv", "vp9.webm", "mpeg4.avi", "mpeg2.mpg", "raw.h264"],
+    [
+        "h264.mp4",
+        "h264-open-gop.mkv",
+        "h264.ts",
+        "h264.flv",
+        "vp9.webm",
+        "mpeg4.avi",
+        "mpeg2.mpg",
+        "raw.h264",
+    ],
 )
 def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
     path = codec_files / name
@@ -534,6 +543,10 @@ def test_truncated_files_give_what_can_be_read(tmp_path, name, options):
         pictures, samples = read_moment(info, times=times, sound=(start, 16_000))
         assert len(samples) == 16_000
         assert (pictures == whole_pictures(path, times)).all()
+        source = io.BytesIO(path.read_bytes())
+        again, heard = read_moment(info, times=times, sound=(start, 16_000), source=source)
+        assert (pictures == again).all()
+        assert (samples == heard).all()
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "vp9.webm", "hevc.mp4", "mpeg4.avi", "h264.flv"])

@@ -1,0 +1,241 @@
+"""Where the time of a pretraining step goes, and how fast samples can be loaded, at the real presets' shapes.
+
+    python benchmarks/pretrain.py                     everything, on the device that is there
+    python benchmarks/pretrain.py --part step --batch-size 4
+    python benchmarks/pretrain.py --part largest      on a GPU: the largest batch that fits
+
+Prints Markdown tables. The step is the full model (R(2+1)D-18, ResNet-18, heads of 2048) on two views of 8x112x112 and
+80x200. Loading is measured on one core, from clips made here: 640x360 and 1280x720, H.264 with a key frame every 150
+pictures, AAC. Times are medians; each table is one run, so that its ratios hold on a noisy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+
+from crisscross_zoo.media.decode import scan
+from crisscross_zoo.media.moments import describe
+from crisscross_zoo.pretrain.data import Batch, PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.distributed import World
+from crisscross_zoo.pretrain.loop import _Trainer
+from crisscross_zoo.pretrain.loss import VIEWS
+from crisscross_zoo.pretrain.optim import LARC
+from crisscross_zoo.pretrain.presets import make_config
+from crisscross_zoo.transforms.augment_audio import augment_audio
+from crisscross_zoo.transforms.augment_video import augment_video
+
+RATES = {f"{m}_{part}": 1e-4 for m in ("video", "audio") for part in ("base", "predictor")}
+
+
+def views(n: int) -> dict[str, torch.Tensor]:
+    return {v: torch.randn(n, *((3, 8, 112, 112) if v[0] == "v" else (1, 80, 200))) for v in VIEWS}
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def step_times(trainer: _Trainer, batch: Batch, steps: int) -> dict[str, float]:
+    """Median seconds of the parts of a step, each waited for, and of the whole step, not waited for inside."""
+    device, config = trainer.world.device, trainer.config.optim
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+    parts: dict[str, list[float]] = {}
+    for _ in range(2):
+        trainer.step(batch, RATES, norm=False)
+    for _ in range(steps):
+        times = [clock(device)]
+        trainer.optimizer.zero_grad()
+        (moved,) = trainer._parts(batch, 1)
+        times.append(clock(device))
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            total = trainer.forward(*moved).total
+        times.append(clock(device))
+        trainer.scaler.scale(total).backward()
+        times.append(clock(device))
+        if isinstance(trainer.optimizer, LARC):
+            for group in trainer.optimizer.param_groups:
+                trainer.optimizer._scale(group, group["weight_decay"])
+        times.append(clock(device))
+        inner = trainer.optimizer.optimizer if isinstance(trainer.optimizer, LARC) else trainer.optimizer
+        inner.step()
+        times.append(clock(device))
+        for name, a, b in zip(
+            ("move", "forward", "backward", "LARC", "Adam"), times[:-1], times[1:], strict=True
+        ):
+            parts.setdefault(name, []).append(b - a)
+        began = clock(device)
+        trainer.step(batch, RATES, norm=False)
+        parts.setdefault("whole step", []).append(clock(device) - began)
+    return {name: statistics.median(values) for name, values in parts.items()}
+
+
+def step_table(device: str, batch_size: int, steps: int) -> None:
+    world = World(device)
+    on_gpu = world.device.type == "cuda"
+    variants: list[tuple[str, dict[str, Any]]] = [
+        ("fp32, contiguous", {"optim.precision": "fp32", "run.channels_last": False}),
+        ("fp32, channels-last", {"optim.precision": "fp32"}),
+        ("bf16, channels-last", {"optim.precision": "bf16"}),
+    ]
+    if on_gpu:
+        variants += [
+            ("fp16, contiguous", {"optim.precision": "fp16", "run.channels_last": False}),
+            ("fp16, channels-last", {"optim.precision": "fp16"}),
+            (
+                "bf16, channels-last, checkpointing",
+                {"optim.precision": "bf16", "run.checkpoint_activations": True},
+            ),
+            ("bf16, channels-last, compiled", {"optim.precision": "bf16", "run.compile": True}),
+        ]
+    name = torch.cuda.get_device_name(world.device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    print(f"\n## A step of {batch_size} samples, kinetics400 preset, on {name} (ms)\n")
+    columns = ["move", "forward", "backward", "LARC", "Adam", "whole step"]
+    print(f"| variant | {' | '.join(columns)} | samples/s | LARC's share |{' peak GB |' if on_gpu else ''}")
+    print("| --- |" + " --- |" * (len(columns) + 2 + on_gpu))
+    for label, overrides in variants:
+        if on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(world.device)
+        config = make_config("kinetics400", overrides={**overrides, "optim.batch_size": batch_size})
+        trainer = _Trainer(config, world)
+        times = step_times(trainer, Batch(views(batch_size), [""] * batch_size, []), steps)
+        whole = times["whole step"]
+        cells = [f"{1000 * times[c]:.1f}" for c in columns]
+        cells += [f"{batch_size / whole:.1f}", f"{100 * times['LARC'] / whole:.1f} %"]
+        if on_gpu:
+            cells.append(f"{torch.cuda.max_memory_allocated(world.device) / 1e9:.1f}")
+        print(f"| {label} | {' | '.join(cells)} |", flush=True)
+        del trainer
+
+
+def largest_batch(device: str) -> None:
+    world = World(device)
+    print(
+        "\n## Largest batch that fits, bf16, channels-last\n\n| checkpointing | batch | peak GB |\n| --- | --- | --- |"
+    )
+    for frugal in (False, True):
+        best, peak, size = 0, 0.0, 64
+        while True:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(world.device)
+            overrides = {
+                "optim.precision": "bf16", "optim.batch_size": size, "run.checkpoint_activations": frugal,
+            }  # fmt: skip
+            try:
+                trainer = _Trainer(make_config("kinetics400", overrides=overrides), world)
+                trainer.step(Batch(views(size), [""] * size, []), RATES, norm=False)
+                torch.cuda.synchronize(world.device)
+            except torch.OutOfMemoryError:
+                break
+            finally:
+                trainer = None  # type: ignore[assignment]
+            best, peak = size, torch.cuda.max_memory_allocated(world.device) / 1e9
+            size += 64
+        print(f"| {frugal} | {best} | {peak:.1f} |", flush=True)
+
+
+def make_clip(path: Path, width: int, height: int, seconds: int = 10, fps: int = 30) -> None:
+    """Write drifting texture and a beating tone."""
+    noise = np.random.default_rng(0).integers(
+        0, 255, (height + seconds * fps, width + seconds * fps, 3), np.uint8
+    )
+    texture = torch.nn.functional.avg_pool2d(torch.from_numpy(noise).permute(2, 0, 1).float()[None], 9, 1, 4)[
+        0
+    ]
+    smooth = ((texture - 127) * 4 + 127).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(
+            "libx264", fps, width=width, height=height, options={"g": "150", "crf": "23"}
+        )
+        audio = container.add_stream("aac", 44_100, layout="stereo")
+        for k in range(seconds * fps):
+            picture = np.ascontiguousarray(smooth[k : k + height, k : k + width])
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(video.encode(None))
+        t = np.arange(seconds * 44_100) / 44_100
+        wave = np.repeat(
+            (0.3 * np.sin(2 * np.pi * 440 * t) * np.sin(2 * np.pi * t)).astype(np.float32)[None], 2, 0
+        )
+        for first in range(0, wave.shape[1], 1024):
+            piece = np.ascontiguousarray(wave[:, first : first + 1024])
+            frame = av.AudioFrame.from_ndarray(piece, "fltp", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 44_100, first, Fraction(1, 44_100)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+
+
+def median_ms(call: Callable[[int], Any], rounds: int) -> float:
+    times = []
+    for k in range(rounds):
+        began = time.perf_counter()
+        call(k)
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def loading_table(rounds: int) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = make_config("kinetics400")
+    random = np.random.default_rng(0)
+    wave = random.uniform(-0.5, 0.5, config.audio.clip_samples).astype(np.float32)
+    print("\n## Loading samples on one core (ms a sample: 12 frames, 3 s of sound, two augmented views)\n")
+    print("| file | read | augment video | augment audio | whole sample | samples/s a core |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in ((640, 360), (1280, 720)):
+            path = Path(folder) / f"{width}.mp4"
+            make_clip(path, width, height)
+            dataset = PretrainDataset([describe(scan(path))], config)
+            frames = random.integers(0, 255, (8, height, width, 3), np.uint8)
+            video = 2 * median_ms(
+                lambda _, f=frames: augment_video(f, config.video_augment, config=config.views, rng=random),
+                rounds,
+            )
+            audio = 2 * median_ms(
+                lambda _: augment_audio(wave, config.audio_augment, config=config.audio, rng=random), rounds
+            )
+            whole = median_ms(lambda k, d=dataset: d[SampleKey(0, k, 0)], rounds)
+            print(
+                f"| {width}x{height} | {whole - video - audio:.1f} | {video:.1f} | {audio:.1f} | {whole:.1f} |"
+                f" {1000 / whole:.1f} |",
+                flush=True,
+            )
+    torch.set_num_threads(threads)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--part", choices=("all", "step", "loading", "largest"), default="all")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch-size", type=int, help="default: 4 on a CPU, 256 on a GPU")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    on_gpu = World(options.device).device.type == "cuda"
+    print(f"torch {torch.__version__}, PyAV {av.__version__}")
+    if options.part in ("all", "step"):
+        step_table(options.device, options.batch_size or (256 if on_gpu else 4), options.steps)
+    if options.part in ("all", "loading"):
+        loading_table(options.rounds)
+    if options.part == "largest" or (options.part == "all" and on_gpu):
+        largest_batch(options.device)
+
+
+if __name__ == "__main__":
+    main()

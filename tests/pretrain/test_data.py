@@ -1,0 +1,151 @@
+"""Samples: decided by their key alone, whoever loads them; the order of files; what happens to broken ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pretrain_case import tiny_config
+
+from crisscross_zoo.errors import ConfigError, MediaError
+from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.pretrain import data
+from crisscross_zoo.pretrain.data import (
+    BatchSampler,
+    PretrainDataset,
+    SampleKey,
+    epoch_files,
+    make_loader,
+    steps_per_epoch,
+)
+from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 30), st.integers(1, 100))
+def test_no_file_comes_twice_before_all_came_once(seed: int, epoch: int, files: int, samples: int) -> None:
+    order = epoch_files(seed, epoch, files, samples)
+    assert len(order) == samples
+    for first in range(0, samples, files):
+        part = order[first : first + files]
+        assert len(set(part.tolist())) == len(part)
+    assert set(order.tolist()) <= set(range(files))
+
+
+def test_epochs_and_seeds_have_other_orders() -> None:
+    orders = {tuple(epoch_files(seed, epoch, 50, 50)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+def sampler(steps: range, *, files: int = 7, rank: int = 0, world: int = 1) -> BatchSampler:
+    return BatchSampler(seed=1, files=files, epoch_size=10, batch_size=4, steps=steps, rank=rank, world=world)
+
+
+def test_batches_go_over_epochs_and_leave_out_the_remainder() -> None:
+    batches = list(sampler(range(5)))
+    assert [[(k.epoch, k.position) for k in b] for b in batches[:3]] == [
+        [(0, 0), (0, 1), (0, 2), (0, 3)],
+        [(0, 4), (0, 5), (0, 6), (0, 7)],
+        [(1, 0), (1, 1), (1, 2), (1, 3)],
+    ]
+    assert len(batches) == len(sampler(range(5))) == 5
+    assert list(sampler(range(3, 5))) == batches[3:], "a resumed run gets the same"
+
+
+def test_processes_share_every_batch() -> None:
+    whole = list(sampler(range(3)))
+    shares = [list(sampler(range(3), rank=rank, world=2)) for rank in range(2)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+
+
+def test_an_epoch_without_a_batch_is_refused() -> None:
+    with pytest.raises(ConfigError, match="an epoch of 3 samples has no batch of 4"):
+        steps_per_epoch(3, 4)
+
+
+def test_a_sample_is_decided_by_its_key(clips: list[MediaInfo]) -> None:
+    dataset = PretrainDataset(clips, tiny_config())
+    key = SampleKey(2, 5, 3)
+    (views, path, failures), (again, *_) = dataset[key], dataset[key]
+    assert path == clips[3].path
+    assert failures == []
+    assert {n: tuple(v.shape) for n, v in views.items()} == {
+        "v1": (3, 4, 32, 32), "v2": (3, 4, 32, 32), "a1": (1, 80, 64), "a2": (1, 80, 64),
+    }  # fmt: skip
+    assert all(v.dtype == torch.float32 and bool(v.isfinite().all()) for v in views.values())
+    assert all(torch.equal(views[n], again[n]) for n in views)
+    others = [dataset[SampleKey(*k, 3)][0] for k in ((2, 6), (3, 5))]
+    others.append(PretrainDataset(clips, tiny_config(seed=1))[key][0])
+    assert not any(torch.equal(views["v1"], other["v1"]) for other in others)
+    assert not torch.equal(views["v1"], views["v2"]), "each view is augmented apart"
+
+
+def test_threads_and_workers_change_no_bit(clips: list[MediaInfo]) -> None:
+    def batches(workers: int) -> list[data.Batch]:
+        loader = make_loader(
+            clips, tiny_config(), sampler(range(3), files=6), workers=workers, pin_memory=False
+        )
+        return list(loader)
+
+    one = batches(0)
+    torch.set_num_threads(2)
+    for other in (batches(0), batches(2)):
+        for a, b in zip(one, other, strict=True):
+            assert a.paths == b.paths
+            assert all(torch.equal(a.views[n], b.views[n]) for n in a.views)
+
+
+def test_loading_leaves_the_global_generators_alone(clips: list[MediaInfo]) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    next(iter(make_loader(clips, tiny_config(), sampler(range(3), files=6), workers=0, pin_memory=False)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("relaxation", RELAXATIONS)
+def test_every_relaxation_reads(clips: list[MediaInfo], relaxation: str) -> None:
+    views, *_ = PretrainDataset(clips, tiny_config(**{"data.relaxation": relaxation}))[SampleKey(0, 0, 5)]
+    assert views["a2"].shape == (1, 80, 64)
+
+
+@pytest.mark.parametrize("gap", [0.1, 1.0])
+def test_views_read_apart_are_the_views_read_together(
+    clips: list[MediaInfo], monkeypatch: pytest.MonkeyPatch, gap: float
+) -> None:
+    dataset = PretrainDataset(clips, tiny_config())
+    starts = ViewStarts(v1=0.5, v2=0.5 + gap, a1=0.3, a2=0.3 + gap)
+    together = dataset._read(clips[5], starts, None)
+    monkeypatch.setattr(data, "FAR_APART_SECONDS", -9.0)
+    apart = dataset._read(clips[5], starts, None)
+    for a, b in zip(itertools.chain(*together), itertools.chain(*apart), strict=True):
+        assert a.shape == b.shape
+        assert int(np.abs(a.astype(int) - b.astype(int)).max()) <= (
+            0 if a.ndim == 4 else 3
+        )  # AAC: see moments.py
+
+
+def test_a_broken_file_is_replaced_by_the_same_other_each_time(
+    clips: list[MediaInfo], tmp_path: Path
+) -> None:
+    gone = dataclasses.replace(clips[0], path=str(tmp_path / "gone.mp4"))
+    dataset = PretrainDataset([gone, *clips[1:]], tiny_config())
+    taken = []
+    for position in range(20):
+        key = SampleKey(0, position, 0)
+        (_, path, failures), (_, again, _) = dataset[key], dataset[key]
+        assert path == again != gone.path
+        assert {(f.path, f.error) for f in failures} == {(gone.path, "MediaNotFoundError")}
+        taken.append(path)
+    assert len(Counter(taken)) > 2
+
+
+def test_nothing_but_broken_files_is_an_error(clips: list[MediaInfo], tmp_path: Path) -> None:
+    gone = [dataclasses.replace(c, path=str(tmp_path / f"{i}.mp4")) for i, c in enumerate(clips)]
+    with pytest.raises(MediaError, match="10 files in turn cannot be used: no such file"):
+        PretrainDataset(gone, tiny_config())[SampleKey(0, 0, 0)]
