@@ -12,15 +12,19 @@ import torch
 from readme_blocks import README, Block, read_blocks
 
 from crisscross_zoo import list_weights
-from crisscross_zoo.cli import extract, weights
+from crisscross_zoo.cli import extract, pretrain, weights
 from crisscross_zoo.config import POOLINGS
 from crisscross_zoo.encoders.pooling import pool
 
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = read_blocks(TEXT)
 CODE = [b for b in BLOCKS if b.language in ("bash", "python")]
-PARSERS = {"crisscross-extract": extract.build_parser, "crisscross-weights": weights.build_parser}
-OTHER_OPTIONS = {"--size", "--out", "--steps"}  # of examples/
+PARSERS = {
+    "crisscross-extract": extract.build_parser,
+    "crisscross-pretrain": pretrain.build_parser,
+    "crisscross-weights": weights.build_parser,
+}
+OTHER_OPTIONS = {"--size", "--out", "--steps", "--nproc-per-node"}  # of examples/ and torchrun
 
 
 def commands() -> list[list[str]]:

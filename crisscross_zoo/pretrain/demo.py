@@ -35,10 +35,10 @@ from crisscross_zoo.pretrain.metrics import read_log
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.weights.load import load_encoder
 
-TRAIN_CLIPS = 60
+TRAIN_CLIPS = 80
 """Clips of each class to train on."""
 
-TEST_CLIPS = 20
+TEST_CLIPS = 30
 """Clips of each class to test on."""
 
 DATA_SEED = 0

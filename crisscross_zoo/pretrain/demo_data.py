@@ -293,22 +293,18 @@ def demo_clip(
 
 # --- painting ----------------------------------------------------------------------------------------------------
 
-_LUMA = np.array([0.299, 0.587, 0.114])
-_LEAST_CONTRAST = 80
-"""Grey levels between a thing and the background, at least."""
-
 
 def _pictures(kind: _Kind, rng: Rng) -> npt.NDArray[np.uint8]:
-    base = rng.uniform(20, 120, size=3)
+    base = rng.uniform(20, 60, size=3)
     pictures = _background(base, rng)
-    things = [(kind.outline, kind.motion)] * rng.integers(5, 8)
-    for _ in range(rng.integers(1, 3)):
+    things = [(kind.outline, kind.motion)] * rng.integers(7, 10)
+    for _ in range(rng.integers(0, 3)):
         things.insert(rng.integers(len(things) + 1), (_blob(rng), _MOTIONS[rng.integers(len(_MOTIONS))]))
     places = _places(len(things), rng)
     for (outline, motion), place in zip(things, places, strict=True):
-        _paint(pictures, outline, motion, place, _colour(base, rng), rng)
+        _paint(pictures, outline, motion, place, _colour(rng), rng)
     grain = rng.standard_normal((FRAMES, 1, HEIGHT, WIDTH), dtype=np.float32)
-    pictures += grain * np.float32(rng.uniform(2, 8))
+    pictures += grain * np.float32(rng.uniform(1, 5))
     pictures.round(out=pictures).clip(0, 255, out=pictures)
     return np.ascontiguousarray(pictures.astype(np.uint8).transpose(0, 2, 3, 1))
 
@@ -318,14 +314,14 @@ def _background(base: Floats, rng: Rng) -> Singles:
     t = np.arange(FRAMES) / FPS
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     knots = np.linspace(0, SECONDS, 7)
-    walk = np.stack([np.interp(t, knots, rng.uniform(-30, 30, size=7)) for _ in range(3)], axis=-1)
+    walk = np.stack([np.interp(t, knots, rng.uniform(-15, 15, size=7)) for _ in range(3)], axis=-1)
     total = np.repeat((base + walk).astype(np.float32)[..., None], HEIGHT * WIDTH, axis=-1)
     for _ in range(rng.integers(2, 4)):
         way, pixels = rng.uniform(0, 2 * np.pi), math.exp(rng.uniform(math.log(30), math.log(120)))
         place = 2 * np.pi * (x * math.cos(way) + y * math.sin(way)) / pixels
         time = 2 * np.pi * (rng.uniform(-1.5, 1.5) * t + rng.random())
         colour = rng.standard_normal(3)
-        colour *= rng.uniform(4, 14) / np.linalg.norm(colour)
+        colour *= rng.uniform(3, 10) / np.linalg.norm(colour)
         # sin(place + time) by the addition theorem: two still gratings, mixed anew in each picture
         for still, mix in ((np.sin(place), np.cos(time)), (np.cos(place), np.sin(time))):
             amount = (mix[:, None, None] * colour[:, None]).astype(np.float32)
@@ -360,11 +356,15 @@ def _places(count: int, rng: Rng) -> Floats:
     return np.array(places)
 
 
-def _colour(base: Floats, rng: Rng) -> Floats:
-    while True:
-        colour: Floats = rng.uniform(0, 255, size=3)
-        if _LUMA @ (colour - base) >= _LEAST_CONTRAST:
-            return colour
+def _colour(rng: Rng) -> Floats:
+    """Return a light colour, RGB: things stand out from a background that is dark, whatever the two colours."""
+    return rng.uniform(180, 230) + rng.uniform(-30, 30, size=3)
+
+
+def _area(outline: Outline) -> float:
+    """Return the area of a thing of radius 1."""
+    y, x = np.mgrid[-1.5:1.5:0.02, -1.5:1.5:0.02]
+    return float((outline(x, y) < 0).sum()) * 0.02**2
 
 
 def _paint(
@@ -372,7 +372,9 @@ def _paint(
 ) -> None:
     """Paint one thing into all pictures. What leaves on one side comes back on the other."""
     pose = motion(np.arange(FRAMES) / FPS, rng)
-    radius, turned = rng.uniform(12, 17), rng.uniform(0, 2 * np.pi)
+    # Things of all shapes cover as much, over time, so that it is not seen from afar what they are.
+    covered, turned = rng.uniform(150, 330), rng.uniform(0, 2 * np.pi)
+    radius = math.sqrt(covered / (_area(outline) * pose.opacity.mean()))
     size = radius * pose.scale
     reach = math.ceil(size.max()) + 2
     offsets = np.arange(-reach, reach + 1)
@@ -404,21 +406,21 @@ def _sound(kind: _Kind, rng: Rng) -> npt.NDArray[np.float32]:
     smooth = np.hanning(SAMPLE_RATE // 200)  # 5 ms: no clicks
     loudness = np.convolve(loudness, smooth / smooth.sum(), mode="same")
     tone = (
-        _level(_changing(lambda part: _carrier(_pitch(220, 1100, rng) * 2 ** octaves[part], rng), rng))
+        _level(_changing(lambda part: _carrier(_pitch(300, 900, rng) * 2 ** octaves[part], rng), rng))
         * loudness
     )
     hum = _level(_changing(lambda part: _carrier(np.full(len(t[part]), _pitch(100, 2000, rng)), rng), rng))
     noise = _level(_changing(lambda part: _noise(len(t[part]), rng), rng))
-    mixed = _level(tone) + hum * _decibels(rng.uniform(-30, -12)) + noise * _decibels(rng.uniform(-24, -9))
-    wave = _level(mixed) * _decibels(rng.uniform(-34, -16))
+    mixed = _level(tone) + hum * _decibels(rng.uniform(-36, -20)) + noise * _decibels(rng.uniform(-30, -20))
+    wave = _level(mixed) * _decibels(rng.uniform(-28, -18))
     return wave.clip(-1, 1).astype(np.float32)
 
 
 def _changing(make: Callable[[slice], Floats], rng: Rng) -> Floats:
-    """Return sound (samples,) of parts of 0.6 to 1.4 s, each made anew at the same level, with soft joints."""
+    """Return sound (samples,) of parts of 0.3 to 0.7 s, each made anew at the same level, with soft joints."""
     total, first, joint = np.zeros(_SAMPLES), 0, SAMPLE_RATE // 50
     while first < _SAMPLES:
-        last = first + round(rng.uniform(0.6, 1.4) * SAMPLE_RATE)
+        last = first + round(rng.uniform(0.3, 0.7) * SAMPLE_RATE)
         part = slice(first, min(last + joint, _SAMPLES))
         sound = _level(make(part))
         ramp = np.arange(1, joint + 1) / joint
@@ -446,16 +448,16 @@ def _decibels(level: float) -> float:
 
 def _carrier(hertz: Floats, rng: Rng) -> Floats:
     """Return a tone of this pitch (samples,) and of a random timbre: some partials, sharp or breathy."""
-    partials = np.arange(1, rng.integers(3, 9)) * np.ones(1)
+    partials = np.arange(1, rng.integers(3, 7)) * np.ones(1)
     if rng.random() < 0.3:
         partials = 2 * partials - 1  # hollow, as of a clarinet
     if rng.random() < 0.3:
         partials = partials * np.sqrt(
             1 + rng.uniform(0, 0.03) * partials**2
         )  # stiff, as of a string or a bar
-    levels = partials ** -rng.uniform(0, 2) * rng.uniform(0.3, 1, size=len(partials))
+    levels = partials ** -rng.uniform(0.5, 1.5) * rng.uniform(0.3, 1, size=len(partials))
     phase = 2 * np.pi * np.cumsum(hertz) / SAMPLE_RATE
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         phase = phase + _breath(len(hertz), rng)
     total = np.zeros_like(hertz)
     for n, (partial, level) in enumerate(zip(partials, levels, strict=True)):
@@ -472,7 +474,7 @@ def _breath(samples: int, rng: Rng) -> Floats:
 def _noise(samples: int, rng: Rng) -> Floats:
     """Return noise of a random colour (samples,)."""
     hertz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE).clip(50)
-    levels = np.interp(np.log(hertz), np.log(np.geomspace(50, 8000, 6)), rng.uniform(-24, 0, size=6))
-    shape = 10 ** (levels / 20) / np.sqrt(hertz) ** rng.uniform(0, 2)
+    levels = np.interp(np.log(hertz), np.log(np.geomspace(50, 8000, 6)), rng.uniform(-6, 6, size=6))
+    shape = 10 ** (levels / 20) / np.sqrt(hertz) ** rng.uniform(0.5, 1.5)
     noise: Floats = np.fft.irfft(np.fft.rfft(rng.standard_normal(samples)) * shape, samples)
     return noise

@@ -220,14 +220,15 @@ class _Trainer:
         )
         self.optimizer = LARC(adam, optim.larc_trust, eps=optim.larc_eps) if optim.larc else adam
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=optim.precision == "fp16")
-        self.forward: Any = model
+        self.replica: DistributedDataParallel | None = None
         if world.size > 1:
-            self.forward = DistributedDataParallel(
+            self.replica = DistributedDataParallel(
                 model,
                 device_ids=[world.device] if on_gpu else None,
                 broadcast_buffers=False,  # synchronised batch norms have the same statistics everywhere
                 gradient_as_bucket_view=True,
             )
+        self.forward: Any = self.replica or model
         if config.run.compile:
             self.forward = torch.compile(self.forward)
 
@@ -240,7 +241,8 @@ class _Trainer:
         terms = None
         for number, views in enumerate(self._parts(batch, parts)):
             last = number == parts - 1
-            later = contextlib.nullcontext() if last or self.forward is self.model else self.forward.no_sync()
+            # gradients of several processes are summed once, with the last part
+            later = contextlib.nullcontext() if last or self.replica is None else self.replica.no_sync()
             dtype = _AUTOCAST.get(self.config.optim.precision)
             with later:
                 with torch.autocast(self.world.device.type, dtype=dtype, enabled=dtype is not None):

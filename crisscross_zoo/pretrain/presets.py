@@ -291,8 +291,28 @@ PRESETS: dict[str, PretrainConfig] = {
             precision="fp16",
         ),
     ),
+    "demo": PretrainConfig(
+        preset="demo",
+        video=VideoConfig(depth=10, width=8, size=112),
+        audio=AudioConfig(depth=10, width=8),
+        heads=HeadsConfig(projection=256, prediction_hidden=64),
+        data=DataConfig(crop=56),
+        video_augment=VideoAugment(area=(0.3, 0.8), hue=0.1, blur=0.0, cutout=0),
+        loss=LossConfig(intra_weight=0.5),
+        optim=OptimConfig(
+            batch_size=32,
+            epochs=15,
+            warmup_epochs=0.5,
+            video_lr=2e-3,
+            audio_lr=2e-3,
+            video_predictor_lr=2e-3,
+            audio_predictor_lr=2e-3,
+        ),
+        run=RunConfig(device="cpu", workers=1, save_steps=100),
+    ),
 }
-"""Table S10. Warm-up, LARC's constants and mixed precision are the released config's; the table omits them."""
+"""Table S10. Warm-up, LARC's constants and mixed precision are the released config's; the table omits them.
+The demo's are this package's own: few steps of small networks, so higher rates and milder augmentation."""
 
 _ONLY_INTRA = {"loss.sync_weight": 0.0, "loss.async_weight": 0.0}
 
