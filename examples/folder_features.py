@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("feats"))
-    parser.add_argument("--weights", default="random:0", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
     parser.add_argument("--size", type=int, default=224, help="side of the crop in pixels (default: 224)")
     args = parser.parse_args()
 

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("clip", nargs="?", default="examples/clip.mp4")
     parser.add_argument("--out", default="feats.png")
-    parser.add_argument("--weights", default="random:0", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
     parser.add_argument("--stride", type=float, default=0.5, help="seconds between rows")
     args = parser.parse_args()
 

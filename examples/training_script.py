@@ -31,7 +31,7 @@ def make_batch(clips: int, frames: int, size: int, samples: int, rate: int) -> t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--weights", default="random:0", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     torch.manual_seed(0)

@@ -71,7 +71,7 @@ def test_folder_features(tmp_path: Path) -> None:
     features = Features.load(tmp_path / "out" / "deep" / "a.npz")
     assert features.video is not None
     assert features.audio is not None
-    assert (features.video.shape, features.audio.shape) == ((12, 512), (12, 4608))
+    assert (features.video.shape, features.audio.shape) == ((12, 64), (12, 576))
     assert len(np.unique(features.video, axis=0)) == 12
     assert not (tmp_path / "out" / "b.npz").exists()
     assert re.search(r"^failed: in.b\.mp4: .*FFmpeg", printed, re.M)
@@ -87,8 +87,8 @@ def test_training_script(tmp_path: Path) -> None:
 
 def test_plot_features(tmp_path: Path) -> None:
     printed = run("plot_features.py", str(CLIP), "--out", "plot.png", folder=tmp_path)
-    assert "video: float32 (12, 512)" in printed
-    assert "audio: float32 (12, 1536)" in printed
+    assert "video: float32 (12, 64)" in printed
+    assert "audio: float32 (12, 192)" in printed
     from matplotlib.image import imread
 
     image = imread(tmp_path / "plot.png")

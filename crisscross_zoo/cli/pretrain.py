@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from crisscross_zoo.cli.common import (
     EXIT_DONE,
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     ArgumentParser,
     add_version,
@@ -92,6 +93,9 @@ def build_parser() -> ArgumentParser:
             sub.add_argument("--test-clips", type=count, help="clips of each class to test on")
         else:
             sub.add_argument("--data", metavar="PATH", required=True, help="what `index` or `pack` wrote")
+            sub.add_argument(
+                "--data-root", metavar="DIR", help="where the index's files are now, if they were moved"
+            )
         sub.add_argument(
             "--objective",
             default="crisscross",
@@ -129,7 +133,7 @@ def _index(options: argparse.Namespace) -> int:
         print_json(vars(report))
     elif not options.quiet:
         print("\n".join(report.summary_lines()))
-    return EXIT_DONE
+    return EXIT_DONE if report.usable else EXIT_FAILED
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -151,7 +155,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     from crisscross_zoo.pretrain.loop import pretrain
     from crisscross_zoo.pretrain.shards import open_data
 
-    files, data_id = open_data(options.data)
+    files, data_id = open_data(options.data, root=options.data_root)
     first = os.environ.get("RANK", "0") == "0"
     with _steps(quiet=options.quiet or not first) as on_progress:
         outcome = pretrain(config, files, options.out, data_id=data_id, on_progress=on_progress)

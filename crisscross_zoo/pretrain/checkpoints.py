@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from crisscross_zoo.atomic import atomic_path
-from crisscross_zoo.errors import CheckpointError
+from crisscross_zoo.errors import CheckpointError, ConfigError
 
 FOLDER = "checkpoints"
 FORMAT = 1
@@ -37,11 +37,17 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if _NAME.fullmatch(p.name)) if folder.is_dir() else []
 
 
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint, so that it neither counts nor is gone on from."""
+    path.replace(path.with_name(f"{path.name}.damaged"))
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing but tensors and plain values is unpickled.
 
     Raises:
-        CheckpointError: it is damaged, or of another version of this package.
+        CheckpointError: it is damaged.
+        ConfigError: another version of this package wrote it.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -49,11 +55,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises anything for a damaged file
         raise CheckpointError(
             f"is no checkpoint of a run, or damaged ({type(error).__name__})",
-            remedy="remove it: the run goes on from the one before",
+            remedy="the run goes on from the one before",
             path=path,
         ) from None
     if version != FORMAT:
-        raise CheckpointError(
+        raise ConfigError(
             f"has format {version!r}, this version reads {FORMAT}",
             remedy="use the version that wrote it",
             path=path,

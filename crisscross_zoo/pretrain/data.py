@@ -8,6 +8,7 @@ on with the same samples, with any number of workers.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crisscross_zoo.errors import ConfigError, MediaError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError
 from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.moments import MediaInfo, read_moment
 from crisscross_zoo.media.windows import frame_times
@@ -31,6 +32,9 @@ from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
 
 _Array = TypeVar("_Array")
+
+STOP_SIGNALS = tuple(s for s in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, s))
+"""What tells a run to stop; SIGUSR1 is Slurm's warning."""
 
 TRIES = 10
 """Files tried for one sample before the run gives up."""
@@ -56,6 +60,10 @@ class Failure:
     reason: str
 
 
+Sample = tuple[dict[str, Tensor], str, list[Failure]]
+"""The views, the file they are from, and the files that failed before it."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """A part of a batch: the four views, which files they are from, and which files failed.
@@ -64,11 +72,17 @@ class Batch:
         views: By view: video (n, 3, T, H, W), audio (n, 1, 80, T), float32.
         paths: The file of each sample.
         failures: Files that were replaced by another.
+        error: Why there is no batch, where there is none.
     """
 
     views: dict[str, Tensor]
     paths: list[str]
     failures: list[Failure]
+    error: CrissCrossError | None = None
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in memory that a GPU copies from at once; torch's loader calls this."""
+        return dataclasses.replace(self, views={name: view.pin_memory() for name, view in self.views.items()})
 
 
 @lru_cache(maxsize=2)
@@ -156,7 +170,7 @@ class HoldsBytes(Protocol):
         """
 
 
-class PretrainDataset(Dataset[tuple[dict[str, Tensor], str, list[Failure]]]):
+class PretrainDataset(Dataset[Sample]):
     """Samples of an index by :class:`SampleKey`.
 
     Args:
@@ -172,7 +186,7 @@ class PretrainDataset(Dataset[tuple[dict[str, Tensor], str, list[Failure]]]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: SampleKey) -> tuple[dict[str, Tensor], str, list[Failure]]:
+    def __getitem__(self, key: SampleKey) -> Sample:
         """Return the views, the file they are from, and the files that failed before it.
 
         Raises:
@@ -194,6 +208,13 @@ class PretrainDataset(Dataset[tuple[dict[str, Tensor], str, list[Failure]]]):
             remedy="index the files again",
             path=failures[-1].path,
         )
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Sample] | list[CrissCrossError]:
+        """Return several samples, or what went wrong: an error that a data process raises would lose its fields."""
+        try:
+            return [self[key] for key in keys]
+        except CrissCrossError as error:
+            return [error]
 
     def views(
         self, file: MediaInfo, random: np.random.Generator, *, source: BinaryIO | None = None
@@ -266,8 +287,12 @@ def make_loader(
     )
 
 
-def collate(samples: Sequence[tuple[dict[str, Tensor], str, list[Failure]]]) -> Batch:
-    """Stack samples to a batch."""
+def collate(items: Sequence[Sample | CrissCrossError]) -> Batch:
+    """Stack samples to a batch; an error among them makes a batch of that alone."""
+    errors = [item for item in items if isinstance(item, CrissCrossError)]
+    if errors:
+        return Batch({}, [], [], errors[0])
+    samples = [item for item in items if not isinstance(item, CrissCrossError)]
     views = {name: torch.stack([views[name] for views, _, _ in samples]) for name in VIEWS}
     return Batch(views, [path for _, path, _ in samples], [f for _, _, failures in samples for f in failures])
 
@@ -278,9 +303,9 @@ def _need(array: _Array | None) -> _Array:
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process decides when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)  # unpinned threads in every worker would fight over the cores
+    # A terminal, Slurm or torchrun signals the whole group; the training process decides when to stop.
+    for name in STOP_SIGNALS:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ Killed or stopped, it goes on where it was.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,17 +97,17 @@ def run_demo(
     index = out / "train.parquet"
     build_index([str(data / "train")], index)
     files = read_index(index)
+    clips = {"train": len(files), "test": len(list((data / "test").rglob("*.mp4")))}
     scores: list[dict[str, Any]] = []
     for seed in range(seeds):
         run = out / f"seed{seed}"
         seeded = config.override({"seed": seed})
         tell(f"pretraining on {len(files)} clips without labels, seed {seed}")
-        began = time.monotonic()
         if not pretrain(seeded, files, run, data_id=file_sha256(index), on_progress=on_progress).finished:
             return None
-        minutes = (time.monotonic() - began) / 60
-        if (run / SCORES_FILE).is_file():
-            scores.append(json.loads((run / SCORES_FILE).read_text()))
+        known = json.loads((run / SCORES_FILE).read_text()) if (run / SCORES_FILE).is_file() else {}
+        if known.get("clips") == clips:
+            scores.append(known)
             continue
         tell(f"scoring on held-out clips, seed {seed}")
         modalities = [m for m in MODALITIES if (run / m).is_dir()]
@@ -117,14 +116,15 @@ def run_demo(
             "pretrained": score_encoders(trained, data),
             "random": score_encoders(_random_encoders(seeded, modalities), data),
             "log": _first_and_last(run),
-            "minutes": minutes,
+            "minutes": _minutes(run, config.optim.batch_size),
+            "clips": clips,
         }
         write_atomically(run / SCORES_FILE, json.dumps(found, indent=2).encode())
         scores.append(found)
     tell("scoring raw inputs")
     report = {
         "config": config.to_dict(),
-        "clips": {"train": len(files), "test": len(list((data / "test").rglob("*.mp4")))},
+        "clips": clips,
         "versions": {"crisscross_zoo": __version__, "torch": torch.__version__},
         "seeds": seeds,
         "minutes": [s["minutes"] for s in scores],
@@ -178,6 +178,15 @@ def _first_and_last(run: Path) -> dict[str, dict[str, float]]:
         which: {name: value for name, value in row.items() if not np.isnan(value)}
         for which, row in (("first", rows[0]), ("last", rows[-1]))
     }
+
+
+def _minutes(run: Path, batch_size: int) -> float:
+    """Minutes of training, by the log: also where the run was interrupted in between."""
+    rows = read_log(run)
+    steps = np.diff([0, *(row["step"] for row in rows)])
+    return float(
+        sum(n * batch_size / row["samples_per_second"] for n, row in zip(steps, rows, strict=True)) / 60
+    )
 
 
 def _evenness(report: Mapping[str, Any], row: Mapping[str, float], modality: str) -> str:

@@ -21,6 +21,7 @@ from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError
 from crisscross_zoo.extract import FeatureExtractor
 from crisscross_zoo.media.clips import Clip, Sampling, read_clips
+from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.files import VIDEO_SUFFIXES, find_media
 from crisscross_zoo.pretrain.demo_data import SPLITS
 from crisscross_zoo.transforms.mel import log_mel
@@ -117,7 +118,7 @@ def score_raw(data: str | Path, *, clips: int = CLIPS) -> dict[str, float]:
             if lacking := [name for name, found in values.items() if not found]:
                 raise ConfigError(f"{path}: has no {lacking[0]}", remedy="leave it out of the data set")
             colours.append(np.stack(values["video"]).reshape(-1, 3).mean(axis=0))
-            waves = torch.from_numpy(np.stack(values["audio"]).astype(np.float32) / 2**15)
+            waves = torch.from_numpy(np.stack(values["audio"]).astype(np.float32) / INT16_SCALE)
             spectra.append(log_mel(waves, audio).double().mean(dim=(0, 1, 3)).numpy())
         rows[split] = {"mean-colour": np.stack(colours), "mean-spectrum": np.stack(spectra)}
     return _score_all(rows, files, both=False)

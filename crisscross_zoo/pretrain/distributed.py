@@ -49,11 +49,11 @@ class World:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
             self._control = dist.new_group(backend="gloo") if self.device.type == "cuda" else dist.group.WORLD
 
-    def close(self) -> None:
-        """Leave the group."""
-        if self._control is not None:
+    def close(self, *, failed: bool = False) -> None:
+        """Leave the group. A process that failed does not, on GPUs, where it would wait for the others."""
+        if self._control is not None and not (failed and self.device.type == "cuda"):
             dist.destroy_process_group()
-            self._control = None
+        self._control = None
 
     def worst(self, signal: int) -> int:
         """Return the largest ``signal`` of all processes; each step asks it, over the CPU, so that no GPU waits."""

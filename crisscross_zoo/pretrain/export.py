@@ -15,6 +15,8 @@ from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.loss import needed_views
 
+CARD_FILE = "README.md"
+
 _CARD = """---
 library_name: crisscross-zoo
 tags:
@@ -91,5 +93,6 @@ def _export(state: dict[str, Any], config: dict[str, Any], modality: str, folder
         version=versions["crisscross_zoo"],
         torch=versions["torch"],
     )
-    write_atomically(folder / "README.md", card.encode())
+    if not (folder / CARD_FILE).exists():  # its owner may have written more into it
+        write_atomically(folder / CARD_FILE, card.encode())
     encoder.eval().save_pretrained(folder)

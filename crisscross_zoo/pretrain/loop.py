@@ -34,11 +34,18 @@ from torch.nn.parallel import DistributedDataParallel
 from crisscross_zoo import __version__
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError, TrainingError
+from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError
 from crisscross_zoo.media.decode import decoder_versions
 from crisscross_zoo.media.moments import MediaInfo
-from crisscross_zoo.pretrain.checkpoints import FOLDER, list_checkpoints, load_checkpoint, save_checkpoint
-from crisscross_zoo.pretrain.data import Batch, BatchSampler, Failure, make_loader, steps_per_epoch
+from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
+from crisscross_zoo.pretrain.data import (
+    STOP_SIGNALS,
+    Batch,
+    BatchSampler,
+    Failure,
+    make_loader,
+    steps_per_epoch,
+)
 from crisscross_zoo.pretrain.distributed import World, synchronize_batch_norms
 from crisscross_zoo.pretrain.export import export_encoders
 from crisscross_zoo.pretrain.loss import VIEWS
@@ -63,6 +70,8 @@ LEAST_CHANNELS_LAST_WIDTH = 8
 """Narrower networks are kept as they are: torch 2.14 writes beyond its memory in the backward pass of such on a CPU."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+_GO_ON = "the same command goes on from the last checkpoint"
 
 _GO, _STOP, _FAIL = 0, 1, 2  # the worst of all processes is what happens
 
@@ -119,12 +128,9 @@ def pretrain(
     world = World(config.run.device)
     try:
         _check_division(config, world)
-        state = _open_run(config, run, data_id, write=world.rank == 0)
-        world.barrier()
+        state = _open_run(config, run, data_id, world)
         trainer = _Trainer(config, world)
-        first = 0
-        if state is not None:
-            first = trainer.load(state)
+        first = 0 if state is None else trainer.load(state)
         sampler = BatchSampler(
             seed=config.seed,
             files=len(files),
@@ -139,9 +145,12 @@ def pretrain(
         )
         meter = Meter(world.device)
         reporter = _Reporter(config, run, world, first=first, per_epoch=per_epoch)
-        extra = {"data_id": data_id, "world_size": world.size}
-        with contextlib.closing(reporter), _worker_deaths_explained(), _told_to_stop() as told:
-            batches = iter(loader)
+        with (
+            contextlib.closing(reporter),
+            _explained(),
+            _told_to_stop() as told,
+            _ended_workers(iter(loader)) as batches,
+        ):
             for step in range(first, total):
                 began = time.perf_counter()
                 batch, failure = _fetch(batches)
@@ -149,9 +158,12 @@ def pretrain(
                 # Told to stop, its data processes may be told too: that is no failure then.
                 order = world.worst(_STOP if told() else _FAIL if failure is not None else _GO)
                 if order != _GO:
-                    trainer.save(run, step, extra)
+                    if step > first:
+                        reporter.check(meter)
+                        trainer.save(run, step, data_id)
                     if order == _FAIL:
                         raise _loading_failed(world.gather(failure))
+                    world.close()
                     return Outcome(run, step, total, finished=False)
                 assert batch is not None
 
@@ -161,7 +173,7 @@ def pretrain(
                     batch, {name: table[step] for name, table in rates.items()}, norm=due
                 )
                 meter.add(step, terms, batch.paths, waited=waited)
-                reporter.note(batch.failures)
+                reporter.note(step, batch.failures)
                 if due or save:
                     reporter.check(meter)
                 if due:
@@ -170,13 +182,15 @@ def pretrain(
                         on_progress(step + 1, total, row)
                     meter.clear()
                 if save:
-                    trainer.save(run, step + 1, extra)
+                    trainer.save(run, step + 1, data_id)
         if world.rank == 0:
             export_encoders(run, run)
         world.barrier()
-        return Outcome(run, total, total, finished=True)
-    finally:
-        world.close()
+    except BaseException:
+        world.close(failed=True)
+        raise
+    world.close()
+    return Outcome(run, total, total, finished=True)
 
 
 class _Trainer:
@@ -208,7 +222,7 @@ class _Trainer:
             model.video_backbone.to(memory_format=torch.channels_last_3d)
             model.audio_backbone.to(memory_format=torch.channels_last)
         self.model = model
-        on_gpu = world.device.type == "cuda"
+        self.fused = on_gpu = world.device.type == "cuda"
         optim = config.optim
         adam = torch.optim.Adam(
             model.parameter_groups(
@@ -268,11 +282,11 @@ class _Trainer:
             moved.append(x.chunk(parts))
         return (list(views) for views in zip(*moved, strict=True))
 
-    def save(self, run: Path, step: int, extra: dict[str, Any]) -> None:
+    def save(self, run: Path, step: int, data_id: str) -> None:
         """Write a checkpoint, from the first process alone."""
         if self.world.rank == 0:
             state = {
-                **extra,
+                "data_id": data_id,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -293,6 +307,13 @@ class _Trainer:
         """Take everything from a checkpoint; return the step to go on with."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:  # the device and the strides may be others than they were
+            group["fused"] = self.fused
+            for p in group["params"]:
+                kept = self.optimizer.state[p]
+                for name, value in kept.items():
+                    if isinstance(value, Tensor) and value.shape == p.shape:
+                        kept[name] = torch.empty_like(p).copy_(value)
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         return int(state["step"])
@@ -305,33 +326,42 @@ class _Reporter:
         self, config: PretrainConfig, run: Path, world: World, *, first: int, per_epoch: int
     ) -> None:
         self.config, self.world = config, world
-        self.first, self.per_epoch = first, per_epoch
-        self._failures = self._samples = 0
+        self.per_epoch = per_epoch
+        self._share = config.optim.batch_size // world.size
+        self._samples = first * self._share
         name = FAILED_FILE if world.rank == 0 else FAILED_FILE.replace(".", f".{world.rank}.")
         self._failed_path = run / name
+        self._failures = _keep_failures_before(self._failed_path, first)
+        self._warned: set[str] = set()
         self.log: Log | None = None
+        error: CrissCrossError | None = None
         if world.rank == 0:
-            self.log = Log(
-                run,
-                step=first,
-                tensorboard=config.run.tensorboard,
-                wandb=config.run.wandb,
-                config=config.to_dict(),
-            )
+            try:
+                self.log = Log(
+                    run,
+                    step=first,
+                    tensorboard=config.run.tensorboard,
+                    wandb=config.run.wandb,
+                    config=config.to_dict(),
+                )
+            except CrissCrossError as raised:
+                error = raised
+        if (error := world.gather(error)[0]) is not None:
+            raise error  # in every process, so that none waits for another
 
     def close(self) -> None:
         """Finish the log."""
         if self.log is not None:
             self.log.close()
 
-    def note(self, failures: list[Failure]) -> None:
+    def note(self, step: int, failures: list[Failure]) -> None:
         """Write down files that failed."""
-        self._samples += self.config.optim.batch_size // self.world.size
+        self._samples += self._share
         self._failures += len(failures)
         if failures:
-            with self._failed_path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            with self._failed_path.open("a", encoding="utf-8") as file:
                 for failure in failures:
-                    file.write(json.dumps(vars(failure), ensure_ascii=False) + "\n")
+                    file.write(json.dumps({"step": step, **vars(failure)}) + "\n")
                     _log.warning("%s: %s; another file takes its place", failure.path, failure.reason)
 
     def check(self, meter: Meter) -> None:
@@ -346,7 +376,7 @@ class _Reporter:
             shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
             raise TrainingError(
                 f"the loss of step {min(steps)} is not finite; its files: {shown}",
-                remedy="lower the rates or use another precision; the same command goes on from the last checkpoint",
+                remedy=f"lower the rates or use another precision; {_GO_ON}",
             )
         failures, samples = sum(f for *_, f, _ in found), sum(s for *_, s in found)
         if samples >= FAILURES_COUNT_FROM and failures > self.config.data.max_failed * samples:
@@ -376,7 +406,8 @@ class _Reporter:
         even = 1 / math.sqrt(self.config.heads.projection)
         for modality in ("video", "audio"):
             std = row[f"{modality}_std"]
-            if std < COLLAPSE_SHARE * even and self.world.rank == 0:
+            if std < COLLAPSE_SHARE * even and modality not in self._warned and self.world.rank == 0:
+                self._warned.add(modality)
                 _log.warning(
                     "step %d: the %s embeddings collapse: their std is %.2g, an even spread has %.2g",
                     step, modality, std, even,
@@ -412,19 +443,43 @@ def _check_division(config: PretrainConfig, world: World) -> None:
         )
 
 
-def _open_run(config: PretrainConfig, run: Path, data_id: str, *, write: bool) -> dict[str, Any] | None:
+def _open_run(config: PretrainConfig, run: Path, data_id: str, world: World) -> dict[str, Any] | None:
     """Return the newest checkpoint's state if it is of this config and data; make a new folder otherwise.
 
-    A damaged checkpoint (a full disk, a bad copy) is skipped for the one before, with a warning.
+    A damaged checkpoint (a full disk, a bad copy) is set aside for the one before, with a warning. The first process
+    does that; the others then look at what it left, and all must see the same.
     """
-    checkpoints = list_checkpoints(run)
-    if run.exists() and not (run / CONFIG_FILE).is_file() and any(run.iterdir()):
+    state, error = None, None
+    if world.rank == 0:
+        try:
+            state = _newest_state(config, run, data_id, mend=True)
+            if state is None:
+                settings = json.dumps(config.to_dict(), indent=2) + "\n"
+                write_atomically(run / CONFIG_FILE, settings.encode())
+        except CrissCrossError as raised:
+            error = raised
+    if (error := world.gather(error)[0]) is not None:
+        raise error
+    if world.rank > 0:
+        state = _newest_state(config, run, data_id, mend=False)
+    if len(set(world.gather(None if state is None else state["step"]))) > 1:
+        raise ConfigError(
+            f"{run}: processes see other checkpoints in it", remedy="put it where all nodes see it"
+        )
+    return state
+
+
+def _newest_state(config: PretrainConfig, run: Path, data_id: str, *, mend: bool) -> dict[str, Any] | None:
+    names = [p.name for p in run.iterdir()] if run.is_dir() else []
+    if mend and CONFIG_FILE not in names and any(not name.endswith(".tmp") for name in names):
         raise ConfigError(f"{run}: is not empty and not a run", remedy="name another folder with --out")
-    for path in reversed(checkpoints):
+    for path in reversed(list_checkpoints(run)):
         try:
             state = load_checkpoint(path)
-        except CrissCrossError as error:
+        except CheckpointError as error:
             _log.warning("%s", error)
+            if mend:
+                set_aside(path)
             continue
         _check_same(config, json.loads(state["config"]), run)
         if data_id != state["data_id"]:
@@ -432,9 +487,6 @@ def _open_run(config: PretrainConfig, run: Path, data_id: str, *, write: bool) -
                 f"{run}: was begun with another index of files", remedy="pass that one, or another --out"
             )
         return state
-    if write:
-        settings = json.dumps(config.to_dict(), indent=2) + "\n"
-        write_atomically(run / CONFIG_FILE, settings.encode())
     return None
 
 
@@ -461,34 +513,55 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _fetch(batches: Iterator[Batch]) -> tuple[Batch | None, str | None]:
     """Return the next batch, or why there is none."""
     try:
-        return next(batches), None
-    except CrissCrossError as error:
-        return None, str(error)
+        batch = next(batches)
     except RuntimeError as error:  # torch's, for a data process that was killed
         return None, " ".join(str(error).split())[:300]
-
-
-@contextlib.contextmanager
-def _worker_deaths_explained() -> Iterator[None]:
-    """Torch raises for a dead data process wherever this process is just then, in the middle of a step too."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            " ".join(str(error).split())[:300],
-            remedy="the same command goes on from the last checkpoint, with fewer --run.workers if memory ran out",
-        ) from None
+    return (batch, None) if batch.error is None else (None, str(batch.error))
 
 
 def _loading_failed(failures: list[str | None]) -> TrainingError:
     reason = next(f for f in failures if f is not None)
-    return TrainingError(
-        f"data cannot be loaded: {reason}",
-        remedy="a checkpoint was written; the same command goes on from there, with fewer --run.workers if memory ran"
-        " out",
-    )
+    return TrainingError(f"data cannot be loaded: {reason}", remedy=_GO_ON)
+
+
+def _keep_failures_before(path: Path, step: int) -> int:
+    """Take out of a list of failed files those of steps that are made again; return how many stay."""
+    if not path.is_file():
+        return 0
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+    write_atomically(path, "".join(kept).encode())
+    return len(kept)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Say in a line what torch raises: for a dead data process, wherever this process is just then, or no memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            str(error).strip().split("\n")[0][:200],
+            remedy="pass --run.checkpoint-activations, or --optim.accumulate with a new --out",
+        ) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            " ".join(str(error).split())[:300], remedy=f"{_GO_ON}, with fewer --run.workers if memory ran out"
+        ) from None
+
+
+@contextlib.contextmanager
+def _ended_workers(batches: Any) -> Iterator[Iterator[Batch]]:
+    """End the data processes in any case: they do not listen to signals."""
+    try:
+        yield batches
+    finally:
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
+            for worker in batches._workers:
+                worker.kill()
 
 
 @contextlib.contextmanager
@@ -501,15 +574,11 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    signals = [s for s in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, s)]
     before = {}
     with contextlib.suppress(ValueError):  # not in the main thread: whoever runs this handles signals
-        before = {s: signal.signal(getattr(signal, s), receive) for s in signals}
+        before = {s: signal.signal(getattr(signal, s), receive) for s in STOP_SIGNALS}
     try:
         yield lambda: bool(received)
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
-
-
-__all__ = ["CONFIG_FILE", "FAILED_FILE", "FOLDER", "Outcome", "pretrain"]

@@ -17,12 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from crisscross_zoo.encoders import AudioEncoder, Encoder, VideoEncoder
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.pretrain.loss import LossTerms, crisscross_loss, needed_views
-
-PROJECTION = 2048
-"""Numbers in an embedding (Table S7)."""
-
-PREDICTION_HIDDEN = 512
-"""Numbers between the two layers of a predictor (Table S8)."""
+from crisscross_zoo.pretrain.presets import PREDICTION_HIDDEN, PROJECTION
 
 
 class Projector(nn.Module):

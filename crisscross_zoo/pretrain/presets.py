@@ -9,15 +9,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from crisscross_zoo.config import AudioConfig, VideoConfig, check_choice
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, AudioAugment, VideoAugment
 
-Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 PRECISIONS: tuple[str, ...] = ("fp32", "bf16", "fp16", "fp64")
+
+PROJECTION = 2048
+"""Numbers in an embedding (Table S7)."""
+
+PREDICTION_HIDDEN = 512
+"""Numbers between the two layers of a predictor (Table S8)."""
 
 
 def _check_range(where: str, name: str, value: float, least: float, most: float = float("inf")) -> None:
@@ -68,8 +73,8 @@ class HeadsConfig:
         joint_views: Send both views of a modality through in one batch: faster, but batch norms see them as one.
     """
 
-    projection: int = 2048
-    prediction_hidden: int = 512
+    projection: int = PROJECTION
+    prediction_hidden: int = PREDICTION_HIDDEN
     joint_views: bool = False
 
     def __post_init__(self) -> None:
@@ -148,7 +153,7 @@ class OptimConfig:
         ):
             _check_range("optim", name, getattr(self, name), 0)
         for beta in self.betas:
-            _check_range("optim", "betas", beta, 0, 1)
+            _check_range("optim", "betas", beta, 0, 1 - 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +188,10 @@ class RunConfig:
         _check_range("run", "workers", self.workers, 0)
         for name in ("save_steps", "keep", "log_steps"):
             _check_range("run", name, getattr(self, name), 1)
+        if self.compile and self.checkpoint_activations:
+            raise ConfigError(
+                "run.compile and run.checkpoint_activations do not go together", remedy="pass one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

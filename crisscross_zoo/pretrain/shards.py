@@ -67,11 +67,12 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
     return len(list(folder.glob("*.bin")))
 
 
-def open_data(path: StrPath) -> tuple[Sequence[MediaInfo], str]:
+def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[MediaInfo], str]:
     """Return the files to pretrain on, and what tells them from other files.
 
     Args:
         path: An index, or a folder of shards of one.
+        root: Where the index's files are now, if they were moved.
 
     Returns:
         ``(files, data_id)``: an Index or a ShardReader; and the sha256 of the index, hexadecimal, the same in both
@@ -83,7 +84,7 @@ def open_data(path: StrPath) -> tuple[Sequence[MediaInfo], str]:
     folder = Path(path)
     if folder.is_dir():
         return ShardReader(folder), file_sha256(folder / INDEX_NAME)
-    return read_index(path), file_sha256(path)
+    return read_index(path, root=root), file_sha256(path)
 
 
 class ShardReader(Sequence[MediaInfo]):

@@ -208,7 +208,7 @@ def _entry_file(entry: WeightsEntry, *, revision: str | None, access: Access) ->
     if entry.status == "planned":
         raise WeightsNotAvailableError(
             f"the {entry.modality} checkpoint is planned and not shipped yet",
-            remedy="use random:0, a seeded random initialisation, for trying things out",
+            remedy="use 'demo', small weights that ship with the package, for trying things out",
             path=entry.name,
         )
     if entry.hub.repo is None and revision is not None:

@@ -63,7 +63,7 @@ def test_list_shows_every_checkpoint(capsys: Capture) -> None:
     assert [tuple(row.split()[:2]) for row in rows] == [(e.name, e.modality) for e in list_weights()]
     assert "UCF101 92.4, HMDB51 67.4" in rows[0]
     assert "authors' release" in rows[0]
-    assert "planned" in rows[-1]
+    assert "installed" in rows[-1]
 
 
 def test_list_as_json_is_the_manifest(capsys: Capture) -> None:

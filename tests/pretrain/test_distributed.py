@@ -15,8 +15,8 @@ from pretrain_case import final_model, tiny_config
 
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.media.moments import MediaInfo
-from crisscross_zoo.pretrain.distributed import AllReduceBatchNorm
-from crisscross_zoo.pretrain.loop import pretrain
+from crisscross_zoo.pretrain.distributed import AllReduceBatchNorm, World
+from crisscross_zoo.pretrain.loop import _check_division, pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 
 TOLERANCE = 1e-6
@@ -87,13 +87,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(clips: list[MediaInfo], tmp
         torch.testing.assert_close(two[name], value, rtol=0, atol=TOLERANCE)
 
 
-def test_a_batch_that_does_not_divide_is_refused(
-    clips: list[MediaInfo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crisscross_zoo.pretrain.distributed.World.size", 3, raising=False)
-    from crisscross_zoo.pretrain.distributed import World
-    from crisscross_zoo.pretrain.loop import _check_division
-
+def test_a_batch_that_does_not_divide_is_refused() -> None:
     world = World("cpu")
     world.size = 3
     with pytest.raises(ConfigError, match="does not divide into 3 processes"):

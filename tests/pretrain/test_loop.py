@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -169,16 +170,30 @@ def test_a_damaged_checkpoint_is_passed_over(
     newest.write_bytes(newest.read_bytes()[:1000])
     assert pretrain(tiny_config(), clips, tmp_path / "run").finished
     assert "damaged" in caplog.text
+    assert newest.with_name(f"{newest.name}.damaged").exists()
     assert_same_bits(tmp_path / "run", whole)
 
 
-def test_a_finished_run_writes_its_encoders_again_and_does_nothing_else(
+def test_a_checkpoint_of_another_version_is_not_passed_over(
     whole: Path, clips: Clips, tmp_path: Path
 ) -> None:
     shutil.copytree(whole, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "audio")
-    assert pretrain(tiny_config(), clips, tmp_path / "run").finished
-    assert (tmp_path / "run" / "audio" / "model.safetensors").is_file()
+    newest = list_checkpoints(tmp_path / "run")[-1]
+    torch.save({**load_checkpoint(newest), "format": 99}, newest)
+    with pytest.raises(ConfigError, match="has format 99, this version reads 1"):
+        pretrain(tiny_config(), clips, tmp_path / "run")
+
+
+def test_a_finished_run_writes_its_encoders_again_and_changes_nothing_else(
+    whole: Path, clips: Clips, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "video" / "README.md").write_text("what its owner wrote")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    shutil.rmtree(run / "audio")
+    assert pretrain(tiny_config(), clips, run).finished
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
 def test_another_run_is_not_gone_on_with(whole: Path, clips: Clips, tmp_path: Path) -> None:
@@ -281,8 +296,6 @@ def test_a_loss_that_is_not_finite_names_the_files(
 
 
 def test_broken_files_are_replaced_listed_and_counted(clips: Clips, tmp_path: Path) -> None:
-    import dataclasses
-
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no media" * 100)
     files = [*clips[:5], dataclasses.replace(clips[5], path=str(broken), size=800)]
@@ -294,11 +307,38 @@ def test_broken_files_are_replaced_listed_and_counted(clips: Clips, tmp_path: Pa
     assert read_log(tmp_path / "run")[-1]["failed_files"] == len(failed)
 
 
+def test_files_of_steps_made_again_are_listed_once(clips: Clips, tmp_path: Path) -> None:
+    gone = dataclasses.replace(clips[5], path=str(tmp_path / "gone.mp4"))
+    files = [*clips[:5], gone]
+    pretrain(tiny_config(), files, tmp_path / "whole")
+    with pytest.raises(ZeroDivisionError):
+        pretrain(tiny_config(), files, tmp_path / "run", on_progress=at_step(6, fail))
+    pretrain(tiny_config(), files, tmp_path / "run")
+    lists = [(tmp_path / name / "failed.jsonl").read_text() for name in ("whole", "run")]
+    assert lists[0] == lists[1] != ""
+    counts = [read_log(tmp_path / name)[-1]["failed_files"] for name in ("whole", "run")]
+    assert counts[0] == counts[1] == lists[0].count("\n")
+
+
+def test_a_stop_after_a_bad_loss_saves_nothing(
+    clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop._Trainer.step
+
+    def poisoned(self: Any, batch: Any, rates: Any, *, norm: bool) -> Any:
+        terms, grad_norm = real(self, batch, rates, norm=norm)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return [term * float("nan") for term in terms], grad_norm
+
+    monkeypatch.setattr(loop._Trainer, "step", poisoned)
+    with pytest.raises(TrainingError, match="loss of step 0 is not finite"):
+        pretrain(tiny_config(), clips, tmp_path)
+    assert not list_checkpoints(tmp_path)
+
+
 def test_too_many_broken_files_stop_the_run(
     clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dataclasses
-
     monkeypatch.setattr(loop, "FAILURES_COUNT_FROM", 8)
     files = [*clips[:3], *(dataclasses.replace(c, path=str(tmp_path / "gone.mp4")) for c in clips[3:])]
     with pytest.raises(

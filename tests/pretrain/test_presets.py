@@ -102,6 +102,8 @@ def test_released_behaviour_is_laid_over_and_single_fields_over_that() -> None:
         ({"data.loose_sync": True, "data.relaxation": "medium"}, "for relaxation 'mild' alone"),
         ({"heads.projection": 0}, "projection=0"),
         ({"run.keep": 0}, "keep=0"),
+        ({"optim.betas": (0.9, 1.0)}, "betas=1"),
+        ({"run.compile": True, "run.checkpoint_activations": True}, "do not go together"),
         ({"video_augment.flip": 2.0}, "flip=2"),
     ],
 )

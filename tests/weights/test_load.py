@@ -23,6 +23,7 @@ from crisscross_zoo.errors import (
     WeightsNotAvailableError,
 )
 from crisscross_zoo.weights import load
+from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, find_weights
 
 States = dict[str, dict[str, torch.Tensor]]
 
@@ -109,12 +110,30 @@ def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_looked_up()
             load_encoder(**{"modality": "video", "local_files_only": True, **arguments})  # type: ignore[arg-type]
 
 
-def test_demo_is_planned_and_says_what_to_use_instead() -> None:
-    for modality in ("video", "audio"):
-        with pytest.raises(
-            WeightsNotAvailableError, match=r"demo: .*planned and not shipped yet; use random:0"
-        ):
-            load_encoder(modality, "demo")  # type: ignore[arg-type]
+def test_a_planned_checkpoint_says_what_to_use_instead(write_manifest: Callable[..., Path]) -> None:
+    write_manifest(audio={"status": "planned"})
+    with pytest.raises(WeightsNotAvailableError, match=r"tiny: .*planned and not shipped yet; use 'demo'"):
+        load_encoder("audio", "tiny")
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_demo_ships_with_the_package(modality: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    entry = find_weights("demo", modality)
+    encoder = load_encoder(modality, "demo", local_files_only=True)
+    assert entry.bundled is not None
+    assert (encoder.weights_id, encoder.weights_sha256) == ("demo", entry.bundled.sha256)
+    assert encoder.config == entry.config
+    random = load_encoder(modality, None)
+    assert encoder.config.width < random.config.width
+    counters = [v for n, v in encoder.state_dict().items() if n.endswith("num_batches_tracked")]
+    assert len({int(v) for v in counters}) == 1
+    assert int(counters[0]) > 100, "it was trained"
+
+
+def test_demo_is_small() -> None:
+    files = [BUNDLED_FOLDER / str(find_weights("demo", m).bundled.file) for m in ("video", "audio")]  # type: ignore[union-attr,arg-type]
+    assert sum(f.stat().st_size for f in files) <= 6e6
 
 
 def test_a_bundled_checkpoint_is_read_from_the_installation(

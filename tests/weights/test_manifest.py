@@ -18,13 +18,15 @@ from crisscross_zoo.weights.manifest import find_weights, manifest_path, parse_m
 RELEASE = "https://github.com/pritamqu/CrissCross/releases/download/model_weights/"
 
 
-def test_the_six_released_checkpoints_and_the_slot_for_demo_are_listed() -> None:
+def test_the_six_released_checkpoints_and_the_demo_are_listed() -> None:
     entries = {(e.name, e.modality): e for e in list_weights()}
     names = ("audioset", "kinetics400", "kinetics-sound", "demo")
     assert list(entries) == [(n, m) for n in names for m in ("video", "audio")]
     for (name, modality), entry in entries.items():
         if name == "demo":
-            assert (entry.status, entry.config, entry.origin) == ("planned", None, None)
+            assert (entry.status, entry.origin, entry.license) == ("released", None, "Apache-2.0")
+            assert entry.bundled is not None
+            assert entry.config is not None
             continue
         assert entry.status == "released"
         assert entry.license == "CC-BY-NC-4.0"

@@ -153,9 +153,10 @@ def test_what_is_not_the_authors_is_not_published_under_their_card(
         write_folder(tmp_path / "out", "tiny", "video", repo="org/tiny")
 
 
-def test_a_planned_checkpoint_is_not_published(tmp_path: Path) -> None:
+def test_a_planned_checkpoint_is_not_published(tmp_path: Path, write_manifest: Callable[..., Path]) -> None:
+    write_manifest(video={"status": "planned"})
     with pytest.raises(WeightsNotAvailableError, match="planned and not shipped yet"):
-        write_folder(tmp_path / "out", "demo", "video", repo="org/tiny")
+        write_folder(tmp_path / "out", "tiny", "video", repo="org/tiny")
 
 
 def test_a_manifest_that_cannot_be_written_is_said_before_the_push(
