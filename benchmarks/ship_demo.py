@@ -57,7 +57,7 @@ def main() -> None:
             pretrained_on={"dataset": "generated clips", "size": f"{report['clips']['train']} clips"},
             results=[
                 {
-                    "benchmark": "generated clips",
+                    "benchmark": f"generated clips, {how}",
                     "protocol": {"linear": "linear probe", "retrieval": "retrieval, R@1"}[how],
                     "metric": f"accuracy on {report['clips']['test']} held-out clips in %, seed 0",
                     "value": round(100 * report["pretrained"][f"{modality}/{how}"]["values"][0], 1),
