@@ -55,6 +55,13 @@ class World:
             dist.destroy_process_group()
         self._control = None
 
+    def workers(self, wanted: int) -> int:
+        """Return how many processes load data: as wanted, or for -1 this process's share of the cores, 16 at most."""
+        if wanted >= 0:
+            return wanted
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
     def worst(self, signal: int) -> int:
         """Return the largest ``signal`` of all processes; each step asks it, over the CPU, so that no GPU waits."""
         if self._control is None:

@@ -141,7 +141,11 @@ def pretrain(
             world=world.size,
         )
         loader = make_loader(
-            files, config, sampler, workers=config.run.workers, pin_memory=world.device.type == "cuda"
+            files,
+            config,
+            sampler,
+            workers=world.workers(config.run.workers),
+            pin_memory=world.device.type == "cuda",
         )
         meter = Meter(world.device)
         reporter = _Reporter(config, run, world, first=first, per_epoch=per_epoch)

@@ -162,7 +162,8 @@ class RunConfig:
 
     Attributes:
         device: auto, cpu or cuda.
-        workers: Processes that load data, for each training process; 0 loads in the training process.
+        workers: Processes that load data, for each training process; 0 loads in the training process, -1 takes one for
+            each core that a training process has, 16 at most.
         channels_last: Keep activations channels-last, which is faster.
         compile: Use torch.compile.
         checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
@@ -174,7 +175,7 @@ class RunConfig:
     """
 
     device: str = "auto"
-    workers: int = 8
+    workers: int = -1
     channels_last: bool = True
     compile: bool = False
     checkpoint_activations: bool = False
@@ -185,7 +186,7 @@ class RunConfig:
     wandb: str = ""
 
     def __post_init__(self) -> None:
-        _check_range("run", "workers", self.workers, 0)
+        _check_range("run", "workers", self.workers, -1)
         for name in ("save_steps", "keep", "log_steps"):
             _check_range("run", name, getattr(self, name), 1)
         if self.compile and self.checkpoint_activations:

@@ -94,6 +94,16 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         _check_division(tiny_config(), world)
 
 
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    world = World("cpu")
+    assert (world.workers(0), world.workers(3), world.workers(-1)) == (0, 3, 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert world.workers(-1) == 8
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert world.workers(-1) == 1
+
+
 @pytest.mark.parametrize("shape", [(8, 5), (4, 5, 6), (4, 5, 3, 2), (4, 5, 2, 3, 2)])
 def test_all_reduce_batch_norm_alone_is_batch_norm(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
