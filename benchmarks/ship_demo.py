@@ -3,7 +3,7 @@
     crisscross-pretrain demo --out demo/ --seeds 3
     python benchmarks/ship_demo.py demo/
 
-Copies the encoders of seed 0 to ``crisscross_zoo/weights``, and its log with the report over all seeds to ``docs/demo``.
+Copies the encoders of seed 0 to ``crisscross_zoo/weights``, its log and the report over all seeds to ``docs/demo``.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ from typing import Any
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.M)
 
 
+_MARKUP = re.compile(r"(?::\w+:)?`{1,2}([^`]+)`{1,2}")
+
+
 def add_config_options(parser: argparse.ArgumentParser, config: Any, *, skip: tuple[str, ...] = ()) -> None:
     """Add an option for every field of ``config`` (a dataclass instance) and of the dataclasses in it.
 
@@ -49,7 +52,9 @@ def field_docs(cls: type) -> dict[str, str]:
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
-        docs |= {name: " ".join(text.split()) for name, text in _ATTRIBUTE.findall(section)}
+        docs |= {
+            name: _MARKUP.sub(r"\1", " ".join(text.split())) for name, text in _ATTRIBUTE.findall(section)
+        }
     return docs
 
 
@@ -60,7 +65,7 @@ def _groups(config: Any, prefix: str) -> Iterator[tuple[str, list[tuple[str, Any
         value = getattr(config, field.name)
         if not dataclasses.is_dataclass(value):
             own.append((prefix + field.name, kinds[field.name], value, docs.get(field.name, "")))
-    summary = (type(config).__doc__ or "").strip().split("\n")[0].rstrip(".")
+    summary = _MARKUP.sub(r"\1", (type(config).__doc__ or "").strip().split("\n")[0].rstrip("."))
     yield summary, own
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -71,9 +71,12 @@ def build_parser() -> ArgumentParser:
         "--out", metavar="FILE", required=True, help="the index to write, such as videos.parquet"
     )
     sub.add_argument(
-        "--layout", default="files", choices=("files", "kinetics400", "kinetics-sound", "audioset")
+        "--layout",
+        default="files",
+        choices=("files", "kinetics400", "kinetics-sound", "audioset"),
+        help="files: anything, the default; the others: ROOT/SPLIT/CLASS/VIDEO of that data set",
     )
-    sub.add_argument("--split", help="folder under ROOT, such as train (layouts with splits)")
+    sub.add_argument("--split", help="which SPLIT, such as train")
     sub.add_argument("--min-seconds", type=float, help="leave out what is shorter (default: 1.1)")
     sub.add_argument("--workers", type=count, help="processes (default: one for each core)")
     sub.add_argument("--rescan", action="store_true", help="open every file again, known or not")
@@ -158,7 +161,14 @@ def _pretrain(options: argparse.Namespace) -> int:
     files, data_id = open_data(options.data, root=options.data_root)
     first = os.environ.get("RANK", "0") == "0"
     with _steps(quiet=options.quiet or not first) as on_progress:
-        outcome = pretrain(config, files, options.out, data_id=data_id, on_progress=on_progress)
+        outcome = pretrain(
+            config,
+            files,
+            options.out,
+            data_id=data_id,
+            on_start=None if options.quiet else lambda line: print(f"{PROG}: {line}", file=sys.stderr),
+            on_progress=on_progress,
+        )
     if not first:
         return EXIT_DONE if outcome.finished else EXIT_INTERRUPTED
     if options.json:
@@ -168,11 +178,12 @@ def _pretrain(options: argparse.Namespace) -> int:
             f"{outcome.run}: {outcome.total_steps} steps done; the encoders are in its folders video and audio"
         )
     if not outcome.finished:
-        print(
-            f"{PROG}: stopped at step {outcome.step} of {outcome.total_steps}, with a checkpoint;"
-            " the same command goes on from there",
-            file=sys.stderr,
+        how = (
+            "with a checkpoint; the same command goes on from there"
+            if outcome.step
+            else "before any checkpoint"
         )
+        print(f"{PROG}: stopped at step {outcome.step} of {outcome.total_steps}, {how}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_DONE
 

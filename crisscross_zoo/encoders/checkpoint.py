@@ -67,9 +67,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
     folder = path if path.is_dir() else None
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
+        inside = [os.fspath(path / m) for m in CHECKPOINT_OF if (path / m / MODEL_FILE).is_file()]
         raise CheckpointError(
             f"the folder has no {MODEL_FILE}" if folder else "not a regular file",
-            remedy="pass a safetensors file; crisscross-weights convert makes one of a .pth.tar",
+            remedy=f"did you mean {' or '.join(inside)}?"
+            if inside
+            else "pass a safetensors file; crisscross-weights convert makes one of a .pth.tar",
             path=path,
         )
     try:

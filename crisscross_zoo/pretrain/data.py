@@ -205,7 +205,7 @@ class PretrainDataset(Dataset[Sample]):
                 failures.append(Failure(file.path, type(error).__name__, error.reason))
         raise MediaError(
             f"{TRIES} files in turn cannot be used: {failures[-1].reason}",
-            remedy="index the files again",
+            remedy="index the files again; if they were moved, pass --data-root",
             path=failures[-1].path,
         )
 

@@ -13,6 +13,7 @@ Killed or stopped, it goes on where it was.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import MODALITIES
 from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.encoders.checkpoint import file_sha256
+from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.pretrain.demo_data import make_demo_data
 from crisscross_zoo.pretrain.demo_score import score_encoders, score_raw
 from crisscross_zoo.pretrain.index import build_index, read_index
@@ -86,6 +88,14 @@ def run_demo(
         if say is not None:
             say(line)
 
+    for package in (
+        "pyarrow",
+        *(["tensorboard"] if config.run.tensorboard else []),
+    ):  # before minutes of work
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"{package} is not installed", remedy='run pip install "crisscross-zoo[pretrain]"'
+            )
     data = data or out / "data"
     tell(f"making clips in {data}")
     make_demo_data(

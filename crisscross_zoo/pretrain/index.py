@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import glob
 import json
 import os
 import sys
@@ -234,6 +235,9 @@ def build_index(
         raise ConfigError(f"min_seconds={min_seconds!r} is not allowed", remedy="give seconds, 0 or more")
     if workers is not None and workers < 0:
         raise ConfigError(f"workers={workers!r} is not allowed", remedy="give 0 or more")
+    for name in inputs if layout == "files" else ():
+        if not glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises on long names
+            raise ConfigError(f"{name}: no such file or folder", remedy="check the path")
     target = Path(os.path.abspath(out))  # noqa: PTH100 - absolute() keeps ".."
     if split is None and layout in _TREES:
         split = "train"

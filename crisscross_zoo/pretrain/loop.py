@@ -99,6 +99,7 @@ def pretrain(
     run: str | os.PathLike[str],
     *,
     data_id: str = "",
+    on_start: Callable[[str], None] | None = None,
     on_progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> Outcome:
     """Pretrain, from the beginning or from the newest checkpoint in ``run``.
@@ -111,6 +112,7 @@ def pretrain(
         files: The data set: an :class:`~crisscross_zoo.pretrain.index.Index`, or files with picture and sound.
         run: The run's folder, made if need be.
         data_id: What tells this data set from another (a hash of its index): a run goes on with the same one alone.
+        on_start: Told, in one line, what begins.
         on_progress: Told ``(step, total steps, row of the log)`` after each row.
 
     Raises:
@@ -147,6 +149,11 @@ def pretrain(
             workers=world.workers(config.run.workers),
             pin_memory=world.device.type == "cuda",
         )
+        if on_start is not None and world.rank == 0:
+            on_start(
+                f"{len(files):,} files; steps {first:,} to {total:,} of {config.optim.batch_size:,} samples,"
+                f" {per_epoch:,} an epoch; on {world.size} x {world.device.type} in {config.optim.precision}"
+            )
         meter = Meter(world.device)
         reporter = _Reporter(config, run, world, first=first, per_epoch=per_epoch)
         with (
@@ -383,10 +390,10 @@ class _Reporter:
                 remedy=f"lower the rates or use another precision; {_GO_ON}",
             )
         failures, samples = sum(f for *_, f, _ in found), sum(s for *_, s in found)
-        if samples >= FAILURES_COUNT_FROM and failures > self.config.data.max_failed * samples:
+        if samples >= FAILURES_COUNT_FROM and failures > self.config.run.max_failed * samples:
             raise TrainingError(
-                f"{failures} of {samples} samples met a file that fails, more than --data.max-failed allows"
-                f" ({self.config.data.max_failed:g})",
+                f"{failures} of {samples} samples met a file that fails, more than --run.max-failed allows"
+                f" ({self.config.run.max_failed:g})",
                 remedy=f"see {self._failed_path}, and index the files again",
             )
 

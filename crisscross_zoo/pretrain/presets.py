@@ -42,20 +42,17 @@ class DataConfig:
             evaluation.
         loose_sync: Draw the video window anywhere in the audio window, as the released code does, instead of
             centring it.
-        max_failed: Largest share of samples whose file may fail; above it the run stops.
     """
 
     epoch_size: int = 0
     relaxation: str = "mild"
     crop: int = 112
     loose_sync: bool = False
-    max_failed: float = 0.05
 
     def __post_init__(self) -> None:
         check_choice("data.relaxation", self.relaxation, RELAXATIONS)
         _check_range("data", "epoch_size", self.epoch_size, 0)
         _check_range("data", "crop", self.crop, 1)
-        _check_range("data", "max_failed", self.max_failed, 0, 1)
         if self.loose_sync and self.relaxation != "mild":
             raise ConfigError(
                 f"data.loose_sync is known for relaxation 'mild' alone, not for {self.relaxation!r}",
@@ -169,6 +166,7 @@ class RunConfig:
         checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
         save_steps: Steps between checkpoints; one is also written at the end and when the run is told to stop.
         keep: Checkpoints to keep.
+        max_failed: Largest share of samples whose file may fail; above it the run stops, from its 200th sample on.
         log_steps: Steps between rows of log.csv.
         tensorboard: Also write TensorBoard files.
         wandb: Weights and Biases project to log to; empty: none.
@@ -181,12 +179,14 @@ class RunConfig:
     checkpoint_activations: bool = False
     save_steps: int = 500
     keep: int = 2
+    max_failed: float = 0.05
     log_steps: int = 10
     tensorboard: bool = True
     wandb: str = ""
 
     def __post_init__(self) -> None:
         _check_range("run", "workers", self.workers, -1)
+        _check_range("run", "max_failed", self.max_failed, 0, 1)
         for name in ("save_steps", "keep", "log_steps"):
             _check_range("run", name, getattr(self, name), 1)
         if self.compile and self.checkpoint_activations:

@@ -101,13 +101,13 @@ class ShardReader(Sequence[MediaInfo]):
     """
 
     def __init__(self, folder: StrPath, *, index: Index | None = None) -> None:
-        _litdata()
         self.folder = os.fspath(folder)
         if index is None and not Path(folder, INDEX_NAME).is_file():
             raise ConfigError(
                 f"{self.folder}: has no {INDEX_NAME}, so it is no finished folder of shards",
-                remedy="write one with crisscross-pretrain pack, or name an index",
+                remedy="name an index: crisscross-pretrain index writes one of a folder of videos",
             )
+        _litdata()
         self.files = read_index(Path(folder) / INDEX_NAME) if index is None else index
         self._data: Any = None
         self._process = 0

@@ -66,10 +66,9 @@ def test_index_says_what_is_left_out_and_why(
 
 
 def test_an_index_of_nothing_usable_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["index", str(tmp_path / "nowhere.mp4"), "--out", str(tmp_path / "i.parquet"), "--workers", "1"])
-        == 1
-    )
+    (tmp_path / "broken.mp4").write_bytes(b"no media")
+    command = ["index", str(tmp_path / "broken.mp4"), "--out", str(tmp_path / "i.parquet"), "--workers", "1"]
+    assert main(command) == 1
     assert "0 of 1 file usable" in capsys.readouterr().out
 
 
@@ -97,6 +96,10 @@ def test_pretrain_and_export(index: Path, tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr()
     assert shown.out == f"{run}: 4 steps done; the encoders are in its folders video and audio\n"
     assert "samples/s" in shown.err
+    (began,) = lines(shown.err)
+    assert began.endswith("4 files; steps 0 to 4 of 4 samples, 2 an epoch; on 1 x cpu in fp32")
+    assert main(["kinetics-sound", "--data", str(index.parent.parent), "--out", str(run), *TINY]) == 2
+    assert "has no index.parquet" in capsys.readouterr().err
     settings = json.loads((run / "config.json").read_text())
     assert settings["optim"]["batch_size"] == 4
     assert settings["video"]["width"] == 8
@@ -159,6 +162,7 @@ def test_told_to_stop_it_exits_130_and_goes_on(
         (["kinetics400", "--data", "x", "--out", "y", "--video-augment.area", "1", "0.5"], 2, "area"),
         (["export", "nowhere"], 1, "has no checkpoints"),
         (["index", "--out", "i.parquet"], 2, "no input"),
+        (["index", "nowhere", "--out", "i.parquet"], 2, "nowhere: no such file or folder"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -98,7 +98,7 @@ def test_released_behaviour_is_laid_over_and_single_fields_over_that() -> None:
         ({"optim.precision": "fp8"}, "fp32, bf16"),
         ({"optim.betas": (0.9, 2.0)}, "betas=2"),
         ({"data.relaxation": "mid"}, "did you mean 'mild'"),
-        ({"data.max_failed": 2.0}, "0 to 1"),
+        ({"run.max_failed": 2.0}, "0 to 1"),
         ({"data.loose_sync": True, "data.relaxation": "medium"}, "for relaxation 'mild' alone"),
         ({"heads.projection": 0}, "projection=0"),
         ({"run.keep": 0}, "keep=0"),
