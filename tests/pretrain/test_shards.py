@@ -184,6 +184,8 @@ def test_without_litdata_the_extra_is_named(
     assert main(["pack", index.path, "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith('shards need litdata, which is not installed; pip install "crisscross-zoo[shards]"')
-    for use in (lambda: pack(index, tmp_path), lambda: open_data(tmp_path), shards._litdata):
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "index.parquet").write_bytes(Path(index.path).read_bytes())
+    for use in (lambda: pack(index, tmp_path), lambda: open_data(tmp_path / "packed"), shards._litdata):
         with pytest.raises(ConfigError, match=r'pip install "crisscross-zoo\[shards\]"'):
             use()
