@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(GOLDEN)]
 
 from filler import fill_module, ramps, seeded_normal, tones  # noqa: E402
 
+from crisscross_zoo import CrissCross  # noqa: E402
 from crisscross_zoo.config import VideoConfig  # noqa: E402
 from crisscross_zoo.encoders import AudioEncoder, Encoder, VideoEncoder  # noqa: E402
 from crisscross_zoo.encoders.pooling import pool  # noqa: E402
@@ -72,13 +73,15 @@ def names() -> Iterator[Row]:
     """Compare names, order, shapes, dtypes and parameter counts."""
     released = json.loads((GOLDEN / "state_dicts.json").read_text())
     for key, golden in released.items():
-        kind = VideoEncoder if key.startswith("video") else AudioEncoder
-        encoder = kind(depth=int(key[-2:]))
-        entries = [[name, list(v.shape), str(v.dtype)[6:]] for name, v in encoder.state_dict().items()]
+        if key == "crisscross":
+            module: torch.nn.Module = CrissCross()
+        else:
+            module = (VideoEncoder if key.startswith("video") else AudioEncoder)(depth=int(key[-2:]))
+        entries = [[name, list(v.shape), str(v.dtype)[6:]] for name, v in module.state_dict().items()]
         wrong = sum(ours != theirs for ours, theirs in zip(entries, golden["entries"], strict=False))
         wrong += abs(len(entries) - len(golden["entries"]))
         yield Row("state_dicts.json", f"{key}: entries that differ, of {len(golden['entries'])}", wrong, 0)
-        parameters = sum(p.numel() for p in encoder.parameters())
+        parameters = sum(p.numel() for p in module.parameters())
         difference = abs(parameters - golden["trainable_parameters"])
         yield Row("state_dicts.json", f"{key}: parameters, of {parameters:,}", difference, 0)
 
