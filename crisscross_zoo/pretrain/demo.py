@@ -88,10 +88,8 @@ def run_demo(
         if say is not None:
             say(line)
 
-    for package in (
-        "pyarrow",
-        *(["tensorboard"] if config.run.tensorboard else []),
-    ):  # before minutes of work
+    # before minutes of work
+    for package in ("pyarrow", "tensorboard") if config.run.tensorboard else ("pyarrow",):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
                 f"{package} is not installed", remedy='run pip install "crisscross-zoo[pretrain]"'

@@ -219,11 +219,7 @@ class _Trainer:
             prediction_hidden=config.heads.prediction_hidden,
             joint_views=config.heads.joint_views,
             checkpoint_activations=config.run.checkpoint_activations,
-            intra_weight=config.loss.intra_weight,
-            sync_weight=config.loss.sync_weight,
-            async_weight=config.loss.async_weight,
-            video_weight=config.loss.video_weight,
-            audio_weight=config.loss.audio_weight,
+            **vars(config.loss),
         )
         if world.size > 1:
             model = synchronize_batch_norms(model, world.device)  # type: ignore[assignment]
