@@ -32,6 +32,21 @@ def _same_random_numbers() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def _same_threads(_threads: int) -> None:
+    """Give each test torch's own number of threads, whatever the one before it set."""
+    import torch
+
+    torch.set_num_threads(_threads)
+
+
+@pytest.fixture(scope="session")
 def golden() -> Callable[[str], Any]:
     """``golden("logmel")``: the arrays of golden/logmel.npz by key; ``golden("x.json")``: what is in it."""
 

@@ -30,6 +30,11 @@ TINY = """
 """.replace("--run.no-tensorboard", "--no-run.tensorboard").split()
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(_same_threads: None) -> None:
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
@@ -37,7 +42,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_media(folder / f"{number}.mp4", seconds=2.2, size=(64, 48))
     make_media(folder / "silent.mp4", seconds=2.0, size=(64, 48), audio=None)
     (folder / "broken.mp4").write_bytes(b"no media")
-    torch.set_num_threads(1)
     return folder
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -328,15 +327,8 @@ def test_all_that_is_random_comes_from_the_generator_given():
     assert states() == before
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("seconds", [2, 5])
-def test_the_bits_do_not_depend_on_the_number_of_threads(threads, seconds):
+def test_the_bits_do_not_depend_on_the_number_of_threads(seconds):
     def views(count):
         torch.set_num_threads(count)
         return [augment_audio(wave_of(seconds), PAPER, config=CONFIG, rng=generator(s)) for s in range(4)]
@@ -345,7 +337,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(threads, seconds):
         assert torch.equal(one, two)
 
 
-def test_the_bits_of_each_step_do_not_depend_on_the_number_of_threads(threads):
+def test_the_bits_of_each_step_do_not_depend_on_the_number_of_threads():
     """On more threads than the log-mel's matrix product gives the same bits with."""
     spectrogram = torch.from_numpy(seeded_normal(7, (1, 80, 1_000))) + 1
 

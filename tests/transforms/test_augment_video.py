@@ -75,13 +75,10 @@ def uniform(low, high):
     return np.linspace(low, high, DRAWS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
+@pytest.fixture(autouse=True)
+def _one_thread(_same_threads):
     """On a busy machine two threads wait for each other longer than they work."""
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -576,12 +573,9 @@ def test_the_number_of_threads_changes_no_bit(frames, size, released):
     """Odd sizes, so that the threads' shares begin anywhere; one frame, so that a mean of all would be split."""
     augment, config = VideoAugment(blur=0.8, released=released), VideoConfig(size=size)
     clip, views = noise(frames, 150, 201, 3), {}
-    try:
-        for n in (1, 2):
-            torch.set_num_threads(n)
-            views[n] = [augment_video(clip, augment, config=config, rng=rng(seed)) for seed in range(4)]
-    finally:
-        torch.set_num_threads(1)
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        views[n] = [augment_video(clip, augment, config=config, rng=rng(seed)) for seed in range(4)]
     for one, two in zip(views[1], views[2], strict=True):
         assert torch.equal(one, two)
 
