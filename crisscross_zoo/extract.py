@@ -8,6 +8,7 @@ never on what else was in the batch, so a run that was killed and started again 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -33,7 +34,7 @@ from crisscross_zoo.encoders import AudioEncoder, Encoder, build_encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
 from crisscross_zoo.features import Features
-from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, source_of
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views, source_of
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
 from crisscross_zoo.media.pool import read_files
 from crisscross_zoo.transforms.frames import normalize
@@ -68,6 +69,7 @@ class FeatureExtractor:
         window: Seconds of each window; sets ``frames`` and ``audio_seconds``.
         stride: Seconds between windows. Default: the window, or with both modalities the video's.
         clips: This many uniformly spread windows in place of dense ones (section E.1).
+        views: With ``clips``: random, augmented clips in place of spread ones.
         frames: Frames in a video clip. Default: the checkpoint's, 8.
         fps: Frames a second. Default: the checkpoint's, 16.
         size: Side of the square crop in pixels. Default: the checkpoint's, 224.
@@ -83,6 +85,7 @@ class FeatureExtractor:
 
     Attributes:
         encoders: The encoders by modality, in eval mode on ``device``.
+        weights: Their "id" and "sha256" by modality; the sha256 is None of weights that are fresh and unseeded.
         settings: What decides the numbers besides the weights, as kept in the features' metadata.
 
     Raises:
@@ -101,6 +104,7 @@ class FeatureExtractor:
         window: float | None = None,
         stride: float | None = None,
         clips: int | None = None,
+        views: Views | None = None,
         frames: int | None = None,
         fps: float | None = None,
         size: int | None = None,
@@ -125,6 +129,8 @@ class FeatureExtractor:
             size=size,
             audio_seconds=audio_seconds,
         )
+        if views is not None and clips is None:
+            raise ConfigError("views without clips", remedy="say how many: clips=10")
         check_count("batch_size", batch_size, least=1)
         check_count("workers", workers, least=0)
         self.modality = modality
@@ -133,7 +139,7 @@ class FeatureExtractor:
         self.workers = workers
         wanted = MODALITIES if modality == "both" else (modality,)
         self.encoders: dict[str, Encoder] = {}
-        self._weights: dict[str, dict[str, str | None]] = {}
+        self.weights: dict[str, dict[str, str | None]] = {}
         for name in wanted:
             if isinstance(weights, Mapping) and name not in weights:
                 raise ConfigError(f"weights has no {name!r}", remedy="add it, or use another modality")
@@ -157,11 +163,13 @@ class FeatureExtractor:
                     f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one"
                 )
             changed = "" if sha256 == source.weights_sha256 or source.weights_sha256 is None else " (changed)"
-            self._weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
+            self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
             if name == "video":  # frames come with channels last: a third to a half off the time on a CPU
                 source = source.to(memory_format=torch.channels_last_3d)
             self.encoders[name] = source.to(self.device).eval()
-        self._sampling = self._make_sampling(window, stride, clips, frames, fps, size, audio_seconds, strict)
+        self._sampling = self._make_sampling(
+            window, stride, clips, views, frames, fps, size, audio_seconds, strict
+        )
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
         self._batch = {name: batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
@@ -263,13 +271,14 @@ class FeatureExtractor:
         return self._identity(source_of(path, status.st_size, status.st_mtime_ns))
 
     def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:
-        return {"source": source, "settings": self.settings, "weights": self._weights}
+        return {"source": source, "settings": self.settings, "weights": self.weights}
 
     def _make_sampling(
         self,
         window: float | None,
         stride: float | None,
         clips: int | None,
+        views: Views | None,
         frames: int | None,
         fps: float | None,
         size: int | None,
@@ -291,7 +300,7 @@ class FeatureExtractor:
             assert isinstance(heard, AudioConfig)
             seconds = window if audio_seconds is None else audio_seconds
             audio = heard if seconds is None else heard.replace(seconds=seconds)
-        return Sampling(video=video, audio=audio, stride=stride, clips=clips, strict=strict)
+        return Sampling(video=video, audio=audio, stride=stride, clips=clips, views=views, strict=strict)
 
     def _check_clips(self) -> None:
         """Send a clip without values through each network: what does not fit is known before any file is read."""
@@ -325,6 +334,9 @@ class FeatureExtractor:
         for name in self.encoders:
             config = getattr(self._sampling, name)
             settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
+        if (views := self._sampling.views) is not None:
+            augment = {name: dataclasses.asdict(getattr(views, name)) for name in self.encoders}
+            settings["views"] = {"seed": views.seed, **augment}
         return settings
 
 
@@ -388,7 +400,9 @@ class _Batch:
         device, dtype = self._encoder.device, PRECISIONS[self._autocast]
         clips = self._clips.to(device)
         with torch.inference_mode(), _repeatable(), self._memory_errors():
-            if isinstance(self._encoder, AudioEncoder):
+            if clips.is_floating_point():  # an augmented clip is ready
+                x = clips
+            elif isinstance(self._encoder, AudioEncoder):
                 x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
             else:
                 x = normalize(clips.movedim(-1, -4), cast(VideoConfig, self._encoder.config))

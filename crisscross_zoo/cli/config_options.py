@@ -21,7 +21,9 @@ _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.M)
 _MARKUP = re.compile(r"(?::\w+:)?`{1,2}([^`]+)`{1,2}")
 
 
-def add_config_options(parser: argparse.ArgumentParser, config: Any, *, skip: tuple[str, ...] = ()) -> None:
+def add_config_options(
+    parser: argparse.ArgumentParser, config: Any, *, skip: tuple[str, ...] = (), defaults: bool = True
+) -> None:
     """Add an option for every field of ``config`` (a dataclass instance) and of the dataclasses in it.
 
     Options that are not given leave nothing in the namespace; :func:`config_overrides` collects those that are.
@@ -30,12 +32,13 @@ def add_config_options(parser: argparse.ArgumentParser, config: Any, *, skip: tu
         parser: Gets one group of options for each dataclass.
         config: Gives names, types and defaults.
         skip: Dotted names of fields without an option.
+        defaults: Whether the help says what ``config`` has.
     """
     for title, fields in _groups(config, ""):
         group = parser.add_argument_group(title)
         for name, kind, default, text in fields:
             if name not in skip:
-                _add(group, name, kind, default, text)
+                _add(group, name, kind, default if defaults else ..., text)
 
 
 def config_overrides(
@@ -76,7 +79,8 @@ def _groups(config: Any, prefix: str) -> Iterator[tuple[str, list[tuple[str, Any
 def _add(group: argparse._ArgumentGroup, name: str, kind: Any, default: Any, text: str) -> None:
     flag = "--" + name.replace("_", "-")
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    about = f"{text} (default: {'none' if shown in ('', None) else shown})".replace("%", "%%")
+    about = text if default is ... else f"{text} (default: {'none' if shown in ('', None) else shown})"
+    about = about.replace("%", "%%")
     arguments: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": about}
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
@@ -84,9 +88,8 @@ def _add(group: argparse._ArgumentGroup, name: str, kind: Any, default: Any, tex
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **arguments)
     elif typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)
-        group.add_argument(
-            flag, nargs=len(inner), type=inner[0], metavar=inner[0].__name__.upper(), **arguments
-        )
+        number: int | str = "+" if ... in inner else len(inner)
+        group.add_argument(flag, nargs=number, type=inner[0], metavar=inner[0].__name__.upper(), **arguments)
     elif typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         group.add_argument(flag, choices=choices, type=type(choices[0]), **arguments)

@@ -30,6 +30,7 @@ from crisscross_zoo.encoders.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from crisscross_zoo.encoders.classifier import Classifier
 from crisscross_zoo.encoders.hub import Access, hub_file
 from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
@@ -143,6 +144,34 @@ class Encoder(
         for name, stage in zip(STAGES, self.stages(), strict=True):
             x = maps[name] = stage(x)
         return maps
+
+    def classifier(
+        self,
+        num_classes: int,
+        *,
+        pooling: str = "max",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        frozen: bool = False,
+    ) -> Classifier:
+        """Return this encoder with a linear layer behind it, to finetune or to train alone.
+
+        Args:
+            num_classes: How many logits.
+            pooling: "max" as in full finetuning (section E.2), or any other of
+                :mod:`crisscross_zoo.encoders.pooling`; for those whose length depends on the clip, clips must be as
+                ``config`` has them.
+            dropout: Share of the features that are dropped in training.
+            batch_norm: Whether a batch norm comes before the layer.
+            frozen: Train the layer alone.
+
+        Raises:
+            ConfigError: a value out of range.
+            InputError: the config's clip is too small for the pooling.
+        """
+        return Classifier(
+            self, num_classes, pooling=pooling, dropout=dropout, batch_norm=batch_norm, frozen=frozen
+        )
 
     def _check_input(self, x: Tensor) -> None:
         dims = self.input_form.count(",") + 1

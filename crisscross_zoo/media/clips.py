@@ -5,6 +5,7 @@ Frames come cropped as the encoder wants them (uint8), sound as int16: what is l
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,16 +16,42 @@ import numpy.typing as npt
 
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import CrissCrossError, NoStreamError, TruncatedMediaError, UnreadableMediaError
-from crisscross_zoo.media.decode import Media, StrPath, read_frames, read_sound, scan
+from crisscross_zoo.media.decode import INT16_SCALE, Media, StrPath, read_frames, read_sound, scan
 from crisscross_zoo.media.windows import (
     FloatArray,
     centred_starts,
     dense_starts,
     frame_times,
+    random_starts,
     real_windows,
     uniform_starts,
 )
+from crisscross_zoo.transforms.augment import AudioAugment, VideoAugment
+from crisscross_zoo.transforms.augment_audio import augment_audio
+from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import resize_crop_frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Clips at random places, augmented: what linear classifiers are trained on (section E.1).
+
+    Places and augmentations follow from the seed, the file's name and the clip's number alone.
+
+    Attributes:
+        video: What is done to pictures.
+        audio: What is done to sound.
+        seed: Another one gives other clips.
+    """
+
+    video: VideoAugment
+    audio: AudioAugment
+    seed: int = 0
+
+    def rng(self, path: StrPath, *more: int) -> np.random.Generator:
+        """Return the random numbers of a file, or of one clip of it."""
+        name = hashlib.sha256(os.fsencode(os.path.basename(path))).digest()[:8]  # noqa: PTH119
+        return np.random.default_rng([self.seed, int.from_bytes(name, "little"), *more])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +63,7 @@ class Sampling:
         audio: The clip that the audio encoder sees, or None for pictures alone.
         stride: Seconds between dense windows. None: end to end; with both modalities, the video window's length.
         clips: Take this many uniformly spread clips in place of dense windows.
+        views: Take ``clips`` random, augmented ones in place of spread ones.
         strict: Refuse files that are truncated or damaged.
     """
 
@@ -43,6 +71,7 @@ class Sampling:
     audio: AudioConfig | None
     stride: float | None = None
     clips: int | None = None
+    views: Views | None = None
     strict: bool = False
 
 
@@ -70,12 +99,13 @@ class Clip:
     Attributes:
         modality: "video" or "audio".
         row: Row of the file's windows.
-        values: uint8 RGB, shape (frames, size, size, 3), or int16, shape (clip_samples,).
+        values: uint8 RGB, shape (frames, size, size, 3), or int16, shape (clip_samples,). Of an augmented clip, what
+            the network takes: float32, shape (3, frames, size, size) or (1, n_mels, columns).
     """
 
     modality: str
     row: int
-    values: npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -135,16 +165,24 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         raise NoStreamError(f"has no {name}, only {found}", remedy=f"use modality {other!r}", path=path)
     source = source_of(media.path, media.size, media.modified_ns)
     yield FileOpened(source, media.duration, windows, tuple(m for m in wanted if m not in starts))
-    if "video" in starts and sampling.video is not None:
+    views = sampling.views
+    if "video" in starts and (video := sampling.video) is not None:
         for row, frames in enumerate(
-            video_clips(media, starts["video"], sampling.video, on_damage=on_damage)
+            video_clips(media, starts["video"], video, on_damage=on_damage, crop=views is None)
         ):
-            yield Clip("video", row, frames)
-    if "audio" in starts and sampling.audio is not None:
-        for row, samples in enumerate(
-            audio_clips(media, starts["audio"], sampling.audio, on_damage=on_damage)
-        ):
-            yield Clip("audio", row, samples)
+            if views is None:
+                yield Clip("video", row, frames)
+            else:
+                view = augment_video(frames, views.video, config=video, rng=views.rng(path, row, 0))
+                yield Clip("video", row, view.numpy())
+    if "audio" in starts and (audio := sampling.audio) is not None:
+        for row, samples in enumerate(audio_clips(media, starts["audio"], audio, on_damage=on_damage)):
+            if views is None:
+                yield Clip("audio", row, samples)
+            else:
+                wave = samples.astype(np.float32) / np.float32(INT16_SCALE)
+                view = augment_audio(wave, views.audio, config=audio, rng=views.rng(path, row, 1))
+                yield Clip("audio", row, view.numpy())
     yield FileRead(tuple(damage))
 
 
@@ -166,7 +204,11 @@ def _place_clips(media: Media, sampling: Sampling) -> tuple[dict[str, FloatArray
         lead = max(
             lengths, key=lambda k: lengths[k]
         )  # the longest window, so that the others fit around its centre
-        grid = uniform_starts(extent, lengths[lead], sampling.clips, rates[lead])
+        if sampling.views is None:
+            grid = uniform_starts(extent, lengths[lead], sampling.clips, rates[lead])
+        else:
+            rng = sampling.views.rng(media.path)
+            grid = random_starts(extent, lengths[lead], sampling.clips, rng)
     else:
         lead = "video" if "video" in lengths else "audio"
         grid = dense_starts(extent, lengths[lead], sampling.stride or lengths[lead])
@@ -179,7 +221,12 @@ def _place_clips(media: Media, sampling: Sampling) -> tuple[dict[str, FloatArray
 
 
 def video_clips(
-    media: Media, starts: npt.NDArray[np.float64], config: VideoConfig, *, on_damage: Callable[[str], None]
+    media: Media,
+    starts: npt.NDArray[np.float64],
+    config: VideoConfig,
+    *,
+    on_damage: Callable[[str], None],
+    crop: bool = True,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Decode the clips that begin at ``starts``, each picture once however many clips share it.
 
@@ -188,9 +235,10 @@ def video_clips(
         starts: Seconds, shape (n,), ascending.
         config: Frames, frame rate and size of a clip.
         on_damage: Told, in one phrase, of what could not be decoded.
+        crop: Resize and crop as for evaluation; otherwise pictures stay as they are.
 
     Yields:
-        One clip per start: uint8 RGB, shape (frames, size, size, 3).
+        One clip per start: uint8 RGB, shape (frames, size, size, 3), or (frames, H, W, 3) without ``crop``.
     """
     assert media.video is not None
     wanted = frame_times(starts, media.video.span, config.frames, config.fps)
@@ -201,8 +249,10 @@ def video_clips(
     held: deque[npt.NDArray[np.uint8]] = deque()  # pictures for times[dropped:]
     dropped = row = 0
     for count, picture in read_frames(media, times, on_damage=on_damage):
-        cropped = resize_crop_frame(picture, size=config.size, crop_ratio=config.crop_ratio)
-        held.extend([cropped.permute(1, 2, 0).numpy()] * count)
+        if crop:
+            cropped = resize_crop_frame(picture, size=config.size, crop_ratio=config.crop_ratio)
+            picture = cropped.permute(1, 2, 0).numpy()
+        held.extend([picture] * count)
         while row < len(starts) and needs[row] < dropped + len(held):
             yield np.stack([held[k - dropped] for k in places[row]])
             row += 1

@@ -67,6 +67,25 @@ def uniform_starts(span: tuple[float, float], window: float, clips: int, rate: f
     return starts
 
 
+def random_starts(
+    span: tuple[float, float], window: float, clips: int, rng: np.random.Generator
+) -> FloatArray:
+    """Draw ``clips`` windows that lie in ``span``, each place as likely as any other.
+
+    Args:
+        span: ``(start, end)`` of the stream in seconds; one no longer than a window gives its beginning.
+        window: Length of a window in seconds.
+        clips: How many windows; they may overlap.
+        rng: Where the random numbers come from.
+
+    Returns:
+        Starts in seconds, shape (clips,), ascending.
+    """
+    room = max(0.0, span[1] - span[0] - window)
+    starts: FloatArray = span[0] + np.sort(rng.uniform(0.0, 1.0, clips)) * room
+    return starts
+
+
 def centred_starts(centres: FloatArray, span: tuple[float, float], window: float) -> FloatArray:
     """Centre a window on each instant; one that would reach beyond ``span`` is moved inside it.
 

@@ -1,0 +1,433 @@
+"""The paper's evaluation settings, one table of them: what is taken from each file, and what is trained on it.
+
+What the paper (appendix E) does not say is taken from the released code, and where there is none from the work that
+the paper follows; each setting's ``source`` says which. Where the released code does something else than the paper
+says, ``released=True`` does what it does (docs/fidelity.md has the list). Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from crisscross_zoo.config import Pooling, check_choice, suggest
+from crisscross_zoo.errors import ConfigError
+
+Normalize = Literal["none", "l2", "l2-time"]
+Select = Literal["train", "test"]
+
+COSTS: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 1.0)
+"""What the cost of the SVM is chosen from (section E.1); 0.1 is left out there too."""
+
+
+def _check(where: str, name: str, value: float, least: float, most: float = math.inf) -> None:
+    if not least <= value <= most or not math.isfinite(value):
+        limit = f"{least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}"
+        raise ConfigError(f"{where}.{name}={value!r} is out of range", remedy=f"pass {limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsConfig:
+    """Which clips are taken from each file, and how they become features.
+
+    Attributes:
+        train: Clips of each training file, at random places.
+        test: Clips of each test file, uniformly spread.
+        augment: Whether training clips are augmented (Tables S3, S4); test clips never are.
+        frames: Frames of a video clip.
+        fps: Frames a second.
+        size: Side of the square crop in pixels.
+        seconds: Length of an audio clip in seconds.
+        pooling: How the last feature map becomes a vector.
+        normalize: What is done to each vector: none, l2 (to length 1), l2-time (each channel and frequency to length 1 over time).
+    """  # noqa: E501
+
+    train: int = 10
+    test: int = 10
+    augment: bool = True
+    frames: int = 8
+    fps: float = 16.0
+    size: int = 224
+    seconds: float = 2.0
+    pooling: Pooling = "linear"
+    normalize: Normalize = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "frames", "size"):
+            _check("clips", name, getattr(self, name), 1)
+        for name in ("fps", "seconds"):
+            _check("clips", name, getattr(self, name), 1e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SvmConfig:
+    """The linear SVM: one against all, squared hinge, as scikit-learn's LinearSVC.
+
+    Attributes:
+        costs: What the cost is chosen from.
+        tolerance: The gradient, relative to that of zero weights, at which it is solved.
+    """
+
+    costs: tuple[float, ...] = COSTS
+    tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not self.costs:
+            raise ConfigError("svm.costs is empty", remedy="pass one number or more")
+        for cost in self.costs:
+            _check("svm", "costs", cost, 1e-12)
+        _check("svm", "tolerance", self.tolerance, 1e-9, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """The linear layer, trained by Adam with cross entropy on the features of a frozen backbone.
+
+    Attributes:
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        batch_size: Clips a step.
+        epochs: Times that all training clips are seen.
+        milestones: Epochs after which the rate is multiplied by gamma.
+        gamma: What the rate is multiplied by.
+        dropout: Share of the features that are dropped in training.
+        batch_norm: Whether a batch norm comes before the layer.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    epochs: int = 12
+    milestones: tuple[int, ...] = (6, 9)
+    gamma: float = 0.1
+    dropout: float = 0.0
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        _check("layer", "lr", self.lr, 1e-12)
+        _check("layer", "weight_decay", self.weight_decay, 0)
+        _check("layer", "batch_size", self.batch_size, 2)
+        _check("layer", "epochs", self.epochs, 1)
+        _check("layer", "gamma", self.gamma, 0, 1)
+        _check("layer", "dropout", self.dropout, 0, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Full finetuning by SGD with a multi-step rate (Table S11).
+
+    Attributes:
+        lr: Learning rate.
+        momentum: Of SGD.
+        weight_decay: Weight decay.
+        batch_size: Clips a step.
+        epochs: Times that clips.train clips of every file are seen, drawn anew each time.
+        milestones: Epochs after which the rate is multiplied by gamma.
+        gamma: What the rate is multiplied by.
+        dropout: Before the linear layer.
+    """
+
+    lr: float = 5e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    batch_size: int = 64
+    epochs: int = 20
+    milestones: tuple[int, ...] = (6, 10, 14)
+    gamma: float = 0.3
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("finetune", "lr", self.lr, 1e-12)
+        _check("finetune", "momentum", self.momentum, 0, 0.9999)
+        _check("finetune", "weight_decay", self.weight_decay, 0)
+        _check("finetune", "batch_size", self.batch_size, 2)
+        _check("finetune", "epochs", self.epochs, 1)
+        _check("finetune", "gamma", self.gamma, 0, 1)
+        _check("finetune", "dropout", self.dropout, 0, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """Nearest neighbours among the training files, by cosine (section E.3).
+
+    Attributes:
+        ks: A query is right at k if one of its k nearest neighbours is of its class.
+    """
+
+    ks: tuple[int, ...] = (1, 5, 20)
+
+    def __post_init__(self) -> None:
+        for k in self.ks:
+            _check("retrieval", "ks", k, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolConfig:
+    """Everything that decides an evaluation's numbers besides the weights and the files.
+
+    Attributes:
+        protocol: linear, fusion, finetune or retrieval.
+        dataset: Name of the data set.
+        setup: Which of the paper's setups, such as 8-frame.
+        modality: video, audio or both.
+        source: Where the settings come from.
+        seed: Of clips, augmentation, new layers and the order of training.
+        select: Where cost and epoch are chosen: train (among training files held out) or test, as the paper does.
+        released: Do what the released code does where it differs from the paper.
+        clips: Clips and features.
+        svm: The SVM, if that is what is trained.
+        layer: The linear layer, if that is what is trained.
+        finetune: Finetuning, if that is what is done.
+        retrieval: Retrieval, if that is what is done.
+    """
+
+    protocol: str
+    dataset: str
+    setup: str
+    modality: str
+    source: str
+    seed: int = 0
+    select: Select = "train"
+    released: bool = False
+    clips: ClipsConfig
+    svm: SvmConfig | None = None
+    layer: LayerConfig | None = None
+    finetune: FinetuneConfig | None = None
+    retrieval: RetrievalConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("select", self.select, ("train", "test"))
+        check_choice("modality", self.modality, ("video", "audio", "both"))
+        if isinstance(self.seed, bool) or self.seed < 0:
+            raise ConfigError(f"seed={self.seed!r} is out of range", remedy="pass 0 or more")
+
+    def override(self, changes: Mapping[str, Any]) -> ProtocolConfig:
+        """Return a copy with fields changed by dotted name, such as ``{"clips.train": 5}``.
+
+        Raises:
+            ConfigError: there is no such field in this protocol, or the value is out of range.
+        """
+        config = self
+        for name, value in changes.items():
+            part, _, field = name.rpartition(".")
+            owner: Any = getattr(config, part) if part in _PARTS else config if not part else None
+            known = [] if owner is None else [f.name for f in dataclasses.fields(owner)]
+            if field not in known or (not part and field in {*_PARTS, "protocol", "dataset", "source"}):
+                raise ConfigError(
+                    f"{self.protocol} on {self.dataset} ({self.setup}) has no setting {name!r}",
+                    remedy=suggest(name, self.names()),
+                )
+            changed: Any = dataclasses.replace(owner, **{field: value})
+            config = config._with(part, changed) if part else changed
+        return config
+
+    def _with(self, part: str, value: Any) -> ProtocolConfig:
+        changes: dict[str, Any] = {part: value}
+        return dataclasses.replace(self, **changes)
+
+    def names(self) -> list[str]:
+        """Return the dotted names of all that :meth:`override` can change."""
+        own = ["seed", "select", "released", "modality", "setup"]
+        parts = [(p, getattr(self, p)) for p in _PARTS if getattr(self, p) is not None]
+        return own + [f"{p}.{f.name}" for p, part in parts for f in dataclasses.fields(part)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: plain(v) for k, v in value.items() if v is not None}
+            return list(value) if isinstance(value, tuple) else value
+
+        found: dict[str, Any] = plain(dataclasses.asdict(self))
+        return found
+
+
+_PARTS = ("clips", "svm", "layer", "finetune", "retrieval")
+
+PROTOCOLS: tuple[str, ...] = ("linear", "fusion", "finetune", "retrieval")
+
+_AUDIO_5S = ClipsConfig(train=10, test=1, seconds=5.0)
+_VIDEO_2S = ClipsConfig(frames=32)
+_E1, _E2, _E3 = "section E.1", "section E.2 and Table S11", "section E.3"
+_RELEASED_LAYER = LayerConfig(
+    lr=7e-3,
+    weight_decay=1e-5,
+    batch_size=512,
+    epochs=200,
+    milestones=(),
+    dropout=0.1,
+    batch_norm=False,
+)
+
+
+def _table() -> tuple[ProtocolConfig, ...]:
+    rows: list[ProtocolConfig] = []
+
+    def add(protocol: str, dataset: str, setup: str, modality: str, source: str, **parts: Any) -> None:
+        rows.append(
+            ProtocolConfig(
+                protocol=protocol, dataset=dataset, setup=setup, modality=modality, source=source, **parts
+            )
+        )
+
+    layer_source = (
+        f"{_E1}; the layer's numbers, which the paper does not give, from AVID (Morgado et al. 2021)"
+    )
+    for name in ("ucf101", "hmdb51"):
+        add("linear", name, "8-frame", "video", _E1, clips=ClipsConfig(train=25), svm=SvmConfig())
+        add(
+            "linear",
+            name,
+            "32-frame",
+            "video",
+            layer_source,
+            clips=ClipsConfig(train=10, frames=32, pooling="linear-dense"),
+            layer=LayerConfig(),
+        )
+    add(
+        "linear",
+        "kinetics400",
+        "8-frame",
+        "video",
+        layer_source,
+        clips=ClipsConfig(train=1, pooling="linear-dense"),
+        layer=LayerConfig(),
+    )
+    add("linear", "esc50", "2s", "audio", _E1, clips=ClipsConfig(train=10, test=10), svm=SvmConfig())
+    add("linear", "esc50", "5s", "audio", _E1, clips=_AUDIO_5S, svm=SvmConfig())
+    add(
+        "linear",
+        "dcase",
+        "2s",
+        "audio",
+        f"{_E1}; l2 and the layer's numbers, which the paper does not give, from the released code",
+        clips=ClipsConfig(train=60, test=60, normalize="l2"),
+        layer=_RELEASED_LAYER,
+    )
+    add(
+        "fusion",
+        "kinetics-sound",
+        "2s",
+        "both",
+        _E1,
+        clips=ClipsConfig(train=10, frames=32, pooling="fusion"),
+        svm=SvmConfig(),
+    )
+    for name, frames, changes in (
+        ("ucf101", 8, {}),
+        ("ucf101", 32, {"batch_size": 32, "lr": 7e-5, "milestones": (8, 12, 16)}),
+        ("hmdb51", 8, {"gamma": 0.1}),
+        ("hmdb51", 32, {"batch_size": 32, "lr": 1e-4, "milestones": (8, 12, 16)}),
+    ):
+        clips = ClipsConfig(frames=frames, pooling="max")
+        add(
+            "finetune",
+            name,
+            f"{frames}-frame",
+            "video",
+            _E2,
+            clips=clips,
+            finetune=FinetuneConfig(**changes),
+        )
+    for name in ("ucf101", "hmdb51"):
+        add("retrieval", name, "2s", "video", _E3, clips=_VIDEO_2S, retrieval=RetrievalConfig())
+    add("retrieval", "esc50", "2s", "audio", _E3, clips=ClipsConfig(), retrieval=RetrievalConfig())
+    # Any folder of labelled files: as on the data set that is nearest to it.
+    folder = "no setup of the paper; settings as in"
+    add("linear", "folder", "video", "video", f"{folder} {_E1}", clips=ClipsConfig(), svm=SvmConfig())
+    add("linear", "folder", "audio", "audio", f"{folder} {_E1}", clips=ClipsConfig(), svm=SvmConfig())
+    add(
+        "fusion",
+        "folder",
+        "2s",
+        "both",
+        f"{folder} {_E1}",
+        clips=ClipsConfig(frames=32, pooling="fusion"),
+        svm=SvmConfig(),
+    )
+    add(
+        "finetune",
+        "folder",
+        "8-frame",
+        "video",
+        f"{folder} {_E2}",
+        clips=ClipsConfig(pooling="max"),
+        finetune=FinetuneConfig(),
+    )
+    for modality in ("video", "audio", "both"):
+        clips = _VIDEO_2S if modality != "audio" else ClipsConfig()
+        add(
+            "retrieval",
+            "folder",
+            modality,
+            modality,
+            f"{folder} {_E3}",
+            clips=clips,
+            retrieval=RetrievalConfig(),
+        )
+    return tuple(rows)
+
+
+TABLE: tuple[ProtocolConfig, ...] = _table()
+"""Every protocol, data set and setup; the first of several setups is the default."""
+
+FINETUNE_AUDIOSET: dict[tuple[str, str], dict[str, Any]] = {
+    ("ucf101", "8-frame"): {"lr": 7e-5, "milestones": (8, 12, 16), "gamma": 0.1, "dropout": 0.1},
+    ("ucf101", "32-frame"): {},
+    ("hmdb51", "8-frame"): {"lr": 1e-4, "milestones": (8, 12, 16), "gamma": 0.1, "dropout": 0.5},
+    ("hmdb51", "32-frame"): {"milestones": (6, 10, 14), "gamma": 0.1, "dropout": 0.5},
+}
+"""What the released configs change for backbones pretrained on AudioSet; Table S11 is for Kinetics400."""
+
+
+def make_protocol(
+    protocol: str,
+    dataset: str,
+    *,
+    setup: str | None = None,
+    pretrained_on: str | None = None,
+    released: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> ProtocolConfig:
+    """Look up the settings of a protocol on a data set.
+
+    Args:
+        protocol: One of :data:`PROTOCOLS`.
+        dataset: Name of the data set, "folder" for any other.
+        setup: Which of its setups; default: the first.
+        pretrained_on: What the backbone was pretrained on, as the manifest has it; "AudioSet" has its own numbers for
+            finetuning.
+        released: Do what the released code does where it differs from the paper: see docs/fidelity.md.
+        overrides: Changes by dotted name, see :meth:`ProtocolConfig.override`.
+
+    Raises:
+        ConfigError: there is no such protocol, data set, setup or setting, or a value is out of range.
+    """
+    check_choice("protocol", protocol, PROTOCOLS)
+    rows = [c for c in TABLE if c.protocol == protocol]
+    names = list(dict.fromkeys(c.dataset for c in rows))
+    if dataset not in names:
+        raise ConfigError(f"the paper has no {protocol} on {dataset!r}", remedy=suggest(dataset, names))
+    setups = {c.setup: c for c in rows if c.dataset == dataset}
+    if setup is not None and setup not in setups:
+        raise ConfigError(f"{protocol} on {dataset} has no setup {setup!r}", remedy=suggest(setup, setups))
+    config = setups[setup] if setup is not None else next(iter(setups.values()))
+    if config.finetune is not None and pretrained_on == "AudioSet":
+        changes = FINETUNE_AUDIOSET.get((dataset, config.setup), {})
+        config = config.override({f"finetune.{name}": value for name, value in changes.items()})
+        config = dataclasses.replace(config, source=f"{_E2}; for AudioSet's backbones, the released configs")
+    if released:
+        config = config.override(
+            {"released": True, "select": "test"} | _RELEASED.get((protocol, dataset), {})
+        )
+    return config.override(overrides or {})
+
+
+_RELEASED: dict[tuple[str, str], dict[str, Any]] = {
+    ("linear", "esc50"): {"clips.train": 100, "clips.normalize": "l2-time"},
+    ("linear", "dcase"): {"clips.seconds": 1.0},
+}

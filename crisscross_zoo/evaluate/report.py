@@ -1,0 +1,187 @@
+"""One table of many results, with the paper's numbers beside them: Markdown, CSV, HTML."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.config import suggest
+from crisscross_zoo.errors import OutputError
+from crisscross_zoo.evaluate.results import RESULT_FILE
+
+COLUMNS: tuple[str, ...] = (
+    "protocol",
+    "data set",
+    "setup",
+    "weights",
+    "metric",
+    "%",
+    "std",
+    "paper",
+    "folds",
+    "test files",
+    "chosen on",
+    "notes",
+)
+"""Columns of the table, in order."""
+
+FORMATS: tuple[str, ...] = (".md", ".csv", ".html")
+
+
+def find_results(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """Read the results in some folders, and in the folders in them.
+
+    Raises:
+        OutputError: a folder has none, or one is damaged.
+    """
+    found: dict[Path, dict[str, Any]] = {}
+    for path in map(Path, paths):
+        files = [path] if path.is_file() else sorted(path.rglob(RESULT_FILE))
+        if not files:
+            raise OutputError(f"has no {RESULT_FILE}", remedy="name the --out of an evaluation", path=path)
+        for file in files:
+            try:
+                result = json.loads(file.read_text())
+                row_of(result)
+            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+                raise OutputError(
+                    f"is no result, or damaged ({type(error).__name__})",
+                    remedy="leave it out, or run the evaluation again",
+                    path=file,
+                ) from None
+            found[file.resolve()] = result
+    return list(found.values())
+
+
+def report_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the table's rows, by column, in the order of protocol, data set, setup and weights."""
+    rows = [row for result in results for row in row_of(result)]
+    return sorted(rows, key=lambda row: [str(row[name]) for name in COLUMNS[:5]])
+
+
+def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each number of a result; what is not known of the paper's is None."""
+    folds = list(result["folds"].values())
+    notes = []
+    if failed := sum(len(fold["failed"]) for fold in folds):
+        notes.append(f"{failed} files failed")
+    if result["shared_content"]:
+        notes.append(f"{sum(result['shared_content'].values())} test files also in training")
+    if result["released"]:
+        notes.append("as the released code")
+    metrics: dict[str, Mapping[str, float]] = {}
+    if "recall" in result:
+        for direction, recall in result["recall"].items():
+            metrics |= {f"R@{k}, {direction}": value for k, value in recall.items()}
+    else:
+        metrics["top-1"] = result["top1"]
+    known = result["published"]
+    where = "nothing" if "recall" in result else "test" if result["select"] == "test" else "training"
+    return [
+        {
+            "protocol": result["protocol"],
+            "data set": result["dataset"] if result["dataset"] != "folder" else Path(result["root"]).name,
+            "setup": result["setup"],
+            "weights": ", ".join(dict.fromkeys(str(w["id"]) for w in result["weights"].values())),
+            "metric": name,
+            "%": round(100 * value["mean"], 2),
+            "std": round(100 * value["std"], 2) if len(folds) > 1 else None,
+            "paper": known["value"] if known and name == "top-1" else None,
+            "folds": ", ".join(result["folds"]),
+            "test files": sum(fold["test_files"] for fold in folds),
+            "chosen on": where,
+            "notes": "; ".join(notes) or None,
+        }
+        for name, value in metrics.items()
+    ]
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+    lines += ["| " + " | ".join(_text(row[n]).replace("|", "\\|") for n in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as CSV."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def to_html(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a page of its own."""
+
+    def line(tag: str, cells: Iterable[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "\n".join(line("td", (_text(row[n]) for n in COLUMNS)) for row in rows)
+    return _PAGE.format(head=line('th scope="col"', COLUMNS).replace('</th scope="col">', "</th>"), body=body)
+
+
+def write_report(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write the table in the format of the suffix: one of :data:`FORMATS`.
+
+    Raises:
+        OutputError: another suffix.
+        OSError: it cannot be written.
+    """
+    make = {".md": to_markdown, ".csv": to_csv, ".html": to_html}.get(Path(path).suffix)
+    if make is None:
+        raise OutputError(
+            f"a report is not written as {Path(path).suffix or 'a name without suffix'!r}",
+            remedy=suggest(Path(path).suffix, FORMATS),
+            path=path,
+        )
+    write_atomically(path, (make(rows).rstrip("\n") + "\n").encode())
+
+
+def _text(value: object) -> str:
+    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>CrissCross evaluations</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }}
+.scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .4rem .7rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }}
+th {{ border-bottom: 2px solid; }}
+td:nth-child(6), td:nth-child(7), td:nth-child(8), td:nth-child(10) {{ text-align: right; }}
+td:nth-child(6) {{ font-weight: 600; }}
+</style>
+</head>
+<body>
+<main>
+<h1>CrissCross evaluations</h1>
+<p>"paper" is what the authors published for these weights, empty where that is not known here. "chosen on test" marks
+numbers whose cost or epoch was chosen on the test files, as in the paper.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="results">
+<table>
+<thead>{head}</thead>
+<tbody>
+{body}
+</tbody>
+</table>
+</div>
+</main>
+</body>
+</html>
+"""

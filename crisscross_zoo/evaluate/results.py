@@ -1,0 +1,270 @@
+"""What is kept of an evaluation: its summary, its tables, the confusion matrix, and the paper's number beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from crisscross_zoo.atomic import atomic_path
+from crisscross_zoo.encoders import Encoder
+from crisscross_zoo.errors import CrissCrossError, OutputError, UnknownWeightsError
+from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample
+from crisscross_zoo.evaluate.gallery import Query
+from crisscross_zoo.evaluate.metrics import confusion, mean_and_deviation, per_class, top_k
+from crisscross_zoo.evaluate.protocols import ProtocolConfig
+from crisscross_zoo.weights.manifest import find_weights
+
+Ints = npt.NDArray[np.int64]
+
+RESULT_FILE = "result.json"
+
+BENCHMARKS = {
+    "ucf101": "UCF101",
+    "hmdb51": "HMDB51",
+    "esc50": "ESC-50",
+    "dcase": "DCASE",
+    "kinetics400": "Kinetics400",
+    "kinetics-sound": "Kinetics-Sound",
+}
+"""Names of the data sets in the manifest."""
+
+_PUBLISHED = {
+    "linear": "linear",
+    "finetune": "full finetuning",
+    "retrieval": "retrieval",
+    "fusion": "fusion of video and audio, linear",
+}
+_SMALL_SETUPS = ("8-frame", "2s")
+"""Setups that the paper uses to explore; what it publishes is of the others, where there are others (section E.1)."""
+
+
+@dataclass
+class FoldResult:
+    """What came of a fold.
+
+    Attributes:
+        train: How many training files were used.
+        test: The test files that were used.
+        failed: The others, see :func:`failure_row`.
+        clip_scores: Of each test clip: decision values of the SVM, or probabilities of a layer.
+        owners: The place in ``test`` of each clip's file.
+        scores: Of each test file.
+        chosen: What was chosen, and on what ground.
+        recall: R@k by direction.
+        queries: Test files and their nearest neighbours by direction.
+    """
+
+    train: int
+    test: list[Sample]
+    failed: list[dict[str, str]]
+    clip_scores: npt.NDArray[np.floating[Any]] | None = None
+    owners: Ints | None = None
+    scores: npt.NDArray[np.float64] | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
+    recall: dict[str, dict[int, float]] = field(default_factory=dict)
+    queries: dict[str, list[Query]] = field(default_factory=dict)
+
+
+def published(
+    config: ProtocolConfig, weights: Mapping[str, str | os.PathLike[str] | Encoder]
+) -> dict[str, Any] | None:
+    """Return the paper's number for these weights, as the manifest has it; None where it is not known."""
+    several = config.dataset in ("ucf101", "hmdb51", "esc50") and config.protocol in ("linear", "finetune")
+    if several and config.setup in _SMALL_SETUPS:
+        return None
+    modality, name = next(iter(weights.items()))
+    if isinstance(name, Encoder) or config.dataset not in BENCHMARKS:
+        return None
+    try:
+        entry = find_weights(os.fspath(name), cast(Any, modality))
+    except UnknownWeightsError:
+        return None
+    wanted = BENCHMARKS[config.dataset], _PUBLISHED[config.protocol]
+    for known in entry.results:
+        if (known.benchmark, known.protocol) == wanted and known.value is not None:
+            return {"value": known.value, "metric": known.metric, "note": known.note}
+    return None
+
+
+def labels_of(samples: Sequence[Sample]) -> Ints:
+    """Return the labels of samples, int64."""
+    return np.array([s.label for s in samples], np.int64)
+
+
+def failure_row(path: str, error: CrissCrossError) -> dict[str, str]:
+    """Return what is kept of a file that failed, as in ``failed.jsonl`` of extraction."""
+    return {"path": path, "error": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
+
+
+def text_keys(values: Mapping[float, float]) -> dict[str, float]:
+    """Return the values by cost or epoch as JSON has keys."""
+    return {f"{key:g}": value for key, value in values.items()}
+
+
+def check_out(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Raise an OutputError where ``path`` is the result of another evaluation, or damaged."""
+    if overwrite or not path.exists():
+        return
+    try:
+        known = json.loads(path.read_text())
+        other = next((k for k, v in json.loads(json.dumps(identity)).items() if known.get(k) != v), None)
+    except ValueError:
+        raise OutputError("is damaged", remedy="delete it, or pass --overwrite", path=path) from None
+    if other is not None:
+        raise OutputError(
+            f"is the result of another evaluation (its {other} differs)",
+            remedy="use another --out, or pass --overwrite",
+            path=path,
+        )
+
+
+def summary(
+    config: ProtocolConfig, data: LabelledData, folds: Mapping[int, Fold], done: Sequence[FoldResult]
+) -> dict[str, Any]:
+    """Return accuracies or recall, by fold and over all folds."""
+    rows: dict[str, Any] = {}
+    for (number, fold), found in zip(folds.items(), done, strict=True):
+        row: dict[str, Any] = {
+            "train_files": found.train,
+            "test_files": len(found.test),
+            "of_train_files": len(fold.train),
+            "of_test_files": len(fold.test),
+            "failed": found.failed,
+        }
+        if config.retrieval:
+            row["recall"] = {d: {str(k): v for k, v in r.items()} for d, r in found.recall.items()}
+        else:
+            assert found.scores is not None
+            assert found.clip_scores is not None
+            assert found.owners is not None
+            labels = labels_of(found.test)
+            matrix = confusion(found.scores.argmax(axis=1), labels, len(data.classes))
+            row |= {
+                "top1": top_k(found.scores, labels, 1),
+                "top5": top_k(found.scores, labels, 5),
+                "clip_top1": top_k(found.clip_scores, labels[found.owners], 1),
+                **found.chosen,
+                "per_class": per_class(matrix, data.classes),
+            }
+        rows[str(number)] = row
+    several = list(rows.values())
+    if config.retrieval:
+        recall = {
+            direction: {k: mean_and_deviation([r["recall"][direction][k] for r in several]) for k in ks}
+            for direction, ks in several[0]["recall"].items()
+        }
+        return {"recall": recall, "folds": rows}
+    names = ("top1", "top5", "clip_top1")
+    return {**{name: mean_and_deviation([r[name] for r in several]) for name in names}, "folds": rows}
+
+
+def describe(result: Mapping[str, Any]) -> list[str]:
+    """Return a result as lines to read: the number, the paper's beside it, and what it rests on."""
+    folds = result["folds"]
+    several = (
+        f", mean ± std over folds {', '.join(folds)}" if len(folds) > 1 else f", fold {next(iter(folds))}"
+    )
+    names = " and ".join(dict.fromkeys(str(known["id"]) for known in result["weights"].values()))
+    lines = [f"{result['protocol']} on {result['dataset']} ({result['setup']}), weights {names}{several}"]
+    if "recall" in result:
+        for direction, recall in result["recall"].items():
+            cells = ", ".join(f"R@{k} {_percent(value)}" for k, value in recall.items())
+            lines.append(f"R@k, {direction}: {cells}")
+    else:
+        lines.append(f"top-1: {_percent(result['top1'])}")
+        lines.append(
+            f"top-5: {_percent(result['top5'])}; top-1 of single clips: {_percent(result['clip_top1'])}"
+        )
+    if known := result["published"]:
+        note = f" ({known['note']})" if known["note"] else ""
+        lines.append(f"paper: {known['value']:.1f} %, {known['metric']}{note}")
+    used, there = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
+    lines.append(f"rests on {used} of {there} test files")
+    failed = sum(len(f["failed"]) for f in folds.values())
+    if failed:
+        lines.append(f"failed: {failed} files, named in {RESULT_FILE}")
+    if result["shared_content"]:
+        lines.append(
+            f"leak: {sum(result['shared_content'].values())} test files have the bytes of a training file"
+        )
+    chosen = "the TEST files, as the paper does" if result["select"] == "test" else "held-out training files"
+    choices = [f"{k} {f[k]:g}" for f in folds.values() for k in ("cost", "epochs") if k in f]
+    if choices:
+        lines.append(f"chosen on {chosen}: {', '.join(choices)}")
+    if result["released"]:
+        lines.append("as the released code does it, where that differs from the paper")
+    return lines
+
+
+def _percent(value: Mapping[str, float]) -> str:
+    spread = f" ± {100 * value['std']:.1f}" if value["std"] else ""
+    return f"{100 * value['mean']:.1f}{spread} %"
+
+
+def write_tables(
+    out: Path, data: LabelledData, folds: Mapping[int, Fold], done: Sequence[FoldResult]
+) -> None:
+    """Write ``predictions.parquet``, ``clips.parquet`` and ``confusion.png`` into ``out``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files: dict[str, list[Any]] = {
+        n: [] for n in ("fold", "path", "label", "prediction", "correct", "scores")
+    }
+    clips: dict[str, list[Any]] = {n: [] for n in ("fold", "path", "clip", "scores")}
+    total = np.zeros((len(data.classes), len(data.classes)), np.int64)
+    for number, found in zip(folds, done, strict=True):
+        assert found.scores is not None
+        assert found.clip_scores is not None
+        assert found.owners is not None
+        predicted, labels = found.scores.argmax(axis=1), labels_of(found.test)
+        total += confusion(predicted, labels, len(data.classes))
+        for sample, guess, scores in zip(found.test, predicted, found.scores, strict=True):
+            values = (number, sample.path, data.classes[sample.label], data.classes[guess])
+            for name, value in zip(files, (*values, bool(guess == sample.label), scores), strict=True):
+                files[name].append(value)
+        firsts = np.searchsorted(found.owners, found.owners)
+        for place, (owner, scores) in enumerate(zip(found.owners, found.clip_scores, strict=True)):
+            for name, value in zip(
+                clips, (number, found.test[owner].path, place - int(firsts[place]), scores), strict=True
+            ):
+                clips[name].append(value)
+    metadata = {"classes": json.dumps(data.classes)}
+    for name, columns in (("predictions", files), ("clips", clips)):
+        with atomic_path(out / f"{name}.parquet") as temporary:
+            pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
+    with atomic_path(out / "confusion.png") as temporary:
+        draw_confusion(total, data.classes, temporary)
+
+
+def draw_confusion(matrix: Ints, classes: Sequence[str], path: Path) -> None:
+    """Draw how often each class was taken for each, in % of the class's test files, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(40.0, max(5.0, 2.5 + 0.22 * len(classes)))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues", aspect="equal")
+    size = 8 if len(classes) <= 60 else 4
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(classes)), classes, fontsize=size)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("class")
+    if len(classes) <= 20:
+        for i, row in enumerate(shares):
+            for j, share in enumerate(row):
+                if share:
+                    axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7,
+                              color="white" if share > 50 else "black")  # fmt: skip
+    figure.colorbar(image, label="% of the class's test files", shrink=0.8)
+    figure.savefig(path, format="png", dpi=150)

@@ -1,0 +1,672 @@
+"""One call for any protocol: features, classifier, scores, and everything that is needed to believe the number.
+
+In the folder of a result::
+
+    result.json           accuracies by fold, settings, weights, what was chosen, which files failed
+    predictions.parquet   every test file: label, prediction, score of each class
+    clips.parquet         every test clip: score of each class
+    confusion.png         over all folds
+    fold1/finetune.pt     finetuning alone: the checkpoint it goes on from
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from crisscross_zoo import __version__
+from crisscross_zoo.atomic import atomic_path, write_atomically
+from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig
+from crisscross_zoo.encoders import Encoder
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample, check_no_leak, shared_content
+from crisscross_zoo.evaluate.finetune import finetune
+from crisscross_zoo.evaluate.gallery import Hit, Item, Query
+from crisscross_zoo.evaluate.layer import train_layer
+from crisscross_zoo.evaluate.metrics import (
+    file_scores,
+    recall_at,
+    softmax,
+    top_k,
+)
+from crisscross_zoo.evaluate.probe import (
+    FileClips,
+    best,
+    held_out_accuracies,
+    held_out_parts,
+    right_files,
+    unit_length,
+)
+from crisscross_zoo.evaluate.protocols import ProtocolConfig
+from crisscross_zoo.evaluate.results import (
+    RESULT_FILE,
+    FoldResult,
+    check_out,
+    failure_row,
+    labels_of,
+    published,
+    summary,
+    text_keys,
+    write_tables,
+)
+from crisscross_zoo.evaluate.retrieval import file_means, nearest
+from crisscross_zoo.evaluate.store import FeatureStore, Rows
+from crisscross_zoo.evaluate.svm import fit_svm
+from crisscross_zoo.extract import FeatureExtractor, Precision, pick_device
+from crisscross_zoo.media.clips import Views
+from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
+from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS
+from crisscross_zoo.weights.load import load_encoder
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Source = str | os.PathLike[str] | Encoder
+Progress = Callable[[str, int, int], None]
+
+
+SHOWN_NEIGHBOURS = 5
+"""Neighbours in a gallery, as in Figures S1 and S2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How an evaluation is computed; but for the precision none of it is meant to change a number.
+
+    Attributes:
+        device: "auto", or a torch device.
+        precision: Of the encoder: fp32, bf16 or fp16.
+        batch_size: Clips a batch in extraction.
+        workers: Processes that decode.
+        cache: Folder of the features.
+    """
+
+    device: str = "auto"
+    precision: Precision = "fp32"
+    batch_size: int | None = None
+    workers: int | None = None
+    cache: Path = field(default_factory=lambda: default_cache())
+
+
+def default_cache() -> Path:
+    """Return where features are kept: ``$CRISSCROSS_CACHE``, else ``crisscross_zoo`` in the user's cache folder."""
+    if named := os.environ.get("CRISSCROSS_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "crisscross_zoo" / "features"
+
+
+def check_packages() -> None:
+    """Raise a ConfigError unless the packages of the extra "evaluate" are there."""
+    for package, name in (("sklearn", "scikit-learn"), ("pyarrow", "pyarrow"), ("matplotlib", "matplotlib")):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{name} is not installed", remedy='run pip install "crisscross-zoo[evaluate]"')
+
+
+def evaluate(
+    config: ProtocolConfig,
+    data: LabelledData,
+    weights: Source | Mapping[str, Source],
+    *,
+    out: str | os.PathLike[str],
+    folds: Sequence[int] | None = None,
+    compute: Compute | None = None,
+    projectors: Mapping[str, nn.Module] | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    on_progress: Progress | None = None,
+    on_queries: Callable[[Mapping[str, Sequence[Query]]], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate weights by a protocol, and write what comes of it.
+
+    Args:
+        config: The protocol's settings.
+        data: Files, labels, folds.
+        weights: As in :func:`crisscross_zoo.load_encoder`, or an encoder; or one for each modality.
+        out: The result's folder, made if need be.
+        folds: Which of the data set's; default: all.
+        compute: Device and the like.
+        projectors: By modality, for retrieval across modalities.
+        overwrite: Replace the result of another evaluation that is there.
+        say: Told of what may change how far the numbers are to be trusted, a line each.
+        on_progress: Told what is done, how much of it, and how much there is.
+        on_queries: Retrieval alone: given the queries of the first fold by direction, with their neighbours.
+
+    Returns:
+        What is in ``result.json``.
+
+    Raises:
+        ConfigError: a file is in training and test, folds that are not there, or settings that do not fit.
+        WeightsError: the weights cannot be had.
+        OutputError: the folder holds another evaluation, or no file could be used.
+        OSError: it cannot be written.
+    """
+    check_packages()
+    compute = compute or Compute()
+    out = Path(out)
+    say = say or (lambda _: None)
+    for number in folds or ():
+        if number not in data.folds:
+            raise ConfigError(
+                f"{data.name} has no fold {number}", remedy=f"choose from {', '.join(map(str, data.folds))}"
+            )
+    chosen = {number: data.folds[number] for number in folds or data.folds}
+    shared: dict[int, int] = {}
+    for number, fold in chosen.items():
+        check_no_leak(fold)
+        if pairs := shared_content(fold):
+            shared[number] = len(pairs)
+            say(
+                f"fold {number}: {len(pairs)} test files have the bytes of a training file, such as"
+                f" {pairs[0][1]} and {pairs[0][0]}"
+            )
+    run = _Run(config, data, weights, compute, out, projectors, say, on_progress)
+    identity = run.identity(list(chosen))
+    check_out(out / RESULT_FILE, identity, overwrite=overwrite)
+    done = []
+    for number, fold in chosen.items():
+        found = run.retrieve(fold) if config.retrieval else run.classify(number, fold)
+        done.append(found)
+        if config.retrieval and on_queries is not None and number == next(iter(chosen)):
+            on_queries(found.queries)
+    result = {**identity, **run.facts(), "shared_content": shared, **summary(config, data, chosen, done)}
+    if not config.retrieval:
+        write_tables(out, data, chosen, done)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / RESULT_FILE, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+    return result
+
+
+def search(
+    config: ProtocolConfig,
+    folder: str | os.PathLike[str],
+    queries: Sequence[str],
+    weights: Source | Mapping[str, Source],
+    *,
+    top: int = 5,
+    compute: Compute | None = None,
+    projectors: Mapping[str, nn.Module] | None = None,
+    say: Callable[[str], None] | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[dict[str, list[Query]], list[dict[str, str]]]:
+    """Find the files of a folder that are most like some files; labels are not needed.
+
+    Args:
+        config: A retrieval protocol's settings.
+        folder: Searched with all folders in it.
+        queries: Files; one that lies in the folder is not its own neighbour.
+        weights: As for :func:`evaluate`.
+        top: Neighbours of each.
+        compute: Device and the like.
+        projectors: As for :func:`evaluate`.
+        say: Told of files that failed, a line each.
+        on_progress: As for :func:`evaluate`.
+
+    Returns:
+        By direction the queries with their neighbours; and which files failed.
+
+    Raises:
+        ConfigError: a query is not there, or the folder holds no media.
+        WeightsError: the weights cannot be had.
+        OutputError: a query, or every file, could not be used.
+    """
+    check_packages()
+    for query in queries:
+        if not Path(query).is_file():
+            raise ConfigError(f"{query}: there is no such file", remedy="check --query")
+    suffixes = MEDIA_SUFFIXES if config.modality == "audio" else VIDEO_SUFFIXES
+    asked = {os.path.realpath(query) for query in queries}
+    paths = [
+        p for p in find_media([os.fspath(folder)], suffixes=suffixes) if os.path.realpath(p) not in asked
+    ]
+    if not paths:
+        raise ConfigError(f"{folder}: has no other media", remedy="name a folder with files to search")
+    known, sought = (tuple(Sample(str(p), 0, str(p)) for p in part) for part in (paths, queries))
+    data = LabelledData("folder", os.fspath(folder), (), {1: Fold(known, sought)})
+    run = _Run(
+        config, data, weights, compute or Compute(), Path(), projectors, say or (lambda _: None), on_progress
+    )
+    done = run.retrieve(data.folds[1], top)
+    if lost := [q for q in queries if q not in {s.path for s in done.test}]:
+        reason = next(f["reason"] for f in done.failed if f["path"] == lost[0])
+        raise OutputError(f"cannot be searched for: {reason}", remedy="choose another --query", path=lost[0])
+    return done.queries, done.failed
+
+
+def resolve_weights(weights: Source | Mapping[str, Source], modality: str) -> dict[str, Source]:
+    """Return the weights of each modality; the folder of a pretraining run stands for the encoders in it."""
+    wanted = MODALITIES if modality == "both" else (modality,)
+    if isinstance(weights, Mapping):
+        if lacking := [m for m in wanted if m not in weights]:
+            raise ConfigError(f"weights has no {lacking[0]!r}", remedy="add it, or use another modality")
+        return {m: weights[m] for m in wanted}
+    if isinstance(weights, Encoder):
+        return dict.fromkeys(wanted, weights)
+    found: dict[str, Source] = {}
+    for m in wanted:
+        inside = Path(weights) / m
+        found[m] = inside if inside.is_dir() else weights
+    return found
+
+
+class _Run:
+    """One evaluation: its settings, and the steps of a fold."""
+
+    def __init__(
+        self,
+        config: ProtocolConfig,
+        data: LabelledData,
+        weights: Source | Mapping[str, Source],
+        compute: Compute,
+        out: Path,
+        projectors: Mapping[str, nn.Module] | None,
+        say: Callable[[str], None],
+        on_progress: Progress | None,
+    ) -> None:
+        self.config, self.data, self.compute, self.out = config, data, compute, out
+        self.projectors, self.say, self.on_progress = projectors, say, on_progress
+        self.device = pick_device(compute.device)
+        self.weights = resolve_weights(weights, config.modality)
+        self.known: dict[str, dict[str, str | None]] = {}
+        self._stores: dict[tuple[bool, str], FeatureStore] = {}
+        if config.finetune is None:
+            self.store(random=False)  # weights that cannot be had are known before anything is read
+
+    def identity(self, folds: list[int]) -> dict[str, Any]:
+        """Return what the numbers depend on, besides the files."""
+        config = self.config
+        if config.finetune is not None:
+            encoder = self._encoder("video", "max")
+            self.known = {"video": {"id": encoder.weights_id, "sha256": encoder.weights_sha256}}
+        settings = config.to_dict()
+        return {
+            "protocol": config.protocol,
+            "dataset": config.dataset,
+            "setup": config.setup,
+            "weights": self.known,
+            "select": config.select,
+            "released": config.released,
+            "source": config.source,
+            "root": str(Path(self.data.root).absolute()),
+            "folds_evaluated": folds,
+            "settings": {k: v for k, v in settings.items() if isinstance(v, dict)} | {"seed": config.seed},
+            "precision": self.compute.precision,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "published": published(self.config, self.weights),
+            "device": self.device.type,
+            "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        }
+
+    def store(self, *, random: bool, pooling: Pooling | None = None) -> FeatureStore:
+        """Return the features of clips at random places, augmented, or uniformly spread ones."""
+        clips, config = self.config.clips, self.config
+        pooling = pooling or clips.pooling
+        if (random, pooling) in self._stores:
+            return self._stores[random, pooling]
+        options: dict[str, Any] = {}
+        if config.modality != "audio":
+            options |= {"frames": clips.frames, "fps": clips.fps, "size": clips.size}
+        if config.modality != "video":
+            options |= {"audio_seconds": clips.seconds}
+        if random:
+            options["views"] = self.views()
+        extractor = FeatureExtractor(
+            {name: self._encoder(name, pooling) for name in self.weights},
+            cast(Any, config.modality),
+            device=self.device,
+            precision=self.compute.precision,
+            clips=clips.train if random else clips.test,
+            batch_size=self.compute.batch_size,
+            workers=self.compute.workers,
+            **options,
+        )
+        self.known = {
+            name: {"id": known["id"], "sha256": extractor.encoders[name].weights_sha256 or known["sha256"]}
+            for name, known in extractor.weights.items()
+        }
+        self._stores[random, pooling] = FeatureStore(self.compute.cache, extractor)
+        return self._stores[random, pooling]
+
+    def views(self) -> Views:
+        """Return the augmentation of training clips: Tables S1 and S2, as Tables S3 and S4 tick them."""
+        name = "linear" if self.config.clips.augment else "none"
+        video, audio = VIDEO_AUGMENTS[name], AUDIO_AUGMENTS[name]
+        if self.config.released:
+            video = dataclasses.replace(video, released=True)
+            audio = dataclasses.replace(audio, released=True)
+        return Views(video=video, audio=audio, seed=self.config.seed)
+
+    def _encoder(self, modality: str, pooling: Pooling) -> Encoder:
+        source = self.weights[modality]
+        if not isinstance(source, Encoder):
+            return load_encoder(cast(Any, modality), source, pooling=pooling)
+        same = copy.copy(source)  # another pooling, the same parameters
+        same.config = source.config.replace(pooling=pooling)
+        return same
+
+    # --- classification ----------------------------------------------------------------------------------------
+
+    def classify(self, number: int, fold: Fold) -> FoldResult:
+        """Train on a fold and score its test files."""
+        if self.config.finetune is not None:
+            return self._finetune(number, fold)
+        train, failed = self._extract(self.store(random=True), fold.train, f"fold {number}: training clips")
+        test, more = self._extract(self.store(random=False), fold.test, f"fold {number}: test clips")
+        done = FoldResult(len(train), test, failed + more)
+        known, asked = self._clips(True, train), self._clips(False, test)
+        fit = self._svm if self.config.svm is not None else self._layer
+        done.clip_scores, done.chosen = fit(known, train, asked, test)
+        done.owners = asked.owners
+        done.scores = file_scores(done.clip_scores, done.owners)
+        return done
+
+    def _svm(
+        self, known: FileClips, train: list[Sample], asked: FileClips, test: list[Sample]
+    ) -> tuple[Floats, dict[str, Any]]:
+        svm, labels = self.config.svm, labels_of(train)
+        assert svm is not None
+        classes = len(self.data.classes)
+
+        def on_pass(passes: int) -> None:
+            self._tell("SVM: passes over the training clips", passes, 0)
+
+        machines = fit_svm(
+            known.rows,
+            labels[known.owners],
+            classes,
+            svm.costs,
+            tolerance=svm.tolerance,
+            device=self.device,
+            on_pass=on_pass,
+        )
+        if self.config.select == "test":
+            found = [(m, right_files(m, asked, labels_of(test)) / len(test)) for m in machines]
+            accuracies = {m.cost: accuracy for m, accuracy in found}
+            cost = best(accuracies)
+            machine = next(m for m, _ in found if m.cost == cost)
+            return machine.scores(asked.rows), {"cost": cost, "accuracy_by_cost": text_keys(accuracies)}
+        accuracies = {}
+        cost = svm.costs[0]
+        if len(svm.costs) > 1:
+            accuracies = held_out_accuracies(
+                known,
+                labels,
+                classes,
+                svm.costs,
+                groups=[s.group for s in train],
+                tolerance=svm.tolerance,
+                seed=self.config.seed,
+                device=str(self.device),
+                on_pass=on_pass,
+            )
+            cost = best(accuracies)
+        (machine,) = fit_svm(
+            known.rows,
+            labels[known.owners],
+            classes,
+            [cost],
+            tolerance=svm.tolerance,
+            device=self.device,
+            on_pass=on_pass,
+        )
+        return machine.scores(asked.rows), {"cost": cost, "accuracy_by_cost": text_keys(accuracies)}
+
+    def _layer(
+        self, known: FileClips, train: list[Sample], asked: FileClips, test: list[Sample]
+    ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
+        layer, labels = self.config.layer, labels_of(train)
+        assert layer is not None
+        classes, accuracies = len(self.data.classes), dict[float, float]()
+
+        def fit(
+            clips: FileClips, truth: Ints, epochs: int, judged: FileClips | None, judged_truth: Ints
+        ) -> nn.Module:
+            """Train; where there are files to judge by, keep the layer of the best epoch."""
+            kept: dict[str, Any] = {}
+
+            def after_epoch(trained: Any) -> None:
+                self._tell("linear layer: epochs", trained.epoch, epochs)
+                if judged is None:
+                    return
+                shares = file_scores(softmax(trained.scores(judged.rows)), judged.owners)
+                accuracies[trained.epoch] = top_k(shares, judged_truth, 1)
+                if accuracies[trained.epoch] > kept.get("accuracy", -1.0):
+                    kept.update(accuracy=accuracies[trained.epoch], module=copy.deepcopy(trained.module))
+
+            trained = train_layer(
+                clips.rows,
+                truth[clips.owners],
+                classes,
+                dataclasses.replace(layer, epochs=epochs),
+                seed=self.config.seed,
+                device=self.device,
+                after_epoch=after_epoch,
+            )
+            return cast(nn.Module, kept.get("module", trained.module))
+
+        epochs = layer.epochs
+        if self.config.select == "test":
+            module = fit(known, labels, epochs, asked, labels_of(test))
+            epochs = int(best(accuracies))
+        else:
+            if epochs > 1:
+                kept, held = next(held_out_parts(labels, [s.group for s in train], seed=self.config.seed))
+                fit(known.take(kept), labels[kept], epochs, known.take(held), labels[held])
+                epochs = int(best(accuracies))
+            module = fit(known, labels, epochs, None, labels)
+        logits = _module_scores(module, asked.rows, self.device)
+        return softmax(logits), {"epochs": epochs, "accuracy_by_epoch": text_keys(accuracies)}
+
+    def _finetune(self, number: int, fold: Fold) -> FoldResult:
+        config, clips = self.config.finetune, self.config.clips
+        assert config is not None
+        encoder = copy.deepcopy(
+            self._encoder("video", clips.pooling)
+        )  # trained: the caller's is left as it was
+        own = encoder.config
+        assert isinstance(own, VideoConfig)
+        video = own.replace(frames=clips.frames, fps=clips.fps, size=clips.size)
+        encoder.config = video
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            classifier = encoder.classifier(
+                len(self.data.classes), pooling=clips.pooling, dropout=config.dropout
+            )
+        augment = VIDEO_AUGMENTS["finetuning"] if clips.augment else None
+        if augment is not None and self.config.released:
+            augment = dataclasses.replace(augment, released=True)
+        kept: dict[str, Any] = {}
+        accuracies: dict[float, float] = {}
+
+        def test() -> FoldResult:
+            extractor = FeatureExtractor(
+                classifier.encoder,
+                "video",
+                device=self.device,
+                precision=self.compute.precision,
+                clips=clips.test,
+                frames=clips.frames,
+                fps=clips.fps,
+                size=clips.size,
+                batch_size=self.compute.batch_size,
+                workers=self.compute.workers,
+            )
+            found: dict[str, Floats] = {}
+            done = FoldResult(len(fold.train), [], [])
+            for path, features in extractor.stream([s.path for s in fold.test]):
+                if isinstance(features, CrissCrossError):
+                    done.failed.append(failure_row(os.fspath(path), features))
+                else:
+                    assert features.video is not None
+                    found[os.fspath(path)] = features.video
+                self._tell(f"fold {number}: test files", len(found) + len(done.failed), len(fold.test))
+            done.test = [s for s in fold.test if s.path in found]
+            if not done.test:
+                raise OutputError("no test file can be used", remedy="see the failures", path=self.data.root)
+            rows = Rows.of(np.concatenate([found[s.path] for s in done.test]))
+            done.owners = np.repeat(np.arange(len(done.test)), [len(found[s.path]) for s in done.test])
+            done.clip_scores = softmax(_module_scores(classifier.head, rows, self.device))
+            done.scores = file_scores(done.clip_scores, done.owners)
+            return done
+
+        history = self.out / f"fold{number}" / "epochs.json"
+
+        def after_epoch(epoch: int) -> None:
+            if self.config.select != "test":
+                return
+            done = test()
+            assert done.scores is not None
+            accuracies[epoch] = top_k(done.scores, labels_of(done.test), 1)
+            if accuracies[epoch] > kept.get("accuracy", -1.0):
+                kept.update(accuracy=accuracies[epoch], done=done)
+                state = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
+                with atomic_path(history.with_name("best.pt")) as temporary:
+                    torch.save(state, temporary)
+            write_atomically(history, json.dumps(accuracies).encode())
+
+        if history.exists():
+            accuracies.update({int(k): v for k, v in json.loads(history.read_text()).items()})
+        losses = finetune(
+            classifier,
+            fold.train,
+            config,
+            video=video,
+            augment=augment,
+            clips=clips.train,
+            seed=self.config.seed,
+            folder=self.out / f"fold{number}",
+            device=self.device,
+            precision=self.compute.precision,
+            workers=self.compute.workers or 0,
+            on_step=lambda step, steps, _: self._tell(f"fold {number}: finetuning steps", step, steps),
+            after_epoch=after_epoch,
+        )
+        if self.config.select == "test":
+            epoch = int(best(accuracies))
+            if "done" not in kept or kept["accuracy"] < accuracies[epoch]:  # reached by a run before this one
+                best_state = torch.load(history.with_name("best.pt"), map_location="cpu", weights_only=True)
+                classifier.load_state_dict(best_state)
+                kept["done"] = test()
+            done = cast(FoldResult, kept["done"])
+        else:
+            epoch, done = config.epochs, test()
+        done.chosen = {"epochs": epoch, "accuracy_by_epoch": text_keys(accuracies), "losses": losses}
+        return done
+
+    # --- retrieval ---------------------------------------------------------------------------------------------
+
+    def retrieve(self, fold: Fold, shown: int = SHOWN_NEIGHBOURS) -> FoldResult:
+        """Query the training files of a fold with its test files, in every direction.
+
+        Without classes there is nothing to be right or wrong: no recall.
+        """
+        both = fold.train + fold.test
+        used, failed = self._extract(self.store(random=False), both, "clips")
+        there = {s.path for s in used}
+        train, test = ([s for s in part if s.path in there] for part in (fold.train, fold.test))
+        if not train or not test:
+            raise OutputError("no file can be used", remedy="see the failures", path=self.data.root)
+        done = FoldResult(len(train), test, failed)
+        spaces: dict[str, FeatureStore] = {}
+        store = self.store(random=False)
+        for modality in self.weights:
+            spaces[f"{modality}-to-{modality}"] = store
+        if self.projectors and len(self.weights) == 2:
+            projected = self.store(random=False, pooling="avg")
+            self._extract(projected, both, "clips, average-pooled")
+            for a, b in (("video", "audio"), ("audio", "video")):
+                spaces[f"{a}-to-{b}"] = projected
+        ks = self.config.retrieval.ks if self.config.retrieval else ()
+        for direction, found in spaces.items():
+            asker, known = direction.split("-to-")
+            crossing = asker != known
+            pick = self.projectors if crossing and self.projectors else {}
+            places, cosines = nearest(
+                file_means(self._clips_of(found, known, train), pick.get(known)),
+                file_means(self._clips_of(found, asker, test), pick.get(asker)),
+                max(shown, *ks),
+            )
+            if self.data.classes:
+                done.recall[direction] = recall_at(labels_of(train)[places], labels_of(test), ks)
+            done.queries[direction] = [
+                Query(
+                    self._item(sample),
+                    tuple(Hit(self._item(train[p]), float(c)) for p, c in zip(near, close, strict=True)),
+                )
+                for sample, near, close in zip(test, places[:, :shown], cosines[:, :shown], strict=True)
+            ]
+        return done
+
+    def _item(self, sample: Sample) -> Item:
+        return Item(sample.path, self.data.classes[sample.label] if self.data.classes else None)
+
+    # --- features ----------------------------------------------------------------------------------------------
+
+    def _extract(
+        self, store: FeatureStore, samples: Sequence[Sample], what: str
+    ) -> tuple[list[Sample], list[dict[str, str]]]:
+        """Return the samples whose features are there now, and what went wrong with the others."""
+        failures = store.extract(
+            [s.path for s in samples], on_file=lambda done, total: self._tell(what, done, total)
+        )
+        used = [s for s in samples if s.path not in failures]
+        for path, error in failures.items():
+            self.say(str(error) if error.path else f"{path}: {error}")
+        if not used:
+            raise OutputError(
+                f"none of the {len(samples)} files can be used",
+                remedy="see the failures",
+                path=self.data.root,
+            )
+        return used, [failure_row(path, error) for path, error in failures.items()]
+
+    def _clips_of(self, store: FeatureStore, modality: str, samples: Sequence[Sample]) -> FileClips:
+        part, owners = store.rows(modality, [s.path for s in samples])
+        return FileClips(Rows([part]), owners)
+
+    def _clips(self, random: bool, samples: Sequence[Sample]) -> FileClips:
+        """Return the features of clips, normalised, both modalities side by side where there are both."""
+        store = self.store(random=random)
+        picked = [store.rows(name, [s.path for s in samples]) for name in self.weights]
+        change: Callable[[Floats], Floats] | None = None
+        if self.config.clips.normalize == "l2":
+            change = unit_length
+        elif self.config.clips.normalize == "l2-time":
+            if self.config.modality != "audio":
+                raise ConfigError("l2-time is for audio", remedy="pass --clips.normalize none or l2")
+            encoder = store.extractor.encoders["audio"]
+            bands = -(-store.extractor.encoders["audio"].config.to_dict()["n_mels"] // 32)
+            channels = encoder.num_features * bands
+
+            def change(block: Floats) -> Floats:
+                maps = unit_length(block.reshape(len(block) * channels, -1))
+                return maps.reshape(block.shape)
+
+        return FileClips(Rows([part for part, _ in picked], change), picked[0][1])
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(what, done, total)
+
+
+def _module_scores(module: nn.Module, rows: Rows, device: torch.device) -> Floats:
+    """Return logits of rows, float32 (n, K)."""
+    with torch.inference_mode():
+        found = [
+            module(torch.from_numpy(block).to(device)).float().cpu().numpy() for _, block in rows.blocks()
+        ]
+    return np.concatenate(found)

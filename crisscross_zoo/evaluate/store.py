@@ -1,0 +1,274 @@
+"""Features of many files on disk, in one growing matrix that is mapped into memory, and rows picked out of it.
+
+A store's folder is named by what decides its numbers (settings and weights), so it is shared by protocols, folds and
+runs; in it a file is known by path, size and time of change. It holds::
+
+    identity.json          settings and weights
+    files.jsonl            a line for each file: which rows are its
+    video.f32, audio.f32   rows of float32, one after another
+
+Rows are written before the line that tells of them, and what no line tells of is cut off when the store is opened: a
+killed run loses the files it was at, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.extract import FeatureExtractor
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+BLOCK_ROWS = 8192
+"""Rows of a matrix that are in memory at a time."""
+
+_IDENTITY_FILE, _FILES_FILE, _LOCK_FILE = "identity.json", "files.jsonl", "lock"
+_BYTES = 4
+
+
+@dataclass
+class Rows:
+    """Rows of one matrix or of several side by side, in an order of their own, read a block at a time.
+
+    Attributes:
+        parts: Matrices (float32) and which of their rows, as many from each.
+        change: What is done to a block of each part before they are put side by side.
+    """
+
+    parts: Sequence[tuple[Floats, Ints]]
+    change: Callable[[Floats], Floats] | None = None
+    shape: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = len(self.parts[0][1]), sum(matrix.shape[1] for matrix, _ in self.parts)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: slice | Ints) -> Floats:
+        """Return some rows, float32 (n, D), as a copy in memory."""
+        blocks = [np.asarray(matrix[index[places]], np.float32) for matrix, index in self.parts]
+        blocks = blocks if self.change is None else [self.change(block) for block in blocks]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+    def take(self, places: Ints) -> Rows:
+        """Return fewer rows, or others, without reading any."""
+        return Rows([(matrix, index[places]) for matrix, index in self.parts], self.change)
+
+    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, Floats]]:
+        """Yield all rows in order, with where they stand."""
+        for first in range(0, len(self), size):
+            where = slice(first, min(first + size, len(self)))
+            yield where, self[where]
+
+    @classmethod
+    def of(cls, array: npt.ArrayLike) -> Rows:
+        """Make rows of an array (n, D)."""
+        matrix = np.asarray(array, np.float32)
+        return cls([(matrix, np.arange(len(matrix)))])
+
+
+class FeatureStore:
+    """A folder of features, made by one extractor's settings and weights.
+
+    Args:
+        folder: Of all stores; this one's is made in it.
+        extractor: Makes what is not there yet.
+
+    Attributes:
+        folder: Of this store.
+
+    Raises:
+        ConfigError: the weights are fresh and unseeded.
+        OutputError: it is damaged.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], extractor: FeatureExtractor) -> None:
+        self.extractor = extractor
+        weights = {name: known["sha256"] for name, known in extractor.weights.items()}
+        identity = {"settings": extractor.settings, "weights": weights}
+        if None in weights.values():
+            raise ConfigError(
+                "features of weights without a name cannot be kept",
+                remedy="use 'random:SEED' or pass the encoder",
+            )
+        text = json.dumps(identity, sort_keys=True, default=list)
+        self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:24]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / _IDENTITY_FILE).exists():
+            write_atomically(self.folder / _IDENTITY_FILE, (text + "\n").encode())
+        self._files: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._ends = dict.fromkeys(extractor.encoders, 0)
+        self._widths: dict[str, int] = {}
+        self._load()
+
+    def extract(
+        self,
+        paths: Sequence[str],
+        *,
+        on_file: Callable[[int, int], None] | None = None,
+    ) -> dict[str, CrissCrossError]:
+        """Extract the files that are not here yet.
+
+        Args:
+            paths: Files.
+            on_file: Told how many of them are here, and how many there are.
+
+        Returns:
+            What went wrong, by file; nothing of such a file is kept, so that it is tried again the next time.
+
+        Raises:
+            ConfigError: another process is writing to this store.
+            OSError: it cannot be written.
+        """
+        wanted = list(dict.fromkeys(paths))
+        failures: dict[str, CrissCrossError] = {}
+        keys: dict[str, tuple[str, int, int]] = {}
+        for path in wanted:
+            try:
+                keys[path] = _key(path)
+            except OSError as error:
+                failures[path] = CrissCrossError(error.strerror or str(error), path=path)
+        todo = [path for path, key in keys.items() if key not in self._files]
+        done = len(wanted) - len(todo)
+        if on_file is not None:
+            on_file(done, len(wanted))
+        if not todo:
+            return failures
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_locked(self.folder / _LOCK_FILE))
+            self._load()  # another run may have added to it, or died in the middle
+            self._cut()
+            todo = [path for path in todo if keys[path] not in self._files]
+            files = stack.enter_context((self.folder / _FILES_FILE).open("a"))
+            matrices = {m: stack.enter_context(self._matrix_file(m).open("ab")) for m in self._ends}
+            for file, features in self.extractor.stream(todo):
+                done += 1
+                name = os.fspath(file)
+                if isinstance(features, CrissCrossError):
+                    failures[name] = features
+                elif lacking := features.metadata["missing"]:
+                    failures[name] = CrissCrossError(f"has no {lacking[0]}", path=name)
+                else:
+                    self._append(keys[name], features.arrays(), files, matrices)
+                if on_file is not None:
+                    on_file(done, len(wanted))
+        return failures
+
+    def rows(self, modality: str, paths: Sequence[str]) -> tuple[tuple[Floats, Ints], Ints]:
+        """Pick files that are here.
+
+        Args:
+            modality: "video" or "audio".
+            paths: Files; each must be here.
+
+        Returns:
+            The matrix (mapped, float32) with the rows to take from it, and for each row the place of its file in
+            ``paths``, ascending.
+        """
+        places = [self._files[_key(path)][modality] for path in paths]
+        index = [np.arange(first, first + count) for first, count in places]
+        owners = np.repeat(np.arange(len(paths)), [count for _, count in places])
+        width = self._widths[modality]
+        matrix: Floats = np.memmap(
+            self._matrix_file(modality), np.float32, "r", shape=(self._ends[modality], width)
+        )
+        return (matrix, np.concatenate(index)), owners
+
+    def _matrix_file(self, modality: str) -> Path:
+        return self.folder / f"{modality}.f32"
+
+    def _load(self) -> None:
+        path = self.folder / _FILES_FILE
+        self._files.clear()
+        if not path.exists():
+            return
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break  # the last one, of a killed run
+            try:
+                entry = json.loads(line)
+                self._files[entry["path"], entry["bytes"], entry["modified_ns"]] = entry
+                for modality in self._ends:
+                    first, count = entry[modality]
+                    self._ends[modality] = max(self._ends[modality], first + count)
+                    self._widths[modality] = entry["width"][modality]
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(f"is damaged ({error})", remedy="delete its folder", path=path) from None
+        for modality, end in self._ends.items():
+            size = self._matrix_file(modality).stat().st_size if end else 0
+            if size < end * self._widths.get(modality, 0) * _BYTES:
+                raise OutputError(
+                    "is shorter than its list says",
+                    remedy="delete its folder",
+                    path=self._matrix_file(modality),
+                )
+
+    def _cut(self) -> None:
+        """Cut off what a killed run left without a line."""
+        path = self.folder / _FILES_FILE
+        if path.exists():
+            whole = path.read_bytes()
+            os.truncate(path, whole.rfind(b"\n") + 1)
+        for modality, end in self._ends.items():
+            if (file := self._matrix_file(modality)).exists():
+                os.truncate(file, end * self._widths.get(modality, 0) * _BYTES)
+
+    def _append(
+        self,
+        key: tuple[str, int, int],
+        arrays: Mapping[str, npt.NDArray[Any]],
+        files: IO[str],
+        matrices: Mapping[str, IO[bytes]],
+    ) -> None:
+        entry: dict[str, Any] = {"path": key[0], "bytes": key[1], "modified_ns": key[2], "width": {}}
+        for modality, file in matrices.items():
+            values = np.ascontiguousarray(arrays[modality], np.float32)
+            if values.shape[1] != self._widths.setdefault(modality, values.shape[1]):
+                raise OutputError("holds rows of another length", remedy="delete it", path=self.folder)
+            file.write(values.tobytes())
+            file.flush()
+            entry[modality] = [self._ends[modality], len(values)]
+            entry["width"][modality] = values.shape[1]
+            self._ends[modality] += len(values)
+        files.write(json.dumps(entry) + "\n")
+        files.flush()
+        self._files[key] = entry
+
+
+def _key(path: str) -> tuple[str, int, int]:
+    status = Path(path).stat()
+    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process, where the system has such; elsewhere there is none."""
+    with path.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"{path.parent}: another run is writing features here",
+                remedy="wait for it, or use another --cache",
+            ) from None
+        yield

@@ -1,0 +1,227 @@
+"""Linear support vector machines on more rows than fit in memory: one against all, squared hinge, in blocks.
+
+For each class k, with y = 1 where a row is of the class and -1 where not, the bias being the weight of a 1 that every
+row is given,
+
+    min over w of  |w|^2 / 2 + C sum_i max(0, 1 - y_i w.x_i)^2,
+
+which is what scikit-learn's ``LinearSVC`` minimises with its defaults. All classes are solved at once by the modified
+finite Newton method (Keerthi and DeCoste, JMLR 2005): conjugate gradients for the step, an exact line search along
+it. Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU; besides a block, memory
+holds rows x classes numbers a few times over, and never rows x features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crisscross_zoo.evaluate.store import Rows
+
+NEWTON_STEPS = 50
+CG_STEPS = 200
+"""Most steps of each kind; with scaled features both end earlier."""
+
+_LINE_STEPS = 20
+_CG_SHARE = 0.1
+"""The residual, relative to the gradient, at which conjugate gradients stop."""
+
+
+@dataclass(frozen=True)
+class Hyperplanes:
+    """One hyperplane for each class.
+
+    Attributes:
+        weights: float32, (D, K).
+        bias: float32, (K,).
+        cost: C.
+        gradient: Largest norm of a class's gradient, relative to that of zero weights.
+        passes: How often all rows were read.
+    """
+
+    weights: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+    cost: float
+    gradient: float
+    passes: int
+
+    def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Return decision values, float32 (n, K)."""
+        scores = np.empty((len(rows), len(self.bias)), np.float32)
+        for where, block in rows.blocks():
+            scores[where] = block @ self.weights + self.bias
+        return scores
+
+
+def fit_svm(
+    rows: Rows,
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    costs: Sequence[float],
+    *,
+    tolerance: float = 1e-4,
+    device: torch.device | str = "cpu",
+    on_pass: Callable[[int], None] | None = None,
+) -> Iterator[Hyperplanes]:
+    """Fit one machine for each cost, in ascending order; each starts where the one before it ended.
+
+    Args:
+        rows: (n, D), finite.
+        labels: (n,), from 0 to ``classes - 1``.
+        classes: K, at least 2.
+        costs: Values of C, above 0.
+        tolerance: Norm of the gradient, relative to that of zero weights, at which a class is solved.
+        device: Where the products are computed.
+        on_pass: Told how often all rows have been read.
+
+    Yields:
+        The machine of each cost.
+    """
+    problem = _Problem(rows, labels, classes, torch.device(device), on_pass)
+    start = torch.zeros((rows.shape[1] + 1, classes), device=problem.device)
+    scores = torch.zeros((len(rows), classes))
+    for cost in sorted(costs):
+        start, scores, gradient = _solve(problem, cost, start, scores, tolerance)
+        values = start.cpu().numpy()
+        yield Hyperplanes(values[:-1], values[-1], cost, gradient, problem.passes)
+
+
+class _Problem:
+    """The rows, with a 1 behind each, times vectors."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        labels: npt.NDArray[np.int64],
+        classes: int,
+        device: torch.device,
+        on_pass: Callable[[int], None] | None,
+    ) -> None:
+        self.rows, self.classes, self.device, self.on_pass = rows, classes, device, on_pass
+        self.labels = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
+        self.passes = 0
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for where, block in self.rows.blocks():
+            yield where, torch.from_numpy(block).to(self.device)
+        self.passes += 1
+        if self.on_pass is not None:
+            self.on_pass(self.passes)
+
+    def signs(self, where: slice, like: Tensor) -> Tensor:
+        """Return y of a block, (n, K): 1 and -1."""
+        signs = torch.full_like(like, -1.0)
+        return signs.scatter_(1, self.labels[where].to(like.device)[:, None], 1.0)
+
+
+def _times(block: Tensor, w: Tensor) -> Tensor:
+    return torch.addmm(w[-1], block, w[:-1])
+
+
+def _back(block: Tensor, s: Tensor) -> Tensor:
+    return torch.cat([block.T @ s, s.sum(0, keepdim=True)])
+
+
+def _solve(
+    problem: _Problem, cost: float, w: Tensor, scores: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, float]:
+    """Minimise from ``w``, whose scores are ``scores``; return the same of the minimum and the relative gradient."""
+    w, scores = w.clone(), scores.clone()
+    relative = float("inf")
+    zero_norm: Tensor | None = None
+    for _ in range(NEWTON_STEPS):
+        gradient, squares, at_zero = _gradient(problem, cost, w, scores)
+        zero_norm = at_zero if zero_norm is None else zero_norm
+        relative = float((gradient.norm(dim=0) / zero_norm).max())
+        if relative <= tolerance:
+            break
+        step, step_scores = _newton_step(problem, cost, scores, gradient, squares)
+        length = _line_search(problem, cost, w, step, scores, step_scores)
+        w += length * step
+        scores += length.cpu() * step_scores
+    return w, scores, relative
+
+
+def _gradient(problem: _Problem, cost: float, w: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient, the diagonal of the Hessian, and the norm of the gradient at zero weights."""
+    gradient, diagonal = w.clone(), torch.ones_like(w)
+    at_zero = torch.zeros_like(w)
+    for where, block in problem.blocks():
+        s = scores[where].to(problem.device)
+        y = problem.signs(where, s)
+        active = (y * s < 1).to(s)
+        gradient += 2 * cost * _back(block, active * (s - y))
+        diagonal += 2 * cost * _back(block.square(), active)
+        at_zero += 2 * cost * _back(block, y)
+    return gradient, diagonal, at_zero.norm(dim=0).clamp_min(torch.finfo(w.dtype).tiny)
+
+
+def _newton_step(
+    problem: _Problem, cost: float, scores: Tensor, gradient: Tensor, diagonal: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Solve Hessian x step = -gradient by conjugate gradients; also return the step's scores."""
+    step, step_scores = torch.zeros_like(gradient), torch.zeros_like(scores)
+    residual = -gradient
+    wanted = _CG_SHARE * residual.norm(dim=0)
+    scaled = residual / diagonal
+    direction, product = scaled.clone(), (residual * scaled).sum(0)
+    for _ in range(CG_STEPS):
+        curved = direction.clone()
+        direction_scores = torch.empty_like(scores)
+        for where, block in problem.blocks():
+            s = scores[where].to(problem.device)
+            along = _times(block, direction)
+            active = (problem.signs(where, s) * s < 1).to(s)
+            curved += 2 * cost * _back(block, active * along)
+            direction_scores[where] = along.cpu()
+        # A class that is done stays as it is.
+        open_ = residual.norm(dim=0) > wanted
+        length = torch.where(open_, product / (direction * curved).sum(0), 0.0)
+        step += length * direction
+        step_scores += length.cpu() * direction_scores
+        residual = residual - length * curved
+        if not bool((residual.norm(dim=0) > wanted).any()):
+            break
+        scaled = residual / diagonal
+        before, product = product, (residual * scaled).sum(0)
+        direction = scaled + torch.where(before > 0, product / before, 0.0) * direction
+    return step, step_scores
+
+
+def _line_search(
+    problem: _Problem, cost: float, w: Tensor, step: Tensor, scores: Tensor, step_scores: Tensor
+) -> Tensor:
+    """Return for each class the t at which the objective along ``w + t step`` is least.
+
+    It is convex and piecewise quadratic; its derivative is raised to 0 by Newton's method, kept between bounds.
+    """
+    device = problem.device
+    own, cross = (step * step).sum(0).double(), (w * step).sum(0).double()
+    t = torch.ones_like(own)
+    low, high = torch.zeros_like(t), torch.full_like(t, torch.inf)
+    for _ in range(_LINE_STEPS):
+        slope, curve = cross + t * own, own.clone()
+        for first in range(0, len(scores), 65_536):
+            where = slice(first, first + 65_536)
+            s, d = scores[where].to(device), step_scores[where].to(device)
+            y = problem.signs(where, s)
+            s = s + t.float() * d
+            active = (y * s < 1).to(s)
+            slope += 2 * cost * (active * (s - y) * d).sum(0).double()
+            curve += 2 * cost * (active * d * d).sum(0).double()
+        low = torch.where(slope <= 0, t, low)
+        high = torch.where(slope > 0, t, high)
+        after = t - slope / curve.clamp_min(1e-300)
+        middle = torch.where(high.isinf(), 2 * t, (low + high) / 2)
+        after = torch.where((after > low) & (after < high), after, middle)
+        after = torch.where(slope == 0, t, after)
+        if bool(((after - t).abs() <= 1e-4 * t).all()):
+            t = after
+            break
+        t = after
+    return t.float()
