@@ -109,7 +109,7 @@ def _add_protocol_options(sub: ArgumentParser, protocol: str) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="(default: fp32)")
     sub.add_argument("--batch-size", type=count, metavar="N", help="clips a batch in extraction")
-    sub.add_argument("--workers", type=count, metavar="N", help="processes that decode")
+    sub.add_argument("--workers", type=int, metavar="N", help="processes that decode; 0: none but this one")
     sub.add_argument("--settings", action="store_true", help="print the settings as JSON and stop")
     if protocol == "retrieval":
         sub.add_argument(
@@ -230,7 +230,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _dataset(options: argparse.Namespace) -> tuple[str, str]:
     """Return the data set's name and folder: of a known name, or of a path."""
-    known = [c.dataset for c in TABLE if c.protocol == options.protocol and c.dataset != "folder"]
+    names = [c.dataset for c in TABLE if c.protocol == options.protocol and c.dataset != "folder"]
+    known = list(dict.fromkeys(names))
     if options.dataset in known:
         if options.root is None:
             raise ConfigError(f"where is {options.dataset}?", remedy="pass its folder: --root DIR")

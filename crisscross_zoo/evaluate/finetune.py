@@ -199,7 +199,7 @@ def finetune(
                 scaler.update()
                 found.append(loss.detach())
                 if on_step is not None:
-                    on_step(epoch * len(batches) + len(found), config.epochs * len(batches), float(loss))
+                    on_step(epoch * len(batches) + len(found), config.epochs * len(batches), float(found[-1]))
         schedule.step()
         losses.append(float(torch.stack(found).mean()))
         if not np.isfinite(losses[-1]):

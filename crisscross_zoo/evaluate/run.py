@@ -219,7 +219,7 @@ def search(
     Raises:
         ConfigError: a query is not there, or the folder holds no media.
         WeightsError: the weights cannot be had.
-        OutputError: a query, or every file, could not be used.
+        OutputError: no query, or no file of the folder, can be used.
     """
     check_packages()
     for query in queries:
@@ -238,9 +238,6 @@ def search(
         config, data, weights, compute or Compute(), Path(), projectors, say or (lambda _: None), on_progress
     )
     done = run.retrieve(data.folds[1], top)
-    if lost := [q for q in queries if q not in {s.path for s in done.test}]:
-        reason = next(f["reason"] for f in done.failed if f["path"] == lost[0])
-        raise OutputError(f"cannot be searched for: {reason}", remedy="choose another --query", path=lost[0])
     return done.queries, done.failed
 
 
@@ -325,19 +322,20 @@ class _Run:
         if random:
             options["views"] = self.views()
         extractor = FeatureExtractor(
-            {name: self._encoder(name, pooling) for name in self.weights},
+            {
+                name: self._encoder(name, pooling) if isinstance(source, Encoder) else source
+                for name, source in self.weights.items()
+            },
             cast(Any, config.modality),
             device=self.device,
+            pooling=pooling,
             precision=self.compute.precision,
             clips=clips.train if random else clips.test,
             batch_size=self.compute.batch_size,
             workers=self.compute.workers,
             **options,
         )
-        self.known = {
-            name: {"id": known["id"], "sha256": extractor.encoders[name].weights_sha256 or known["sha256"]}
-            for name, known in extractor.weights.items()
-        }
+        self.known = extractor.weights
         self._stores[random, pooling] = FeatureStore(self.compute.cache, extractor)
         return self._stores[random, pooling]
 
@@ -578,8 +576,9 @@ class _Run:
         used, failed = self._extract(self.store(random=False), both, "clips")
         there = {s.path for s in used}
         train, test = ([s for s in part if s.path in there] for part in (fold.train, fold.test))
-        if not train or not test:
-            raise OutputError("no file can be used", remedy="see the failures", path=self.data.root)
+        for part, what in ((train, "file to search"), (test, "query")):
+            if not part:
+                raise OutputError(f"no {what} can be used: {failed[0]['reason']}", path=failed[0]["path"])
         done = FoldResult(len(train), test, failed)
         spaces: dict[str, FeatureStore] = {}
         store = self.store(random=False)

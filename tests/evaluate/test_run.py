@@ -1,0 +1,354 @@
+"""Every protocol on a small tree of its data set, with the demo weights, by the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from make_trees import make_tree
+
+from crisscross_zoo.cli.evaluate import main
+from crisscross_zoo.evaluate.protocols import TABLE
+from crisscross_zoo.media.encode import write_clip
+
+SMALL = ["--clips.size", "112", "--clips.train", "2", "--clips.test", "2", "--workers", "0"]
+SETUPS = [(c.protocol, c.dataset, c.setup) for c in TABLE if c.dataset != "folder"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_same_threads: None) -> None:
+    torch.set_num_threads(1)
+
+
+def write_labelled(path: Path, label: int, number: int = 0) -> None:
+    """A file whose label is seen and heard, augmented or not; ``number`` makes it another one of its class."""
+    rng = np.random.default_rng([label, number])
+    time = np.arange(35_200) / 16_000
+    noise = rng.standard_normal(len(time))
+    wave = (
+        0.3 * np.sin(2 * np.pi * 400 * time),
+        0.2 * noise,
+        0.5 * noise * (time * 8 % 1 < 0.1),
+        0.3 * np.sign(np.sin(2 * np.pi * 150 * time)),
+    )[label % 4] + 0.003 * (1 + label // 4) * noise
+    wave = wave.clip(-1, 1).astype(np.float32)
+    y, x = np.mgrid[:48, :64]
+    grey = (
+        0 * x,
+        255 * (x // 4 % 2),
+        rng.integers(0, 256, (48, 64)),
+        255 * ((x - 32) ** 2 + (y - 24) ** 2 < 256),
+    )
+    frames = np.repeat(grey[label % 4][None, :, :, None], 18, axis=0).repeat(3, axis=3)
+    frames = (
+        (frames * 0.8 + 5 * (label // 4) + rng.integers(0, 20, frames.shape)).clip(0, 255).astype(np.uint8)
+    )
+    if path.suffix == ".wav":
+        import wave as wave_file
+
+        with wave_file.open(str(path), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes((wave * 32767).astype(np.int16).tobytes())
+    else:
+        write_clip(path.with_suffix(".mp4"), frames, wave, fps=8, sample_rate=16_000)
+        if path.suffix != ".mp4":
+            path.with_suffix(".mp4").rename(path)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+class Trees:
+    """Trees by data set, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str) -> Path:
+        root = self.folder / name
+        if not root.exists():
+            seen: dict[int, int] = {}
+
+            def make_file(path: Path, label: int) -> None:
+                seen[label] = seen.get(label, 0) + 1
+                write_labelled(path, label, seen[label])
+
+            make_tree(name, root, files_per_class=2 if name == "kinetics-sound" else 3, make_file=make_file)
+        return root
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Trees:
+    return Trees(tmp_path_factory.mktemp("trees"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("folder") / "own"
+    for split, numbers in (("train", range(4)), ("test", range(4, 6))):
+        for label in range(3):
+            (root / split / f"class {label}").mkdir(parents=True)
+            for number in numbers:
+                write_labelled(root / split / f"class {label}" / f"{label}_{number}.mp4", label, number)
+    return root
+
+
+@pytest.fixture
+def command(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*words: object, out: Path = tmp_path / "out", code: int = 0, small: bool = True) -> Any:
+        argv = [str(w) for w in words] + ["--weights", "demo"] * ("--weights" not in words)
+        argv += ["--cache", str(cache), "--out", str(out), "--json", "--quiet"] + SMALL * small
+        assert main(argv) == code, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.mark.parametrize(("protocol", "dataset", "setup"), SETUPS, ids=["-".join(s) for s in SETUPS])
+def test_every_protocol_runs_on_its_data_set(
+    protocol: str, dataset: str, setup: str, trees: Trees, command: Any, tmp_path: Path
+) -> None:
+    fold = [] if dataset == "esc50" and protocol == "linear" and setup == "2s" else ["--fold", "1"]
+    words = ["--root", trees(dataset), "--setup", setup, *fold]
+    if protocol == "finetune":
+        words += ["--finetune.epochs", "2", "--finetune.batch-size", "4"]
+    if protocol == "linear" and (dataset, setup) in {
+        ("ucf101", "32-frame"), ("hmdb51", "32-frame"), ("kinetics400", "8-frame"), ("dcase", "2s")
+    }:  # fmt: skip
+        words += ["--layer.epochs", "30", "--layer.lr", "0.01"]
+    result = command(protocol, dataset, *words)
+    assert (result["protocol"], result["dataset"], result["setup"]) == (protocol, dataset, setup)
+    assert result["weights"][next(iter(result["weights"]))]["id"] == "demo"
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    folds = result["folds"].values()
+    assert all(f["test_files"] == f["of_test_files"] > 0 and not f["failed"] for f in folds)
+    if protocol == "retrieval":
+        recall = next(iter(result["recall"].values()))
+        assert 0.5 < recall["1"]["mean"] <= recall["5"]["mean"] <= 1
+        return
+    if dataset == "kinetics-sound":
+        assert result["top1"]["mean"] > 3 / 32
+    elif protocol != "finetune":
+        assert result["top1"]["mean"] >= (0.5 if "layer" in result["settings"] else 1)
+    assert (tmp_path / "out" / "confusion.png").read_bytes()[:4] == b"\x89PNG"
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pydict()
+    assert len(table["path"]) == sum(f["test_files"] for f in folds)
+    assert np.mean(table["correct"]) == pytest.approx(
+        np.average([f["top1"] for f in folds], weights=[f["test_files"] for f in folds])
+    )
+    classes = json.loads(pq.read_schema(tmp_path / "out" / "predictions.parquet").metadata[b"classes"])
+    assert [classes[np.argmax(s)] for s in table["scores"]] == table["prediction"]
+    clips = pq.read_table(tmp_path / "out" / "clips.parquet").to_pydict()
+    mean = np.mean(
+        [s for p, s in zip(clips["path"], clips["scores"], strict=True) if p == table["path"][0]], axis=0
+    )
+    if len(folds) == 1:
+        np.testing.assert_allclose(mean, table["scores"][0], rtol=1e-6)
+
+
+def test_a_second_run_takes_the_features_from_the_cache(
+    folder: Path, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = command("linear", folder, "--setup", "audio")
+
+    def no_decoding(*_: object, **__: object) -> None:
+        raise AssertionError("a file was decoded again")
+
+    monkeypatch.setattr("crisscross_zoo.extract.read_files", no_decoding)
+    assert command("linear", folder, "--setup", "audio") == first
+    assert (
+        command("linear", folder, "--setup", "audio", "--svm.costs", 1, out=tmp_path / "other")["folds"]["1"][
+            "cost"
+        ]
+        == 1
+    )
+
+
+def test_folds_of_a_plain_folder_and_every_modality(folder: Path, command: Any, tmp_path: Path) -> None:
+    shutil.copytree(folder / "train", tmp_path / "plain")
+    result = command("retrieval", tmp_path / "plain", "--setup", "both", "--clips.frames", 8)
+    assert list(result["folds"]) == ["1", "2", "3", "4"]
+    assert set(result["recall"]) == {"video-to-video", "audio-to-audio"}
+    assert command("fusion", folder, "--clips.frames", 8, out=tmp_path / "f")["top1"]["mean"] == 1
+    assert command("linear", folder, out=tmp_path / "l")["top1"]["mean"] == 1
+
+
+def test_finetuning_goes_on_where_it_was_stopped(folder: Path, command: Any, tmp_path: Path) -> None:
+    words = [
+        "finetune",
+        folder,
+        "--finetune.epochs",
+        2,
+        "--finetune.batch-size",
+        6,
+        "--finetune.dropout",
+        0.2,
+    ]
+    whole = command(*words, out=tmp_path / "whole")
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    import crisscross_zoo.evaluate.run as module
+
+    real = module.finetune
+
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        def on_step(step: int, *_: object) -> None:
+            if step == 6:  # in the second epoch
+                raise Stop
+
+        return real(*args, **{**kwargs, "on_step": on_step})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "finetune", stopped)
+        with pytest.raises(Stop):
+            command(*words, out=tmp_path / "parts")
+    assert command(*words, out=tmp_path / "parts") == whole
+    states = [
+        torch.load(tmp_path / n / "fold1" / "finetune.pt", weights_only=True)["model"]
+        for n in ("whole", "parts")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_finetuning_learns(folder: Path, command: Any) -> None:
+    words = "--finetune.epochs 8 --finetune.batch-size 8 --finetune.lr 0.003 --no-clips.augment".split()
+    result = command("finetune", folder, *words)
+    losses = result["folds"]["1"]["losses"]
+    assert losses[-1] < losses[0] / 2
+    assert result["top1"]["mean"] > 0.5
+
+
+@pytest.mark.parametrize(
+    "words", [["linear"], ["finetune", "--finetune.epochs", "2", "--finetune.batch-size", "6"]]
+)
+def test_choosing_on_the_test_files_is_asked_for_and_labelled(
+    words: list[str], folder: Path, cache: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    argv = [words[0], str(folder), *words[1:], *SMALL, "--weights", "demo", "--cache", str(cache), "--quiet"]
+    assert main([*argv, "--select", "test", "--out", str(tmp_path / "out")]) == 0
+    assert "chosen on the TEST files, as the paper does" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    fold = result["folds"]["1"]
+    accuracies = fold["accuracy_by_cost" if words[0] == "linear" else "accuracy_by_epoch"]
+    assert fold["top1"] == max(accuracies.values())
+    assert main(["report", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["chosen on"] == "test"
+
+
+def test_a_broken_file_is_named_and_the_others_count(
+    folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken" / "test" / "class 1" / "1_5.mp4").write_bytes(b"not media")
+    argv = ["linear", str(tmp_path / "broken"), *SMALL, "--weights", "demo", "--cache", str(cache)]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 1
+    streams = capsys.readouterr()
+    assert "rests on 5 of 6 test files" in streams.out
+    assert "1_5.mp4" in streams.err
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert [Path(f["path"]).name for f in result["folds"]["1"]["failed"]] == ["1_5.mp4"]
+
+
+def test_a_test_file_among_the_training_files_is_caught(
+    folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "leak")
+    leaked = tmp_path / "leak" / "train" / "class 0" / "leaked.mp4"
+    shutil.copy(tmp_path / "leak" / "test" / "class 0" / "0_4.mp4", leaked)
+    argv = [
+        "retrieval",
+        str(tmp_path / "leak"),
+        "--setup",
+        "audio",
+        *SMALL,
+        "--weights",
+        "demo",
+        "--cache",
+        str(cache),
+    ]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 0
+    assert "leak: 1 test files have the bytes of a training file" in capsys.readouterr().out
+    leaked.unlink()
+    leaked.symlink_to(tmp_path / "leak" / "test" / "class 0" / "0_4.mp4")
+    assert main([*argv, "--out", str(tmp_path / "other")]) == 2
+    assert "0_4.mp4" in capsys.readouterr().err
+
+
+def test_searching_an_unlabelled_folder(
+    folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "train", tmp_path / "mine")
+    query = folder / "test" / "class 2" / "2_4.mp4"
+    argv = ["retrieval", str(tmp_path / "mine"), "--setup", "audio", "--query", str(query), "--top", "3"]
+    assert main([*argv, *SMALL, "--weights", "demo", "--cache", str(cache), "--json", "--quiet"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["queries"]
+    assert found["query"] == str(query)
+    assert {Path(hit["path"]).parent.name for hit in found["hits"]} == {"class 2"}
+    near = [hit["similarity"] for hit in found["hits"]]
+    assert near == sorted(near, reverse=True)
+    assert len(near) == 3
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"x")
+    assert main([*argv[:4], "--query", str(broken), *SMALL, "--weights", "demo", "--cache", str(cache)]) == 1
+    assert "no query can be used: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["linear", "esc50"], "where is esc50?; pass its folder: --root DIR"),
+        (["linear", "esc51", "--root", "x"], "esc51: neither a data set nor a folder; did you mean 'esc50'?"),
+        (
+            ["finetune", "esc50", "--root", "x"],
+            "the paper has no finetune on esc50; choose from ucf101, hmdb51",
+        ),
+        (["linear", "ucf101", "--root", "x", "--setup", "8"], "linear on ucf101 has no setup '8'"),
+        (["linear", "ucf101", "--root", "x", "--layer.lr", "1"], "has no setting 'layer.lr'"),
+        (
+            ["linear", "ucf101", "--root", "x", "--clips.train", "0"],
+            "clips.train=0 is out of range; pass at least 1",
+        ),
+        (["retrieval", "ucf101", "--root", "x", "--retrieval.ks", "0"], "retrieval.ks=0 is out of range"),
+        (["linear", "ucf101", "--root", "/nowhere"], "/nowhere: "),
+        (["report", "/nowhere"], "/nowhere: has no result.json"),
+    ],
+)
+def test_bad_usage_is_one_line(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(words)
+    streams = capsys.readouterr()
+    assert code == (1 if words[0] == "report" else 2)
+    assert streams.err.startswith(f"crisscross-evaluate: error: {line}") or line in streams.err
+    assert streams.err.count("\n") == 1
+    assert streams.out == ""
+
+
+def test_another_evaluation_in_the_same_folder_is_refused(
+    folder: Path, command: Any, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("linear", folder, "--setup", "audio", "--svm.costs", 1)
+    argv = [
+        "linear",
+        str(folder),
+        "--setup",
+        "audio",
+        "--weights",
+        "demo",
+        "--cache",
+        str(cache),
+        *SMALL,
+        "--quiet",
+    ]
+    argv += ["--out", str(tmp_path / "out"), "--svm.costs", "0.1"]
+    assert main(argv) == 1
+    assert "is the result of another evaluation (its settings differs)" in capsys.readouterr().err
+    assert main([*argv, "--overwrite"]) == 0
