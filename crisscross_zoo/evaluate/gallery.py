@@ -588,12 +588,13 @@ def _figure(
 
 
 def _tile_picture(image: bytes, kind: Kind) -> Pictures:
-    """Decode a JPEG; a picture is put whole on white, a spectrogram fills the tile."""
+    """Decode a JPEG; a picture is put whole on white, a spectrogram will fill the tile."""
     from PIL import Image
 
-    picture = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    picture: Pictures = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
     if kind == "audio":
-        return _resized(picture[None], (picture.shape[0], _FIGURE_BOX[1]))[0]
+        narrow: Pictures = _resized(picture[None], (picture.shape[0], _FIGURE_BOX[1]))[0]
+        return narrow
     height, width = _size_within(_FIGURE_BOX, picture.shape[:2], enlarge=True)
     tile = np.full((*_FIGURE_BOX, 3), 255, np.uint8)
     top, left = (_FIGURE_BOX[0] - height) // 2, (_FIGURE_BOX[1] - width) // 2
