@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -28,7 +29,10 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 SELECTION_PARTS = 5
-"""Parts that the training files are split into, each held out once, to choose the cost."""
+"""Parts that the training files are split into, to be held out when something is chosen."""
+
+SELECTION_TOLERANCE = 1e-3
+"""Tolerance of machines that only serve to choose the cost."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
     Args:
         costs: C of the SVM, one or several to choose from.
         tolerance: Relative norm of the gradient at which it is solved.
+        parts: How many of :data:`SELECTION_PARTS` parts are held out in turn to choose the cost.
         normalize: "none", or "l2" to bring each clip's features to length 1.
         seed: Of the parts that are held out.
         device: Where it is computed.
@@ -121,12 +126,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         costs: Sequence[float] = COSTS,
         *,
         tolerance: float = 1e-4,
+        parts: int = SELECTION_PARTS,
         normalize: Normalize = "none",
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
         self.costs = costs
         self.tolerance = tolerance
+        self.parts = parts
         self.normalize = normalize
         self.seed = seed
         self.device = device
@@ -160,7 +167,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
                 len(self.classes_),
                 costs,
                 groups=groups,
-                tolerance=self.tolerance,
+                parts=self.parts,
                 seed=self.seed,
                 device=self.device,
             )
@@ -223,22 +230,22 @@ def held_out_accuracies(
     costs: Sequence[float],
     *,
     groups: npt.ArrayLike | None = None,
-    tolerance: float = 1e-4,
+    parts: int = SELECTION_PARTS,
     seed: int = 0,
     device: str = "cpu",
     on_pass: Callable[[int], None] | None = None,
 ) -> dict[float, float]:
-    """Return the accuracy of each cost on files held out of training, over all parts of them."""
+    """Return the accuracy of each cost on files held out of training, over the first ``parts`` parts of them."""
     right = dict.fromkeys(sorted(costs), 0)
     total = 0
-    for train, held in held_out_parts(labels, groups, seed=seed):
+    for train, held in itertools.islice(held_out_parts(labels, groups, seed=seed), parts):
         known, asked = clips.take(train), clips.take(held)
         planes = fit_svm(
             known.rows,
             labels[train][known.owners],
             classes,
             costs,
-            tolerance=tolerance,
+            tolerance=SELECTION_TOLERANCE,
             device=device,
             on_pass=on_pass,
         )

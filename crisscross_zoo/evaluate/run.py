@@ -406,7 +406,7 @@ class _Run:
                 classes,
                 svm.costs,
                 groups=[s.group for s in train],
-                tolerance=svm.tolerance,
+                parts=svm.parts,
                 seed=self.config.seed,
                 device=str(self.device),
                 on_pass=on_pass,

@@ -135,50 +135,55 @@ def _solve(
     relative = float("inf")
     zero_norm: Tensor | None = None
     for _ in range(NEWTON_STEPS):
-        gradient, squares, at_zero = _gradient(problem, cost, w, scores)
+        active = torch.empty(scores.shape, dtype=torch.bool)
+        gradient, squares, at_zero = _gradient(problem, cost, w, scores, active)
         zero_norm = at_zero if zero_norm is None else zero_norm
         relative = float((gradient.norm(dim=0) / zero_norm).max())
         if relative <= tolerance:
             break
-        step, step_scores = _newton_step(problem, cost, scores, gradient, squares)
+        step, step_scores = _newton_step(problem, cost, active, gradient, squares)
         length = _line_search(problem, cost, w, step, scores, step_scores)
         w += length * step
         scores += length.cpu() * step_scores
     return w, scores, relative
 
 
-def _gradient(problem: _Problem, cost: float, w: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradient, the diagonal of the Hessian, and the norm of the gradient at zero weights."""
+def _gradient(
+    problem: _Problem, cost: float, w: Tensor, scores: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient, the diagonal of the Hessian, and the norm of the gradient at zero weights.
+
+    ``active`` is set to where a row costs something, y s < 1: (n, K).
+    """
     gradient, diagonal = w.clone(), torch.ones_like(w)
     at_zero = torch.zeros_like(w)
     for where, block in problem.blocks():
         s = scores[where].to(problem.device)
         y = problem.signs(where, s)
-        active = (y * s < 1).to(s)
-        gradient += 2 * cost * _back(block, active * (s - y))
-        diagonal += 2 * cost * _back(block.square(), active)
+        costly = y * s < 1
+        active[where] = costly.cpu()
+        gradient += 2 * cost * _back(block, costly * (s - y))
+        diagonal += 2 * cost * _back(block.square(), costly.to(s))
         at_zero += 2 * cost * _back(block, y)
     return gradient, diagonal, at_zero.norm(dim=0).clamp_min(torch.finfo(w.dtype).tiny)
 
 
 def _newton_step(
-    problem: _Problem, cost: float, scores: Tensor, gradient: Tensor, diagonal: Tensor
+    problem: _Problem, cost: float, active: Tensor, gradient: Tensor, diagonal: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Solve Hessian x step = -gradient by conjugate gradients; also return the step's scores."""
-    step, step_scores = torch.zeros_like(gradient), torch.zeros_like(scores)
+    step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape)
     residual = -gradient
     wanted = _CG_SHARE * residual.norm(dim=0)
     scaled = residual / diagonal
     direction, product = scaled.clone(), (residual * scaled).sum(0)
     for _ in range(CG_STEPS):
         curved = direction.clone()
-        direction_scores = torch.empty_like(scores)
+        direction_scores = torch.empty_like(step_scores)
         for where, block in problem.blocks():
-            s = scores[where].to(problem.device)
             along = _times(block, direction)
-            active = (problem.signs(where, s) * s < 1).to(s)
-            curved += 2 * cost * _back(block, active * along)
             direction_scores[where] = along.cpu()
+            curved += 2 * cost * _back(block, active[where].to(problem.device) * along)
         # A class that is done stays as it is.
         open_ = residual.norm(dim=0) > wanted
         length = torch.where(open_, product / (direction * curved).sum(0), 0.0)

@@ -1,0 +1,208 @@
+"""The SVM in blocks is scikit-learn's LinearSVC: the same minimum, found by other products with the rows."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.svm import LinearSVC
+
+from crisscross_zoo.evaluate.protocols import COSTS
+from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
+
+Floats = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_same_threads: None) -> None:
+    torch.set_num_threads(1)
+
+
+def make_problem(n: int, dims: int, classes: int, *, seed: int = 0) -> tuple[npt.NDArray[np.float32], Ints]:
+    """Features as a pooled ReLU has them, non-negative and not centred, of classes that overlap; labels in turn."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    centres = rng.standard_normal((classes, dims))
+    features = np.maximum(centres[labels] + 2 * rng.standard_normal((n, dims)) + 1, 0)
+    return features.astype(np.float32), labels
+
+
+def fit_one(
+    features: Floats, labels: Ints, classes: int, cost: float, tolerance: float = 1e-4
+) -> Hyperplanes:
+    (machine,) = fit_svm(Rows.of(features), labels, classes, [cost], tolerance=tolerance)
+    return machine
+
+
+def sklearn_svm(features: Floats, labels: Ints, cost: float) -> LinearSVC:
+    """Return scikit-learn's minimum, sharper than any here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it stops at rounding, above its tolerance
+        return LinearSVC(C=cost, dual=False, tol=1e-8, max_iter=100_000).fit(features.astype(float), labels)
+
+
+def distance(ours: Floats, theirs: Floats) -> float:
+    """Largest difference, relative to the largest value."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def gradients(features: Floats, labels: Ints, machine: Hyperplanes) -> tuple[Floats, Floats]:
+    """Norm of the gradient of each class, and that of zero weights, from the definition in float64."""
+    x = np.column_stack([features.astype(np.float64), np.ones(len(features))])
+    w = np.vstack([machine.weights, machine.bias]).astype(np.float64)
+    found, at_zero = [], []
+    for k in range(w.shape[1]):
+        y = np.where(labels == k, 1.0, -1.0)
+        hinge = np.maximum(0, 1 - y * (x @ w[:, k]))
+        found.append(np.linalg.norm(w[:, k] - 2 * machine.cost * (hinge * y) @ x))
+        at_zero.append(np.linalg.norm(2 * machine.cost * y @ x))
+    return np.array(found), np.array(at_zero)
+
+
+@pytest.mark.parametrize(
+    ("n", "dims", "costs"),
+    [(300, 20, COSTS), (120, 200, COSTS[:-1])],  # more rows than numbers in each, and fewer
+    ids=["tall", "wide"],
+)
+def test_weights_bias_and_decision_values_are_those_of_linear_svc(
+    n: int, dims: int, costs: tuple[float, ...]
+) -> None:
+    features, labels = make_problem(n, dims, 5)
+    machines = list(fit_svm(Rows.of(features), labels, 5, costs, tolerance=1e-6))
+    assert [m.cost for m in machines] == list(costs)
+    for machine in machines:
+        theirs = sklearn_svm(features, labels, machine.cost)
+        values = machine.scores(Rows.of(features))
+        assert (machine.weights.dtype, machine.bias.dtype, values.dtype) == (np.float32,) * 3
+        assert distance(values, theirs.decision_function(features.astype(float))) < 1e-4
+        assert distance(machine.weights.T, theirs.coef_) < 3e-4
+        assert distance(machine.bias, theirs.intercept_) < 3e-4
+
+
+def test_the_default_tolerance_answers_as_linear_svc_does() -> None:
+    features, labels = make_problem(300, 20, 5)
+    asked, _ = make_problem(200, 20, 5, seed=1)
+    for machine in fit_svm(Rows.of(features), labels, 5, COSTS):
+        theirs = sklearn_svm(features, labels, machine.cost).decision_function(asked.astype(float))
+        ours = machine.scores(Rows.of(asked))
+        assert distance(ours, theirs) < 3e-3
+        clear = np.diff(np.sort(theirs, axis=1)[:, -2:], axis=1)[:, 0] > 3e-3 * np.abs(theirs).max()
+        assert clear.mean() > 0.95
+        np.testing.assert_array_equal(ours.argmax(axis=1)[clear], theirs.argmax(axis=1)[clear])
+
+
+def test_two_classes_are_two_opposite_planes() -> None:
+    features, labels = make_problem(150, 12, 2)
+    machine = fit_one(features, labels, 2, 0.01, tolerance=1e-6)
+    np.testing.assert_allclose(machine.weights[:, 0], -machine.weights[:, 1], atol=1e-6)
+    theirs = sklearn_svm(features, labels, 0.01)  # one plane, of the second class
+    assert distance(machine.weights[:, 1], theirs.coef_[0]) < 1e-4
+    assert distance(machine.bias[1:], theirs.intercept_) < 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_the_size_of_a_block_changes_nothing_but_rounding(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = make_problem(150, 15, 3)
+    whole = fit_one(features, labels, 3, 0.005, tolerance=1e-6)
+    monkeypatch.setattr(Rows.blocks, "__defaults__", (size,))
+    assert [len(block) for _, block in Rows.of(features).blocks()][:2] == [size, size]
+    parts = fit_one(features, labels, 3, 0.005, tolerance=1e-6)
+    assert distance(parts.weights, whole.weights) < 1e-4
+    assert distance(parts.scores(Rows.of(features)), whole.scores(Rows.of(features))) < 1e-5
+
+
+def test_costs_come_in_ascending_order_and_a_warm_start_ends_where_a_cold_one_does() -> None:
+    features, labels = make_problem(200, 30, 4)
+    passes: list[int] = []
+    warm = list(
+        fit_svm(Rows.of(features), labels, 4, (1.0, 1e-4, 1e-2), tolerance=1e-6, on_pass=passes.append)
+    )
+    assert [m.cost for m in warm] == [1e-4, 1e-2, 1.0]
+    assert passes == list(range(1, warm[-1].passes + 1))
+    for machine in warm:
+        cold = fit_one(features, labels, 4, machine.cost, tolerance=1e-6)
+        assert distance(machine.scores(Rows.of(features)), cold.scores(Rows.of(features))) < 1e-4
+
+
+def test_a_cost_is_solved_when_it_is_asked_for() -> None:
+    features, labels = make_problem(60, 5, 3)
+    machines = fit_svm(Rows.of(features), labels, 3, (1e-3, 1.0))
+    first = next(machines)
+    weights = first.weights.copy()
+    second = next(machines)
+    assert second.passes > first.passes
+    np.testing.assert_array_equal(first.weights, weights)  # the machine given before is left as it was
+    assert distance(second.weights, weights) > 0.1
+
+
+def test_a_class_without_rows_is_no_ones_and_leaves_the_others_as_they_are() -> None:
+    features, labels = make_problem(120, 10, 4)
+    four = fit_one(features, labels, 4, 0.01, tolerance=1e-6)
+    five = fit_one(features, labels, 5, 0.01, tolerance=1e-6)
+    assert distance(five.weights[:, :4], four.weights) < 1e-5
+    values = five.scores(Rows.of(features))
+    assert set(values.argmax(axis=1)) == {0, 1, 2, 3}
+    assert values[:, 4].max() < 0
+    found, at_zero = gradients(features, labels, five)
+    assert found[4] < 2e-6 * at_zero[4]
+
+
+def test_columns_that_do_not_change_are_weighed_as_linear_svc_does() -> None:
+    features, labels = make_problem(120, 10, 3)
+    features[:, 2], features[:, 7] = 0, 3
+    machine = fit_one(features, labels, 3, 0.01, tolerance=1e-6)
+    theirs = sklearn_svm(features, labels, 0.01)
+    assert np.abs(machine.weights[2]).max() < 1e-12
+    assert distance(machine.weights.T, theirs.coef_) < 1e-4
+    assert distance(machine.weights[7], 3 * theirs.intercept_) < 1e-4  # three times a column of ones
+
+
+def test_rows_that_are_all_the_same_give_the_closed_form() -> None:
+    """Of n rows x, m of the class, |w|^2/2 + C (m (1 - s)^2 + (n - m) (1 + s)^2) is least on w = a (x, 1)."""
+    x, n, m, cost = np.array([2.0, 1.0], np.float32), 10, 3, 0.05
+    labels = np.array([0] * m + [1] * (n - m))
+    machine = fit_one(np.tile(x, (n, 1)), labels, 2, cost, tolerance=1e-7)
+    square = float(x @ x) + 1
+    share = 2 * cost * (m - (n - m)) / (1 + 2 * cost * n * square)
+    np.testing.assert_allclose(machine.weights[:, 0], share * x, rtol=1e-5)
+    np.testing.assert_allclose(machine.bias, [share, -share], rtol=1e-5)
+
+
+def test_rows_of_several_parts_are_solved_as_if_they_were_one() -> None:
+    features, labels = make_problem(90, 12, 3)
+    index = np.random.default_rng(0).permutation(90)
+    parts = Rows([(features[:, :5], index), (features[:, 5:], index)], lambda block: block / 2)
+    (machine,) = fit_svm(parts, labels[index], 3, [0.04], tolerance=1e-6)
+    theirs = sklearn_svm(features / 2, labels, 0.04)
+    assert distance(machine.weights.T, theirs.coef_) < 1e-4
+    assert distance(machine.bias, theirs.intercept_) < 1e-4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 80),
+    dims=st.integers(1, 40),
+    classes=st.integers(2, 6),
+    cost=st.floats(-5, 0).map(lambda power: 10**power),
+    offset=st.floats(0, 3),
+    scale=st.floats(-1, 1).map(lambda power: 10**power),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_gradient_is_as_small_as_asked_for(
+    n: int, dims: int, classes: int, cost: float, offset: float, scale: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    features = (scale * np.maximum(rng.standard_normal((n, dims)) + offset, 0)).astype(np.float32)
+    labels = rng.integers(0, classes, n)
+    machine = fit_one(features, labels, classes, cost)
+    assert machine.gradient <= 1e-4
+    found, at_zero = gradients(features, labels, machine)
+    assert (found <= 1.1e-4 * at_zero + 1e-9).all()  # a tenth for rounding to float32
