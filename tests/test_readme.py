@@ -12,7 +12,7 @@ import torch
 from readme_blocks import README, Block, read_blocks
 
 from crisscross_zoo import list_weights
-from crisscross_zoo.cli import extract, pretrain, weights
+from crisscross_zoo.cli import evaluate, extract, pretrain, weights
 from crisscross_zoo.config import POOLINGS
 from crisscross_zoo.encoders.pooling import pool
 
@@ -20,6 +20,7 @@ TEXT = README.read_text(encoding="utf-8")
 BLOCKS = read_blocks(TEXT)
 CODE = [b for b in BLOCKS if b.language in ("bash", "python")]
 PARSERS = {
+    "crisscross-evaluate": evaluate.build_parser,
     "crisscross-extract": extract.build_parser,
     "crisscross-pretrain": pretrain.build_parser,
     "crisscross-weights": weights.build_parser,
