@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_each_setting_makes_a_difference() -> None:
         {"milestones": (3,)}, {"gamma": 0.5}, {"lr": 0.02}, {"epochs": 5}, {"batch_size": 15},
         {"dropout": 0.5}, {"weight_decay": 1.0},
     ):  # fmt: skip
-        config = LayerConfig(**{**base.__dict__, **changes})
+        config = dataclasses.replace(base, **changes)  # type: ignore[arg-type]
         other = weights(train_layer(Rows.of(features), labels, 3, config))["2.bias"]
         assert (other - bias).abs().max() > 1e-5, changes
 
