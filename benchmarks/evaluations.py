@@ -55,7 +55,7 @@ SOUND_KINDS = {
     "things": ("household", "hobbies", "vehicles", "military"),
     "speech": ("symbols/alphabets/english/filled",),
 }
-LANGUAGES = ("cs", "de", "el", "es", "fr", "ru")
+LANGUAGES = ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
 SPEECH_FILES = 40
 
 
