@@ -32,6 +32,7 @@ from crisscross_zoo.config import (
 )
 from crisscross_zoo.encoders import AudioEncoder, Encoder, build_encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
+from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views, source_of
@@ -65,7 +66,7 @@ class FeatureExtractor:
         modality: ``"video"``, ``"audio"`` or ``"both"``.
         device: ``"auto"`` (CUDA, then MPS, then CPU) or a torch device.
         pooling: See :mod:`crisscross_zoo.encoders.pooling`. Encoders passed as ``weights`` keep their own.
-        precision: ``"fp32"``, or autocast to ``"bf16"`` or ``"fp16"``. Features are float32 in any case.
+        precision: ``"fp32"``, or a network in ``"bf16"`` or ``"fp16"``. Features are float32 in any case.
         window: Seconds of each window; sets ``frames`` and ``audio_seconds``.
         stride: Seconds between windows. Default: the window, or with both modalities the video's.
         clips: This many uniformly spread windows in place of dense ones (section E.1).
@@ -84,8 +85,9 @@ class FeatureExtractor:
         token: For private or gated repositories; default: the stored one.
 
     Attributes:
-        encoders: The encoders by modality, in eval mode on ``device``.
-        weights: Their "id" and "sha256" by modality; the sha256 is None of weights that are fresh and unseeded.
+        encoders: The encoders by modality, in eval mode on ``device``. What is run is made of them once
+            (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
+        weights: Their "id" and "sha256" by modality.
         settings: What decides the numbers besides the weights, as kept in the features' metadata.
 
     Raises:
@@ -139,6 +141,7 @@ class FeatureExtractor:
         self.workers = workers
         wanted = MODALITIES if modality == "both" else (modality,)
         self.encoders: dict[str, Encoder] = {}
+        self._networks: dict[str, InferenceEncoder] = {}
         self.weights: dict[str, dict[str, str | None]] = {}
         for name in wanted:
             if isinstance(weights, Mapping) and name not in weights:
@@ -164,9 +167,8 @@ class FeatureExtractor:
                 )
             changed = "" if sha256 == source.weights_sha256 or source.weights_sha256 is None else " (changed)"
             self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
-            if name == "video":  # frames come with channels last: a third to a half off the time on a CPU
-                source = source.to(memory_format=torch.channels_last_3d)
             self.encoders[name] = source.to(self.device).eval()
+            self._networks[name] = source.optimize_for_inference(PRECISIONS[precision])
         self._sampling = self._make_sampling(
             window, stride, clips, views, frames, fps, size, audio_seconds, strict
         )
@@ -336,7 +338,11 @@ class FeatureExtractor:
             settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
         if (views := self._sampling.views) is not None:
             augment = {name: dataclasses.asdict(getattr(views, name)) for name in self.encoders}
-            settings["views"] = {"seed": views.seed, **augment}
+            plain = {
+                n: {k: list(v) if isinstance(v, tuple) else v for k, v in a.items()}
+                for n, a in augment.items()
+            }
+            settings["views"] = {"seed": views.seed, **plain}
         return settings
 
 
@@ -360,8 +366,8 @@ class _Batch:
 
     def __init__(self, extractor: FeatureExtractor, modality: str) -> None:
         self._encoder = extractor.encoders[modality]
+        self._network = extractor._networks[modality]
         self._size = extractor._batch[modality]
-        self._autocast = extractor.precision
         self._owners: list[tuple[_OpenFile, int]] = []
         self._clips: Tensor | None = None
 
@@ -397,8 +403,7 @@ class _Batch:
             return 0
         assert self._clips is not None
         self._clips[len(owners) :] = 0
-        device, dtype = self._encoder.device, PRECISIONS[self._autocast]
-        clips = self._clips.to(device)
+        clips = self._clips.to(self._encoder.device)
         with torch.inference_mode(), _repeatable(), self._memory_errors():
             if clips.is_floating_point():  # an augmented clip is ready
                 x = clips
@@ -406,9 +411,7 @@ class _Batch:
                 x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
             else:
                 x = normalize(clips.movedim(-1, -4), cast(VideoConfig, self._encoder.config))
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                features = self._encoder(x)
-            rows = features.float().cpu().numpy()
+            rows = self._network(x).float().cpu().numpy()
         modality = self._encoder.config.modality
         for (file, row), values in zip(owners, rows, strict=False):
             file.rows[modality][row] = values

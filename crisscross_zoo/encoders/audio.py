@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from crisscross_zoo.config import BLOCKS_PER_STAGE, AudioConfig
 from crisscross_zoo.encoders.encoder import Encoder
+from crisscross_zoo.encoders.inference import InferenceAudioEncoder
 from crisscross_zoo.transforms.mel import Backend, log_mel, mono_at_rate
 
 
@@ -83,6 +84,9 @@ class AudioEncoder(Encoder):
         """
         mono = mono_at_rate(wave, self.config, sample_rate=sample_rate, device=self.device)
         return log_mel(mono, self.config, backend=backend).to(self.device)
+
+    def _inference_module(self) -> InferenceAudioEncoder:
+        return InferenceAudioEncoder(self)
 
 
 class _Block(nn.Module):

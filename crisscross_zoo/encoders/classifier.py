@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         frozen: bool = False,
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes, least=1)
+        check_count("num_classes", num_classes or 0, least=1)
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout={dropout!r} is out of range", remedy="pass 0 to below 1")
         self.pooling = pooling
@@ -84,7 +84,7 @@ class Classifier(nn.Module):
             found = pool(same.forward_features(torch.empty(example_shape(encoder.config))), pooling)
         self.encoder = encoder
         self.head = linear_head(found.shape[1], num_classes, dropout=dropout, batch_norm=batch_norm)
-        self.head.to(encoder.device)
+        self.head.to(encoder.device, next(encoder.parameters()).dtype)
         if frozen:
             encoder.requires_grad_(False)
         self.train(self.training)

@@ -32,6 +32,7 @@ from crisscross_zoo.encoders.checkpoint import (
 )
 from crisscross_zoo.encoders.classifier import Classifier
 from crisscross_zoo.encoders.hub import Access, hub_file
+from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
 
@@ -144,6 +145,21 @@ class Encoder(
         for name, stage in zip(STAGES, self.stages(), strict=True):
             x = maps[name] = stage(x)
         return maps
+
+    def optimize_for_inference(self, dtype: torch.dtype = torch.float32) -> InferenceEncoder:
+        """Return a module that gives the same numbers sooner; this encoder and its state dict stay as they are.
+
+        Batch norms are folded and 3-D convolutions run as 2-D ones, see :mod:`crisscross_zoo.encoders.inference`. It
+        has the weights of now: what is trained or loaded later does not reach it.
+
+        Args:
+            dtype: Of the weights, and of what is computed: float32, bfloat16 or float16. Clips may have any.
+        """
+        return self._inference_module().to(dtype).eval()
+
+    @abc.abstractmethod
+    def _inference_module(self) -> InferenceEncoder:
+        """Return the encoder for inference, in float32."""
 
     def classifier(
         self,

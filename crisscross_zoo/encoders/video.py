@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from crisscross_zoo.config import BLOCKS_PER_STAGE, VideoConfig
 from crisscross_zoo.encoders.encoder import Encoder
+from crisscross_zoo.encoders.inference import InferenceVideoEncoder
 from crisscross_zoo.transforms.frames import normalize, resize_crop
 
 
@@ -84,6 +85,9 @@ class VideoEncoder(Encoder):
         config = self.config if size is None else self.config.replace(size=size)
         clips = resize_crop(frames, size=config.size, crop_ratio=config.crop_ratio)
         return normalize(clips.to(self.device), config)
+
+    def _inference_module(self) -> InferenceVideoEncoder:
+        return InferenceVideoEncoder(self)
 
 
 class _Block(nn.Module):

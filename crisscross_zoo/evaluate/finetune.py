@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.classifier import Classifier
 from crisscross_zoo.errors import CrissCrossError, MediaError, TrainingError
 from crisscross_zoo.evaluate.datasets import Sample
@@ -126,6 +127,8 @@ def finetune(
     workers: int = 0,
     on_step: Callable[[int, int, float], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    notes: dict[int, float] | None = None,
+    restart: bool = False,
 ) -> list[float]:
     """Train all of a classifier, going on from ``folder`` where it was stopped.
 
@@ -144,6 +147,8 @@ def finetune(
         on_step: Told which step is done of how many, over all epochs, and its loss.
         after_epoch: Called with the number of each epoch that ends, from 1, the classifier being in eval mode; not
             for epochs that a run before this one has done.
+        notes: What ``after_epoch`` notes of each epoch; kept in the checkpoint, and filled from it.
+        restart: Begin anew where the checkpoint is of another run.
 
     Returns:
         The mean loss of each epoch.
@@ -170,9 +175,11 @@ def finetune(
             "seed": seed,
             "precision": precision,
             "files": [[s.path, s.label] for s in samples],
+            "weights": state_sha256(classifier.encoder.state_dict(), classifier.encoder.config),
         }
     )
-    losses = _resume(folder / CHECKPOINT_FILE, parts, identity)
+    notes = {} if notes is None else notes
+    losses = _resume(folder / CHECKPOINT_FILE, parts, identity, notes, restart=restart)
     data = ClipDataset(samples, video, augment, seed=seed)
     dtype = PRECISIONS[precision]
     for epoch in range(len(losses), config.epochs):
@@ -210,19 +217,26 @@ def finetune(
         states = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / CHECKPOINT_FILE) as temporary:
-            torch.save({**states, "losses": losses, "identity": identity}, temporary)
+            torch.save({**states, "losses": losses, "notes": notes, "identity": identity}, temporary)
     classifier.eval()
     return losses
 
 
-def _resume(path: Path, parts: dict[str, Any], identity: str) -> list[float]:
+def _resume(
+    path: Path, parts: dict[str, Any], identity: str, notes: dict[int, float], *, restart: bool
+) -> list[float]:
     if not path.exists():
         return []
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["identity"] != identity:
+        if restart:
+            return []
         raise TrainingError(
-            "is the checkpoint of a run with other files or settings", remedy="use another --out", path=path
+            "is the checkpoint of a run with other files, weights or settings",
+            remedy="use another --out, or pass --overwrite",
+            path=path,
         )
+    notes.update(state["notes"])
     for name, part in parts.items():
         part.load_state_dict(state[name])
     losses: list[float] = state["losses"]

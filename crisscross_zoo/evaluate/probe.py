@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -31,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 SELECTION_PARTS = 5
 """Parts that the training files are split into, to be held out when something is chosen."""
 
-SELECTION_TOLERANCE = 1e-3
+SELECTION_TOLERANCE = 1e-2
 """Tolerance of machines that only serve to choose the cost."""
 
 
@@ -261,7 +261,7 @@ def right_files(machine: Hyperplanes, clips: FileClips, labels: Ints) -> int:
     return int((scores.argmax(axis=1) == labels).sum())
 
 
-def best(accuracies: dict[float, float]) -> float:
+def best(accuracies: Mapping[Any, float]) -> Any:
     """Return the cost (or epoch) with the highest accuracy; of equal ones the lowest."""
     return max(sorted(accuracies), key=accuracies.__getitem__)
 

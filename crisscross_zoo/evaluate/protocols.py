@@ -13,17 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from crisscross_zoo.config import Pooling, check_choice, suggest
+from crisscross_zoo.config import POOLINGS, Pooling, check_choice, suggest
 from crisscross_zoo.errors import ConfigError
 
 Normalize = Literal["none", "l2", "l2-time"]
 Select = Literal["train", "test"]
+
+NORMALIZATIONS: tuple[str, ...] = ("none", "l2", "l2-time")
 
 COSTS: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 1.0)
 """What the cost of the SVM is chosen from (section E.1); 0.1 is left out there too."""
 
 
 def _check(where: str, name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raise a ConfigError unless a number is in range; a whole one where ``least`` is whole and of type int."""
+    kind = int if isinstance(least, int) else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{where}.{name}={value!r} is not {wanted}", remedy=f"pass {wanted}")
     if not least <= value <= most or not math.isfinite(value):
         limit = f"{least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}"
         raise ConfigError(f"{where}.{name}={value!r} is out of range", remedy=f"pass {limit}")
@@ -60,6 +67,12 @@ class ClipsConfig:
             _check("clips", name, getattr(self, name), 1)
         for name in ("fps", "seconds"):
             _check("clips", name, getattr(self, name), 1e-3)
+        check_choice("clips.pooling", self.pooling, POOLINGS)
+        check_choice("clips.normalize", self.normalize, NORMALIZATIONS)
+        if not isinstance(self.augment, bool):
+            raise ConfigError(
+                f"clips.augment={self.augment!r} is not a yes or no", remedy="pass True or False"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +124,13 @@ class LayerConfig:
 
     def __post_init__(self) -> None:
         _check("layer", "lr", self.lr, 1e-12)
-        _check("layer", "weight_decay", self.weight_decay, 0)
+        _check("layer", "weight_decay", self.weight_decay, 0.0)
         _check("layer", "batch_size", self.batch_size, 2)
         _check("layer", "epochs", self.epochs, 1)
-        _check("layer", "gamma", self.gamma, 0, 1)
-        _check("layer", "dropout", self.dropout, 0, 0.99)
+        _check("layer", "gamma", self.gamma, 0.0, 1)
+        _check("layer", "dropout", self.dropout, 0.0, 0.99)
+        for epoch in self.milestones:
+            _check("layer", "milestones", epoch, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +159,14 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         _check("finetune", "lr", self.lr, 1e-12)
-        _check("finetune", "momentum", self.momentum, 0, 0.9999)
-        _check("finetune", "weight_decay", self.weight_decay, 0)
+        _check("finetune", "momentum", self.momentum, 0.0, 0.9999)
+        _check("finetune", "weight_decay", self.weight_decay, 0.0)
         _check("finetune", "batch_size", self.batch_size, 2)
         _check("finetune", "epochs", self.epochs, 1)
-        _check("finetune", "gamma", self.gamma, 0, 1)
-        _check("finetune", "dropout", self.dropout, 0, 0.99)
+        _check("finetune", "gamma", self.gamma, 0.0, 1)
+        _check("finetune", "dropout", self.dropout, 0.0, 0.99)
+        for epoch in self.milestones:
+            _check("finetune", "milestones", epoch, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +221,10 @@ class ProtocolConfig:
     def __post_init__(self) -> None:
         check_choice("select", self.select, ("train", "test"))
         check_choice("modality", self.modality, ("video", "audio", "both"))
-        if isinstance(self.seed, bool) or self.seed < 0:
-            raise ConfigError(f"seed={self.seed!r} is out of range", remedy="pass 0 or more")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"seed={self.seed!r} is out of range", remedy="pass a whole number, 0 or more")
+        if self.clips.normalize == "l2-time" and self.modality != "audio":
+            raise ConfigError("clips.normalize='l2-time' is for audio", remedy="pass 'none' or 'l2'")
 
     def override(self, changes: Mapping[str, Any]) -> ProtocolConfig:
         """Return a copy with fields changed by dotted name, such as ``{"clips.train": 5}``.
@@ -419,8 +438,8 @@ def make_protocol(
     if setup is not None and setup not in setups:
         raise ConfigError(f"{protocol} on {dataset} has no setup {setup!r}", remedy=suggest(setup, setups))
     config = setups[setup] if setup is not None else next(iter(setups.values()))
-    if config.finetune is not None and pretrained_on == "AudioSet":
-        changes = FINETUNE_AUDIOSET.get((dataset, config.setup), {})
+    changes = FINETUNE_AUDIOSET.get((dataset, config.setup))
+    if config.finetune is not None and pretrained_on == "AudioSet" and changes is not None:
         config = config.override({f"finetune.{name}": value for name, value in changes.items()})
         config = dataclasses.replace(config, source=f"{_E2}; for AudioSet's backbones, the released configs")
     if released:

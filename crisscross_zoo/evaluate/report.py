@@ -63,7 +63,7 @@ def find_results(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]
 def report_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the table's rows, by column, in the order of protocol, data set, setup and weights."""
     rows = [row for result in results for row in row_of(result)]
-    return sorted(rows, key=lambda row: [str(row[name]) for name in COLUMNS[:5]])
+    return sorted(rows, key=lambda row: [str(row[name]) for name in COLUMNS[:4]])
 
 
 def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ def failure_row(path: str, error: CrissCrossError) -> dict[str, str]:
     return {"path": path, "error": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
 
 
-def text_keys(values: Mapping[float, float]) -> dict[str, float]:
+def text_keys(values: Mapping[Any, float]) -> dict[str, float]:
     """Return the values by cost or epoch as JSON has keys."""
     return {f"{key:g}": value for key, value in values.items()}
 

@@ -30,6 +30,7 @@ from crisscross_zoo import __version__
 from crisscross_zoo.atomic import atomic_path, write_atomically
 from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig
 from crisscross_zoo.encoders import Encoder
+from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample, check_no_leak, shared_content
 from crisscross_zoo.evaluate.finetune import finetune
@@ -63,7 +64,7 @@ from crisscross_zoo.evaluate.results import (
 )
 from crisscross_zoo.evaluate.retrieval import file_means, nearest
 from crisscross_zoo.evaluate.store import FeatureStore, Rows
-from crisscross_zoo.evaluate.svm import fit_svm
+from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
 from crisscross_zoo.extract import FeatureExtractor, Precision, pick_device
 from crisscross_zoo.media.clips import Views
 from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
@@ -172,6 +173,7 @@ def evaluate(
                 f" {pairs[0][1]} and {pairs[0][0]}"
             )
     run = _Run(config, data, weights, compute, out, projectors, say, on_progress)
+    run.overwrite = overwrite
     identity = run.identity(list(chosen))
     check_out(out / RESULT_FILE, identity, overwrite=overwrite)
     done = []
@@ -276,6 +278,7 @@ class _Run:
         self.device = pick_device(compute.device)
         self.weights = resolve_weights(weights, config.modality)
         self.known: dict[str, dict[str, str | None]] = {}
+        self.overwrite = False
         self._stores: dict[tuple[bool, str], FeatureStore] = {}
         if config.finetune is None:
             self.store(random=False)  # weights that cannot be had are known before anything is read
@@ -285,7 +288,10 @@ class _Run:
         config = self.config
         if config.finetune is not None:
             encoder = self._encoder("video", "max")
-            self.known = {"video": {"id": encoder.weights_id, "sha256": encoder.weights_sha256}}
+            sha256 = encoder.weights_sha256
+            if isinstance(self.weights["video"], Encoder):  # it may have been trained since it was loaded
+                sha256 = state_sha256(encoder.state_dict(), encoder.config)
+            self.known = {"video": {"id": encoder.weights_id, "sha256": sha256}}
         settings = config.to_dict()
         return {
             "protocol": config.protocol,
@@ -392,7 +398,7 @@ class _Run:
             on_pass=on_pass,
         )
         if self.config.select == "test":
-            found = [(m, right_files(m, asked, labels_of(test)) / len(test)) for m in machines]
+            found = [(self._solved(m), right_files(m, asked, labels_of(test)) / len(test)) for m in machines]
             accuracies = {m.cost: accuracy for m, accuracy in found}
             cost = best(accuracies)
             machine = next(m for m, _ in found if m.cost == cost)
@@ -421,7 +427,17 @@ class _Run:
             device=self.device,
             on_pass=on_pass,
         )
-        return machine.scores(asked.rows), {"cost": cost, "accuracy_by_cost": text_keys(accuracies)}
+        return self._solved(machine).scores(asked.rows), {
+            "cost": cost,
+            "accuracy_by_cost": text_keys(accuracies),
+        }
+
+    def _solved(self, machine: Hyperplanes) -> Hyperplanes:
+        if not machine.solved:
+            self.say(
+                f"the SVM of cost {machine.cost:g} is not solved to svm.tolerance (gradient {machine.gradient:.1e})"
+            )
+        return machine
 
     def _layer(
         self, known: FileClips, train: list[Sample], asked: FileClips, test: list[Sample]
@@ -472,9 +488,7 @@ class _Run:
     def _finetune(self, number: int, fold: Fold) -> FoldResult:
         config, clips = self.config.finetune, self.config.clips
         assert config is not None
-        encoder = copy.deepcopy(
-            self._encoder("video", clips.pooling)
-        )  # trained: the caller's is left as it was
+        encoder = copy.deepcopy(self._encoder("video", clips.pooling))  # the caller's is not trained
         own = encoder.config
         assert isinstance(own, VideoConfig)
         video = own.replace(frames=clips.frames, fps=clips.fps, size=clips.size)
@@ -487,8 +501,8 @@ class _Run:
         augment = VIDEO_AUGMENTS["finetuning"] if clips.augment else None
         if augment is not None and self.config.released:
             augment = dataclasses.replace(augment, released=True)
-        kept: dict[str, Any] = {}
-        accuracies: dict[float, float] = {}
+        accuracies: dict[int, float] = {}
+        best_file = self.out / f"fold{number}" / "best.pt"
 
         def test() -> FoldResult:
             extractor = FeatureExtractor(
@@ -521,23 +535,17 @@ class _Run:
             done.scores = file_scores(done.clip_scores, done.owners)
             return done
 
-        history = self.out / f"fold{number}" / "epochs.json"
-
         def after_epoch(epoch: int) -> None:
             if self.config.select != "test":
                 return
             done = test()
             assert done.scores is not None
-            accuracies[epoch] = top_k(done.scores, labels_of(done.test), 1)
-            if accuracies[epoch] > kept.get("accuracy", -1.0):
-                kept.update(accuracy=accuracies[epoch], done=done)
-                state = {k: v.detach().clone() for k, v in classifier.state_dict().items()}
-                with atomic_path(history.with_name("best.pt")) as temporary:
-                    torch.save(state, temporary)
-            write_atomically(history, json.dumps(accuracies).encode())
+            accuracy = top_k(done.scores, labels_of(done.test), 1)
+            if accuracy > max(accuracies.values(), default=-1.0):
+                with atomic_path(best_file) as temporary:
+                    torch.save(classifier.state_dict(), temporary)
+            accuracies[epoch] = accuracy
 
-        if history.exists():
-            accuracies.update({int(k): v for k, v in json.loads(history.read_text()).items()})
         losses = finetune(
             classifier,
             fold.train,
@@ -552,16 +560,14 @@ class _Run:
             workers=self.compute.workers or 0,
             on_step=lambda step, steps, _: self._tell(f"fold {number}: finetuning steps", step, steps),
             after_epoch=after_epoch,
+            notes=accuracies,
+            restart=self.overwrite,
         )
+        epoch = config.epochs
         if self.config.select == "test":
             epoch = int(best(accuracies))
-            if "done" not in kept or kept["accuracy"] < accuracies[epoch]:  # reached by a run before this one
-                best_state = torch.load(history.with_name("best.pt"), map_location="cpu", weights_only=True)
-                classifier.load_state_dict(best_state)
-                kept["done"] = test()
-            done = cast(FoldResult, kept["done"])
-        else:
-            epoch, done = config.epochs, test()
+            classifier.load_state_dict(torch.load(best_file, map_location=self.device, weights_only=True))
+        done = test()
         done.chosen = {"epochs": epoch, "accuracy_by_epoch": text_keys(accuracies), "losses": losses}
         return done
 

@@ -92,7 +92,6 @@ class FeatureStore:
         folder: Of this store.
 
     Raises:
-        ConfigError: the weights are fresh and unseeded.
         OutputError: it is damaged.
         OSError: it cannot be written.
     """
@@ -101,11 +100,6 @@ class FeatureStore:
         self.extractor = extractor
         weights = {name: known["sha256"] for name, known in extractor.weights.items()}
         identity = {"settings": extractor.settings, "weights": weights}
-        if None in weights.values():
-            raise ConfigError(
-                "features of weights without a name cannot be kept",
-                remedy="use 'random:SEED' or pass the encoder",
-            )
         text = json.dumps(identity, sort_keys=True, default=list)
         self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +137,8 @@ class FeatureStore:
                 keys[path] = _key(path)
             except OSError as error:
                 failures[path] = CrissCrossError(error.strerror or str(error), path=path)
-        todo = [path for path, key in keys.items() if key not in self._files]
+        first = {key: path for path, key in reversed(keys.items())}  # a file may be named in several ways
+        todo = [path for path, key in keys.items() if key not in self._files and first[key] == path]
         done = len(wanted) - len(todo)
         if on_file is not None:
             on_file(done, len(wanted))
@@ -167,7 +162,7 @@ class FeatureStore:
                     self._append(keys[name], features.arrays(), files, matrices)
                 if on_file is not None:
                     on_file(done, len(wanted))
-        return failures
+        return failures | {p: failures[first[k]] for p, k in keys.items() if first[k] in failures}
 
     def rows(self, modality: str, paths: Sequence[str]) -> tuple[tuple[Floats, Ints], Ints]:
         """Pick files that are here.
@@ -210,12 +205,13 @@ class FeatureStore:
             except (ValueError, KeyError, TypeError) as error:
                 raise OutputError(f"is damaged ({error})", remedy="delete its folder", path=path) from None
         for modality, end in self._ends.items():
-            size = self._matrix_file(modality).stat().st_size if end else 0
+            file = self._matrix_file(modality)
+            size = file.stat().st_size if file.exists() else 0
             if size < end * self._widths.get(modality, 0) * _BYTES:
                 raise OutputError(
                     "is shorter than its list says",
                     remedy="delete its folder",
-                    path=self._matrix_file(modality),
+                    path=file,
                 )
 
     def _cut(self) -> None:

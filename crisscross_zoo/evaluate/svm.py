@@ -28,7 +28,7 @@ CG_STEPS = 200
 """Most steps of each kind; with scaled features both end earlier."""
 
 _LINE_STEPS = 20
-_CG_SHARE = 0.1
+_CG_SHARE = 0.01
 """The residual, relative to the gradient, at which conjugate gradients stop."""
 
 
@@ -41,6 +41,7 @@ class Hyperplanes:
         bias: float32, (K,).
         cost: C.
         gradient: Largest norm of a class's gradient, relative to that of zero weights.
+        solved: Whether every class was solved to the tolerance.
         passes: How often all rows were read.
     """
 
@@ -48,6 +49,7 @@ class Hyperplanes:
     bias: npt.NDArray[np.float32]
     cost: float
     gradient: float
+    solved: bool
     passes: int
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
@@ -75,7 +77,9 @@ def fit_svm(
         labels: (n,), from 0 to ``classes - 1``.
         classes: K, at least 2.
         costs: Values of C, above 0.
-        tolerance: Norm of the gradient, relative to that of zero weights, at which a class is solved.
+        tolerance: A class is solved when the norm of its gradient g is at most this, relative to that of zero
+            weights, and so is |g|^2 / 2, relative to the objective: as the objective is strongly convex, it is then
+            that near to its minimum, or nearer.
         device: Where the products are computed.
         on_pass: Told how often all rows have been read.
 
@@ -85,10 +89,10 @@ def fit_svm(
     problem = _Problem(rows, labels, classes, torch.device(device), on_pass)
     start = torch.zeros((rows.shape[1] + 1, classes), device=problem.device)
     scores = torch.zeros((len(rows), classes))
-    for cost in sorted(costs):
-        start, scores, gradient = _solve(problem, cost, start, scores, tolerance)
+    for cost in sorted(set(costs)):
+        start, scores, gradient, solved = _solve(problem, cost, start, scores, tolerance)
         values = start.cpu().numpy()
-        yield Hyperplanes(values[:-1], values[-1], cost, gradient, problem.passes)
+        yield Hyperplanes(values[:-1], values[-1], cost, gradient, solved, problem.passes)
 
 
 class _Problem:
@@ -129,43 +133,49 @@ def _back(block: Tensor, s: Tensor) -> Tensor:
 
 def _solve(
     problem: _Problem, cost: float, w: Tensor, scores: Tensor, tolerance: float
-) -> tuple[Tensor, Tensor, float]:
-    """Minimise from ``w``, whose scores are ``scores``; return the same of the minimum and the relative gradient."""
+) -> tuple[Tensor, Tensor, float, bool]:
+    """Minimise from ``w``, whose scores are ``scores``.
+
+    Returns:
+        The same of the minimum, the largest relative gradient, and whether every class is solved.
+    """
     w, scores = w.clone(), scores.clone()
     relative = float("inf")
-    zero_norm: Tensor | None = None
     for _ in range(NEWTON_STEPS):
         active = torch.empty(scores.shape, dtype=torch.bool)
-        gradient, squares, at_zero = _gradient(problem, cost, w, scores, active)
-        zero_norm = at_zero if zero_norm is None else zero_norm
-        relative = float((gradient.norm(dim=0) / zero_norm).max())
-        if relative <= tolerance:
-            break
+        gradient, squares, at_zero, objective = _gradient(problem, cost, w, scores, active)
+        norm = gradient.norm(dim=0)
+        relative = float((norm / at_zero).max())
+        if relative <= tolerance and bool((norm.square() / 2 <= tolerance * objective).all()):
+            return w, scores, relative, True
         step, step_scores = _newton_step(problem, cost, active, gradient, squares)
         length = _line_search(problem, cost, w, step, scores, step_scores)
         w += length * step
         scores += length.cpu() * step_scores
-    return w, scores, relative
+    return w, scores, relative, False
 
 
 def _gradient(
     problem: _Problem, cost: float, w: Tensor, scores: Tensor, active: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradient, the diagonal of the Hessian, and the norm of the gradient at zero weights.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return gradient, diagonal of the Hessian, norm of the gradient at zero weights, and objective.
 
-    ``active`` is set to where a row costs something, y s < 1: (n, K).
+    ``scores`` are set anew, since rounding adds up in them from step to step, and ``active`` to where a row costs
+    something, y s < 1: (n, K) both.
     """
     gradient, diagonal = w.clone(), torch.ones_like(w)
-    at_zero = torch.zeros_like(w)
+    at_zero, objective = torch.zeros_like(w), (w * w).sum(0).double() / 2
     for where, block in problem.blocks():
-        s = scores[where].to(problem.device)
+        s = _times(block, w)
+        scores[where] = s.cpu()
         y = problem.signs(where, s)
         costly = y * s < 1
         active[where] = costly.cpu()
+        objective += cost * (costly * (s - y).square()).sum(0).double()
         gradient += 2 * cost * _back(block, costly * (s - y))
         diagonal += 2 * cost * _back(block.square(), costly.to(s))
         at_zero += 2 * cost * _back(block, y)
-    return gradient, diagonal, at_zero.norm(dim=0).clamp_min(torch.finfo(w.dtype).tiny)
+    return gradient, diagonal, at_zero.norm(dim=0).clamp_min(torch.finfo(w.dtype).tiny), objective
 
 
 def _newton_step(

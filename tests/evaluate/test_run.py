@@ -221,7 +221,15 @@ def test_finetuning_goes_on_where_it_was_stopped(folder: Path, command: Any, tmp
 
 
 def test_finetuning_learns(folder: Path, command: Any) -> None:
-    words = ["--finetune.epochs", "8", "--finetune.batch-size", "8", "--finetune.lr", "0.003", "--no-clips.augment"]
+    words = [
+        "--finetune.epochs",
+        "8",
+        "--finetune.batch-size",
+        "8",
+        "--finetune.lr",
+        "0.003",
+        "--no-clips.augment",
+    ]
     result = command("finetune", folder, *words)
     losses = result["folds"]["1"]["losses"]
     assert losses[-1] < losses[0] / 2

@@ -1,0 +1,192 @@
+"""The same encoders for inference: batch norms folded into the convolutions, and 3-D convolutions run as 2-D ones.
+
+A spatial convolution (1, 3, 3) works on each picture alone: with T moved into the batch it is a 2-D one. A temporal
+convolution (3, 1, 1) works on each place alone: with channels last in memory, (N, T, H, W, C) is also an "image" of T
+lines and H W columns, and the convolution a 2-D one with a kernel (3, 1). Both are views; nothing is copied. A batch
+norm y = s x + b behind a convolution scales its weights by s and adds b. In a block of the video encoder the shortcut
+joins before the last batch norm, so that s scales it too: it is folded into the shortcut's convolution, or kept as a
+scale where there is none.
+
+Made by :meth:`Encoder.optimize_for_inference`. The numbers agree with the encoder's to rounding (1e-6 of the largest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crisscross_zoo.encoders.pooling import pool
+
+if TYPE_CHECKING:
+    from crisscross_zoo.encoders.audio import AudioEncoder
+    from crisscross_zoo.encoders.encoder import Encoder
+    from crisscross_zoo.encoders.video import VideoEncoder
+
+
+class InferenceEncoder(nn.Module):
+    """Base of both: takes and gives what the encoder does, has no batch norms, and cannot be trained.
+
+    Attributes:
+        config: The encoder's.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = encoder.config
+        self.pooling = encoder.config.pooling
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return pooled features (N, D) of a batch of clips, in the dtype of the weights."""
+        return pool(self.forward_features(x), self.pooling)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, conv5x."""
+        raise NotImplementedError
+
+
+class InferenceVideoEncoder(InferenceEncoder):
+    """The video encoder: (N, 3, T, H, W) to conv5x (N, C, T', H', W')."""
+
+    def __init__(self, encoder: VideoEncoder) -> None:
+        super().__init__(encoder)
+        conv, norm = cast("nn.Conv3d", encoder.conv1[0]), cast("nn.BatchNorm3d", encoder.conv1[1])
+        scale, shift = _scale_and_shift(norm)
+        # Three pictures side by side as 9 channels, to a 2-D convolution.
+        weight = _scaled(conv.weight, scale).transpose(1, 2).flatten(1, 2)
+        self.stem = _conv2d(weight, shift, stride=2, padding=3)
+        blocks = _blocks(encoder.stages()[1:])
+        self.blocks = nn.ModuleList(_VideoBlock(block) for block in blocks)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, conv5x: (N, C, T', H', W')."""
+        n, _, t, _, _ = x.shape
+        x = x.to(self.stem.weight.dtype).movedim(1, 2)  # (N, T, 3, H, W)
+        padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
+        x = torch.cat([padded[:, k : k + t] for k in range(3)], dim=2).flatten(0, 1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.max_pool2d(F.relu(self.stem(x), inplace=True), 3, stride=2, padding=1)
+        for block in self.blocks:
+            x = block(x, n)
+        return x.reshape(n, -1, *x.shape[1:]).movedim(1, 2)
+
+
+class _VideoBlock(nn.Module):
+    """Four 2-D convolutions and the shortcut, on pictures (N T, C, H, W) with channels last in memory."""
+
+    shortcut_scale: Tensor | None
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        stride = block.tmp_conv1.stride[0]
+        self.spatial1 = _folded(block.spt_conv1, block.spt_bn1, temporal=False)
+        self.temporal1 = _folded(block.tmp_conv1, block.tmp_bn1, temporal=True)
+        self.spatial2 = _folded(block.spt_conv2, block.spt_bn2, temporal=False)
+        self.temporal2 = _folded(block.tmp_conv2, block.out_bn, temporal=True)
+        scale, _ = _scale_and_shift(block.out_bn)
+        self.stride = stride
+        self.shortcut: nn.Conv2d | None = None
+        if block.res_conv is not None:
+            weight = _scaled(block.res_conv.weight, scale).squeeze(2)
+            self.shortcut = _conv2d(weight, None, stride=stride)
+        scale = scale.view(1, -1, 1, 1).to(block.tmp_conv1.weight.dtype)
+        self.register_buffer("shortcut_scale", scale if block.res_conv is None else None)
+
+    def forward(self, x: Tensor, n: int) -> Tensor:
+        if self.shortcut is None:
+            assert self.shortcut_scale is not None
+            shortcut = x * self.shortcut_scale
+        else:
+            kept = x.reshape(n, -1, *x.shape[1:])[:, :: self.stride].flatten(0, 1)
+            shortcut = self.shortcut(kept.contiguous(memory_format=torch.channels_last))
+        x = F.relu(self.spatial1(x), inplace=True)
+        x = F.relu(_over_time(self.temporal1, x, n), inplace=True)
+        x = F.relu(self.spatial2(x), inplace=True)
+        return F.relu(_over_time(self.temporal2, x, n).add_(shortcut), inplace=True)
+
+
+def _over_time(conv: nn.Conv2d, x: Tensor, n: int) -> Tensor:
+    """Convolve pictures (N T, C, H, W) over time: views of the same memory, channels last."""
+    _, c, h, w = x.shape
+    lines = x.permute(0, 2, 3, 1).reshape(n, -1, h * w, c).permute(0, 3, 1, 2)  # (N, C, T, H W)
+    y: Tensor = conv(lines)
+    return y.permute(0, 2, 3, 1).reshape(-1, h, w, y.shape[1]).permute(0, 3, 1, 2)
+
+
+class InferenceAudioEncoder(InferenceEncoder):
+    """The audio encoder: (N, 1, F, T) to conv5x (N, C, F', T')."""
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        super().__init__(encoder)
+        self.stem = _folded(encoder.conv1[0], encoder.conv1[1])
+        self.blocks = nn.ModuleList(_AudioBlock(block) for block in _blocks(encoder.stages()[1:]))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, conv5x: (N, C, F', T')."""
+        x = x.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
+        x = F.max_pool2d(F.relu(self.stem(x), inplace=True), 3, stride=2, padding=1)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class _AudioBlock(nn.Module):
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.conv1 = _folded(block.conv1, block.bn1)
+        self.conv2 = _folded(block.conv2, block.bn2)
+        self.shortcut = (
+            None if block.downsample is None else _folded(block.downsample[0], block.downsample[1])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        x = F.relu(self.conv1(x), inplace=True)
+        return F.relu(self.conv2(x).add_(shortcut), inplace=True)
+
+
+def _blocks(stages: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return the residual blocks of the stages; one alone is a stage itself."""
+    return [block for stage in stages for block in (stage if isinstance(stage, nn.Sequential) else [stage])]
+
+
+def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """Return s and b of a batch norm in eval mode, y = s x + b, in float64."""
+    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+
+
+def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
+    return weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
+
+
+def _folded(conv: Any, norm: Any, *, temporal: bool | None = None) -> nn.Conv2d:
+    """Return a convolution with the batch norm behind it, as a 2-D one; ``temporal`` says which of two a 3-D one is."""
+    scale, shift = _scale_and_shift(norm)
+    weight, stride, padding = _scaled(conv.weight, scale), conv.stride, conv.padding
+    if temporal is True:
+        weight, stride, padding = weight.squeeze(-1), stride[:2], padding[:2]
+    elif temporal is False:
+        weight, stride, padding = weight.squeeze(2), stride[1:], padding[1:]
+    return _conv2d(weight, shift, stride=stride, padding=padding)
+
+
+def _conv2d(weight: Tensor, bias: Tensor | None, *, stride: Any, padding: Any = 0) -> nn.Conv2d:
+    out_channels, in_channels, *kernel = weight.shape
+    conv = nn.Conv2d(
+        in_channels,
+        out_channels,
+        cast("Any", tuple(kernel)),
+        stride=stride,
+        padding=padding,
+        bias=bias is not None,
+        device=weight.device,
+    )
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        if bias is not None and conv.bias is not None:
+            conv.bias.copy_(bias)
+    return conv.requires_grad_(False).to(memory_format=torch.channels_last)
