@@ -217,7 +217,8 @@ def test_what_an_encoder_holds_now_is_what_counts(files):
 
 def test_cudnn_stays_on_and_is_left_as_it_was(encoders, files):
     seen = []
-    hook = encoders["video"].register_forward_hook(
+    extract = extractor(encoders, "video")
+    hook = extract._networks["video"].register_forward_hook(
         lambda *_: seen.append(
             (
                 torch.backends.cudnn.enabled,
@@ -227,7 +228,7 @@ def test_cudnn_stays_on_and_is_left_as_it_was(encoders, files):
         )
     )
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision
-    extractor(encoders, "video")(files[0])
+    extract(files[0])
     hook.remove()
     assert set(seen) == {(True, True, "ieee")}
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision) == before
