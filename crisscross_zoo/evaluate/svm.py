@@ -7,7 +7,8 @@ row is given,
 
 which is what scikit-learn's ``LinearSVC`` minimises with its defaults. All classes are solved at once by the modified
 finite Newton method (Keerthi and DeCoste, JMLR 2005): conjugate gradients for the step, an exact line search along
-it. Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU; besides a block, memory
+it. Where few rows are active (cost something), as with a high C, the Hessian is less work than many products with it:
+it is formed, and preconditions the conjugate gradients, which then need one or two steps. Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU; besides a block, memory
 holds rows x classes numbers a few times over, and never rows x features.
 """
 
@@ -27,8 +28,14 @@ NEWTON_STEPS = 50
 CG_STEPS = 200
 """Most steps of each kind; with scaled features both end earlier."""
 
+HESSIAN_NUMBERS = 1 << 27
+"""Most numbers of all classes' Hessians together (half a GB); larger ones are not formed."""
+
+_WORTH_PASSES = 15
+"""A Hessian is formed where that is less work than this many conjugate gradient steps."""
+
 _LINE_STEPS = 20
-_CG_SHARE = 0.01
+_CG_SHARE = 0.1
 """The residual, relative to the gradient, at which conjugate gradients stop."""
 
 
@@ -183,9 +190,16 @@ def _newton_step(
 ) -> tuple[Tensor, Tensor]:
     """Solve Hessian x step = -gradient by conjugate gradients; also return the step's scores."""
     step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape)
+    factors = _hessian_factors(problem, cost, active)
     residual = -gradient
+
+    def precondition(residual: Tensor) -> Tensor:
+        if factors is None:
+            return residual / diagonal
+        return torch.cholesky_solve(residual.T[:, :, None], factors)[:, :, 0].T
+
     wanted = _CG_SHARE * residual.norm(dim=0)
-    scaled = residual / diagonal
+    scaled = precondition(residual)
     direction, product = scaled.clone(), (residual * scaled).sum(0)
     for _ in range(CG_STEPS):
         curved = direction.clone()
@@ -202,10 +216,31 @@ def _newton_step(
         residual = residual - length * curved
         if not bool((residual.norm(dim=0) > wanted).any()):
             break
-        scaled = residual / diagonal
+        scaled = precondition(residual)
         before, product = product, (residual * scaled).sum(0)
         direction = scaled + torch.where(before > 0, product / before, 0.0) * direction
     return step, step_scores
+
+
+def _hessian_factors(problem: _Problem, cost: float, active: Tensor) -> Tensor | None:
+    """Return the Cholesky factors (K, D + 1, D + 1) of I + 2 C X'X over each class's active rows, if they are worth it."""
+    size, classes = problem.rows.shape[1] + 1, problem.classes
+    work = active.sum(dtype=torch.int64).item() * size * size
+    if classes * size * size > HESSIAN_NUMBERS or work > _WORTH_PASSES * 2 * active.numel() * size:
+        return None
+    hessians = torch.zeros((classes, size, size), device=problem.device)
+    for where, block in problem.blocks():
+        block = torch.cat([block, torch.ones_like(block[:, :1])], dim=1)
+        for k, rows in enumerate(active[where].T):
+            some = block[rows.nonzero()[:, 0].to(problem.device)]
+            hessians[k].addmm_(some.T, some, alpha=2 * cost)
+    for hessian in hessians:
+        hessian.diagonal().add_(1)
+        factor, wrong = torch.linalg.cholesky_ex(hessian.double())
+        if wrong.item():
+            return None
+        hessian.copy_(factor)
+    return hessians
 
 
 def _line_search(
