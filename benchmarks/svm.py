@@ -27,10 +27,11 @@ import torch
 
 from crisscross_zoo.evaluate.probe import FileClips, best, held_out_accuracies
 from crisscross_zoo.evaluate.protocols import COSTS
-from crisscross_zoo.evaluate.store import BLOCK_ROWS, Rows
+from crisscross_zoo.evaluate.store import Rows
 from crisscross_zoo.evaluate.svm import fit_svm
 
 LATENT = 96
+BLOCK_ROWS = 8192
 
 
 def make_features(path: Path, files: int, clips: int, dims: int, classes: int) -> np.ndarray:

@@ -204,9 +204,7 @@ class FeatureExtractor:
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
         workers = self.workers
         if workers is None:
-            one = isinstance(paths, Sized) and len(paths) <= 1
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            workers = 0 if one else min(16, max(1, cores - 1 if self.device.type == "cuda" else cores // 4))
+            workers = 0 if isinstance(paths, Sized) and len(paths) <= 1 else default_workers(self.device)
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
     def _run(
@@ -337,7 +335,8 @@ class FeatureExtractor:
             config = getattr(self._sampling, name)
             settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
         if (views := self._sampling.views) is not None:
-            augment = {name: dataclasses.asdict(getattr(views, name)) for name in self.encoders}
+            given = {name: getattr(views, name) for name in self.encoders}
+            augment = {name: {} if a is None else dataclasses.asdict(a) for name, a in given.items()}
             plain = {
                 n: {k: list(v) if isinstance(v, tuple) else v for k, v in a.items()}
                 for n, a in augment.items()
@@ -429,6 +428,12 @@ def _repeatable() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.conv.fp32_precision = before
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes decode: nearly every core for a GPU, a quarter where the network needs them too."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, cores - 1 if device.type == "cuda" else cores // 4))
 
 
 def pick_device(device: str | torch.device) -> torch.device:

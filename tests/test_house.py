@@ -28,6 +28,10 @@ HEAVY = ("torch", "torchvision", "torchaudio", "av", "librosa", "huggingface_hub
     "start",
     [
         "import crisscross_zoo",
+        "from crisscross_zoo.cli.evaluate import main; main(['--help'])",
+        "from crisscross_zoo.cli.evaluate import main; main(['finetune', '--help'])",
+        "from crisscross_zoo.cli.evaluate import main; main(['linear', 'esc50', '--settings'])",
+        "from crisscross_zoo.cli.evaluate import main; main(['report', '--help'])",
         "from crisscross_zoo.cli.extract import main; main(['--help'])",
         "from crisscross_zoo.cli.extract import main; main(['--version'])",
         "from crisscross_zoo.cli.extract import main; main(['video.mp4', '--out', 'x.npz', '--modality', 'vidoe'])",

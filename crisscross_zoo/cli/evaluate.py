@@ -201,7 +201,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         seed=config.seed,
         missing=lambda line: _say(line, quiet=options.quiet),
     )
-    out = Path(options.out or Path("results") / _slug(config, root, options.weights))
+    out = Path(options.out or Path("results") / _slug(config, root, options.weights, options.fold))
     galleries: list[Mapping[str, Sequence[Query]]] = []
     with _stages(quiet=options.quiet) as on_progress:
         result = evaluate(
@@ -225,7 +225,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         print("\n".join(describe(result)))
         if not options.quiet:
             print(f"{PROG}: all of it is in {out}", file=sys.stderr)
-    return EXIT_FAILED if any(fold["failed"] for fold in result["folds"].values()) else EXIT_DONE
+    lost = result["absent"] or any(fold["failed"] for fold in result["folds"].values())
+    return EXIT_FAILED if lost else EXIT_DONE
 
 
 def _dataset(options: argparse.Namespace) -> tuple[str, str]:
@@ -233,6 +234,8 @@ def _dataset(options: argparse.Namespace) -> tuple[str, str]:
     names = [c.dataset for c in TABLE if c.protocol == options.protocol and c.dataset != "folder"]
     known = list(dict.fromkeys(names))
     if options.dataset in known:
+        if options.root is None and options.settings:
+            return options.dataset, ""
         if options.root is None:
             raise ConfigError(f"where is {options.dataset}?", remedy="pass its folder: --root DIR")
         return options.dataset, options.root
@@ -263,9 +266,9 @@ def _folds(text: str, known: list[int]) -> list[int] | None:
     return [int(text)]
 
 
-def _slug(config: ProtocolConfig, root: str, weights: str) -> str:
+def _slug(config: ProtocolConfig, root: str, weights: str, fold: str) -> str:
     name = Path(root).resolve().name if config.dataset == "folder" else config.dataset
-    parts = [config.protocol, name, config.setup, Path(weights).name]
+    parts = [config.protocol, name, config.setup, Path(weights).name, *[f"fold{fold}"] * (fold != "all")]
     parts += ["released"] * config.released + ["select-test"] * (
         config.select == "test" and not config.released
     )
@@ -273,7 +276,11 @@ def _slug(config: ProtocolConfig, root: str, weights: str) -> str:
 
 
 def _projectors(options: argparse.Namespace, config: ProtocolConfig) -> Any:
-    if config.retrieval is None or config.modality != "both":
+    if config.retrieval is None:
+        return None
+    if config.modality != "both":
+        if options.projectors:
+            raise ConfigError("--projectors goes with both modalities", remedy="pass --setup both")
         return None
     from crisscross_zoo.evaluate.retrieval import load_projectors
 

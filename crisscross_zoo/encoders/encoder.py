@@ -155,7 +155,7 @@ class Encoder(
         Args:
             dtype: Of the weights, and of what is computed: float32, bfloat16 or float16. Clips may have any.
         """
-        return self._inference_module().to(dtype).eval()
+        return self._inference_module().to(self.device, dtype).eval()
 
     @abc.abstractmethod
     def _inference_module(self) -> InferenceEncoder:

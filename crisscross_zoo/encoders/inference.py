@@ -155,12 +155,15 @@ def _blocks(stages: Iterable[nn.Module]) -> list[nn.Module]:
 
 def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """Return s and b of a batch norm in eval mode, y = s x + b, in float64."""
-    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+    weight, bias, mean, var = (  # on the CPU: MPS has no float64
+        t.detach().cpu().double() for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    )
+    scale = weight / (var + norm.eps).sqrt()
+    return scale, bias - mean * scale
 
 
 def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
-    return weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
+    return weight.detach().cpu().double() * scale.view(-1, *[1] * (weight.ndim - 1))
 
 
 def _folded(conv: Any, norm: Any, *, temporal: bool | None = None) -> nn.Conv2d:

@@ -6,6 +6,7 @@ folder is listed once, whatever the number of its files.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -29,7 +30,7 @@ DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound
 - dcase: DCASE2013's scenes, ``scenes_stereo/CLASSNN.wav`` and ``scenes_stereo_testset/CLASSNN.wav``.
 - kinetics400: ``train/CLASS/VIDEO`` and ``val/CLASS/VIDEO``.
 - kinetics-sound: the same tree, of which the 32 classes are taken.
-- folder: ``train/CLASS/FILE`` and ``test/CLASS/FILE``, or ``CLASS/FILE``, which is dealt into up to five folds.
+- folder: ``train/CLASS/FILE`` and ``test/CLASS/FILE`` (or ``val/``), or ``CLASS/FILE``, dealt into up to five folds.
 """
 
 MAX_FOLDS = 5
@@ -74,12 +75,14 @@ class LabelledData:
         root: Its folder.
         classes: Names of the classes, by label.
         folds: By number, from 1.
+        absent: A line for each list that names files which are not there; they are in no fold.
     """
 
     name: str
     root: str
     classes: tuple[str, ...]
     folds: Mapping[int, Fold]
+    absent: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"LabelledData({self.name!r}, {self.root!r}, {len(self.classes)} classes, {dict(self.folds)})"
@@ -138,7 +141,7 @@ def read_dataset(
                     remedy="each class needs both; complete the data set",
                     path=tree.root,
                 )
-    return LabelledData(name, tree.root, tuple(classes), folds)
+    return LabelledData(name, tree.root, tuple(classes), folds, tuple(tree.absent))
 
 
 def check_no_leak(fold: Fold) -> None:
@@ -163,28 +166,31 @@ def check_no_leak(fold: Fold) -> None:
         )
 
 
-def shared_content(fold: Fold) -> list[tuple[str, str]]:
+def shared_content(fold: Fold, digests: dict[str, str] | None = None) -> dict[str, str]:
     """Find what is trained on and tested under two names: files with the same bytes.
 
-    Only files whose length is found on both sides are read.
+    Only files whose length is found on both sides are read. What cannot be read is left out.
 
     Args:
         fold: What to compare.
+        digests: What is known of files, by path, from other folds of the same data set; added to.
 
     Returns:
-        Pairs of a train file and a test file with the same bytes, sorted.
-
-    Raises:
-        ConfigError: a file cannot be read.
+        The test files that have the bytes of a training file, sorted, with such a file of each.
     """
+    digests = {} if digests is None else digests
+
+    def digest(path: str) -> str:
+        if path not in digests:
+            digests[path] = _sha256(path)
+        return digests[path]
+
     sides = [_keyed((s.path for s in side), _size) for side in (fold.train, fold.test)]
-    pairs = []
+    shared: dict[str, str] = {}
     for size in sides[0].keys() & sides[1].keys():
-        train, test = (_keyed(side[size], _sha256) for side in sides)
-        pairs += [
-            (a, b) for digest in train.keys() & test.keys() for a in train[digest] for b in test[digest]
-        ]
-    return sorted(pairs)
+        train, test = (_keyed(side[size], digest) for side in sides)
+        shared |= {path: train[known][0] for known in train.keys() & test.keys() for path in test[known]}
+    return dict(sorted(shared.items()))
 
 
 # --- the data sets -----------------------------------------------------------------------------------------------
@@ -359,7 +365,8 @@ def _kinetics_sound(tree: _Tree) -> _Found:
 def _any_folder(tree: _Tree) -> _Found:
     folders = tree.folders(tree.root)
     # A class may be called "train" too; it then has files, not folders.
-    splits = [s for s in ("train", "test") if s in folders and tree.folders(f"{tree.root}/{s}")]
+    asked = next((s for s in TEST_SPLITS if s in folders and tree.folders(f"{tree.root}/{s}")), "test")
+    splits = [s for s in ("train", asked) if s in folders and tree.folders(f"{tree.root}/{s}")]
     if len(splits) == 2:
         return _one_fold(*(tree.class_folders(f"{tree.root}/{split}", MEDIA_SUFFIXES) for split in splits))
     if splits:
@@ -465,6 +472,7 @@ class _Tree:
         self.split_root = split_root
         self.seed = seed
         self._missing = missing
+        self.absent: list[str] = []
         self._names: dict[str, frozenset[str]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
@@ -520,6 +528,7 @@ class _Tree:
                 f"{len(absent)} of {len(absent) + len(found)} files of {source} are not there, "
                 f"such as {absent[0].path}"
             )
+            self.absent.append(line)
             if self._missing is None:
                 warnings.warn(line, stacklevel=4)
             else:
@@ -615,10 +624,8 @@ def _keyed(paths: Iterable[str], key: Callable[[str], object]) -> dict[object, l
     """Sort files into lists by what ``key`` says of them."""
     keyed = defaultdict(list)
     for path in paths:
-        try:
+        with contextlib.suppress(OSError):  # whoever uses the file says so
             keyed[key(path)].append(path)
-        except OSError as error:
-            raise _unreadable(path, error) from None
     return keyed
 
 

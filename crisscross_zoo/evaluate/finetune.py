@@ -6,8 +6,10 @@ stopped goes on from there with the same clips, and ends with the same weights o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,21 @@ from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.classifier import Classifier
-from crisscross_zoo.errors import CrissCrossError, MediaError, TrainingError
+from crisscross_zoo.errors import (
+    CrissCrossError,
+    MediaError,
+    NoStreamError,
+    TrainingError,
+    UnreadableMediaError,
+)
 from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
+from crisscross_zoo.evaluate.results import failure_row
 from crisscross_zoo.extract import PRECISIONS
-from crisscross_zoo.media.decode import scan
-from crisscross_zoo.media.moments import MediaInfo, describe, read_moment
+from crisscross_zoo.media.moments import MediaInfo, read_moment
+from crisscross_zoo.media.pool import work_on_files
 from crisscross_zoo.media.windows import frame_times, random_starts
+from crisscross_zoo.pretrain.index import describe_file
 from crisscross_zoo.transforms.augment import VideoAugment
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import normalize, resize_crop
@@ -42,51 +52,82 @@ TRIES = 10
 CHECKPOINT_FILE = "finetune.pt"
 
 
-class ClipDataset(Dataset[tuple[Tensor, int]]):
+Item = tuple[Tensor, int, list[dict[str, str]]]
+"""A clip, its label, and the files that failed before it."""
+
+
+def describe_files(
+    samples: Sequence[Sample], *, workers: int, on_file: Callable[[int, int], None] | None = None
+) -> tuple[list[tuple[Sample, MediaInfo]], list[dict[str, str]]]:
+    """Scan videos once; returns those that have pictures, in order, and what is wrong with the others."""
+    found: dict[int, MediaInfo] = {}
+    failed: dict[int, dict[str, str]] = {}
+    for serial, path, news in work_on_files([s.path for s in samples], describe_file, workers=workers):
+        if isinstance(news, CrissCrossError):
+            failed[serial] = failure_row(os.fspath(path), news)
+        elif news.video_span is None:
+            error = NoStreamError("has no pictures, only sound", remedy="leave it out", path=path)
+            failed[serial] = failure_row(os.fspath(path), error)
+        else:
+            found[serial] = news
+        if on_file is not None:
+            on_file(len(found) + len(failed), len(samples))
+    return [(samples[n], found[n]) for n in sorted(found)], [failed[n] for n in sorted(failed)]
+
+
+class ClipDataset(Dataset[Item]):
     """Random clips of labelled videos, by :data:`Key`.
 
     Args:
-        samples: Files and labels.
+        files: Files with their labels, and what is known of them.
         video: What a clip is.
         augment: What is done to it; None: resized and cropped as for evaluation.
         seed: Another one gives other clips.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], video: VideoConfig, augment: VideoAugment | None, *, seed: int
+        self,
+        files: Sequence[tuple[Sample, MediaInfo]],
+        video: VideoConfig,
+        augment: VideoAugment | None,
+        *,
+        seed: int,
     ) -> None:
-        self.samples, self.video, self.augment, self.seed = samples, video, augment, seed
-        self._known: dict[int, MediaInfo] = {}
+        self.files, self.video, self.augment, self.seed = files, video, augment, seed
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.files)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int] | CrissCrossError:  # type: ignore[override]
-        """Return a clip (3, T, size, size) and its label; where a file fails, those of another.
+    def __getitem__(self, key: Key) -> Item | CrissCrossError:  # type: ignore[override]
+        """Return a clip (3, T, size, size) and its label; where a file fails, those of another, and its failure.
 
         An error is returned, not raised: it would lose its fields on the way out of a data process.
         """
         epoch, position, place = key
+        failures: list[dict[str, str]] = []
         for attempt in range(TRIES):
             random = np.random.default_rng([self.seed, epoch, position, attempt])
             if attempt:
-                place = int(random.integers(len(self.samples)))
+                place = int(random.integers(len(self.files)))
+            sample, info = self.files[place]
             try:
-                return self._clip(place, random), self.samples[place].label
-            except MediaError as error:
+                return self._clip(info, random), sample.label, failures
+            except CrissCrossError as error:
                 last = error
+            except Exception as error:  # a decoder's own trouble with one file must not end the others
+                last = UnreadableMediaError(
+                    f"reading it failed ({type(error).__name__}: {error})", path=sample.path
+                )
+            failures.append(failure_row(sample.path, last))
         return MediaError(
             f"{TRIES} files in turn cannot be used: {last.reason}",
             remedy="check the data set",
             path=last.path,
         )
 
-    def _clip(self, place: int, random: np.random.Generator) -> Tensor:
-        if place not in self._known:
-            media = scan(self.samples[place].path)
-            self._known[place] = describe(media)
-        info, video = self._known[place], self.video
-        span = info.video_span or (0.0, 0.0)  # without pictures read_moment says so
+    def _clip(self, info: MediaInfo, random: np.random.Generator) -> Tensor:
+        span, video = info.video_span, self.video
+        assert span is not None
         starts = random_starts(span, video.window_seconds, 1, random)
         times = frame_times(starts, span, video.frames, video.fps).ravel()
         frames, _ = read_moment(info, times=times)
@@ -114,7 +155,7 @@ class _Batches(Sampler[list[Key]]):
 
 def finetune(
     classifier: Classifier,
-    samples: Sequence[Sample],
+    files: Sequence[tuple[Sample, MediaInfo]],
     config: FinetuneConfig,
     *,
     video: VideoConfig,
@@ -125,16 +166,16 @@ def finetune(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     workers: int = 0,
-    on_step: Callable[[int, int, float], None] | None = None,
-    after_epoch: Callable[[int], None] | None = None,
-    notes: dict[int, float] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    on_failure: Callable[[dict[str, str]], None] | None = None,
+    after_epoch: Callable[[int], float | None] | None = None,
     restart: bool = False,
-) -> list[float]:
+) -> tuple[list[float], dict[int, float]]:
     """Train all of a classifier, going on from ``folder`` where it was stopped.
 
     Args:
         classifier: Changed in place.
-        samples: Training files.
+        files: Training files, see :func:`describe_files`.
         config: Rate, epochs and the like.
         video: What a clip is.
         augment: What is done to it.
@@ -144,14 +185,15 @@ def finetune(
         device: Where it is trained.
         precision: "fp32", or autocast to "bf16" or "fp16" (with a scaled gradient).
         workers: Processes that load clips.
-        on_step: Told which step is done of how many, over all epochs, and its loss.
+        on_step: Told which step is done of how many, over all epochs.
+        on_failure: Told of a clip that could not be read and was replaced by another file's.
         after_epoch: Called with the number of each epoch that ends, from 1, the classifier being in eval mode; not
-            for epochs that a run before this one has done.
-        notes: What ``after_epoch`` notes of each epoch; kept in the checkpoint, and filled from it.
+            for epochs that a run before this one has done. May return a score: then the classifier ends as it was
+            after the epoch of the highest, of equal ones the first, instead of after the last.
         restart: Begin anew where the checkpoint is of another run.
 
     Returns:
-        The mean loss of each epoch.
+        The mean loss of each epoch, and the scores by epoch.
 
     Raises:
         TrainingError: the loss is no longer finite, or the checkpoint is of another run.
@@ -174,16 +216,18 @@ def finetune(
             "clips": clips,
             "seed": seed,
             "precision": precision,
-            "files": [[s.path, s.label] for s in samples],
+            "files": [[s.path, s.label] for s, _ in files],
+            "scored": after_epoch is not None,
             "weights": state_sha256(classifier.encoder.state_dict(), classifier.encoder.config),
         }
     )
-    notes = {} if notes is None else notes
-    losses = _resume(folder / CHECKPOINT_FILE, parts, identity, notes, restart=restart)
-    data = ClipDataset(samples, video, augment, seed=seed)
+    scores: dict[int, float] = {}
+    highest: dict[str, Tensor] = {}
+    losses = _resume(folder / CHECKPOINT_FILE, parts, identity, scores, highest, restart=restart)
+    data = ClipDataset(files, video, augment, seed=seed)
     dtype = PRECISIONS[precision]
     for epoch in range(len(losses), config.epochs):
-        batches = _Batches(len(samples), clips, config.batch_size, epoch, seed)
+        batches = _Batches(len(files), clips, config.batch_size, epoch, seed)
         loader: DataLoader[Any] = DataLoader(
             data,
             batch_sampler=batches,
@@ -194,9 +238,12 @@ def finetune(
         )
         found: list[Tensor] = []
         classifier.train()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), _explained():
             torch.manual_seed(seed + epoch)  # dropout
-            for x, labels in loader:
+            for x, labels, failures in loader:
+                if on_failure is not None:
+                    for failure in failures:
+                        on_failure(failure)
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                     logits = classifier(x.to(device, non_blocking=True))
                 loss = F.cross_entropy(logits.float(), labels.to(device))
@@ -206,24 +253,59 @@ def finetune(
                 scaler.update()
                 found.append(loss.detach())
                 if on_step is not None:
-                    on_step(epoch * len(batches) + len(found), config.epochs * len(batches), float(found[-1]))
+                    on_step(epoch * len(batches) + len(found), config.epochs * len(batches))
         schedule.step()
         losses.append(float(torch.stack(found).mean()))
         if not np.isfinite(losses[-1]):
             raise TrainingError(f"the loss is {losses[-1]} in epoch {epoch + 1}", remedy="lower finetune.lr")
         classifier.eval()
-        if after_epoch is not None:
-            after_epoch(epoch + 1)
+        score = None if after_epoch is None else after_epoch(epoch + 1)
+        if score is not None:
+            if score > max(scores.values(), default=-np.inf):
+                highest = {
+                    name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()
+                }
+            scores[epoch + 1] = score
         states = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / CHECKPOINT_FILE) as temporary:
-            torch.save({**states, "losses": losses, "notes": notes, "identity": identity}, temporary)
+            torch.save(
+                {**states, "losses": losses, "scores": scores, "best": highest, "identity": identity},
+                temporary,
+            )
+    if highest:
+        classifier.load_state_dict(highest)
     classifier.eval()
-    return losses
+    return losses, scores
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Say in a line what torch raises for no memory and for a dead data process."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            str(error).strip().split("\n")[0][:200],
+            remedy="pass a smaller --finetune.batch-size, or --precision bf16",
+        ) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            " ".join(str(error).split())[:300],
+            remedy="run it again with fewer --workers; it goes on from there",
+        ) from None
 
 
 def _resume(
-    path: Path, parts: dict[str, Any], identity: str, notes: dict[int, float], *, restart: bool
+    path: Path,
+    parts: dict[str, Any],
+    identity: str,
+    scores: dict[int, float],
+    highest: dict[str, Tensor],
+    *,
+    restart: bool,
 ) -> list[float]:
     if not path.exists():
         return []
@@ -236,19 +318,19 @@ def _resume(
             remedy="use another --out, or pass --overwrite",
             path=path,
         )
-    notes.update(state["notes"])
+    scores.update(state["scores"])
+    highest.update(state["best"])
     for name, part in parts.items():
         part.load_state_dict(state[name])
     losses: list[float] = state["losses"]
     return losses
 
 
-def _collate(items: Sequence[tuple[Tensor, int] | CrissCrossError]) -> tuple[Tensor, Tensor]:
-    clips = []
-    labels = []
+def _collate(items: Sequence[Item | CrissCrossError]) -> tuple[Tensor, Tensor, list[dict[str, str]]]:
+    good = []
     for item in items:
         if isinstance(item, CrissCrossError):
             raise item
-        clips.append(item[0])
-        labels.append(item[1])
-    return torch.stack(clips), torch.tensor(labels)
+        good.append(item)
+    clips, labels, failures = zip(*good, strict=True)
+    return torch.stack(clips), torch.tensor(labels), [f for some in failures for f in some]

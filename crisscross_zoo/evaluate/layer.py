@@ -71,7 +71,7 @@ def train_layer(
     random = np.random.default_rng(seed)
     targets = torch.from_numpy(np.asarray(labels, np.int64))
     size = min(config.batch_size, len(rows))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
         torch.manual_seed(seed)
         head = linear_head(rows.shape[1], classes, dropout=config.dropout, batch_norm=config.batch_norm)
         head.to(device)

@@ -2,7 +2,7 @@
 
 What the paper (appendix E) does not say is taken from the released code, and where there is none from the work that
 the paper follows; each setting's ``source`` says which. Where the released code does something else than the paper
-says, ``released=True`` does what it does (docs/fidelity.md has the list). Standard library only.
+says, ``released=True`` does what it does (docs/evaluation.md has the list). Standard library only.
 """
 
 from __future__ import annotations
@@ -223,8 +223,13 @@ class ProtocolConfig:
         check_choice("modality", self.modality, ("video", "audio", "both"))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed={self.seed!r} is out of range", remedy="pass a whole number, 0 or more")
-        if self.clips.normalize == "l2-time" and self.modality != "audio":
-            raise ConfigError("clips.normalize='l2-time' is for audio", remedy="pass 'none' or 'l2'")
+        if self.clips.normalize == "l2-time" and (
+            self.modality != "audio" or self.clips.pooling not in ("linear", "linear-dense")
+        ):
+            raise ConfigError(
+                "clips.normalize='l2-time' is for audio with the pooling 'linear'",
+                remedy="pass 'none' or 'l2'",
+            )
 
     def override(self, changes: Mapping[str, Any]) -> ProtocolConfig:
         """Return a copy with fields changed by dotted name, such as ``{"clips.train": 5}``.
@@ -237,7 +242,7 @@ class ProtocolConfig:
             part, _, field = name.rpartition(".")
             owner: Any = getattr(config, part) if part in _PARTS else config if not part else None
             known = [] if owner is None else [f.name for f in dataclasses.fields(owner)]
-            if field not in known or (not part and field in {*_PARTS, "protocol", "dataset", "source"}):
+            if field not in known or (not part and field not in ("seed", "select")):
                 raise ConfigError(
                     f"{self.protocol} on {self.dataset} ({self.setup}) has no setting {name!r}",
                     remedy=suggest(name, self.names()),
@@ -252,7 +257,7 @@ class ProtocolConfig:
 
     def names(self) -> list[str]:
         """Return the dotted names of all that :meth:`override` can change."""
-        own = ["seed", "select", "released", "modality", "setup"]
+        own = ["seed", "select"]
         parts = [(p, getattr(self, p)) for p in _PARTS if getattr(self, p) is not None]
         return own + [f"{p}.{f.name}" for p, part in parts for f in dataclasses.fields(part)]
 
@@ -358,6 +363,18 @@ def _table() -> tuple[ProtocolConfig, ...]:
     for name in ("ucf101", "hmdb51"):
         add("retrieval", name, "2s", "video", _E3, clips=_VIDEO_2S, retrieval=RetrievalConfig())
     add("retrieval", "esc50", "2s", "audio", _E3, clips=ClipsConfig(), retrieval=RetrievalConfig())
+    figures = "appendix B: validation clips query training clips, as in Figures S1 and S2"
+    for modality in ("video", "audio", "both"):
+        clips = _VIDEO_2S if modality != "audio" else ClipsConfig()
+        add(
+            "retrieval",
+            "kinetics400",
+            modality,
+            modality,
+            f"{_E3}; {figures}",
+            clips=clips,
+            retrieval=RetrievalConfig(),
+        )
     # Any folder of labelled files: as on the data set that is nearest to it.
     folder = "no setup of the paper; settings as in"
     add("linear", "folder", "video", "video", f"{folder} {_E1}", clips=ClipsConfig(), svm=SvmConfig())
@@ -423,7 +440,7 @@ def make_protocol(
         setup: Which of its setups; default: the first.
         pretrained_on: What the backbone was pretrained on, as the manifest has it; "AudioSet" has its own numbers for
             finetuning.
-        released: Do what the released code does where it differs from the paper: see docs/fidelity.md.
+        released: Do what the released code does where it differs from the paper: see docs/evaluation.md.
         overrides: Changes by dotted name, see :meth:`ProtocolConfig.override`.
 
     Raises:
@@ -443,13 +460,28 @@ def make_protocol(
         config = config.override({f"finetune.{name}": value for name, value in changes.items()})
         config = dataclasses.replace(config, source=f"{_E2}; for AudioSet's backbones, the released configs")
     if released:
-        config = config.override(
-            {"released": True, "select": "test"} | _RELEASED.get((protocol, dataset), {})
-        )
+        config = dataclasses.replace(config, released=True, select="test")
+        config = config.override(_RELEASED.get((protocol, dataset, config.setup), {}))
     return config.override(overrides or {})
 
 
-_RELEASED: dict[tuple[str, str], dict[str, Any]] = {
-    ("linear", "esc50"): {"clips.train": 100, "clips.normalize": "l2-time"},
-    ("linear", "dcase"): {"clips.seconds": 1.0},
+def changed_settings(config: ProtocolConfig) -> dict[str, Any]:
+    """Return the settings, by dotted name, that are not those of :data:`TABLE`; of seed and select nothing is said."""
+    same = make_protocol(config.protocol, config.dataset, setup=config.setup, released=config.released)
+    finetuned = FINETUNE_AUDIOSET.get((config.dataset, config.setup))
+    changed = {}
+    for name in config.names()[2:]:
+        part, _, field = name.partition(".")
+        value, usual = (getattr(getattr(c, part), field) for c in (config, same))
+        allowed = [usual] if finetuned is None else [usual, finetuned.get(field, usual)]
+        if value not in allowed:
+            changed[name] = list(value) if isinstance(value, tuple) else value
+    return changed
+
+
+_RELEASED: dict[tuple[str, str, str], dict[str, Any]] = {
+    # It trims to 2 s before it spreads ten clips: they are one, but for 10 ms of the last.
+    ("linear", "esc50", "2s"): {"clips.train": 100, "clips.test": 1, "clips.normalize": "l2-time"},
+    ("linear", "esc50", "5s"): {"clips.train": 100, "clips.normalize": "l2-time"},
+    ("linear", "dcase", "2s"): {"clips.seconds": 1.0},
 }

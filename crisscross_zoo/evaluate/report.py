@@ -74,8 +74,12 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         notes.append(f"{failed} files failed")
     if result["shared_content"]:
         notes.append(f"{sum(result['shared_content'].values())} test files also in training")
+    if damaged := sum(len(fold["damaged"]) for fold in folds):
+        notes.append(f"{damaged} files damaged")
     if result["released"]:
         notes.append("as the released code")
+    notes += [f"{name} {value}" for name, value in result["changed"].items()]
+    notes += result["absent"]
     metrics: dict[str, Mapping[str, float]] = {}
     if "recall" in result:
         for direction, recall in result["recall"].items():
@@ -83,7 +87,7 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     else:
         metrics["top-1"] = result["top1"]
     known = result["published"]
-    where = "nothing" if "recall" in result else "test" if result["select"] == "test" else "training"
+    where = {"test": "test", "train": "training"}.get(folds[0].get("chosen_on"), "nothing")
     return [
         {
             "protocol": result["protocol"],
@@ -93,7 +97,7 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             "metric": name,
             "%": round(100 * value["mean"], 2),
             "std": round(100 * value["std"], 2) if len(folds) > 1 else None,
-            "paper": known["value"] if known and name == "top-1" else None,
+            "paper": known["value"] if known and name == "top-1" and not result["changed"] else None,
             "folds": ", ".join(result["folds"]),
             "test files": sum(fold["test_files"] for fold in folds),
             "chosen on": where,

@@ -53,6 +53,7 @@ class FoldResult:
         train: How many training files were used.
         test: The test files that were used.
         failed: The others, see :func:`failure_row`.
+        damaged: Files of which a part could be read and was used: path and what is wrong.
         clip_scores: Of each test clip: decision values of the SVM, or probabilities of a layer.
         owners: The place in ``test`` of each clip's file.
         scores: Of each test file.
@@ -64,6 +65,7 @@ class FoldResult:
     train: int
     test: list[Sample]
     failed: list[dict[str, str]]
+    damaged: list[dict[str, str]] = field(default_factory=list)
     clip_scores: npt.NDArray[np.floating[Any]] | None = None
     owners: Ints | None = None
     scores: npt.NDArray[np.float64] | None = None
@@ -137,6 +139,7 @@ def summary(
             "of_train_files": len(fold.train),
             "of_test_files": len(fold.test),
             "failed": found.failed,
+            "damaged": found.damaged,
         }
         if config.retrieval:
             row["recall"] = {d: {str(k): v for k, v in r.items()} for d, r in found.recall.items()}
@@ -150,6 +153,9 @@ def summary(
                 "top1": top_k(found.scores, labels, 1),
                 "top5": top_k(found.scores, labels, 5),
                 "clip_top1": top_k(found.clip_scores, labels[found.owners], 1),
+                "chosen_on": config.select
+                if any(k.startswith("accuracy_by") and v for k, v in found.chosen.items())
+                else None,
                 **found.chosen,
                 "per_class": per_class(matrix, data.classes),
             }
@@ -187,6 +193,9 @@ def describe(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"paper: {known['value']:.1f} %, {known['metric']}{note}")
     used, there = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
     lines.append(f"rests on {used} of {there} test files")
+    damaged = sum(len(f["damaged"]) for f in folds.values())
+    if damaged:
+        lines.append(f"damaged: {damaged} files, of which what can be read was used, named in {RESULT_FILE}")
     failed = sum(len(f["failed"]) for f in folds.values())
     if failed:
         lines.append(f"failed: {failed} files, named in {RESULT_FILE}")
@@ -194,10 +203,15 @@ def describe(result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"leak: {sum(result['shared_content'].values())} test files have the bytes of a training file"
         )
-    chosen = "the TEST files, as the paper does" if result["select"] == "test" else "held-out training files"
-    choices = [f"{k} {f[k]:g}" for f in folds.values() for k in ("cost", "epochs") if k in f]
-    if choices:
-        lines.append(f"chosen on {chosen}: {', '.join(choices)}")
+    chosen_on = next(iter(folds.values())).get("chosen_on")
+    choices = ", ".join(f"{k} {f[k]:g}" for f in folds.values() for k in ("cost", "epochs") if k in f)
+    if chosen_on is not None:
+        place = "the TEST files, as the paper does" if chosen_on == "test" else "held-out training files"
+        lines.append(f"chosen on {place}: {choices}")
+    elif choices:
+        lines.append(f"not chosen, but set: {choices}")
+    lines += [f"not as in the paper: {name} {value}" for name, value in result["changed"].items()]
+    lines += [f"absent: {line}" for line in result["absent"]]
     if result["released"]:
         lines.append("as the released code does it, where that differs from the paper")
     return lines

@@ -12,7 +12,6 @@ from torch import nn
 
 from crisscross_zoo.errors import CheckpointError, ConfigError
 from crisscross_zoo.evaluate.probe import FileClips
-from crisscross_zoo.evaluate.store import BLOCK_ROWS
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.model import Projector
 
@@ -38,10 +37,11 @@ def file_means(clips: FileClips, projector: nn.Module | None = None) -> Floats:
         float32, (files, D).
     """
     total: npt.NDArray[np.float64] | None = None
-    for where, block in clips.rows.blocks(BLOCK_ROWS):
+    for where, block in clips.rows.blocks():
         if projector is not None:
+            device = next(projector.parameters()).device
             with torch.inference_mode():
-                block = projector(torch.from_numpy(block)).numpy()
+                block = projector(torch.from_numpy(block).to(device)).cpu().numpy()
         if total is None:
             total = np.zeros((clips.files, block.shape[1]))
         owners = clips.owners[where]

@@ -27,13 +27,13 @@ import torch
 from torch import nn
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import atomic_path, write_atomically
+from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample, check_no_leak, shared_content
-from crisscross_zoo.evaluate.finetune import finetune
+from crisscross_zoo.evaluate.finetune import describe_files, finetune
 from crisscross_zoo.evaluate.gallery import Hit, Item, Query
 from crisscross_zoo.evaluate.layer import train_layer
 from crisscross_zoo.evaluate.metrics import (
@@ -50,7 +50,7 @@ from crisscross_zoo.evaluate.probe import (
     right_files,
     unit_length,
 )
-from crisscross_zoo.evaluate.protocols import ProtocolConfig
+from crisscross_zoo.evaluate.protocols import ProtocolConfig, changed_settings
 from crisscross_zoo.evaluate.results import (
     RESULT_FILE,
     FoldResult,
@@ -65,7 +65,7 @@ from crisscross_zoo.evaluate.results import (
 from crisscross_zoo.evaluate.retrieval import file_means, nearest
 from crisscross_zoo.evaluate.store import FeatureStore, Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
-from crisscross_zoo.extract import FeatureExtractor, Precision, pick_device
+from crisscross_zoo.extract import FeatureExtractor, Precision, default_workers, pick_device
 from crisscross_zoo.media.clips import Views
 from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS
@@ -163,26 +163,33 @@ def evaluate(
                 f"{data.name} has no fold {number}", remedy=f"choose from {', '.join(map(str, data.folds))}"
             )
     chosen = {number: data.folds[number] for number in folds or data.folds}
-    shared: dict[int, int] = {}
-    for number, fold in chosen.items():
-        check_no_leak(fold)
-        if pairs := shared_content(fold):
-            shared[number] = len(pairs)
-            say(
-                f"fold {number}: {len(pairs)} test files have the bytes of a training file, such as"
-                f" {pairs[0][1]} and {pairs[0][0]}"
-            )
-    run = _Run(config, data, weights, compute, out, projectors, say, on_progress)
-    run.overwrite = overwrite
+    run = _Run(config, data, weights, compute, out, projectors, overwrite, say, on_progress)
     identity = run.identity(list(chosen))
     check_out(out / RESULT_FILE, identity, overwrite=overwrite)
+    for fold in chosen.values():
+        check_no_leak(fold)
+    shared: dict[int, int] = {}
+    digests: dict[str, str] = {}
+    for number, fold in chosen.items():
+        if same := shared_content(fold, digests):
+            shared[number] = len(same)
+            say(
+                f"fold {number}: {len(same)} test files have the bytes of a training file, such as"
+                f" {' and '.join(next(iter(same.items())))}"
+            )
     done = []
     for number, fold in chosen.items():
         found = run.retrieve(fold) if config.retrieval else run.classify(number, fold)
         done.append(found)
         if config.retrieval and on_queries is not None and number == next(iter(chosen)):
             on_queries(found.queries)
-    result = {**identity, **run.facts(), "shared_content": shared, **summary(config, data, chosen, done)}
+    result = {
+        **identity,
+        **run.facts(),
+        "shared_content": shared,
+        "absent": list(data.absent),
+        **summary(config, data, chosen, done),
+    }
     if not config.retrieval:
         write_tables(out, data, chosen, done)
     out.mkdir(parents=True, exist_ok=True)
@@ -237,7 +244,15 @@ def search(
     known, sought = (tuple(Sample(str(p), 0, str(p)) for p in part) for part in (paths, queries))
     data = LabelledData("folder", os.fspath(folder), (), {1: Fold(known, sought)})
     run = _Run(
-        config, data, weights, compute or Compute(), Path(), projectors, say or (lambda _: None), on_progress
+        config,
+        data,
+        weights,
+        compute or Compute(),
+        Path(),
+        projectors,
+        False,
+        say or (lambda _: None),
+        on_progress,
     )
     done = run.retrieve(data.folds[1], top)
     return done.queries, done.failed
@@ -270,6 +285,7 @@ class _Run:
         compute: Compute,
         out: Path,
         projectors: Mapping[str, nn.Module] | None,
+        overwrite: bool,
         say: Callable[[str], None],
         on_progress: Progress | None,
     ) -> None:
@@ -278,7 +294,7 @@ class _Run:
         self.device = pick_device(compute.device)
         self.weights = resolve_weights(weights, config.modality)
         self.known: dict[str, dict[str, str | None]] = {}
-        self.overwrite = False
+        self.overwrite = overwrite
         self._stores: dict[tuple[bool, str], FeatureStore] = {}
         if config.finetune is None:
             self.store(random=False)  # weights that cannot be had are known before anything is read
@@ -304,6 +320,7 @@ class _Run:
             "root": str(Path(self.data.root).absolute()),
             "folds_evaluated": folds,
             "settings": {k: v for k, v in settings.items() if isinstance(v, dict)} | {"seed": config.seed},
+            "changed": changed_settings(config),
             "precision": self.compute.precision,
         }
 
@@ -347,11 +364,10 @@ class _Run:
 
     def views(self) -> Views:
         """Return the augmentation of training clips: Tables S1 and S2, as Tables S3 and S4 tick them."""
-        name = "linear" if self.config.clips.augment else "none"
-        video, audio = VIDEO_AUGMENTS[name], AUDIO_AUGMENTS[name]
-        if self.config.released:
-            video = dataclasses.replace(video, released=True)
-            audio = dataclasses.replace(audio, released=True)
+        if not self.config.clips.augment:
+            return Views(video=None, audio=None, seed=self.config.seed)
+        video = dataclasses.replace(VIDEO_AUGMENTS["linear"], released=self.config.released)
+        audio = dataclasses.replace(AUDIO_AUGMENTS["linear"], released=self.config.released)
         return Views(video=video, audio=audio, seed=self.config.seed)
 
     def _encoder(self, modality: str, pooling: Pooling) -> Encoder:
@@ -371,6 +387,10 @@ class _Run:
         train, failed = self._extract(self.store(random=True), fold.train, f"fold {number}: training clips")
         test, more = self._extract(self.store(random=False), fold.test, f"fold {number}: test clips")
         done = FoldResult(len(train), test, failed + more)
+        done.damaged = [
+            *self.store(random=True).damage([s.path for s in train]),
+            *self.store(random=False).damage([s.path for s in test]),
+        ]
         known, asked = self._clips(True, train), self._clips(False, test)
         fit = self._svm if self.config.svm is not None else self._layer
         done.clip_scores, done.chosen = fit(known, train, asked, test)
@@ -493,7 +513,7 @@ class _Run:
         assert isinstance(own, VideoConfig)
         video = own.replace(frames=clips.frames, fps=clips.fps, size=clips.size)
         encoder.config = video
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([]):
             torch.manual_seed(self.config.seed)
             classifier = encoder.classifier(
                 len(self.data.classes), pooling=clips.pooling, dropout=config.dropout
@@ -501,8 +521,6 @@ class _Run:
         augment = VIDEO_AUGMENTS["finetuning"] if clips.augment else None
         if augment is not None and self.config.released:
             augment = dataclasses.replace(augment, released=True)
-        accuracies: dict[int, float] = {}
-        best_file = self.out / f"fold{number}" / "best.pt"
 
         def test() -> FoldResult:
             extractor = FeatureExtractor(
@@ -525,6 +543,8 @@ class _Run:
                 else:
                     assert features.video is not None
                     found[os.fspath(path)] = features.video
+                    if phrases := features.metadata["warnings"]:
+                        done.damaged.append({"path": os.fspath(path), "reason": "; ".join(phrases)})
                 self._tell(f"fold {number}: test files", len(found) + len(done.failed), len(fold.test))
             done.test = [s for s in fold.test if s.path in found]
             if not done.test:
@@ -535,20 +555,23 @@ class _Run:
             done.scores = file_scores(done.clip_scores, done.owners)
             return done
 
-        def after_epoch(epoch: int) -> None:
-            if self.config.select != "test":
-                return
+        def after_epoch(_: int) -> float:
             done = test()
             assert done.scores is not None
-            accuracy = top_k(done.scores, labels_of(done.test), 1)
-            if accuracy > max(accuracies.values(), default=-1.0):
-                with atomic_path(best_file) as temporary:
-                    torch.save(classifier.state_dict(), temporary)
-            accuracies[epoch] = accuracy
+            return top_k(done.scores, labels_of(done.test), 1)
 
-        losses = finetune(
-            classifier,
+        workers = default_workers(self.device) if self.compute.workers is None else self.compute.workers
+        files, failed = describe_files(
             fold.train,
+            workers=workers,
+            on_file=lambda done, total: self._tell(f"fold {number}: scanning training files", done, total),
+        )
+        late: dict[str, dict[str, str]] = {}
+        if not files:
+            raise OutputError("no training file can be used", remedy="see the failures", path=self.data.root)
+        losses, accuracies = finetune(
+            classifier,
+            files,
             config,
             video=video,
             augment=augment,
@@ -557,17 +580,18 @@ class _Run:
             folder=self.out / f"fold{number}",
             device=self.device,
             precision=self.compute.precision,
-            workers=self.compute.workers or 0,
-            on_step=lambda step, steps, _: self._tell(f"fold {number}: finetuning steps", step, steps),
-            after_epoch=after_epoch,
-            notes=accuracies,
+            workers=workers,
+            on_step=lambda step, steps: self._tell(f"fold {number}: finetuning steps", step, steps),
+            on_failure=lambda failure: late.update({failure["path"]: failure}),
+            after_epoch=after_epoch if self.config.select == "test" else None,
             restart=self.overwrite,
         )
-        epoch = config.epochs
-        if self.config.select == "test":
-            epoch = int(best(accuracies))
-            classifier.load_state_dict(torch.load(best_file, map_location=self.device, weights_only=True))
+        epoch = int(best(accuracies)) if accuracies else config.epochs
         done = test()
+        done.failed = [*failed, *late.values(), *done.failed]
+        done.train = len(files)
+        for failure in done.failed:
+            self.say(f"{failure['path']}: {failure['reason']}")
         done.chosen = {"epochs": epoch, "accuracy_by_epoch": text_keys(accuracies), "losses": losses}
         return done
 
@@ -579,22 +603,20 @@ class _Run:
         Without classes there is nothing to be right or wrong: no recall.
         """
         both = fold.train + fold.test
-        used, failed = self._extract(self.store(random=False), both, "clips")
+        store = self.store(random=False)
+        used, failed = self._extract(store, both, "clips")
+        spaces = {f"{modality}-to-{modality}": store for modality in self.weights}
+        if self.projectors and len(self.weights) == 2:
+            projected = self.store(random=False, pooling="avg")
+            used, more = self._extract(projected, used, "clips, average-pooled")
+            failed += more
+            spaces |= {"video-to-audio": projected, "audio-to-video": projected}
         there = {s.path for s in used}
         train, test = ([s for s in part if s.path in there] for part in (fold.train, fold.test))
         for part, what in ((train, "file to search"), (test, "query")):
             if not part:
                 raise OutputError(f"no {what} can be used: {failed[0]['reason']}", path=failed[0]["path"])
-        done = FoldResult(len(train), test, failed)
-        spaces: dict[str, FeatureStore] = {}
-        store = self.store(random=False)
-        for modality in self.weights:
-            spaces[f"{modality}-to-{modality}"] = store
-        if self.projectors and len(self.weights) == 2:
-            projected = self.store(random=False, pooling="avg")
-            self._extract(projected, both, "clips, average-pooled")
-            for a, b in (("video", "audio"), ("audio", "video")):
-                spaces[f"{a}-to-{b}"] = projected
+        done = FoldResult(len(train), test, failed, store.damage([s.path for s in used]))
         ks = self.config.retrieval.ks if self.config.retrieval else ()
         for direction, found in spaces.items():
             asker, known = direction.split("-to-")
@@ -626,7 +648,9 @@ class _Run:
     ) -> tuple[list[Sample], list[dict[str, str]]]:
         """Return the samples whose features are there now, and what went wrong with the others."""
         failures = store.extract(
-            [s.path for s in samples], on_file=lambda done, total: self._tell(what, done, total)
+            [s.path for s in samples],
+            on_file=lambda done, total: self._tell(what, done, total),
+            on_wait=self.say,
         )
         used = [s for s in samples if s.path not in failures]
         for path, error in failures.items():
@@ -651,8 +675,6 @@ class _Run:
         if self.config.clips.normalize == "l2":
             change = unit_length
         elif self.config.clips.normalize == "l2-time":
-            if self.config.modality != "audio":
-                raise ConfigError("l2-time is for audio", remedy="pass --clips.normalize none or l2")
             encoder = store.extractor.encoders["audio"]
             bands = -(-store.extractor.encoders["audio"].config.to_dict()["n_mels"] // 32)
             channels = encoder.num_features * bands

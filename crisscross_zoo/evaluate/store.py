@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,17 +27,22 @@ import numpy as np
 import numpy.typing as npt
 
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.errors import CrissCrossError, OutputError
 from crisscross_zoo.extract import FeatureExtractor
+from crisscross_zoo.features import Features
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-BLOCK_ROWS = 8192
-"""Rows of a matrix that are in memory at a time."""
+BLOCK_BYTES = 64 << 20
+"""Of rows that are in memory at a time."""
+
+FEATURES_FORMAT = 1
+"""Raised when the same settings and weights give other numbers: older features are then not used."""
 
 _IDENTITY_FILE, _FILES_FILE, _LOCK_FILE = "identity.json", "files.jsonl", "lock"
 _BYTES = 4
+_POLL_SECONDS = 1.0
 
 
 @dataclass
@@ -68,8 +74,9 @@ class Rows:
         """Return fewer rows, or others, without reading any."""
         return Rows([(matrix, index[places]) for matrix, index in self.parts], self.change)
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[slice, Floats]]:
-        """Yield all rows in order, with where they stand."""
+    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Floats]]:
+        """Yield all rows in order, ``size`` at a time (default: :data:`BLOCK_BYTES` of them), with where they stand."""
+        size = size or max(64, BLOCK_BYTES // (_BYTES * max(1, self.shape[1])))
         for first in range(0, len(self), size):
             where = slice(first, min(first + size, len(self)))
             yield where, self[where]
@@ -99,7 +106,7 @@ class FeatureStore:
     def __init__(self, folder: str | os.PathLike[str], extractor: FeatureExtractor) -> None:
         self.extractor = extractor
         weights = {name: known["sha256"] for name, known in extractor.weights.items()}
-        identity = {"settings": extractor.settings, "weights": weights}
+        identity = {"format": FEATURES_FORMAT, "settings": extractor.settings, "weights": weights}
         text = json.dumps(identity, sort_keys=True, default=list)
         self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,18 +122,19 @@ class FeatureStore:
         paths: Sequence[str],
         *,
         on_file: Callable[[int, int], None] | None = None,
+        on_wait: Callable[[str], None] | None = None,
     ) -> dict[str, CrissCrossError]:
-        """Extract the files that are not here yet.
+        """Extract the files that are not here yet; where another process is at it, wait for that first.
 
         Args:
             paths: Files.
             on_file: Told how many of them are here, and how many there are.
+            on_wait: Told, in a line, of another process that is waited for.
 
         Returns:
             What went wrong, by file; nothing of such a file is kept, so that it is tried again the next time.
 
         Raises:
-            ConfigError: another process is writing to this store.
             OSError: it cannot be written.
         """
         wanted = list(dict.fromkeys(paths))
@@ -145,7 +153,7 @@ class FeatureStore:
         if not todo:
             return failures
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_locked(self.folder / _LOCK_FILE))
+            stack.enter_context(_locked(self.folder / _LOCK_FILE, on_wait))
             self._load()  # another run may have added to it, or died in the middle
             self._cut()
             todo = [path for path in todo if keys[path] not in self._files]
@@ -159,7 +167,7 @@ class FeatureStore:
                 elif lacking := features.metadata["missing"]:
                     failures[name] = CrissCrossError(f"has no {lacking[0]}", path=name)
                 else:
-                    self._append(keys[name], features.arrays(), files, matrices)
+                    self._append(keys[name], features, files, matrices)
                 if on_file is not None:
                     on_file(done, len(wanted))
         return failures | {p: failures[first[k]] for p, k in keys.items() if first[k] in failures}
@@ -183,6 +191,11 @@ class FeatureStore:
             self._matrix_file(modality), np.float32, "r", shape=(self._ends[modality], width)
         )
         return (matrix, np.concatenate(index)), owners
+
+    def damage(self, paths: Sequence[str]) -> list[dict[str, str]]:
+        """Return which of some files that are here could be read in part alone, and what is wrong with them."""
+        found = {path: self._files[_key(path)]["damage"] for path in paths}
+        return [{"path": path, "reason": "; ".join(phrases)} for path, phrases in found.items() if phrases]
 
     def _matrix_file(self, modality: str) -> Path:
         return self.folder / f"{modality}.f32"
@@ -227,11 +240,13 @@ class FeatureStore:
     def _append(
         self,
         key: tuple[str, int, int],
-        arrays: Mapping[str, npt.NDArray[Any]],
+        features: Features,
         files: IO[str],
         matrices: Mapping[str, IO[bytes]],
     ) -> None:
         entry: dict[str, Any] = {"path": key[0], "bytes": key[1], "modified_ns": key[2], "width": {}}
+        entry["damage"] = features.metadata["warnings"]
+        arrays = features.arrays()
         for modality, file in matrices.items():
             values = np.ascontiguousarray(arrays[modality], np.float32)
             if values.shape[1] != self._widths.setdefault(modality, values.shape[1]):
@@ -252,7 +267,7 @@ def _key(path: str) -> tuple[str, int, int]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, on_wait: Callable[[str], None] | None) -> Iterator[None]:
     """Hold a lock that ends with the process, where the system has such; elsewhere there is none."""
     with path.open("w") as file:
         try:
@@ -260,11 +275,14 @@ def _locked(path: Path) -> Iterator[None]:
         except ImportError:
             yield
             return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"{path.parent}: another run is writing features here",
-                remedy="wait for it, or use another --cache",
-            ) from None
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if on_wait is not None and not told:
+                    on_wait(f"waiting for another run that extracts the same features into {path.parent}")
+                told = True
+                time.sleep(_POLL_SECONDS)
         yield

@@ -8,8 +8,9 @@ row is given,
 which is what scikit-learn's ``LinearSVC`` minimises with its defaults. All classes are solved at once by the modified
 finite Newton method (Keerthi and DeCoste, JMLR 2005): conjugate gradients for the step, an exact line search along
 it. Where few rows are active (cost something), as with a high C, the Hessian is less work than many products with it:
-it is formed, and preconditions the conjugate gradients, which then need one or two steps. Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU; besides a block, memory
-holds rows x classes numbers a few times over, and never rows x features.
+it is formed, and preconditions the conjugate gradients, which then need one or two steps. Every product with the rows
+is a matrix product over blocks of them, on the CPU or a GPU; besides a block, memory holds rows x classes numbers a few
+times over, and never rows x features.
 """
 
 from __future__ import annotations
@@ -87,13 +88,14 @@ def fit_svm(
         tolerance: A class is solved when the norm of its gradient g is at most this, relative to that of zero
             weights, and so is |g|^2 / 2, relative to the objective: as the objective is strongly convex, it is then
             that near to its minimum, or nearer.
-        device: Where the products are computed.
+        device: Where the products are computed; not on MPS, which lacks float64.
         on_pass: Told how often all rows have been read.
 
     Yields:
         The machine of each cost.
     """
-    problem = _Problem(rows, labels, classes, torch.device(device), on_pass)
+    device = torch.device("cpu" if torch.device(device).type == "mps" else device)
+    problem = _Problem(rows, labels, classes, device, on_pass)
     start = torch.zeros((rows.shape[1] + 1, classes), device=problem.device)
     scores = torch.zeros((len(rows), classes))
     for cost in sorted(set(costs)):
@@ -223,7 +225,7 @@ def _newton_step(
 
 
 def _hessian_factors(problem: _Problem, cost: float, active: Tensor) -> Tensor | None:
-    """Return the Cholesky factors (K, D + 1, D + 1) of I + 2 C X'X over each class's active rows, if they are worth it."""
+    """Return Cholesky factors (K, D + 1, D + 1) of I + 2 C X'X over each class's active rows, if they are worth it."""
     size, classes = problem.rows.shape[1] + 1, problem.classes
     work = active.sum(dtype=torch.int64).item() * size * size
     if classes * size * size > HESSIAN_NUMBERS or work > _WORTH_PASSES * 2 * active.numel() * size:

@@ -34,18 +34,18 @@ from crisscross_zoo.transforms.frames import resize_crop_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """Clips at random places, augmented: what linear classifiers are trained on (section E.1).
+    """Clips at random places, augmented or not: what linear classifiers are trained on (section E.1).
 
     Places and augmentations follow from the seed, the file's name and the clip's number alone.
 
     Attributes:
-        video: What is done to pictures.
-        audio: What is done to sound.
+        video: What is done to pictures; None: they are cropped as for evaluation.
+        audio: What is done to sound; None: nothing.
         seed: Another one gives other clips.
     """
 
-    video: VideoAugment
-    audio: AudioAugment
+    video: VideoAugment | None
+    audio: AudioAugment | None
     seed: int = 0
 
     def rng(self, path: StrPath, *more: int) -> np.random.Generator:
@@ -167,17 +167,18 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
     yield FileOpened(source, media.duration, windows, tuple(m for m in wanted if m not in starts))
     views = sampling.views
     if "video" in starts and (video := sampling.video) is not None:
+        augment = None if views is None else views.video
         for row, frames in enumerate(
-            video_clips(media, starts["video"], video, on_damage=on_damage, crop=views is None)
+            video_clips(media, starts["video"], video, on_damage=on_damage, crop=augment is None)
         ):
-            if views is None:
+            if views is None or augment is None:
                 yield Clip("video", row, frames)
             else:
-                view = augment_video(frames, views.video, config=video, rng=views.rng(path, row, 0))
+                view = augment_video(frames, augment, config=video, rng=views.rng(path, row, 0))
                 yield Clip("video", row, view.numpy())
     if "audio" in starts and (audio := sampling.audio) is not None:
         for row, samples in enumerate(audio_clips(media, starts["audio"], audio, on_damage=on_damage)):
-            if views is None:
+            if views is None or views.audio is None:
                 yield Clip("audio", row, samples)
             else:
                 wave = samples.astype(np.float32) / np.float32(INT16_SCALE)

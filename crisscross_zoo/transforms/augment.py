@@ -151,25 +151,12 @@ VIDEO_AUGMENTS: dict[str, VideoAugment] = {
     "linear": VideoAugment(blur=0.0),
     "finetuning": VideoAugment(blur=0.0),
     "standard": VideoAugment(area=(0.7, 1.0), grey=0.0, blur=0.0, cutout=0),
-    "none": VideoAugment(
-        area=(1.0, 1.0),
-        aspect=(1.0, 1.0),
-        flip=0.0,
-        brightness=0.0,
-        contrast=0.0,
-        saturation=0.0,
-        hue=0.0,
-        grey=0.0,
-        blur=0.0,
-        cutout=0,
-    ),
 }
 """Augmentations by the training they belong to.
 
 "pretraining", "linear" (evaluation) and "finetuning" use the numbers of Table S1 and the columns of the visual
 summary, whose caption is printed under the audio one (Tables S3 and S4 have each other's): the last two have no
-blur. "standard" is the weak augmentation of the released code, which no table of the paper holds. "none" changes
-nothing but the size: the largest square in the middle, or somewhere along the longer side.
+blur. "standard" is the weak augmentation of the released code, which no table of the paper holds.
 """
 
 
@@ -177,11 +164,10 @@ AUDIO_AUGMENTS: dict[str, AudioAugment] = {
     "pretraining": AudioAugment(),
     "linear": AudioAugment(time_warp=20),
     "standard": AudioAugment(volume=0.1, masks=0, crop=(0.0, 0.0)),
-    "none": AudioAugment(volume=0.0, masks=0, crop=(0.0, 0.0)),
 }
 """Named settings.
 
 ``"pretraining"``: the numbers of Table S2 and the operations that the table captioned S4 ticks for pretraining,
 which are all but the time warp. ``"linear"``: the same with the time warp, as ticked for linear evaluation.
-``"standard"``: volume jitter alone, at half the range; of the released code, in no table. ``"none"``: nothing.
+``"standard"``: volume jitter alone, at half the range; of the released code, in no table.
 """

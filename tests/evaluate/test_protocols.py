@@ -49,6 +49,9 @@ CLIPS = {
     ("retrieval", "ucf101", "2s"): ("video", 10, 10, 32, None, "linear"),
     ("retrieval", "hmdb51", "2s"): ("video", 10, 10, 32, None, "linear"),
     ("retrieval", "esc50", "2s"): ("audio", 10, 10, None, 2.0, "linear"),
+    ("retrieval", "kinetics400", "video"): ("video", 10, 10, 32, None, "linear"),
+    ("retrieval", "kinetics400", "audio"): ("audio", 10, 10, None, 2.0, "linear"),
+    ("retrieval", "kinetics400", "both"): ("both", 10, 10, 32, 2.0, "linear"),
 }
 
 
@@ -148,7 +151,7 @@ def test_retrieval_counts_at_1_5_and_20() -> None:
 
 
 def test_as_released_chooses_on_the_test_files_and_takes_its_clips() -> None:
-    for setup, test in (("2s", 10), ("5s", 1)):
+    for setup, test in (("2s", 1), ("5s", 1)):
         config = make_protocol("linear", "esc50", setup=setup, released=True)
         assert (config.released, config.select) == (True, "test")
         assert (config.clips.train, config.clips.test, config.clips.normalize) == (100, test, "l2-time")
@@ -274,8 +277,12 @@ def test_a_setting_that_is_not_there_is_refused(name: str, nearest: str | None) 
         ),
         (lambda: make_protocol("linear", "esc50", overrides={"seed": -1}), "seed=-1 is out of range"),
         (
-            lambda: make_protocol("linear", "esc50", overrides={"modality": "sound"}),
-            "modality='sound' is not known",
+            lambda: make_protocol("linear", "esc50", overrides={"modality": "video"}),
+            "linear on esc50 (2s) has no setting 'modality'",
+        ),
+        (
+            lambda: make_protocol("linear", "esc50", overrides={"released": True}),
+            "linear on esc50 (2s) has no setting 'released'",
         ),
     ],
 )

@@ -38,6 +38,8 @@ def fold(**changes: Any) -> dict[str, Any]:
         "of_train_files": 6,
         "of_test_files": 3,
         "failed": [],
+        "damaged": [],
+        "chosen_on": "train",
         **changes,
     }
 
@@ -47,7 +49,7 @@ def make_result(**changes: Any) -> dict[str, Any]:
     return {
         "protocol": "linear", "dataset": "ucf101", "setup": "8-frame", "select": "train", "released": False,
         "weights": {"video": {"id": "kinetics400", "sha256": "0" * 64}}, "root": "/data/ucf101",
-        "published": None, "shared_content": {}, "folds": {"1": fold(top1=0.75)},
+        "published": None, "shared_content": {}, "changed": {}, "absent": [], "folds": {"1": fold(top1=0.75)},
         "top1": number(0.75), "top5": number(1.0), "clip_top1": number(0.5),
         **changes,
     }  # fmt: skip
@@ -60,6 +62,7 @@ def make_retrieval(**changes: Any) -> dict[str, Any]:
     }
     made = make_result(protocol="retrieval", dataset="folder", setup="both", root="/data/my pets", **changes)
     made["recall"] = recall
+    del made["folds"]["1"]["chosen_on"]
     for name in ("top1", "top5", "clip_top1"):
         del made[name]
     return made
@@ -103,12 +106,16 @@ def test_what_a_number_rests_on_is_noted() -> None:
     (row,) = report_rows(
         [
             make_result(
-                folds={"1": fold(failed=failed), "2": fold(failed=2 * failed)},
+                folds={"1": fold(failed=failed, chosen_on="test"), "2": fold(failed=2 * failed, chosen_on="test")},
                 shared_content={"1": 2, "2": 5}, released=True, select="test",
+                changed={"clips.train": 3}, absent=["1 of 9 files of list.txt are not there"],
             )
         ]
     )  # fmt: skip
-    assert row["notes"] == "3 files failed; 7 test files also in training; as the released code"
+    assert row["notes"] == (
+        "3 files failed; 7 test files also in training; as the released code; clips.train 3;"
+        " 1 of 9 files of list.txt are not there"
+    )
     assert row["chosen on"] == "test"
 
 

@@ -32,9 +32,14 @@ def make_clips(counts: list[int], dims: int = 5) -> tuple[FileClips, list[np.nda
     return FileClips.of(files), files
 
 
+def in_blocks(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    real = Rows.blocks
+    monkeypatch.setattr(Rows, "blocks", lambda rows: real(rows, size))
+
+
 @pytest.mark.parametrize("block", [1, 3, 4, 100])
 def test_means_are_those_of_a_loop_wherever_a_block_ends(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crisscross_zoo.evaluate.retrieval.BLOCK_ROWS", block)
+    in_blocks(monkeypatch, block)
     clips, files = make_clips([4, 1, 7, 2, 3])
     found = file_means(clips)
     assert (found.shape, found.dtype) == ((5, 5), np.float32)
@@ -43,7 +48,7 @@ def test_means_are_those_of_a_loop_wherever_a_block_ends(block: int, monkeypatch
 
 
 def test_clips_are_projected_before_the_mean_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crisscross_zoo.evaluate.retrieval.BLOCK_ROWS", 3)
+    in_blocks(monkeypatch, 3)
     clips, files = make_clips([4, 1, 7])
     projector = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU()).eval()
     with torch.no_grad():

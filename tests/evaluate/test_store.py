@@ -20,8 +20,8 @@ from make_media import make_media
 from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import build_encoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
-from crisscross_zoo.evaluate.store import BLOCK_ROWS, FeatureStore, Rows
+from crisscross_zoo.errors import CrissCrossError, OutputError
+from crisscross_zoo.evaluate.store import BLOCK_BYTES, FeatureStore, Rows
 
 CLIPS = 2
 
@@ -71,9 +71,11 @@ def test_blocks_are_all_rows_in_order(n: int, size: int) -> None:
         np.testing.assert_array_equal(block, matrix[where])
 
 
-def test_a_block_has_no_more_rows_than_its_constant_says() -> None:
-    sizes = [len(block) for _, block in Rows.of(np.zeros((BLOCK_ROWS + 3, 1))).blocks()]
-    assert sizes == [BLOCK_ROWS, 3]
+def test_a_block_is_no_larger_than_its_constant_says() -> None:
+    rows = BLOCK_BYTES // (4 * 40_000)
+    matrix = np.broadcast_to(np.float32(1), (rows + 3, 40_000))
+    sizes = [block.nbytes for _, block in Rows([(matrix, np.arange(rows + 3))]).blocks()]
+    assert sizes == [rows * 160_000, 3 * 160_000]
 
 
 def test_each_part_is_changed_for_itself() -> None:
@@ -370,7 +372,7 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-def test_another_run_that_is_writing_is_named(
+def test_another_run_that_is_writing_is_waited_for(
     extractor: FeatureExtractor, files: list[str], tmp_path: Path
 ) -> None:
     pytest.importorskip("fcntl")
@@ -381,10 +383,18 @@ def test_another_run_that_is_writing_is_named(
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ConfigError, match="another run is writing features here; wait for it, or use"):
-            store.extract(files)
         assert store.extract(files[:1]) == {}  # what is here can be read meanwhile
         assert len(rows_of(store, "video", files[:1])) == CLIPS
-        other.stdin.close()
+        told: list[str] = []
+
+        def on_wait(line: str) -> None:
+            told.append(line)
+            assert len(store._files) == 1
+            other.stdin.close()
+
+        assert store.extract(files, on_wait=on_wait) == {}
+        assert [line.split(" into ")[0] for line in told] == [
+            "waiting for another run that extracts the same features"
+        ]
         other.wait(timeout=10)
-    assert store.extract(files) == {}
+    assert len(store._files) == len(files)

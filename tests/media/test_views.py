@@ -22,6 +22,7 @@ from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.media.clips import Clip, FileOpened, Sampling, Views, read_clips
+from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.pool import read_files
 from crisscross_zoo.media.windows import random_starts
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, AudioAugment, VideoAugment
@@ -33,7 +34,21 @@ from crisscross_zoo.transforms.mel import log_mel
 SIZE = 48
 VIDEO = VideoConfig(size=SIZE, crop_ratio=1.0)
 AUDIO = AudioConfig(seconds=1.0)
-NONE = Views(video=VIDEO_AUGMENTS["none"], audio=AUDIO_AUGMENTS["none"])
+NONE = Views(
+    video=VideoAugment(
+        area=(1, 1),
+        aspect=(1, 1),
+        flip=0,
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        hue=0,
+        grey=0,
+        blur=0,
+        cutout=0,
+    ),
+    audio=AudioAugment(volume=0, masks=0, crop=(0, 0)),
+)
 LINEAR = Views(video=VIDEO_AUGMENTS["linear"], audio=AUDIO_AUGMENTS["linear"])
 
 
@@ -335,6 +350,16 @@ def test_features_are_those_of_the_augmented_clips(encoders: dict[str, Any], los
         np.testing.assert_array_equal(getattr(features, f"{name}_windows"), opened.windows[name])
     other = make_extractor(encoders, dataclasses.replace(LINEAR, seed=1))(lossless)
     assert np.abs(other.video - features.video).max() > 1e-2
+
+
+def test_without_augmentation_clips_are_those_of_evaluation(lossless: Path) -> None:
+    opened, clips = read(lossless, Views(video=None, audio=None), clips=5, audio=AUDIO)
+    assert {v.dtype for some in clips.values() for v in some} == {np.dtype(np.uint8), np.dtype(np.int16)}
+    again, others = read(lossless, NONE, clips=5, audio=AUDIO)
+    np.testing.assert_array_equal(opened.windows["video"], again.windows["video"])
+    for plain, augmented in zip(clips["audio"], others["audio"], strict=True):
+        expected = log_mel(torch.from_numpy(plain.astype(np.float32) / INT16_SCALE)[None], AUDIO)[0]
+        assert (expected - torch.from_numpy(augmented)).abs().max() < 1e-4
 
 
 def test_views_are_among_the_settings(encoders: dict[str, Any]) -> None:

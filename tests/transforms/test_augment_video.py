@@ -107,7 +107,7 @@ def test_the_defaults_are_table_s1():
 
 
 def test_what_the_other_trainings_leave_out():
-    assert set(VIDEO_AUGMENTS) == {"pretraining", "linear", "finetuning", "standard", "none"}
+    assert set(VIDEO_AUGMENTS) == {"pretraining", "linear", "finetuning", "standard"}
     assert VIDEO_AUGMENTS["linear"] == VIDEO_AUGMENTS["finetuning"] == VideoAugment(blur=0.0)
     assert VIDEO_AUGMENTS["standard"] == VideoAugment(area=(0.7, 1.0), grey=0.0, blur=0.0, cutout=0)
 
