@@ -104,7 +104,9 @@ def _add_protocol_options(sub: ArgumentParser, protocol: str) -> None:
     )
     sub.add_argument("--overwrite", action="store_true", help="replace another evaluation's result in --out")
     sub.add_argument(
-        "--cache", metavar="DIR", help="where features are kept between runs (default: ~/.cache)"
+        "--cache",
+        metavar="DIR",
+        help="where features are kept between runs (default: $CRISSCROSS_CACHE, else ~/.cache/crisscross_zoo/features)",
     )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="(default: fp32)")
@@ -133,6 +135,7 @@ def _add_protocol_options(sub: ArgumentParser, protocol: str) -> None:
             metavar="RUN",
             help="a pretraining run, whose projectors give video-to-audio and back (default: --weights, if it is one)",
         )
+    sub.epilog = "Settings below have the values of the paper's setup unless given; --settings prints them."
     add_config_options(sub, _all_parts(rows), skip=_NAMED, defaults=False)
 
 
@@ -173,6 +176,16 @@ def _pretrained_on(weights: str) -> str | None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    try:
+        return _run_protocol(options)
+    except ConfigError as error:
+        if "clip does not fit" not in error.reason:
+            raise
+        remedy = error.remedy.replace("frames of at least", "--clips.size for frames of at least")
+        raise ConfigError(error.reason, remedy=remedy.replace("use pooling", "--clips.pooling")) from None
+
+
+def _run_protocol(options: argparse.Namespace) -> int:
     dataset, root = _dataset(options)
     config = _config(options, dataset)
     if options.settings:
@@ -237,7 +250,7 @@ def _dataset(options: argparse.Namespace) -> tuple[str, str]:
         if options.root is None and options.settings:
             return options.dataset, ""
         if options.root is None:
-            raise ConfigError(f"where is {options.dataset}?", remedy="pass its folder: --root DIR")
+            raise ConfigError(f"{options.dataset} has no --root", remedy="pass its folder: --root DIR")
         return options.dataset, options.root
     if Path(options.dataset).is_dir():
         if options.root is not None:
@@ -249,7 +262,7 @@ def _dataset(options: argparse.Namespace) -> tuple[str, str]:
     if options.dataset in every:
         raise ConfigError(
             f"the paper has no {options.protocol} on {options.dataset}",
-            remedy=suggest(options.dataset, known),
+            remedy=f"{suggest(options.dataset, known)}, or name a folder of your own",
         )
     raise ConfigError(
         f"{options.dataset}: neither a data set nor a folder", remedy=suggest(options.dataset, known)
@@ -391,10 +404,14 @@ def _stages(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for each stage, told ``(what, done, total)``; a total of 0 is not known."""
     from tqdm import tqdm
 
+    log = not quiet and not sys.stderr.isatty()  # a file: a line where a stage begins and ends, no bars
+    quiet = quiet or log
     with contextlib.ExitStack() as stack:
         bars: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:
+            if log and total and (what not in bars or done == total):
+                print(f"{PROG}: {what}: {done} of {total}", file=sys.stderr, flush=True)
             if what not in bars:
                 for bar in bars.values():
                     bar.close()

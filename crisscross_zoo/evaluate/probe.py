@@ -20,6 +20,7 @@ from crisscross_zoo.features import Features
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    from sklearn.utils.validation import check_is_fitted
 except ImportError:
     raise ConfigError(
         "scikit-learn is not installed", remedy='run pip install "crisscross-zoo[evaluate]"'
@@ -186,7 +187,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
     def clip_scores(self, X: Any) -> Floats:  # noqa: N803
         """Return decision values of clips, float32 (n, K)."""
-        return self._planes.scores(_normalized(FileClips.of(X), self.normalize).rows)
+        check_is_fitted(self)
+        rows = _normalized(FileClips.of(X), self.normalize).rows
+        if rows.shape[1] != self.coef_.shape[1]:
+            raise InputError(
+                f"clips of {rows.shape[1]} numbers; it was trained on {self.coef_.shape[1]}",
+                remedy="extract both in the same way",
+            )
+        return self._planes.scores(rows)
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
         """Return decision values of files: float64 (files, K), the mean over the clips of each."""

@@ -70,11 +70,11 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each number of a result; what is not known of the paper's is None."""
     folds = list(result["folds"].values())
     notes = []
-    if failed := sum(len(fold["failed"]) for fold in folds):
+    if failed := len({bad["path"] for fold in folds for bad in fold["failed"]}):
         notes.append(f"{failed} files failed")
     if result["shared_content"]:
         notes.append(f"{sum(result['shared_content'].values())} test files also in training")
-    if damaged := sum(len(fold["damaged"]) for fold in folds):
+    if damaged := len({bad["path"] for fold in folds for bad in fold["damaged"]}):
         notes.append(f"{damaged} files damaged")
     if result["released"]:
         notes.append("as the released code")

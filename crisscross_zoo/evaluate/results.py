@@ -178,7 +178,8 @@ def describe(result: Mapping[str, Any]) -> list[str]:
         f", mean ± std over folds {', '.join(folds)}" if len(folds) > 1 else f", fold {next(iter(folds))}"
     )
     names = " and ".join(dict.fromkeys(str(known["id"]) for known in result["weights"].values()))
-    lines = [f"{result['protocol']} on {result['dataset']} ({result['setup']}), weights {names}{several}"]
+    name = result["dataset"] if result["dataset"] != "folder" else Path(result["root"]).name
+    lines = [f"{result['protocol']} on {name} ({result['setup']}), weights {names}{several}"]
     if "recall" in result:
         for direction, recall in result["recall"].items():
             cells = ", ".join(f"R@{k} {_percent(value)}" for k, value in recall.items())
@@ -193,11 +194,9 @@ def describe(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"paper: {known['value']:.1f} %, {known['metric']}{note}")
     used, there = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
     lines.append(f"rests on {used} of {there} test files")
-    damaged = sum(len(f["damaged"]) for f in folds.values())
-    if damaged:
+    if damaged := len({bad["path"] for f in folds.values() for bad in f["damaged"]}):
         lines.append(f"damaged: {damaged} files, of which what can be read was used, named in {RESULT_FILE}")
-    failed = sum(len(f["failed"]) for f in folds.values())
-    if failed:
+    if failed := len({bad["path"] for f in folds.values() for bad in f["failed"]}):
         lines.append(f"failed: {failed} files, named in {RESULT_FILE}")
     if result["shared_content"]:
         lines.append(

@@ -163,6 +163,11 @@ def evaluate(
                 f"{data.name} has no fold {number}", remedy=f"choose from {', '.join(map(str, data.folds))}"
             )
     chosen = {number: data.folds[number] for number in folds or data.folds}
+    if len(data.classes) < 2:
+        raise ConfigError(
+            f"{data.root}: has one class, {data.classes[0]!r}; an evaluation needs two or more",
+            remedy="check that FOLDER/CLASS/FILE is a file, without a folder too many above",
+        )
     run = _Run(config, data, weights, compute, out, projectors, overwrite, say, on_progress)
     identity = run.identity(list(chosen))
     check_out(out / RESULT_FILE, identity, overwrite=overwrite)
@@ -294,6 +299,7 @@ class _Run:
         self.device = pick_device(compute.device)
         self.weights = resolve_weights(weights, config.modality)
         self.known: dict[str, dict[str, str | None]] = {}
+        self._told: set[str] = set()
         self.overwrite = overwrite
         self._stores: dict[tuple[bool, str], FeatureStore] = {}
         if config.finetune is None:
@@ -654,7 +660,9 @@ class _Run:
         )
         used = [s for s in samples if s.path not in failures]
         for path, error in failures.items():
-            self.say(str(error) if error.path else f"{path}: {error}")
+            if path not in self._told:  # it may be in several folds
+                self.say(str(error) if error.path else f"{path}: {error}")
+            self._told.add(path)
         if not used:
             raise OutputError(
                 f"none of the {len(samples)} files can be used",

@@ -15,6 +15,7 @@ times over, and never rows x features.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,9 @@ HESSIAN_NUMBERS = 1 << 27
 
 _WORTH_PASSES = 15
 """A Hessian is formed where that is less work than this many conjugate gradient steps."""
+
+SMALL_PROBLEM = 1 << 28
+"""Rows x numbers x classes below which threads wait for each other longer than they work."""
 
 _LINE_STEPS = 20
 _CG_SHARE = 0.1
@@ -98,8 +102,10 @@ def fit_svm(
     problem = _Problem(rows, labels, classes, device, on_pass)
     start = torch.zeros((rows.shape[1] + 1, classes), device=problem.device)
     scores = torch.zeros((len(rows), classes))
+    small = len(rows) * rows.shape[1] * classes < SMALL_PROBLEM and problem.device.type == "cpu"
     for cost in sorted(set(costs)):
-        start, scores, gradient, solved = _solve(problem, cost, start, scores, tolerance)
+        with _one_thread() if small else contextlib.nullcontext():
+            start, scores, gradient, solved = _solve(problem, cost, start, scores, tolerance)
         values = start.cpu().numpy()
         yield Hyperplanes(values[:-1], values[-1], cost, gradient, solved, problem.passes)
 
@@ -130,6 +136,16 @@ class _Problem:
         """Return y of a block, (n, K): 1 and -1."""
         signs = torch.full_like(like, -1.0)
         return signs.scatter_(1, self.labels[where].to(like.device)[:, None], 1.0)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _times(block: Tensor, w: Tensor) -> Tensor:

@@ -44,8 +44,8 @@ class Views:
         seed: Another one gives other clips.
     """
 
-    video: VideoAugment | None
-    audio: AudioAugment | None
+    video: VideoAugment | None = None
+    audio: AudioAugment | None = None
     seed: int = 0
 
     def rng(self, path: StrPath, *more: int) -> np.random.Generator:

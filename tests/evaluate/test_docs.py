@@ -16,7 +16,7 @@ TEXT = (ROOT / "docs" / "evaluation.md").read_text()
 
 
 def test_python_blocks_run() -> None:
-    (block,) = [b for b in read_blocks(TEXT) if b.language == "python"]
+    block, _ = [b for b in read_blocks(TEXT) if b.language == "python"]
     done = subprocess.run(
         [sys.executable, "-c", block.code], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -314,7 +314,7 @@ def test_searching_an_unlabelled_folder(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["linear", "esc50"], "where is esc50?; pass its folder: --root DIR"),
+        (["linear", "esc50"], "esc50 has no --root; pass its folder: --root DIR"),
         (["linear", "esc51", "--root", "x"], "esc51: neither a data set nor a folder; did you mean 'esc50'?"),
         (
             ["finetune", "esc50", "--root", "x"],
@@ -338,6 +338,65 @@ def test_bad_usage_is_one_line(words: list[str], line: str, capsys: pytest.Captu
     assert streams.err.startswith(f"crisscross-evaluate: error: {line}") or line in streams.err
     assert streams.err.count("\n") == 1
     assert streams.out == ""
+
+
+def test_one_class_is_no_evaluation(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder / "train" / "class 0", tmp_path / "one" / "class 0")
+    assert (
+        main(["linear", str(tmp_path / "one"), *SMALL, "--weights", "demo", "--out", str(tmp_path / "out")])
+        == 2
+    )
+    assert "has one class, 'class 0'; an evaluation needs two or more" in capsys.readouterr().err
+
+
+def test_files_of_a_list_that_are_not_there_count(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_tree("ucf101", tmp_path / "ucf101", files_per_class=6, make_file=write_labelled)
+    sorted(root.rglob("*.avi"))[0].unlink()
+    argv = ["retrieval", "ucf101", "--root", str(root), *SMALL, "--clips.frames", "8", "--weights", "demo"]
+    argv += ["--fold", "2", "--cache", str(cache), "--out", str(tmp_path / "out"), "--quiet"]
+    assert main(argv) == 1
+    assert "absent: 1 of 8 files of trainlist02.txt are not there" in capsys.readouterr().out
+
+
+def test_other_settings_than_the_papers_are_printed(folder: Path, command: Any, tmp_path: Path) -> None:
+    result = command("linear", folder, "--setup", "audio", "--svm.costs", 1)
+    assert result["changed"] == {"clips.train": 2, "clips.test": 2, "clips.size": 112, "svm.costs": [1.0]}
+    assert result["folds"]["1"]["chosen_on"] is None
+
+
+def test_a_broken_training_file_is_named_in_finetuning(
+    folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken" / "train" / "class 1" / "1_3.mp4").write_bytes(b"not media")
+    argv = ["finetune", str(tmp_path / "broken"), *SMALL, "--weights", "demo", "--cache", str(cache)]
+    argv += ["--finetune.epochs", "1", "--finetune.batch-size", "4", "--out", str(tmp_path / "out")]
+    assert main(argv) == 1
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["folds"]["1"]["train_files"] == 11
+    assert [Path(f["path"]).name for f in result["folds"]["1"]["failed"]] == ["1_3.mp4"]
+    assert "1_3.mp4" in capsys.readouterr().err
+
+
+def test_a_finetuning_checkpoint_of_other_weights_is_not_gone_on_from(
+    folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from crisscross_zoo.encoders import VideoEncoder
+
+    for seed in (0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            VideoEncoder(depth=10, width=8, size=112).save_pretrained(tmp_path / str(seed))
+    argv = ["finetune", str(folder), *SMALL, "--cache", str(cache), "--out", str(tmp_path / "out"), "--quiet"]
+    argv += ["--finetune.epochs", "1", "--finetune.batch-size", "4", "--json"]
+    assert main([*argv, "--weights", str(tmp_path / "0")]) == 0
+    first = json.loads(capsys.readouterr().out)["folds"]["1"]["losses"]
+    assert main([*argv, "--weights", str(tmp_path / "1")]) == 1
+    assert "is the result of another evaluation (its weights differs)" in capsys.readouterr().err
+    assert main([*argv, "--weights", str(tmp_path / "1"), "--overwrite"]) == 0
+    assert json.loads(capsys.readouterr().out)["folds"]["1"]["losses"] != first
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(
