@@ -131,9 +131,9 @@ def _add_protocol_options(sub: ArgumentParser, protocol: str) -> None:
             help=f"queries on it, drawn by --seed (default: {_GALLERY_QUERIES})",
         )
         sub.add_argument(
-            "--projectors",
+            "--heads",
             metavar="RUN",
-            help="a pretraining run, whose projectors give video-to-audio and back (default: --weights, if it is one)",
+            help="a pretraining run, whose heads give video-to-audio and back (default: --weights, if it is one)",
         )
     sub.epilog = "Settings below have the values of the paper's setup unless given; --settings prints them."
     add_config_options(sub, _all_parts(rows), skip=_NAMED, defaults=False)
@@ -224,7 +224,7 @@ def _run_protocol(options: argparse.Namespace) -> int:
             out=out,
             folds=_folds(options.fold, list(data.folds)),
             compute=compute,
-            projectors=_projectors(options, config),
+            heads=_heads(options, config),
             overwrite=options.overwrite,
             say=lambda line: _say(line, quiet=options.quiet),
             on_progress=on_progress,
@@ -288,18 +288,18 @@ def _slug(config: ProtocolConfig, root: str, weights: str, fold: str) -> str:
     return re.sub(r"[^\w.-]+", "_", "-".join(parts))
 
 
-def _projectors(options: argparse.Namespace, config: ProtocolConfig) -> Any:
+def _heads(options: argparse.Namespace, config: ProtocolConfig) -> Any:
     if config.retrieval is None:
         return None
     if config.modality != "both":
-        if options.projectors:
-            raise ConfigError("--projectors goes with both modalities", remedy="pass --setup both")
+        if options.heads:
+            raise ConfigError("--heads goes with both modalities", remedy="pass --setup both")
         return None
-    from crisscross_zoo.evaluate.retrieval import load_projectors
+    from crisscross_zoo.evaluate.retrieval import load_heads
 
-    if options.projectors:
-        return load_projectors(options.projectors)
-    return load_projectors(options.weights) if (Path(options.weights) / "checkpoints").is_dir() else None
+    if options.heads:
+        return load_heads(options.heads)
+    return load_heads(options.weights) if (Path(options.weights) / "checkpoints").is_dir() else None
 
 
 def _search(options: argparse.Namespace, config: ProtocolConfig, root: str, compute: Any) -> int:
@@ -313,7 +313,7 @@ def _search(options: argparse.Namespace, config: ProtocolConfig, root: str, comp
             options.weights,
             top=options.top,
             compute=compute,
-            projectors=_projectors(options, config),
+            heads=_heads(options, config),
             say=lambda line: _say(line, quiet=options.quiet),
             on_progress=on_progress,
         )

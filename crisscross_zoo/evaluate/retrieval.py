@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crisscross_zoo.errors import CheckpointError, ConfigError
 from crisscross_zoo.evaluate.probe import FileClips
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
-from crisscross_zoo.pretrain.model import Projector
+from crisscross_zoo.pretrain.model import Predictor, Projector
 
 try:
     from sklearn.neighbors import NearestNeighbors
@@ -26,22 +26,22 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-def file_means(clips: FileClips, projector: nn.Module | None = None) -> Floats:
+def file_means(clips: FileClips, head: nn.Module | None = None) -> Floats:
     """Average the features of the clips of each file.
 
     Args:
         clips: Clips of files.
-        projector: What each clip's features go through first.
+        head: What each clip's features go through first.
 
     Returns:
         float32, (files, D).
     """
     total: npt.NDArray[np.float64] | None = None
     for where, block in clips.rows.blocks():
-        if projector is not None:
-            device = next(projector.parameters()).device
+        if head is not None:
+            device = next(head.parameters()).device
             with torch.inference_mode():
-                block = projector(torch.from_numpy(block).to(device)).cpu().numpy()
+                block = head(torch.from_numpy(block).to(device)).cpu().numpy()
         if total is None:
             total = np.zeros((clips.files, block.shape[1]))
         owners = clips.owners[where]
@@ -68,14 +68,33 @@ def nearest(known: Floats, asked: Floats, k: int) -> tuple[Ints, Floats]:
     return places.astype(np.int64), (1 - distances).astype(np.float32)
 
 
-def load_projectors(run: str | Path) -> dict[str, nn.Module]:
-    """Read the projectors of a pretraining run's newest checkpoint, which bring both modalities into one space.
+class Heads(nn.Module):
+    """Projector and predictor of one modality.
+
+    The loss (Eqn. 1) pulls the *prediction* of one modality to the *embedding* of the other, so that is how one is
+    sought with the other: the query goes through both heads, what is searched through the projector alone. Between the
+    embeddings themselves nothing of the kind holds.
+
+    Attributes:
+        projector: Average-pooled features (n, D) to embeddings (n, 2048).
+        predictor: Embeddings to predictions (n, 2048).
+    """
+
+    def __init__(self, projector: Projector, predictor: Predictor) -> None:
+        super().__init__()
+        self.projector, self.predictor = projector, predictor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the predictions (n, 2048) of average-pooled features (n, D)."""
+        predictions: Tensor = self.predictor(self.projector(x))
+        return predictions
+
+
+def load_heads(run: str | Path) -> dict[str, Heads]:
+    """Read the heads of a pretraining run's newest checkpoint, by modality, in eval mode.
 
     Args:
         run: The run's folder.
-
-    Returns:
-        By modality: average-pooled features (n, D) to embeddings (n, 2048), in eval mode.
 
     Raises:
         CheckpointError: the run has no checkpoint, or a damaged one.
@@ -84,21 +103,26 @@ def load_projectors(run: str | Path) -> dict[str, nn.Module]:
     if not checkpoints:
         raise CheckpointError("has no checkpoints", remedy="name the folder of a pretraining run", path=run)
     model: dict[str, Any] = load_checkpoint(checkpoints[-1])["model"]
-    projectors: dict[str, nn.Module] = {}
+    heads: dict[str, Heads] = {}
     for modality in ("video", "audio"):
-        prefix = f"{modality}_projector."
-        state = {
-            n.removeprefix(prefix): v.float() if v.is_floating_point() else v
-            for n, v in model.items()
-            if n.startswith(prefix)
-        }
-        first, last = _linear_sizes(state)
-        projector = Projector(first, last)
-        projector.load_state_dict(state)
-        projectors[modality] = projector.eval()
-    return projectors
+        states: dict[str, dict[str, Tensor]] = {}
+        for head in ("projector", "predictor"):
+            prefix = f"{modality}_{head}."
+            states[head] = {
+                n.removeprefix(prefix): v.float() if v.is_floating_point() else v
+                for n, v in model.items()
+                if n.startswith(prefix)
+            }
+        projector, predictor = (_matrices(state) for state in states.values())
+        made = Heads(
+            Projector(projector[0].shape[1], projector[-1].shape[0]),
+            Predictor(predictor[0].shape[1], predictor[0].shape[0]),
+        )
+        made.projector.load_state_dict(states["projector"])
+        made.predictor.load_state_dict(states["predictor"])
+        heads[modality] = made.eval()
+    return heads
 
 
-def _linear_sizes(state: dict[str, torch.Tensor]) -> tuple[int, int]:
-    matrices = [v for v in state.values() if v.ndim == 2]
-    return matrices[0].shape[1], matrices[-1].shape[0]
+def _matrices(state: dict[str, Tensor]) -> list[Tensor]:
+    return [v for v in state.values() if v.ndim == 2]

@@ -62,7 +62,7 @@ from crisscross_zoo.evaluate.results import (
     text_keys,
     write_tables,
 )
-from crisscross_zoo.evaluate.retrieval import file_means, nearest
+from crisscross_zoo.evaluate.retrieval import Heads, file_means, nearest
 from crisscross_zoo.evaluate.store import FeatureStore, Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
 from crisscross_zoo.extract import FeatureExtractor, Precision, default_workers, pick_device
@@ -123,7 +123,7 @@ def evaluate(
     out: str | os.PathLike[str],
     folds: Sequence[int] | None = None,
     compute: Compute | None = None,
-    projectors: Mapping[str, nn.Module] | None = None,
+    heads: Mapping[str, Heads] | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
@@ -138,7 +138,7 @@ def evaluate(
         out: The result's folder, made if need be.
         folds: Which of the data set's; default: all.
         compute: Device and the like.
-        projectors: By modality, for retrieval across modalities.
+        heads: By modality, for retrieval across modalities, see :func:`~crisscross_zoo.evaluate.retrieval.load_heads`.
         overwrite: Replace the result of another evaluation that is there.
         say: Told of what may change how far the numbers are to be trusted, a line each.
         on_progress: Told what is done, how much of it, and how much there is.
@@ -168,7 +168,7 @@ def evaluate(
             f"{data.root}: has one class, {data.classes[0]!r}; an evaluation needs two or more",
             remedy="check that FOLDER/CLASS/FILE is a file, without a folder too many above",
         )
-    run = _Run(config, data, weights, compute, out, projectors, overwrite, say, on_progress)
+    run = _Run(config, data, weights, compute, out, heads, overwrite, say, on_progress)
     identity = run.identity(list(chosen))
     check_out(out / RESULT_FILE, identity, overwrite=overwrite)
     for fold in chosen.values():
@@ -210,7 +210,7 @@ def search(
     *,
     top: int = 5,
     compute: Compute | None = None,
-    projectors: Mapping[str, nn.Module] | None = None,
+    heads: Mapping[str, Heads] | None = None,
     say: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[dict[str, list[Query]], list[dict[str, str]]]:
@@ -223,7 +223,7 @@ def search(
         weights: As for :func:`evaluate`.
         top: Neighbours of each.
         compute: Device and the like.
-        projectors: As for :func:`evaluate`.
+        heads: As for :func:`evaluate`.
         say: Told of files that failed, a line each.
         on_progress: As for :func:`evaluate`.
 
@@ -254,7 +254,7 @@ def search(
         weights,
         compute or Compute(),
         Path(),
-        projectors,
+        heads,
         False,
         say or (lambda _: None),
         on_progress,
@@ -289,13 +289,13 @@ class _Run:
         weights: Source | Mapping[str, Source],
         compute: Compute,
         out: Path,
-        projectors: Mapping[str, nn.Module] | None,
+        heads: Mapping[str, Heads] | None,
         overwrite: bool,
         say: Callable[[str], None],
         on_progress: Progress | None,
     ) -> None:
         self.config, self.data, self.compute, self.out = config, data, compute, out
-        self.projectors, self.say, self.on_progress = projectors, say, on_progress
+        self.heads, self.say, self.on_progress = heads, say, on_progress
         self.device = pick_device(compute.device)
         self.weights = resolve_weights(weights, config.modality)
         self.known: dict[str, dict[str, str | None]] = {}
@@ -612,7 +612,7 @@ class _Run:
         store = self.store(random=False)
         used, failed = self._extract(store, both, "clips")
         spaces = {f"{modality}-to-{modality}": store for modality in self.weights}
-        if self.projectors and len(self.weights) == 2:
+        if self.heads and len(self.weights) == 2:
             projected = self.store(random=False, pooling="avg")
             used, more = self._extract(projected, used, "clips, average-pooled")
             failed += more
@@ -627,10 +627,10 @@ class _Run:
         for direction, found in spaces.items():
             asker, known = direction.split("-to-")
             crossing = asker != known
-            pick = self.projectors if crossing and self.projectors else {}
+            heads = self.heads if crossing and self.heads else {}
             places, cosines = nearest(
-                file_means(self._clips_of(found, known, train), pick.get(known)),
-                file_means(self._clips_of(found, asker, test), pick.get(asker)),
+                file_means(self._clips_of(found, known, train), heads[known].projector if heads else None),
+                file_means(self._clips_of(found, asker, test), heads.get(asker)),
                 max(shown, *ks),
             )
             if self.data.classes:

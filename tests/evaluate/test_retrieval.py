@@ -15,7 +15,7 @@ from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.evaluate.probe import FileClips
-from crisscross_zoo.evaluate.retrieval import file_means, load_projectors, nearest
+from crisscross_zoo.evaluate.retrieval import file_means, load_heads, nearest
 from crisscross_zoo.evaluate.store import Rows
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, save_checkpoint
 from crisscross_zoo.pretrain.model import CrissCross
@@ -141,18 +141,19 @@ def test_projectors_of_a_run_embed_average_pooled_features_as_the_model_does(
 ) -> None:
     views = make_views()
     save(tmp_path, 9, model, optimizer={"state": {}})
-    projectors = load_projectors(tmp_path)
-    assert list(projectors) == ["video", "audio"]
+    heads = load_heads(tmp_path)
+    assert list(heads) == ["video", "audio"]
     with torch.inference_mode():
-        embeddings, _ = model.embed(*views)
+        embeddings, predictions = model.embed(*views)
         for modality, view, name in (("video", views[0], "v1"), ("audio", views[2], "a1")):
             backbone = getattr(model, f"{modality}_backbone")
             features = backbone.forward_features(view).flatten(2).mean(2)
-            assert not projectors[modality].training
-            found = projectors[modality](features)
+            assert not heads[modality].training
+            found = heads[modality].projector(features)
             assert found.shape == (6, 16)
             torch.testing.assert_close(found, embeddings[name], rtol=1e-6, atol=1e-6)
-            other = projectors["audio" if modality == "video" else "video"](features)
+            torch.testing.assert_close(heads[modality](features), predictions[name], rtol=1e-5, atol=1e-5)
+            other = heads["audio" if modality == "video" else "video"].projector(features)
             assert (other - embeddings[name]).abs().max() > 0.1
 
 
@@ -161,25 +162,25 @@ def test_the_newest_checkpoint_counts(model: CrissCross, tmp_path: Path) -> None
     older = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     save_checkpoint(tmp_path, 9, {"model": older}, keep=5)
     assert len(list_checkpoints(tmp_path)) == 2
-    state = load_projectors(str(tmp_path))["video"].state_dict()
+    state = load_heads(str(tmp_path))["video"].projector.state_dict()
     assert all(torch.equal(value, model.video_projector.state_dict()[name]) for name, value in state.items())
 
 
 def test_half_precision_is_read_as_single(model: CrissCross, tmp_path: Path) -> None:
     halves = {n: v.bfloat16() if v.is_floating_point() else v for n, v in model.state_dict().items()}
     save_checkpoint(tmp_path, 1, {"model": halves}, keep=1)
-    for name, value in load_projectors(tmp_path)["audio"].state_dict().items():
+    for name, value in load_heads(tmp_path)["audio"].state_dict().items():
         assert value.dtype == (torch.int64 if name.endswith("num_batches_tracked") else torch.float32)
 
 
 def test_a_folder_without_checkpoints_is_an_error(tmp_path: Path) -> None:
     for run in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(CheckpointError, match="has no checkpoints; name the folder of a pretraining run"):
-            load_projectors(run)
+            load_heads(run)
 
 
 def test_a_damaged_checkpoint_is_an_error(model: CrissCross, tmp_path: Path) -> None:
     path = save(tmp_path, 9, model)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"step_000000009\.pt: is no checkpoint of a run, or damaged"):
-        load_projectors(tmp_path)
+        load_heads(tmp_path)

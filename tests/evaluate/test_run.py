@@ -340,6 +340,26 @@ def test_bad_usage_is_one_line(words: list[str], line: str, capsys: pytest.Captu
     assert streams.out == ""
 
 
+def test_the_heads_of_a_run_give_retrieval_across_modalities(
+    folder: Path, command: Any, tmp_path: Path
+) -> None:
+    from crisscross_zoo import CrissCross
+    from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
+    from crisscross_zoo.pretrain.checkpoints import save_checkpoint
+
+    model = CrissCross(VideoEncoder(depth=10, width=8), AudioEncoder(depth=10, width=8), projection=16)
+    run = tmp_path / "run"
+    save_checkpoint(run, 1, {"model": model.state_dict()}, keep=1)
+    model.video_backbone.save_pretrained(run / "video")
+    model.audio_backbone.save_pretrained(run / "audio")
+    words = ["retrieval", folder, "--setup", "both", "--clips.frames", 8]
+    directions = {"video-to-video", "audio-to-audio", "video-to-audio", "audio-to-video"}
+    assert set(command(*words, "--weights", run)["recall"]) == directions
+    other = command(*words, "--heads", run, out=tmp_path / "demo")
+    assert set(other["recall"]) == directions
+    assert other["recall"]["video-to-video"]["1"]["mean"] == 1  # the demo's own features, without heads
+
+
 def test_one_class_is_no_evaluation(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(folder / "train" / "class 0", tmp_path / "one" / "class 0")
     assert (
