@@ -14,7 +14,7 @@ from typing import Any
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import OutputError
-from crisscross_zoo.evaluate.results import RESULT_FILE
+from crisscross_zoo.evaluate.results import RESULT_FILE, weights_name
 
 COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -93,7 +93,7 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             "protocol": result["protocol"],
             "data set": result["dataset"] if result["dataset"] != "folder" else Path(result["root"]).name,
             "setup": result["setup"],
-            "weights": ", ".join(dict.fromkeys(str(w["id"]) for w in result["weights"].values())),
+            "weights": weights_name(result),
             "metric": name,
             "%": round(100 * value["mean"], 2),
             "std": round(100 * value["std"], 2) if len(folds) > 1 else None,

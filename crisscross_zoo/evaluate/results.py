@@ -171,15 +171,20 @@ def summary(
     return {**{name: mean_and_deviation([r[name] for r in several]) for name in names}, "folds": rows}
 
 
+def weights_name(result: Mapping[str, Any]) -> str:
+    """Return what weights are called in tables: their id, or the pretraining run that they are of."""
+    names = dict.fromkeys(str(known["id"]) for known in result["weights"].values())
+    return str(result["run"] or ", ".join(names))
+
+
 def describe(result: Mapping[str, Any]) -> list[str]:
     """Return a result as lines to read: the number, the paper's beside it, and what it rests on."""
     folds = result["folds"]
     several = (
         f", mean ± std over folds {', '.join(folds)}" if len(folds) > 1 else f", fold {next(iter(folds))}"
     )
-    names = " and ".join(dict.fromkeys(str(known["id"]) for known in result["weights"].values()))
     name = result["dataset"] if result["dataset"] != "folder" else Path(result["root"]).name
-    lines = [f"{result['protocol']} on {name} ({result['setup']}), weights {names}{several}"]
+    lines = [f"{result['protocol']} on {name} ({result['setup']}), weights {weights_name(result)}{several}"]
     if "recall" in result:
         for direction, recall in result["recall"].items():
             cells = ", ".join(f"R@{k} {_percent(value)}" for k, value in recall.items())

@@ -298,6 +298,10 @@ class _Run:
         self.heads, self.say, self.on_progress = heads, say, on_progress
         self.device = pick_device(compute.device)
         self.weights = resolve_weights(weights, config.modality)
+        of_run = isinstance(weights, str | os.PathLike) and list(self.weights.values()) != [weights] * len(
+            self.weights
+        )
+        self.run_name = Path(cast(Any, weights)).resolve().name if of_run else None
         self.known: dict[str, dict[str, str | None]] = {}
         self._told: set[str] = set()
         self.overwrite = overwrite
@@ -320,6 +324,7 @@ class _Run:
             "dataset": config.dataset,
             "setup": config.setup,
             "weights": self.known,
+            "run": self.run_name,
             "select": config.select,
             "released": config.released,
             "source": config.source,

@@ -49,7 +49,8 @@ def make_result(**changes: Any) -> dict[str, Any]:
     return {
         "protocol": "linear", "dataset": "ucf101", "setup": "8-frame", "select": "train", "released": False,
         "weights": {"video": {"id": "kinetics400", "sha256": "0" * 64}}, "root": "/data/ucf101",
-        "published": None, "shared_content": {}, "changed": {}, "absent": [], "folds": {"1": fold(top1=0.75)},
+        "published": None, "run": None, "shared_content": {}, "changed": {}, "absent": [],
+        "folds": {"1": fold(top1=0.75)},
         "top1": number(0.75), "top5": number(1.0), "clip_top1": number(0.5),
         **changes,
     }  # fmt: skip

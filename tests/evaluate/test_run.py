@@ -354,7 +354,8 @@ def test_the_heads_of_a_run_give_retrieval_across_modalities(
     model.audio_backbone.save_pretrained(run / "audio")
     words = ["retrieval", folder, "--setup", "both", "--clips.frames", 8]
     directions = {"video-to-video", "audio-to-audio", "video-to-audio", "audio-to-video"}
-    assert set(command(*words, "--weights", run)["recall"]) == directions
+    result = command(*words, "--weights", run)
+    assert (set(result["recall"]), result["run"]) == (directions, "run")
     other = command(*words, "--heads", run, out=tmp_path / "demo")
     assert set(other["recall"]) == directions
     assert other["recall"]["video-to-video"]["1"]["mean"] == 1  # the demo's own features, without heads
