@@ -13,6 +13,7 @@ import pytest
 
 from crisscross_zoo import Features
 from crisscross_zoo.media.decode import read_frames, read_sound, scan
+from crisscross_zoo.media.encode import write_clip
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CLIP = EXAMPLES / "clip.mp4"
@@ -103,3 +104,20 @@ def test_every_example_is_short_and_run_here() -> None:
         s.name: len(s.read_text().splitlines()) for s in scripts if len(s.read_text().splitlines()) >= 60
     } == {}
     assert {s.name for s in scripts} == set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text()))
+
+
+def test_linear_probe_tells_classes_apart(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label, level in (("loud noise", 0.3), ("a tone", 0.0)):
+        for number in range(8):
+            wave = level * rng.standard_normal(24_000) + 0.2 * np.sin(
+                2 * np.pi * 300 * np.arange(24_000) / 16_000
+            )
+            frames = np.full((12, 32, 32, 3), 90, np.uint8)
+            path = tmp_path / label / f"{number}.mp4"
+            write_clip(path, frames, wave.clip(-1, 1).astype(np.float32), fps=8, sample_rate=16_000)
+    (tmp_path / "a tone" / "broken.mp4").write_bytes(b"no media")
+    lines = run("linear_probe.py", str(tmp_path), "--modality", "audio", "--clips", "2", folder=tmp_path)
+    assert "left out: " in lines
+    assert "4 files held out, 4 right" in lines
+    assert "  loud noise: 2 of 2" in lines
