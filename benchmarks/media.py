@@ -1,0 +1,125 @@
+"""Dense clips of a file, without the network: the plain path, ours, and the limit, pure decoding, in one run.
+
+    python benchmarks/media.py                   60 s of 640x360 and 1280x720, crops of 112 and 224
+
+The plain path is how the released code reads: the whole file decoded to pictures in memory, then for each clip its
+frames resized by Pillow, cropped and normalised, one clip after another. Ours is what the extractor's decoding
+processes do (:func:`read_clips`): only what is needed is decoded, nothing is kept. The limit decodes all frames once
+and throws them away. One thread each; variants take turns, each time is the least of all rounds.
+
+Clips are compared: the largest difference in grey levels to the plain path (Pillow's resizing, within 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from memory import make_clip
+from PIL import Image
+
+from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.media.clips import Clip, Sampling, read_clips
+from crisscross_zoo.media.decode import scan
+from crisscross_zoo.media.windows import dense_starts, frame_times
+
+
+def decode_alone(path: Path) -> int:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        return sum(1 for _ in container.decode(stream))
+
+
+def ours(path: Path, config: VideoConfig) -> list[np.ndarray]:
+    news = read_clips(path, Sampling(video=config, audio=None))
+    return [n.values for n in news if isinstance(n, Clip)]
+
+
+def plain(path: Path, config: VideoConfig) -> list[torch.Tensor]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        pictures = [(f.time, f.to_image()) for f in container.decode(stream)]
+    times = np.array([t for t, _ in pictures])
+    span = scan(path).video.span  # type: ignore[union-attr]
+    starts = dense_starts(span, config.window_seconds, config.window_seconds)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
+    short = int(config.size / config.crop_ratio)
+    clips = []
+    for wanted in frame_times(starts, span, config.frames, config.fps):
+        frames = []
+        for moment in wanted:
+            image = pictures[max(0, int(np.searchsorted(times, moment + 1e-6, side="right")) - 1)][1]
+            scale = short / min(image.size)
+            size = tuple(short if side == min(image.size) else int(side * scale) for side in image.size)
+            image = image.resize(size, Image.Resampling.BILINEAR)
+            left, top = (round((side - config.size) / 2) for side in size)
+            image = image.crop((left, top, left + config.size, top + config.size))
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+            frames.append((pixels - mean) / std)
+        clips.append(torch.stack(frames, dim=1))
+    return clips
+
+
+def least(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def difference(mine: list[np.ndarray], theirs: list[torch.Tensor], config: VideoConfig) -> float:
+    """Largest difference in grey levels, over a clip in ten."""
+    mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (config.mean, config.std))
+    worst = 0.0
+    for a, b in list(zip(mine, theirs, strict=True))[::10]:
+        grey = (b * std + mean) * 255
+        worst = max(worst, float((torch.from_numpy(a).permute(3, 0, 1, 2) - grey).abs().max()))
+    return worst
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(
+        "| file | crop | pure decoding, s | ours, s | over pure decoding | plain, s | plain over ours | grey levels |"
+    )
+    print("|" + " --- |" * 8)
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in ((640, 360), (1280, 720)):
+            path = Path(folder) / f"{height}.mp4"
+            make_clip(path, options.seconds / 60, width, height)
+            for size in (112, 224):
+                config = VideoConfig(size=size)
+                calls = {"decode": partial(decode_alone, path), "ours": partial(ours, path, config)}
+                calls |= {"plain": partial(plain, path, config)}
+                times = least(calls, options.rounds)
+                apart = difference(ours(path, config), plain(path, config), config)
+                print(
+                    f"| {width}x{height} | {size} | {times['decode']:.2f} | {times['ours']:.2f} |"
+                    f" {times['ours'] / times['decode']:.2f} | {times['plain']:.2f} |"
+                    f" {times['plain'] / times['ours']:.2f} | {apart:.1f} |",
+                    flush=True,
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
