@@ -50,6 +50,24 @@ def test_starts_without_torch(start: str) -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_extraction_imports_no_more_than_it_needs(tmp_path: Path) -> None:
+    """Each of these takes longer to import than the example clip to extract."""
+    needless = ("torch._dynamo", "torch._inductor", "torchvision", "torchaudio", "librosa")
+    script = (
+        "import sys; from crisscross_zoo.cli.extract import main;"
+        "code = main(['examples/clip.mp4', '--weights', 'demo', '--out', sys.argv[1], '--quiet']);"
+        f"print(code, [m for m in {needless} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "x.npy")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
 # --- which room uses which ---------------------------------------------------------------------------------------
 
 

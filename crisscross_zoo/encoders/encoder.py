@@ -293,9 +293,8 @@ class Encoder(
                 remedy=f"use {config.modality.capitalize()}Encoder",
                 path=model_id,
             )
-        with torch.device("meta"):  # no time and no random numbers for values that are replaced
-            encoder = cls(config, **fields)
-        encoder.to_empty(device=map_location)
+        with torch.random.fork_rng(devices=()):
+            encoder = cls(config, **fields).to(map_location)
         apply_state_dict(encoder, state_dict, source=model_id)
         encoder.weights_id = weights_id
         encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)

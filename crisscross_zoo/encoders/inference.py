@@ -185,11 +185,12 @@ def _conv2d(weight: Tensor, bias: Tensor | None, *, stride: Any, padding: Any = 
         cast("Any", tuple(kernel)),
         stride=stride,
         padding=padding,
-        bias=bias is not None,
-        device=weight.device,
+        bias=False,
+        device="meta",  # no random numbers for values that are replaced
     )
-    with torch.no_grad():
-        conv.weight.copy_(weight)
-        if bias is not None and conv.bias is not None:
-            conv.bias.copy_(bias)
-    return conv.requires_grad_(False).to(memory_format=torch.channels_last)
+    conv.weight = nn.Parameter(
+        weight.float().contiguous(memory_format=torch.channels_last), requires_grad=False
+    )
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.float(), requires_grad=False)
+    return conv

@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -63,6 +64,21 @@ def pool(features: Tensor, pooling: str) -> Tensor:
     """
     check_choice("pooling", pooling, _POOLINGS)
     return _POOLINGS[pooling][features.ndim](features).flatten(1)
+
+
+def check_pooling_fits(pooling: str, size: Sequence[int]) -> None:
+    """Check that what an encoder makes of a clip of this size can be pooled.
+
+    Args:
+        pooling: A name of the table above.
+        size: (T, H, W) of a video clip or (F, T) of a spectrogram.
+
+    Raises:
+        ConfigError: no pooling goes by this name.
+        InputError: the conv5x map is smaller than the kernel.
+    """
+    reductions = (8, _REDUCTION, _REDUCTION) if len(size) == 3 else (_REDUCTION, _REDUCTION)
+    pool(torch.empty(1, 1, *(-(-n // r) for n, r in zip(size, reductions, strict=True))), pooling)
 
 
 def _max_video(features: Tensor, *, stride: tuple[int, int, int]) -> Tensor:

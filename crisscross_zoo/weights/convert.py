@@ -103,9 +103,8 @@ def strict_encoder(state_dict: Mapping[str, Tensor], config: EncoderConfig, *, s
         CheckpointError: a key, shape or value does not fit, or no memory holds an encoder of that size.
     """
     try:
-        with torch.device("meta"):  # no random numbers for values that are replaced
+        with torch.random.fork_rng(devices=()):
             encoder = build_encoder(config)
-        encoder.to_empty(device="cpu")
     except RuntimeError as error:
         raise CheckpointError(
             f"an encoder of depth {config.depth} and width {config.width} cannot be built here",

@@ -114,3 +114,9 @@ class _Map(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network.forward_features(x)
+
+
+def test_no_random_numbers_are_drawn() -> None:
+    encoder, before = trained("video", depth=10), torch.get_rng_state()
+    encoder.optimize_for_inference()
+    assert torch.equal(torch.get_rng_state(), before)

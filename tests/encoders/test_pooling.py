@@ -6,7 +6,7 @@ import torch
 
 from crisscross_zoo.config import POOLINGS
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
-from crisscross_zoo.encoders.pooling import pool
+from crisscross_zoo.encoders.pooling import check_pooling_fits, pool
 from crisscross_zoo.errors import ConfigError, InputError
 
 # conv5x of the paper's inputs (N, 512, ...), and how long the vector is (the table in pooling.py)
@@ -89,3 +89,27 @@ def test_fusion_is_computed_on_the_cpu_for_mps(shape):
     pooled = pool(features.as_subclass(OnMps), "fusion")
     assert moves == ["cpu", "mps"]
     assert torch.equal(pooled.as_subclass(torch.Tensor), pool(features, "fusion"))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "shape"),
+    [
+        (VideoEncoder, (3, 1, 97, 128)),
+        (VideoEncoder, (3, 9, 33, 64)),
+        (AudioEncoder, (1, 80, 64)),
+        (AudioEncoder, (1, 33, 65)),
+    ],
+)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_can_be_pooled_is_known_from_the_size_of_the_clip(encoder, shape, pooling):
+    encoder = encoder(depth=10, width=2, pooling=pooling).eval()
+
+    def refusal(call):
+        try:
+            call()
+        except InputError as error:
+            return str(error)
+        return None
+
+    whole = refusal(lambda: encoder(torch.zeros(1, *shape)))
+    assert refusal(lambda: check_pooling_fits(pooling, shape[1:])) == whole
