@@ -42,6 +42,7 @@ from crisscross_zoo.media.decode import (
     _open,
     _packets,
     _ResampledSound,
+    _RgbConverter,
     _serve,
     _shown,
 )
@@ -343,7 +344,15 @@ def read_moment(
             samples = _cut_from_start(container, audio, sound, sample_rate)
     if wanted is not None and video is not None and pictures is None:
         whole = Media(info.path, info.size, info.modified_ns, info.format, video, audio)
-        served = _serve(whole, video, np.sort(wanted), only_needed=False, on_damage=_no_one, source=source)
+        served = _serve(
+            whole,
+            video,
+            np.sort(wanted),
+            _RgbConverter(),
+            only_needed=False,
+            on_damage=_no_one,
+            source=source,
+        )
         pictures = _gather(served, wanted, info)
     return pictures, samples
 
@@ -412,6 +421,7 @@ def _sought_pictures(
     stream = container.streams[track.index]
     assert isinstance(stream, VideoStream)
     context = stream.codec_context
+    convert = _RgbConverter()
     for packets, moments in _stretches(container, stream, track, times):
         context.flush_buffers()
         context.skip_frame = "DEFAULT"
@@ -423,7 +433,7 @@ def _sought_pictures(
             del packets[np.flatnonzero(plan.needed)[-1] + 1 :]  # what comes later is not needed for the last
         frames = _from_first(_decoded(packets, stream, plan, _no_one), int(pts[0]), sure=plan is None)
         try:
-            yield from _shown(frames, part, moments, plan, info.path)
+            yield from _shown(frames, part, moments, convert, plan, info.path)
         except UnreadableMediaError:
             raise _NotAsIndexedError from None
 
