@@ -22,6 +22,7 @@ import numpy.typing as npt
 from av.audio import AudioStream
 from av.container import OutputContainer
 from av.video import VideoStream
+from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from crisscross_zoo.atomic import atomic_path, write_atomically
@@ -259,7 +260,9 @@ def reencode(
 
 def _x264_options(options: CopyOptions) -> dict[str, str]:
     tune = {"tune": "fastdecode"} if options.fast_decode else {}
-    return {"crf": f"{options.crf:g}", "preset": "veryfast", "bf": "0", "threads": "1", **tune}
+    # With mbtree x264 now and then gives other bytes where a side is no multiple of 16; it gains nothing here.
+    quality = {"crf": f"{options.crf:g}", "preset": "veryfast", "mbtree": "0"}
+    return {**quality, "bf": "0", "threads": "1", **tune}
 
 
 def _copy_rate(media: Media, options: CopyOptions) -> Fraction:
@@ -297,6 +300,7 @@ def _sized_pictures(
         frame.pts, frame.time_base = int(ticks[done]), _TICK
         done += count
         frame.duration = ends[done - 1] - frame.pts
+        frame.pict_type = PictureType.NONE  # the encoder would keep the original's key frames
         yield frame
 
 
@@ -306,16 +310,16 @@ class _CopyScaler:
     def __init__(self, path: str, short_side: int) -> None:
         self._path = path
         self._short_side = short_side
-        self._form: tuple[int, int, int] | None = None
+        self._form: tuple[int, int, float] | None = None
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         turns = round(frame.rotation / 90)
-        form = (frame.width, frame.height, turns % 2)
+        form = (frame.width, frame.height, frame.rotation)
         self._form = self._form or form
         if form != self._form:
             raise UnreadableMediaError(
-                f"its pictures change from {self._form[:2]} to {form[:2]} pixels",
+                f"its pictures change from {self._form} to {form} (width, height, rotation)",
                 remedy="leave it out",
                 path=self._path,
             )

@@ -74,7 +74,8 @@ def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[M
         root: Where the index's files are now, if they were moved.
 
     Returns:
-        ``(files, data_id)``: an Index or a ShardReader; and the sha256 of the index, hexadecimal, the same for both, so that a run may go on from shards of the index that it began with.
+        ``(files, data_id)``: an Index or a ShardReader; and the sha256 of the index, hexadecimal, the same in both
+        cases, so that a run may go on from shards of the index that it began with.
 
     Raises:
         ConfigError: pyarrow or litdata is missing, there is nothing there, or it is neither of the two.
