@@ -96,7 +96,15 @@ def test_prepare_then_train_on_the_copies(
     assert main([*command, "--no-fast-decode"]) == 2
     assert "was prepared with other options (fast_decode True, not False)" in capsys.readouterr().err
     for data in (out, out / "index.parquet"):
-        run = ["kinetics-sound", "--data", str(data), "--out", str(tmp_path / f"run-{data.name}"), *TINY, "--quiet"]
+        run = [
+            "kinetics-sound",
+            "--data",
+            str(data),
+            "--out",
+            str(tmp_path / f"run-{data.name}"),
+            *TINY,
+            "--quiet",
+        ]
         assert main(run) == 0
 
 
