@@ -39,6 +39,7 @@ HEAVY = ("torch", "torchvision", "torchaudio", "av", "librosa", "huggingface_hub
         "from crisscross_zoo.cli.weights import main; main(['list'])",
         "from crisscross_zoo.cli.pretrain import main; main(['--help'])",
         "from crisscross_zoo.cli.pretrain import main; main(['kinetics400', '--help'])",
+        "from crisscross_zoo.cli.pretrain import main; main(['prepare', '--help'])",
         "from crisscross_zoo.cli.pretrain import main; main(['audioset', '--optim.lr', '1'])",
     ],
 )

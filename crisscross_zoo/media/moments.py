@@ -42,6 +42,7 @@ from crisscross_zoo.media.decode import (
     _open,
     _packets,
     _ResampledSound,
+    _RgbConverter,
     _serve,
     _shown,
 )
@@ -58,6 +59,11 @@ Value: TypeAlias = int | float | bool | str | None
 
 # Formats in which pictures are sought although their key-frame flags come from a parser: all is decoded from there on.
 _PLAINLY_SOUGHT_FORMATS = frozenset({"mpegts", "flv"})
+
+# Formats whose header says all that reading needs, decoding times too, where the codec is one of these. What comes out
+# is held against the index, so that a file whose header says too little is noticed.
+_UNPROBED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+_UNPROBED_CODECS = frozenset({"h264", "hevc"})
 
 # Formats in which a sought packet's time stamp is exact. In others packets are read from the start, but not decoded.
 _SOUND_SOUGHT_FORMATS = _INDEXED_FORMATS | {"mpegts", "flv", "wav", "flac"}
@@ -317,12 +323,17 @@ def read_moment(
     samples: npt.NDArray[np.int16] | None = None
     pictures: npt.NDArray[np.uint8] | None = None
     seek = video is not None and _seeks_pictures(info)
-    if sound is not None or (wanted is not None and seek):
-        with _open(info.path, source, info.format) as container:
+    # Opened without a look at its pictures first; where that is not enough, with one.
+    for unprobed in (True, False) if _opens_unprobed(info) else (False,):
+        hear = sound is not None and samples is None
+        see = wanted is not None and pictures is None and seek
+        if not hear and not see:
+            break
+        with _open(info.path, source, info.format, unprobed=unprobed) as container:
             # The sound goes first: near the file's start it is read without seeking.
-            if sound is not None and audio is not None:
+            if hear and sound is not None and audio is not None:
                 samples = _read_sound(container, info, audio, sound, sample_rate)
-            if wanted is not None and video is not None and seek:
+            if see and wanted is not None and video is not None:
                 # Where it lands late or is not as it should be, the whole file is decoded, below.
                 with contextlib.suppress(_NotAsIndexedError, av.error.FFmpegError, OSError):
                     pictures = _gather(
@@ -333,7 +344,15 @@ def read_moment(
             samples = _cut_from_start(container, audio, sound, sample_rate)
     if wanted is not None and video is not None and pictures is None:
         whole = Media(info.path, info.size, info.modified_ns, info.format, video, audio)
-        served = _serve(whole, video, np.sort(wanted), only_needed=False, on_damage=_no_one, source=source)
+        served = _serve(
+            whole,
+            video,
+            np.sort(wanted),
+            _RgbConverter(),
+            only_needed=False,
+            on_damage=_no_one,
+            source=source,
+        )
         pictures = _gather(served, wanted, info)
     return pictures, samples
 
@@ -369,6 +388,10 @@ def _seeks_pictures(info: MediaInfo) -> bool:
     return not info.video_counted and info.format in _INDEXED_FORMATS | _PLAINLY_SOUGHT_FORMATS
 
 
+def _opens_unprobed(info: MediaInfo) -> bool:
+    return info.format == _UNPROBED_FORMAT and info.video_codec in _UNPROBED_CODECS
+
+
 def _gather(
     served: Iterable[tuple[int, npt.NDArray[np.uint8]]], times: npt.NDArray[np.float64], info: MediaInfo
 ) -> npt.NDArray[np.uint8]:
@@ -398,6 +421,7 @@ def _sought_pictures(
     stream = container.streams[track.index]
     assert isinstance(stream, VideoStream)
     context = stream.codec_context
+    convert = _RgbConverter()
     for packets, moments in _stretches(container, stream, track, times):
         context.flush_buffers()
         context.skip_frame = "DEFAULT"
@@ -409,7 +433,7 @@ def _sought_pictures(
             del packets[np.flatnonzero(plan.needed)[-1] + 1 :]  # what comes later is not needed for the last
         frames = _from_first(_decoded(packets, stream, plan, _no_one), int(pts[0]), sure=plan is None)
         try:
-            yield from _shown(frames, part, moments, plan, info.path)
+            yield from _shown(frames, part, moments, convert, plan, info.path)
         except UnreadableMediaError:
             raise _NotAsIndexedError from None
 

@@ -36,6 +36,9 @@ from crisscross_zoo.media.pool import WorkerStartError, work_on_files
 INDEX_VERSION = 1
 """Of the file's form; an index of another version is not read, and scanned anew."""
 
+INDEX_NAME = "index.parquet"
+"""An index's name in a folder of its own files: copies, or shards."""
+
 MIN_SECONDS = 1.1
 """Pictures, sound and what they have in common must last longer, as in the released code's list of Kinetics400."""
 
@@ -156,6 +159,7 @@ class Index(Sequence[MediaInfo]):
         class_names: Names of the classes, sorted, or None where the layout has none.
         labels: Class of each file, int64, shape (n,), or None. Pretraining does not use it.
         seconds: Length of each file, float64, shape (n,).
+        min_seconds: What is usable is longer. Seconds.
     """
 
     def __init__(self, path: str, root: str, metadata: Mapping[str, Any], table: Any) -> None:
@@ -163,6 +167,7 @@ class Index(Sequence[MediaInfo]):
         self.root = root
         self.layout: str = metadata["layout"]
         self.split: str | None = metadata["split"]
+        self.min_seconds: float = metadata["min_seconds"]
         self.class_names: tuple[str, ...] | None = None
         self.labels: npt.NDArray[np.int64] | None = None
         if metadata["classes"] is not None:
@@ -238,10 +243,51 @@ def build_index(
     for name in inputs if layout == "files" else ():
         if not glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises on long names
             raise ConfigError(f"{name}: no such file or folder", remedy="check the path")
-    target = Path(os.path.abspath(out))  # noqa: PTH100 - absolute() keeps ".."
     if split is None and layout in _TREES:
         split = "train"
     root, labels, outside = _find(inputs, layout, split, list_file)
+    return index_files(
+        labels,
+        out,
+        root=root,
+        layout=layout,
+        split=split,
+        min_seconds=min_seconds,
+        outside=outside,
+        workers=workers,
+        on_progress=on_progress,
+        rescan=rescan,
+    )
+
+
+def index_files(
+    labels: Mapping[str, str | None],
+    out: StrPath,
+    *,
+    root: str,
+    layout: str,
+    split: str | None,
+    min_seconds: float,
+    outside: int = 0,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    rescan: bool = False,
+) -> IndexReport:
+    """Scan files that are known already, and write their index; the rest of :func:`build_index`.
+
+    Args:
+        labels: Absolute paths, with the class of each, or None.
+        out: The index to write.
+        root: The folder that paths in it start from.
+        layout: What the index says of it.
+        split: What the index says of it.
+        min_seconds: As there.
+        outside: Videos that are left aside, for the report.
+        workers: As there.
+        on_progress: As there.
+        rescan: As there.
+    """
+    target = Path(os.path.abspath(out))  # noqa: PTH100 - absolute() keeps ".."
     known = _known(target, rescan=rescan)
     part = _PartFile(target.with_name(f".{target.name}.part.jsonl"), fresh=rescan)
     with part:
@@ -255,7 +301,7 @@ def build_index(
         del known
         todo = [path for path in labels if path not in rows]
         failed: dict[str, CrissCrossError] = {}
-        workers = _cores() if workers is None else workers
+        workers = default_workers() if workers is None else workers
         news = work_on_files(todo, describe_file, workers=min(workers, len(todo)), queue_size=64)
         with contextlib.closing(news):
             for _, given, item in news:
@@ -397,7 +443,8 @@ def _stamp(path: str) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _cores() -> int:
+def default_workers() -> int:
+    """Return one process for each core."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 

@@ -19,9 +19,8 @@ from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
 from crisscross_zoo.media.decode import StrPath
 from crisscross_zoo.media.moments import MediaInfo
-from crisscross_zoo.pretrain.index import Index, read_index
-
-INDEX_NAME = "index.parquet"
+from crisscross_zoo.pretrain.index import INDEX_NAME, Index, read_index
+from crisscross_zoo.pretrain.prepare import SETTINGS_NAME
 
 SHARD_BYTES = 256 << 20
 """Length of a shard unless another is asked for."""
@@ -71,7 +70,7 @@ def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[M
     """Return the files to pretrain on, and what tells them from other files.
 
     Args:
-        path: An index, or a folder of shards of one.
+        path: An index, a folder of shards of one, or one of copies (:mod:`crisscross_zoo.pretrain.prepare`).
         root: Where the index's files are now, if they were moved.
 
     Returns:
@@ -82,7 +81,9 @@ def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[M
         ConfigError: pyarrow or litdata is missing, there is nothing there, or it is neither of the two.
     """
     folder = Path(path)
-    if folder.is_dir():
+    if (folder / SETTINGS_NAME).is_file():
+        path, root = folder / INDEX_NAME, folder if root is None else root
+    elif folder.is_dir():
         return ShardReader(folder), file_sha256(folder / INDEX_NAME)
     return read_index(path, root=root), file_sha256(path)
 

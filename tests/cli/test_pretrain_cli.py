@@ -69,6 +69,72 @@ def test_index_says_what_is_left_out_and_why(
     assert (report["usable"], report["total"]) == (4, 6)
 
 
+def test_prepare_then_train_on_the_copies(
+    index: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small"
+    command = [
+        "prepare",
+        str(index),
+        "--out",
+        str(out),
+        "--short-side",
+        "32",
+        "--fps",
+        "20",
+        "--workers",
+        "1",
+    ]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"{out / 'index.parquet'}: 4 of 4 files usable (4 written now), 0 MiB before")
+    assert "4/4" in shown.err
+    assert main([*command, "--quiet", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert json.loads(shown.out)["written"] == 0
+    assert main([*command, "--no-fast-decode"]) == 2
+    assert "was prepared with other options (fast_decode True, not False)" in capsys.readouterr().err
+    for data in (out, out / "index.parquet"):
+        run = [
+            "kinetics-sound",
+            "--data",
+            str(data),
+            "--out",
+            str(tmp_path / f"run-{data.name}"),
+            *TINY,
+            "--quiet",
+        ]
+        assert main(run) == 0
+
+
+def test_prepare_leaves_out_what_fails_and_exits_with_1(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in (0, 1):
+        (data / f"{number}.mp4").write_bytes((videos / f"{number}.mp4").read_bytes())
+    assert main(["index", str(data), "--out", str(tmp_path / "i.parquet"), "--workers", "1", "--quiet"]) == 0
+    (data / "1.mp4").unlink()
+    out = tmp_path / "small"
+    assert main(["prepare", str(tmp_path / "i.parquet"), "--out", str(out), "--workers", "1"]) == 1
+    assert "1 of 2 files usable (1 written now)" in (shown := capsys.readouterr().out)
+    assert "1 failed, see failed.jsonl beside it" in shown
+    (failure,) = map(json.loads, (out / "failed.jsonl").read_text().splitlines())
+    assert failure["path"] == str(data / "1.mp4")
+    data.rename(tmp_path / "moved")
+    again = [
+        "prepare",
+        str(tmp_path / "i.parquet"),
+        "--out",
+        str(out),
+        "--data-root",
+        str(tmp_path / "moved"),
+    ]
+    assert main([*again, "--workers", "1"]) == 1
+
+
 def test_an_index_of_nothing_usable_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no media")
     command = ["index", str(tmp_path / "broken.mp4"), "--out", str(tmp_path / "i.parquet"), "--workers", "1"]
@@ -167,6 +233,8 @@ def test_told_to_stop_it_exits_130_and_goes_on(
         (["export", "nowhere"], 1, "has no checkpoints"),
         (["index", "--out", "i.parquet"], 2, "no input"),
         (["index", "nowhere", "--out", "i.parquet"], 2, "nowhere: no such file or folder"),
+        (["prepare", "no.parquet", "--out", "x"], 2, "no.parquet"),
+        (["prepare", "no.parquet", "--out", "x", "--fps", "0"], 2, "--fps"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -20,7 +20,7 @@ from crisscross_zoo.errors import (
     NoStreamError,
     UnreadableMediaError,
 )
-from crisscross_zoo.media import moments
+from crisscross_zoo.media import decode, moments
 from crisscross_zoo.media.decode import read_frames, read_sound, scan
 from crisscross_zoo.media.moments import MediaInfo, describe, read_moment
 
@@ -419,6 +419,31 @@ def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
         monkeypatch.setattr(moments, "_sought_pictures", fail)
         again, _ = read_moment(info, times=times, source=source)
         assert (pictures == again).all()
+
+
+def test_a_file_opened_unprobed_that_does_not_give_what_it_should_is_probed(
+    codec_files, monkeypatch, from_the_start
+):
+    info = describe(scan(codec_files / "h264.mp4"))
+    times = 3.1 + np.arange(12) / 16
+    opened, sought = [], moments._sought_pictures
+    monkeypatch.setattr(
+        moments, "_open", lambda *a, **k: opened.append(k["unprobed"]) or decode._open(*a, **k)
+    )
+    pictures, samples = read_moment(info, times=times, sound=(3.1, 16_000))
+    assert opened == [True]
+
+    def fail_unprobed(*args):
+        if opened[-1]:
+            raise moments._NotAsIndexedError
+        return sought(*args)
+
+    monkeypatch.setattr(moments, "_sought_pictures", fail_unprobed)
+    again, heard = read_moment(info, times=times, sound=(3.1, 16_000))
+    assert opened == [True, True, False]
+    assert from_the_start == []
+    assert (pictures == again).all()
+    assert (samples == heard).all()
 
 
 @pytest.mark.parametrize("name", SOUNDS)

@@ -1,8 +1,10 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,3 +124,30 @@ def test_a_crash_on_a_workers_first_file_is_the_files(files, monkeypatch, tmp_pa
     found = collect(files[:1], workers=1)
     (news,) = found[0, str(files[0])]
     assert "crashed the decoder (signal 11)" in str(news)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_worker_ends_with_its_parent_though_its_file_is_long(tmp_path):
+    (tmp_path / "long_job.py").write_text(
+        "import os, time\n"
+        "def job(path):\n    open(path, 'w').write(f'{os.getpid()} ')\n    time.sleep(100)\n    yield 1\n"
+    )
+    script = (
+        "import sys\nfrom long_job import job\nfrom crisscross_zoo.media.pool import work_on_files\n"
+        "list(work_on_files(sys.argv[1:], job, workers=1))"
+    )
+    note = tmp_path / "pid"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    parent = subprocess.Popen([sys.executable, "-c", script, str(note)], env=environment)
+    for _ in range(1000):
+        if note.exists() and note.read_text().endswith(" "):
+            break
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    status = Path("/proc", note.read_text().strip(), "status")
+    for _ in range(250):
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it is still there")

@@ -1,0 +1,401 @@
+"""Training samples a second on one core: the plain path, ours, from prepared copies, and the limit, in one run.
+
+    python benchmarks/training_data.py                                   Markdown tables
+    python benchmarks/training_data.py --json training_data.json         the same as JSON too
+    python benchmarks/training_data.py --gpu-samples-per-second 500 2000 cores to keep such GPUs busy
+
+A sample is 12 frames, 3 s of sound, two augmented views of each, of the kinetics400 preset. Files are made here: 10 s
+of 640x360 and 1280x720, 30 pictures a second, H.264 with a key frame every 150, AAC; a drifting texture of coloured
+noise, which costs decoders and encoders more than most videos.
+
+The plain path decodes from the key frame to the last picture, turns what is wanted into Pillow images, augments them
+one by one, and takes the spectrogram of librosa. Ours is :class:`PretrainDataset`. The limit opens the file and decodes
+the packets that our reader decodes, and does nothing with them. One thread each, in processor time, so that what else
+the machine does counts less. Variants take turns; the time of each sample is the least of its rounds, a variant's time
+the mean over samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import librosa
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from pretrain import make_clip
+from torchvision.transforms import functional as pil
+
+from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.media.decode import INT16_SCALE, _decoded, _DecodingPlan, _open, _packets, scan
+from crisscross_zoo.media.encode import CopyOptions, reencode
+from crisscross_zoo.media.moments import MediaInfo, _stretches, describe, read_moment
+from crisscross_zoo.media.windows import frame_times
+from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
+from crisscross_zoo.pretrain.relaxation import view_starts
+from crisscross_zoo.transforms import augment_audio as sound_steps
+from crisscross_zoo.transforms.augment_video import VideoChoices, apply_choices, draw_choices
+from crisscross_zoo.transforms.mel import log_mel
+
+SIZES = ((640, 360), (1280, 720))
+COPIES = {
+    "prepared": CopyOptions(),
+    "prepared, 16 pictures a second": CopyOptions(fps=16),
+    "prepared, --no-fast-decode": CopyOptions(fast_decode=False),
+}
+AUGMENT_BOUND = 3.5
+
+
+# --- the plain path ----------------------------------------------------------------------------------------------
+
+
+def draw(info: MediaInfo, config: PretrainConfig, number: int) -> tuple[Any, ...]:
+    """What sample ``number`` reads: pictures' times, (2, n); sound's starts, seconds; and the generator after it."""
+    rng = np.random.default_rng([config.seed, 0, number, 0])
+    assert info.video_span is not None
+    assert info.audio_span is not None
+    starts = view_starts(
+        config.data.relaxation, video_span=info.video_span, audio_span=info.audio_span,
+        video_seconds=config.views.window_seconds, audio_seconds=config.audio.window_seconds, rng=rng,
+        released=config.data.loose_sync,
+    )  # fmt: skip
+    times = frame_times(
+        np.array([starts.v1, starts.v2]), info.video_span, config.video.frames, config.video.fps
+    )
+    return times, (starts.a1, starts.a2), rng
+
+
+def plain_sample(info: MediaInfo, config: PretrainConfig, number: int) -> list[torch.Tensor]:
+    times, (a1, a2), rng = draw(info, config, number)
+    rate, length = config.audio.sample_rate, config.audio.clip_samples
+    with av.open(info.path) as container:
+        images = plain_pictures(container, np.unique(times))
+        wave = plain_sound(container, min(a1, a2), abs(a2 - a1) + length / rate, rate)
+    views: list[torch.Tensor] = []
+    for row, start in zip(times, (a1, a2), strict=True):
+        frames = [images[float(t)] for t in row]
+        choices = draw_choices(
+            config.video_augment,
+            height=frames[0].height,
+            width=frames[0].width,
+            size=config.views.size,
+            rng=rng,
+        )
+        views.append(plain_video(frames, choices, config.views))
+        first = round((start - min(a1, a2)) * rate)
+        views.append(plain_audio(wave[first : first + length], config, rng))
+    return views
+
+
+def plain_pictures(container: Any, wanted: np.ndarray) -> dict[float, Image.Image]:
+    stream = container.streams.video[0]
+    stream.thread_count = 1
+    container.seek(int(wanted[0] / stream.time_base), stream=stream)
+    images: dict[float, Image.Image] = {}
+    shown, place = None, 0
+    for frame in container.decode(stream):
+        while place < len(wanted) and shown is not None and frame.time > wanted[place] + 1e-6:
+            images[float(wanted[place])] = shown.to_image()
+            place += 1
+        shown = frame
+        if place == len(wanted):
+            break
+    for moment in wanted[place:]:
+        images[float(moment)] = shown.to_image()
+    return images
+
+
+def plain_sound(container: Any, start: float, seconds: float, rate: int) -> np.ndarray:
+    stream = container.streams.audio[0]
+    stream.thread_count = 1
+    container.seek(max(0, int((start - 0.2) / stream.time_base)), stream=stream)
+    resampler = av.AudioResampler(format="s16p", layout="mono", rate=rate)
+    pieces, begin = [], None
+    for frame in container.decode(stream):
+        begin = frame.time if begin is None else begin
+        pieces += [p.to_ndarray()[0] for p in resampler.resample(frame)]
+        if frame.time > start + seconds:
+            break
+    wave = np.concatenate([*pieces, np.zeros(round(seconds * rate), np.int16)])
+    first = max(0, round((start - (begin or 0.0)) * rate))
+    return wave[first : first + round(seconds * rate)].astype(np.float32) / np.float32(INT16_SCALE)
+
+
+def plain_video(frames: list[Image.Image], choices: VideoChoices, config: VideoConfig) -> torch.Tensor:
+    """Augment Pillow images one by one; (3, T, size, size)."""
+    steps: dict[str, Callable[..., Any]] = {
+        "brightness": pil.adjust_brightness,
+        "contrast": pil.adjust_contrast,
+        "saturation": pil.adjust_saturation,
+        "hue": pil.adjust_hue,
+    }
+    top, left, height, width = choices.crop
+    above, below, before, after = choices.cutout
+    done: list[torch.Tensor] = []
+    for frame in frames:
+        image = frame.crop((left, top, left + width, top + height))
+        image = image.resize((config.size, config.size), Image.Resampling.BILINEAR)
+        if choices.flip:
+            image = pil.hflip(image)
+        for name, amount in choices.jitter:
+            image = steps[name](image, amount)
+        if choices.grey:
+            image = pil.to_grayscale(image, num_output_channels=3)
+        if choices.blur is not None:
+            image = image.filter(ImageFilter.GaussianBlur(choices.blur[0]))
+        pixels = pil.normalize(pil.to_tensor(image), config.mean, config.std)
+        if above < below and before < after:
+            pixels[:, above:below, before:after] = (done or [pixels])[0].mean()
+        done.append(pixels)
+    return torch.stack(done, dim=1)
+
+
+def plain_audio(wave: np.ndarray, config: PretrainConfig, rng: np.random.Generator) -> torch.Tensor:
+    """Spectrogram by librosa; masks and crop, which take little, are the package's."""
+    audio, augment = config.audio, config.audio_augment
+    wave = wave * np.float32(sound_steps.draw_volume(augment, rng))
+    mel = librosa.feature.melspectrogram(
+        y=wave, sr=audio.sample_rate, n_fft=audio.n_fft, hop_length=audio.hop_length, n_mels=audio.n_mels,
+        fmin=0, fmax=audio.sample_rate / 2, power=2.0, pad_mode="reflect",
+    )  # fmt: skip
+    values = (np.log(mel + np.finfo(np.float32).eps) - audio.mean) / audio.std
+    spectrogram = torch.from_numpy(values[None, :, : len(wave) // audio.hop_length].astype(np.float32))
+    bands, columns = spectrogram.shape[-2:]
+    for width, axis, length in ((augment.frequency_mask, -2, bands), (augment.time_mask, -1, columns)):
+        masks = sound_steps.draw_masks(length, width, augment, rng)
+        spectrogram = sound_steps.fill_masks(spectrogram, masks, axis=axis)
+    crop = sound_steps.draw_crop(bands, columns, augment, rng)
+    canvas = sound_steps.canvas_size(bands, columns, augment)
+    return sound_steps.resize_crop(spectrogram, crop, canvas=canvas)
+
+
+# --- the limit ---------------------------------------------------------------------------------------------------
+
+
+def decode_alone(info: MediaInfo, config: PretrainConfig, number: int) -> None:
+    """Open the file and decode what :func:`read_moment` decodes of it."""
+    times, (a1, a2), _ = draw(info, config, number)
+    end = max(a1, a2) + config.audio.window_seconds
+    video, wanted = info._video(), np.unique(times)
+    assert video is not None
+    with _open(info.path, unprobed=True) as container:
+        sound, stream = container.streams.audio[0], container.streams.video[0]
+        if min(a1, a2) > 0.3:
+            container.seek(int((min(a1, a2) - 0.25) / sound.time_base), stream=sound)
+        for frame in _decoded(_packets(container, sound, ignore), sound, None, ignore):
+            if frame.time > end:
+                break
+        for packets, moments in _stretches(container, stream, video, wanted):
+            plan = planned(video, packets, moments)
+            for _ in _decoded(packets[: np.flatnonzero(plan.needed)[-1] + 1], stream, plan, ignore):
+                pass
+
+
+def planned(video: Any, packets: list[Any], moments: np.ndarray) -> _DecodingPlan:
+    pts, keys = np.array([p.pts for p in packets]), np.array([p.is_keyframe for p in packets])
+    return _DecodingPlan(dataclasses.replace(video, pts=pts, keys=keys), moments)
+
+
+def ignore(_: str) -> None:
+    """These files are whole."""
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------
+
+
+def turns(variants: dict[str, Callable[[int], Any]], samples: int, rounds: int) -> dict[str, float]:
+    """Mean seconds over samples, of the least of each sample's rounds."""
+    best = {name: np.full(samples, np.inf) for name in variants}
+    for call in variants.values():
+        call(0)
+    for _ in range(rounds):
+        for number in range(samples):
+            for name, call in variants.items():
+                began = time.process_time()
+                call(number)
+                best[name][number] = min(best[name][number], time.process_time() - began)
+    return {name: float(values.mean()) for name, values in best.items()}
+
+
+def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, Any]]:
+    config = make_config("kinetics400")
+    for width, height in SIZES:
+        original = folder / f"{height}.mp4"
+        make_clip(original, width, height)
+        info = describe(scan(original))
+        ours = PretrainDataset([info], config)
+        variants: dict[str, Callable[[int], Any]] = {
+            "plain": partial(plain_sample, info, config),
+            "ours": lambda k, d=ours: d[SampleKey(0, k, 0)],
+            "limit": partial(decode_alone, info, config),
+        }
+        costs = {}
+        for name, options in COPIES.items():
+            path = folder / f"{height}-{len(costs)}.mp4"
+            began = time.process_time()
+            reencode(scan(original), path, options, on_damage=ignore)
+            spent = time.process_time() - began
+            copy = describe(scan(path))
+            costs[name] = {
+                "seconds to prepare a minute": 60 / info.duration * spent,
+                "bytes over original": path.stat().st_size / original.stat().st_size,
+                "kB/s": path.stat().st_size / 1000 / info.duration,
+                **differences(info, copy, config),
+            }
+            prepared = PretrainDataset([copy], config)
+            variants[name] = lambda k, d=prepared: d[SampleKey(0, k, 0)]
+        for name, seconds in (times := turns(variants, samples, rounds)).items():
+            yield {
+                "file": f"{width}x{height}", "variant": name, "ms": 1000 * seconds, "samples/s": 1 / seconds,
+                "over plain": times["plain"] / seconds, "of the limit": times["limit"] / seconds,
+                **costs.get(name, {}),
+            }  # fmt: skip
+
+
+def differences(original: MediaInfo, copy: MediaInfo, config: PretrainConfig) -> dict[str, float]:
+    """What a copy changes: PSNR of whole pictures at 112 lines, and log-mel, over the file."""
+    size = config.data.crop
+    shape = (size, round(size * (original.video_width or 1) / (original.video_height or 1)))
+    times, (start, end) = np.arange(0.1, original.duration - 0.1, 0.37), original.audio_span or (0.0, 0.0)
+    length = round((end - start - 0.1) * config.audio.sample_rate)
+    pictures, spectrograms = [], []
+    for info in (original, copy):
+        frames, samples = read_moment(info, times=times, sound=(start, length))
+        assert frames is not None
+        assert samples is not None
+        small = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        small = torch.nn.functional.interpolate(small, shape, mode="bilinear", antialias=True)
+        pictures.append(small.double())
+        wave = torch.from_numpy(samples.astype(np.float32) / np.float32(INT16_SCALE))
+        spectrograms.append(log_mel(wave, config.audio))
+    error = float((pictures[0] - pictures[1]).square().mean())
+    apart = (spectrograms[0] - spectrograms[1]).abs()
+    return {
+        "PSNR, dB": 10 * math.log10(255**2 / error),
+        "log-mel, mean difference": float(apart.mean()),
+        "log-mel, largest difference": float(apart.max()),
+    }
+
+
+def augment_rows(samples: int, rounds: int) -> Iterator[dict[str, Any]]:
+    config = make_config("kinetics400")
+    frames = np.random.default_rng(0).integers(0, 255, (8, 360, 640, 3), np.uint8)
+    images = [Image.fromarray(f) for f in frames]
+    for size in (112, 224):
+        views = config.video.replace(size=size)
+
+        def drawn(number: int, size: int = size) -> VideoChoices:
+            rng = np.random.default_rng(number)
+            return draw_choices(config.video_augment, height=360, width=640, size=size, rng=rng)
+
+        times = turns(
+            {
+                "plain": lambda k, v=views, d=drawn: plain_video(images, d(k), v),
+                "ours": lambda k, v=views, d=drawn: apply_choices(frames, d(k), config=v),
+            },
+            samples, rounds,
+        )  # fmt: skip
+        ratio = times["plain"] / times["ours"]
+        yield {
+            "crop": size, "Pillow, ms": 1000 * times["plain"], "planar, ms": 1000 * times["ours"], "ratio": ratio,
+            "at least": AUGMENT_BOUND, "met": ratio >= AUGMENT_BOUND,
+        }  # fmt: skip
+
+
+def bound_rows(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for file in dict.fromkeys(row["file"] for row in rows):
+        ms = {row["variant"]: row["ms"] for row in rows if row["file"] == file}
+        ratios = [
+            ("plain over ours", ms["plain"] / ms["ours"], 1.8, math.inf),
+            ("ours over the limit", ms["ours"] / ms["limit"], 0.0, 1.6),
+        ]
+        if file == "1280x720":
+            ratios += [
+                (
+                    "plain over prepared, --no-fast-decode",
+                    ms["plain"] / ms["prepared, --no-fast-decode"],
+                    6,
+                    math.inf,
+                ),
+                ("plain over prepared", ms["plain"] / ms["prepared"], 9, math.inf),
+            ]
+        for name, ratio, least, most in ratios:
+            bound = f"at least {least:g}" if most == math.inf else f"at most {most:g}"
+            yield {
+                "file": file,
+                "ratio of times": name,
+                "is": ratio,
+                "bound": bound,
+                "met": least <= ratio <= most,
+            }
+
+
+def core_rows(rows: list[dict[str, Any]], speeds: list[float]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        if row["variant"] != "limit":
+            cores = {
+                f"cores for {speed:g} samples/s": math.ceil(speed / row["samples/s"]) for speed in speeds
+            }
+            yield {**{n: row[n] for n in ("file", "variant")}, "samples/s a core": row["samples/s"], **cores}
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+
+    def cell(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    print(f"\n## {title}\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for row in rows:
+        print(f"| {' | '.join(cell(row.get(name, '')) for name in columns)} |")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=20, help="different samples of each file")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--gpu-samples-per-second", metavar="N", type=float, nargs="+", default=[])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tables: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list(sample_rows(Path(folder), options.samples, options.rounds))
+    timed = ("file", "variant", "ms", "samples/s", "over plain", "of the limit")
+    tables["Training samples, one core"] = [{n: row[n] for n in timed} for row in rows]
+    tables["Bounds"] = list(bound_rows(rows))
+    tables["What a copy costs"] = [
+        {n: v for n, v in row.items() if n in ("file", "variant") or n not in timed}
+        for row in rows if row["variant"] in COPIES
+    ]  # fmt: skip
+    tables["Video augmentation, 8 frames of 640x360"] = list(augment_rows(options.samples, options.rounds))
+    tables["Cores for a GPU"] = list(core_rows(rows, options.gpu_samples_per_second))
+    about = f"{platform.machine()}, torch {torch.__version__}, PyAV {av.__version__}, one thread"
+    print(about)
+    for title, table in tables.items():
+        show(title, table)
+    if options.json:
+        options.json.write_text(json.dumps({"about": about, **tables}, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

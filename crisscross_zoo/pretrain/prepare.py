@@ -1,0 +1,224 @@
+"""Copies of an index's videos that training reads fast: small, with key frames close together, sound at its rate.
+
+Everything lies in one folder:
+
+    index.parquet    of the copies; training takes it as it is
+    prepare.json     how they were written
+    failed.jsonl     files of which there is no copy, where there are such
+    ...              the copies, in the tree of the originals; one has the original's time of change
+
+A copy is whole or not there, so that a killed run goes on where it was. One whose original has changed since is
+written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.media.decode import StrPath, scan
+from crisscross_zoo.media.encode import CopyOptions, reencode
+from crisscross_zoo.media.pool import WorkerStartError, work_on_files
+from crisscross_zoo.outputs import FAILED_NAME
+from crisscross_zoo.pretrain.index import INDEX_NAME, Index, default_workers, index_files
+
+SETTINGS_NAME = "prepare.json"
+
+_VERSION = 1
+_STAMP_NS = 2_000_000_000  # file systems keep times of change to 2 s, the coarsest
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareReport:
+    """What :func:`prepare` did.
+
+    Attributes:
+        index: The index of the copies.
+        total: Originals.
+        usable: Copies that can be trained on.
+        written: Copies written by this run; the others were there.
+        failed: Originals without a copy, see ``failed.jsonl``.
+        original_bytes: Of the originals that have a copy.
+        copied_bytes: Of their copies.
+    """
+
+    index: str
+    total: int
+    usable: int
+    written: int
+    failed: int
+    original_bytes: int
+    copied_bytes: int
+
+    def summary(self) -> str:
+        """Return the report as a line of text."""
+        failed = f"; {self.failed} failed, see {FAILED_NAME} beside it" if self.failed else ""
+        return (
+            f"{self.index}: {self.usable} of {self.total} files usable ({self.written} written now),"
+            f" {self.original_bytes / 2**20:.0f} MiB before, {self.copied_bytes / 2**20:.0f} MiB now{failed}"
+        )
+
+
+def prepare(
+    index: Index,
+    out_dir: StrPath,
+    options: CopyOptions | None = None,
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PrepareReport:
+    """Write a copy of each usable file of an index, see :func:`crisscross_zoo.media.encode.reencode`, and an index.
+
+    Args:
+        index: From :func:`crisscross_zoo.pretrain.index.read_index`.
+        out_dir: Folder to write to: new, empty, or of an earlier run with the same options.
+        options: How to write copies.
+        workers: Processes that encode; None: one a core; 0: none, and a decoder that crashes ends the run.
+        on_progress: Called with the number of files done and the number of all, after each file; then, once more
+            from the start, while the copies are indexed.
+
+    Raises:
+        ConfigError: ``out_dir`` is something else, two files would have the same copy, or an option is out of range.
+        OutputError: the folder cannot be written.
+        WorkerStartError: processes do not start.
+    """
+    options = CopyOptions() if options is None else options
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers={workers!r} is not allowed", remedy="give 0 or more")
+    folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
+    _claim(folder, options)
+    labels: dict[str, str | None] = {}
+    names = index.class_names or ()
+    todo: dict[str, tuple[str, int]] = {}
+    sizes: dict[str, int] = {}
+    for place, info in enumerate(index):
+        copy = copy_path(info.path, index.root, folder)
+        if copy in labels:
+            raise ConfigError(
+                f"{info.path}: another file has the same copy, {copy}", remedy="rename one of them"
+            )
+        labels[copy] = names[index.labels[place]] if index.labels is not None else None
+        sizes[copy] = info.size
+        if not _is_there(copy, info.modified_ns):
+            todo[info.path] = copy, info.modified_ns
+    failures: list[dict[str, str]] = []
+    workers = default_workers() if workers is None else workers
+    job = functools.partial(copy_file, root=index.root, folder=str(folder), options=options)
+    news = work_on_files(list(todo), job, workers=min(workers, len(todo)), queue_size=64)
+    with contextlib.closing(news):
+        for done, (_, given, item) in enumerate(news, start=len(labels) - len(todo) + 1):
+            copy, modified_ns = todo[str(given)]
+            if isinstance(item, WorkerStartError | OutputError):
+                raise item
+            if isinstance(item, CrissCrossError):
+                failures.append(_failure(str(given), item))
+                del labels[copy]
+            else:
+                os.utime(copy, ns=(modified_ns, modified_ns))
+            if on_progress is not None:
+                on_progress(done, len(index))
+    report = index_files(
+        labels,
+        folder / INDEX_NAME,
+        root=str(folder),
+        layout=index.layout,
+        split=index.split,
+        min_seconds=index.min_seconds,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    _write_failures(folder, failures)
+    return PrepareReport(
+        index=report.out,
+        total=len(index),
+        usable=report.usable,
+        written=len(todo) - len(failures),
+        failed=len(failures),
+        original_bytes=sum(sizes[copy] for copy in labels),
+        copied_bytes=sum(Path(copy).stat().st_size for copy in labels),
+    )
+
+
+def copy_path(path: str, root: str, folder: StrPath) -> str:
+    """Return where the copy of a file below ``root`` lies: its name, with ``.mp4`` after it unless it is one.
+
+    Raises:
+        ConfigError: the file is not below ``root``.
+    """
+    below = os.path.relpath(path, root)
+    if below.split(os.sep, 1)[0] == os.pardir:
+        raise ConfigError(f"{path}: is not below {root}", remedy="index the folder that holds it")
+    return os.path.join(folder, below if below.endswith(".mp4") else f"{below}.mp4")  # noqa: PTH118 - names of any bytes
+
+
+def copy_file(
+    path: StrPath, *, root: str, folder: str, options: CopyOptions
+) -> Iterator[str | CrissCrossError]:
+    """Write the copy of one file; yields where it is, or the error that says why there is none."""
+    copy = copy_path(os.fspath(path), root, folder)
+    try:
+        reencode(scan(path), copy, options, on_damage=_no_one)
+        yield copy
+    except CrissCrossError as error:
+        yield error
+    except Exception as error:  # a decoder's own trouble with one file must not end the others
+        yield UnreadableMediaError(f"copying it failed ({type(error).__name__}: {error})", path=path)
+
+
+def _no_one(_: str) -> None:
+    """The index of the originals has told of damage; what can be read is copied."""
+
+
+def _claim(folder: Path, options: CopyOptions) -> None:
+    """See that the folder is free or was begun with the same options, and say in it what these are."""
+    wanted = {"version": _VERSION, **dataclasses.asdict(options)}
+    path = folder / SETTINGS_NAME
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = {}
+        if found != wanted:
+            other = ", ".join(f"{n} {found.get(n)}, not {v}" for n, v in wanted.items() if found.get(n) != v)
+            raise ConfigError(
+                f"{folder}: was prepared with other options ({other})",
+                remedy="pass the same, or another --out",
+            )
+        return
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is not an empty folder", remedy="empty it, or name another")
+    try:
+        write_atomically(path, json.dumps(wanted, indent=2).encode())
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written ({error.strerror})", remedy="choose another --out", path=folder
+        ) from None
+
+
+def _is_there(copy: str, modified_ns: int) -> bool:
+    try:
+        status = os.stat(copy)  # noqa: PTH116
+    except OSError:
+        return False
+    return abs(status.st_mtime_ns - modified_ns) <= _STAMP_NS
+
+
+def _failure(path: str, error: CrissCrossError) -> dict[str, str]:
+    return {"path": path, "error": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
+
+
+def _write_failures(folder: Path, failures: list[dict[str, str]]) -> None:
+    path = folder / FAILED_NAME
+    if failures:
+        lines = sorted(json.dumps(failure) for failure in failures)
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+    else:
+        path.unlink(missing_ok=True)
