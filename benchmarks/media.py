@@ -16,15 +16,16 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-from memory import make_clip
+from clips import make_clip
 from PIL import Image
+from report import Ratio, Report, add_json_option, finish
 
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.media.clips import Clip, Sampling, read_clips
@@ -90,34 +91,56 @@ def difference(mine: list[np.ndarray], theirs: list[torch.Tensor], config: Video
     return worst
 
 
+def measure(
+    seconds: float, rounds: int, sizes: Sequence[tuple[int, int]] = ((640, 360), (1280, 720))
+) -> Report:
+    report = Report(
+        f"Dense clips of a {seconds:g} s file, without the network, one thread",
+        (
+            "file",
+            "crop",
+            "pure decoding, s",
+            "ours, s",
+            "over pure decoding",
+            "plain, s",
+            "plain over ours",
+            "grey levels",
+        ),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in sizes:
+            path = Path(folder) / f"{height}.mp4"
+            make_clip(path, width, height, seconds)
+            for size in (112, 224):
+                config = VideoConfig(size=size)
+                calls = {"decode": partial(decode_alone, path), "ours": partial(ours, path, config)}
+                calls |= {"plain": partial(plain, path, config)}
+                times = least(calls, rounds)
+                apart = difference(ours(path, config), plain(path, config), config)
+                limit, over = times["ours"] / times["decode"], times["plain"] / times["ours"]
+                report.add(
+                    f"{width}x{height}", size, f"{times['decode']:.2f}", f"{times['ours']:.2f}", f"{limit:.2f}",
+                    f"{times['plain']:.2f}", f"{over:.2f}", f"{apart:.1f}",
+                )  # fmt: skip
+                where = f"{width}x{height}, {size}"
+                report.ratios += [
+                    Ratio(f"dense, ours over pure decoding, {where}", limit, 1.2, more_is_better=False),
+                    Ratio(f"dense, plain over ours, {where}", over, 3.0 if height == 720 else None),
+                ]
+    report.notes.append("Below 1 where pictures that no other needs are not decoded.")
+    return report
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3)
+    add_json_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        "| file | crop | pure decoding, s | ours, s | over pure decoding | plain, s | plain over ours | grey levels |"
-    )
-    print("|" + " --- |" * 8)
-    with tempfile.TemporaryDirectory() as folder:
-        for width, height in ((640, 360), (1280, 720)):
-            path = Path(folder) / f"{height}.mp4"
-            make_clip(path, options.seconds / 60, width, height)
-            for size in (112, 224):
-                config = VideoConfig(size=size)
-                calls = {"decode": partial(decode_alone, path), "ours": partial(ours, path, config)}
-                calls |= {"plain": partial(plain, path, config)}
-                times = least(calls, options.rounds)
-                apart = difference(ours(path, config), plain(path, config), config)
-                print(
-                    f"| {width}x{height} | {size} | {times['decode']:.2f} | {times['ours']:.2f} |"
-                    f" {times['ours'] / times['decode']:.2f} | {times['plain']:.2f} |"
-                    f" {times['plain'] / times['ours']:.2f} | {apart:.1f} |",
-                    flush=True,
-                )
+    finish([measure(options.seconds, options.rounds)], options.json)
     return 0
 
 

@@ -1,27 +1,30 @@
-"""Peak memory of extraction must not grow with the length of the file.
+"""Peak memory of extraction must not grow with the length of a file, nor with the number of files.
 
-    python benchmarks/memory.py --minutes 2 20
+    python benchmarks/memory.py --minutes 2 60 --files 100 10000
 
-Makes 640x360 clips (H.264, AAC) of each length, runs ``crisscross-extract --modality both`` on each in a process of its
-own and prints the peak resident memory of each and their ratio. Exits with 1 if they differ by more than 10 % or exceed
-1.5 GB.
+Makes 640x360 clips (H.264, AAC) of each length, and folders of so many small files, runs ``crisscross-extract
+--modality both`` on each in a process of its own and prints the peak resident memory and its ratio. Exits with 1 if it
+grows by more than 10 % or exceeds 1.5 GB.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from report import Ratio, Report, add_json_option, finish
 
 LIMIT_RATIO = 1.10
-LIMIT_BYTES = 1.5e9
+LIMIT_GB = 1.5
 
 _MEASURE = """
 import resource, subprocess, sys
@@ -62,11 +65,57 @@ def make_clip(path: Path, minutes: float, width: int = 640, height: int = 360, f
 def peak_bytes(clip: Path, out: Path, options: list[str]) -> int:
     """Extract in a fresh process and return its peak resident memory."""
     command = [sys.executable, "-m", "crisscross_zoo.cli.extract", str(clip), "--out", str(out)]
-    command += ["--modality", "both", "--weights", "random:0", "--device", "cpu", *options]
+    command += ["--modality", "both", "--weights", "random:0", "--device", "cpu", "--quiet", *options]
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, *command], check=True, stdout=subprocess.PIPE, text=True
     )
     return int(done.stdout)
+
+
+def by_length(folder: Path, minutes: Sequence[float], size: int) -> Report:
+    report = Report(
+        f"Peak memory by length, 640x360, both modalities, size {size}", ("minutes", "peak", "seconds")
+    )
+    peaks = []
+    for length in minutes:
+        clip = folder / f"{length}.mp4"
+        make_clip(clip, length)
+        started = time.monotonic()
+        peaks.append(peak_bytes(clip, clip.with_suffix(".npz"), ["--size", str(size)]))
+        report.add(f"{length:g}", f"{peaks[-1] / 1e6:.0f} MB", f"{time.monotonic() - started:.0f}")
+        clip.unlink()
+    _judge(report, "minutes", minutes, peaks)
+    return report
+
+
+def by_files(folder: Path, counts: Sequence[int]) -> Report:
+    """Small files, with the ``demo`` weights, so that bookkeeping is what grows, if anything does."""
+    report = Report(
+        "Peak memory by number of files of 0.5 s, `demo` weights", ("files", "peak", "seconds", "files/s")
+    )
+    small, peaks = folder / "small.mp4", []
+    make_clip(small, 0.5 / 60, 64, 48)
+    for count in counts:
+        many = folder / str(count)
+        for k in range(count):
+            (many / str(k // 1000)).mkdir(parents=True, exist_ok=True)
+            (many / str(k // 1000) / f"{k}.mp4").hardlink_to(small)
+        started = time.monotonic()
+        peaks.append(peak_bytes(many, folder / f"{count}-out", ["--weights", "demo"]))
+        seconds = time.monotonic() - started
+        report.add(count, f"{peaks[-1] / 1e6:.0f} MB", f"{seconds:.0f}", f"{count / seconds:.0f}")
+        shutil.rmtree(many)
+        shutil.rmtree(folder / f"{count}-out")
+    _judge(report, "files", counts, peaks)
+    return report
+
+
+def _judge(report: Report, what: str, counts: Sequence[float], peaks: Sequence[int]) -> None:
+    name = f"peak memory, {counts[-1]:g} {what} over {counts[0]:g}"
+    report.ratios.append(Ratio(name, peaks[-1] / peaks[0], LIMIT_RATIO, more_is_better=False))
+    report.ratios.append(
+        Ratio(f"largest peak by {what}, GB", max(peaks) / 1e9, LIMIT_GB, more_is_better=False)
+    )
 
 
 def main() -> int:
@@ -74,24 +123,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 20])
+    parser.add_argument("--files", type=int, nargs="+", default=[100, 10_000])
     parser.add_argument("--size", type=int, default=224)
+    add_json_option(parser)
     args = parser.parse_args()
-    peaks = []
-    print("| minutes | peak memory | seconds |\n| --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name:
-        for minutes in args.minutes:
-            clip = Path(name) / f"{minutes}.mp4"
-            make_clip(clip, minutes)
-            started = time.monotonic()
-            peaks.append(peak_bytes(clip, clip.with_suffix(".npz"), ["--size", str(args.size)]))
-            print(
-                f"| {minutes:g} | {peaks[-1] / 1e6:.0f} MB | {time.monotonic() - started:.0f} |", flush=True
-            )
-    ratio = max(peaks) / min(peaks)
-    print(
-        f"\nlargest over smallest: {ratio:.3f} (bound {LIMIT_RATIO}); largest: {max(peaks) / 1e9:.2f} GB (bound 1.5)"
-    )
-    return 0 if ratio <= LIMIT_RATIO and max(peaks) <= LIMIT_BYTES else 1
+        reports = [by_length(Path(name), args.minutes, args.size), by_files(Path(name), args.files)]
+    finish(reports, args.json)
+    return 0 if all(r.kept for report in reports for r in report.ratios) else 1
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from clips import make_clip
+from report import Ratio, Report, add_json_option, finish
 
 from crisscross_zoo.media.decode import scan
 from crisscross_zoo.media.moments import describe
@@ -34,6 +34,9 @@ from crisscross_zoo.pretrain.optim import LARC
 from crisscross_zoo.pretrain.presets import make_config
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
+
+GPU_BOUND = 2.5
+"""What a bf16 step should gain over the plain one, fp16 by autocast, on a GPU."""
 
 RATES = {f"{m}_{part}": 1e-4 for m in ("video", "audio") for part in ("base", "predictor")}
 
@@ -82,17 +85,19 @@ def step_times(trainer: _Trainer, batch: Batch, steps: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in parts.items()}
 
 
-def step_table(device: str, batch_size: int, steps: int) -> None:
+def step_table(device: str, batch_size: int, steps: int) -> Report:
     world = World(device)
     on_gpu = world.device.type == "cuda"
+    plain: dict[str, Any] = {"run.channels_last": False}
     variants: list[tuple[str, dict[str, Any]]] = [
-        ("fp32, contiguous", {"optim.precision": "fp32", "run.channels_last": False}),
+        ("fp32, contiguous", {"optim.precision": "fp32", **plain}),
         ("fp32, channels-last", {"optim.precision": "fp32"}),
         ("bf16, channels-last", {"optim.precision": "bf16"}),
     ]
-    if on_gpu:
-        variants += [
-            ("fp16, contiguous", {"optim.precision": "fp16", "run.channels_last": False}),
+    if on_gpu:  # the first is what the others are held against
+        variants = [
+            ("fp16, contiguous", {"optim.precision": "fp16", **plain}),
+            *variants,
             ("fp16, channels-last", {"optim.precision": "fp16"}),
             (
                 "bf16, channels-last, checkpointing",
@@ -101,10 +106,12 @@ def step_table(device: str, batch_size: int, steps: int) -> None:
             ("bf16, channels-last, compiled", {"optim.precision": "bf16", "run.compile": True}),
         ]
     name = torch.cuda.get_device_name(world.device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
-    print(f"\n## A step of {batch_size} samples, kinetics400 preset, on {name} (ms)\n")
     columns = ["move", "forward", "backward", "LARC", "Adam", "whole step"]
-    print(f"| variant | {' | '.join(columns)} | samples/s | LARC's share |{' peak GB |' if on_gpu else ''}")
-    print("| --- |" + " --- |" * (len(columns) + 2 + on_gpu))
+    report = Report(
+        f"A step of {batch_size} samples, kinetics400 preset, on {name} (ms)",
+        ("variant", *columns, "samples/s", "LARC's share", *(("peak GB",) if on_gpu else ())),
+    )
+    first = 0.0
     for label, overrides in variants:
         if on_gpu:
             torch.cuda.empty_cache()
@@ -117,15 +124,19 @@ def step_table(device: str, batch_size: int, steps: int) -> None:
         cells += [f"{batch_size / whole:.1f}", f"{100 * times['LARC'] / whole:.1f} %"]
         if on_gpu:
             cells.append(f"{torch.cuda.max_memory_allocated(world.device) / 1e9:.1f}")
-        print(f"| {label} | {' | '.join(cells)} |", flush=True)
+        report.add(label, *cells)
+        if not report.ratios and not first:
+            first = whole
+        else:
+            bound = GPU_BOUND if on_gpu and label == "bf16, channels-last" else None
+            report.ratios.append(Ratio(f"step, {variants[0][0]} over {label}", first / whole, bound))
         del trainer
+    return report
 
 
-def largest_batch(device: str) -> None:
+def largest_batch(device: str) -> Report:
     world = World(device)
-    print(
-        "\n## Largest batch that fits, bf16, channels-last\n\n| checkpointing | batch | peak GB |\n| --- | --- | --- |"
-    )
+    report = Report("Largest batch that fits, bf16, channels-last", ("checkpointing", "batch", "peak GB"))
     for frugal in (False, True):
         best, peak, size = 0, 0.0, 64
         while True:
@@ -144,37 +155,8 @@ def largest_batch(device: str) -> None:
                 trainer = None  # type: ignore[assignment]
             best, peak = size, torch.cuda.max_memory_allocated(world.device) / 1e9
             size += 64
-        print(f"| {frugal} | {best} | {peak:.1f} |", flush=True)
-
-
-def make_clip(path: Path, width: int, height: int, seconds: int = 10, fps: int = 30) -> None:
-    """Write drifting texture and a beating tone."""
-    noise = np.random.default_rng(0).integers(
-        0, 255, (height + seconds * fps, width + seconds * fps, 3), np.uint8
-    )
-    texture = torch.nn.functional.avg_pool2d(torch.from_numpy(noise).permute(2, 0, 1).float()[None], 9, 1, 4)[
-        0
-    ]
-    smooth = ((texture - 127) * 4 + 127).clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    with av.open(str(path), "w") as container:
-        video = container.add_stream(
-            "libx264", fps, width=width, height=height, options={"g": "150", "crf": "23"}
-        )
-        audio = container.add_stream("aac", 44_100, layout="stereo")
-        for k in range(seconds * fps):
-            picture = np.ascontiguousarray(smooth[k : k + height, k : k + width])
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(video.encode(None))
-        t = np.arange(seconds * 44_100) / 44_100
-        wave = np.repeat(
-            (0.3 * np.sin(2 * np.pi * 440 * t) * np.sin(2 * np.pi * t)).astype(np.float32)[None], 2, 0
-        )
-        for first in range(0, wave.shape[1], 1024):
-            piece = np.ascontiguousarray(wave[:, first : first + 1024])
-            frame = av.AudioFrame.from_ndarray(piece, "fltp", "stereo")
-            frame.sample_rate, frame.pts, frame.time_base = 44_100, first, Fraction(1, 44_100)
-            container.mux(audio.encode(frame))
-        container.mux(audio.encode(None))
+        report.add(frugal, best, f"{peak:.1f}")
+    return report
 
 
 def median_ms(call: Callable[[int], Any], rounds: int) -> float:
@@ -186,15 +168,16 @@ def median_ms(call: Callable[[int], Any], rounds: int) -> float:
     return 1000 * statistics.median(times)
 
 
-def loading_table(rounds: int) -> None:
+def loading_table(rounds: int) -> Report:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     config = make_config("kinetics400")
     random = np.random.default_rng(0)
     wave = random.uniform(-0.5, 0.5, config.audio.clip_samples).astype(np.float32)
-    print("\n## Loading samples on one core (ms a sample: 12 frames, 3 s of sound, two augmented views)\n")
-    print("| file | read | augment video | augment audio | whole sample | samples/s a core |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    report = Report(
+        "Loading samples on one core (ms a sample: 12 frames, 3 s of sound, two augmented views)",
+        ("file", "read", "augment video", "augment audio", "whole sample", "samples/s a core"),
+    )
     with tempfile.TemporaryDirectory() as folder:
         for width, height in ((640, 360), (1280, 720)):
             path = Path(folder) / f"{width}.mp4"
@@ -209,12 +192,10 @@ def loading_table(rounds: int) -> None:
                 lambda _: augment_audio(wave, config.audio_augment, config=config.audio, rng=random), rounds
             )
             whole = median_ms(lambda k, d=dataset: d[SampleKey(0, k, 0)], rounds)
-            print(
-                f"| {width}x{height} | {whole - video - audio:.1f} | {video:.1f} | {audio:.1f} | {whole:.1f} |"
-                f" {1000 / whole:.1f} |",
-                flush=True,
-            )
+            cells = (whole - video - audio, video, audio, whole, 1000 / whole)
+            report.add(f"{width}x{height}", *(f"{c:.1f}" for c in cells))
     torch.set_num_threads(threads)
+    return report
 
 
 def main() -> None:
@@ -226,15 +207,18 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="default: 4 on a CPU, 256 on a GPU")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=30)
+    add_json_option(parser)
     options = parser.parse_args()
     on_gpu = World(options.device).device.type == "cuda"
-    print(f"torch {torch.__version__}, PyAV {av.__version__}")
+    reports = []
     if options.part in ("all", "step"):
-        step_table(options.device, options.batch_size or (256 if on_gpu else 4), options.steps)
+        size = options.batch_size or (256 if on_gpu else 4)
+        reports.append(step_table(options.device, size, options.steps))
     if options.part in ("all", "loading"):
-        loading_table(options.rounds)
+        reports.append(loading_table(options.rounds))
     if options.part == "largest" or (options.part == "all" and on_gpu):
-        largest_batch(options.device)
+        reports.append(largest_batch(options.device))
+    finish(reports, options.json)
 
 
 if __name__ == "__main__":

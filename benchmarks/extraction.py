@@ -1,0 +1,177 @@
+"""The whole extractor: start-up, waiting for the decoder, short files against a long one, and the plain path.
+
+    python benchmarks/extraction.py                 the paper's networks, some minutes
+    python benchmarks/extraction.py --weights demo --seconds 10 --files 5 --rounds 1
+
+- Start-up: ``crisscross-extract`` on a clip of 0.5 s with the ``demo`` weights, over ``import torch, torchvision``
+  alone; both from the start of the process to its end.
+- Waiting: the share of the time in which the network has no clips, because decoding has not come so far.
+- Short files: many files of 2 s and one long file, per clip; the start of the decoding processes counts.
+- The plain path: the whole file decoded into memory, pictures resized by Pillow, one clip after another through the
+  network as it is (``media.py`` and ``encoders.py`` have both halves).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from clips import make_clip
+from media import plain
+from report import Ratio, Report, add_json_option, finish
+
+from crisscross_zoo import FeatureExtractor, extract
+
+_IMPORT = [sys.executable, "-c", "import torch, torchvision"]
+SHORT_SECONDS = 2
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def start_up(folder: Path, rounds: int) -> Report:
+    clip = folder / "half.mp4"
+    make_clip(clip, 320, 240, 0.5)
+    command = [sys.executable, "-m", "crisscross_zoo.cli.extract", str(clip), "--weights", "demo", "--quiet"]
+    command += ["--overwrite", "--device", "cpu", "--out", str(folder / "half.npy")]
+    calls = {"import torch, torchvision": _IMPORT, "import torch": [*_IMPORT[:2], "import torch"]}
+    calls["crisscross-extract"] = command
+    calls["crisscross-extract --help"] = [*command[:3], "--help"]
+    least = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds + 1):
+        for name, words in calls.items():
+            took = seconds_of(lambda w=words: subprocess.run(w, check=True, stdout=subprocess.DEVNULL))
+            least[name] = min(least[name], took)
+    report = Report("Start-up: one clip of 0.5 s", ("process", "seconds", "over import torch, torchvision"))
+    for name, took in least.items():
+        report.add(name, f"{took:.2f}", f"{took / least['import torch, torchvision']:.2f}")
+    ratio = least["crisscross-extract"] / least["import torch, torchvision"]
+    report.ratios.append(
+        Ratio("whole command over `import torch, torchvision`", ratio, 1.3, more_is_better=False)
+    )
+    return report
+
+
+class Waiting:
+    """Counts the seconds that the extractor waits for news of its files."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._real = extract.read_files
+
+    def read_files(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        news = self._real(*args, **kwargs)
+        try:
+            while True:
+                start = time.perf_counter()
+                try:
+                    item = next(news)
+                except StopIteration:
+                    return
+                finally:
+                    self.seconds += time.perf_counter() - start
+                yield item
+        finally:
+            news.close()
+
+
+def run(extractor: FeatureExtractor, paths: list[Path]) -> tuple[float, float, int]:
+    """Return seconds, of these seconds of waiting, and clips."""
+    waiting = Waiting()
+    with mock.patch.object(extract, "read_files", waiting.read_files):
+        start = time.perf_counter()
+        clips = sum(len(features.video) for _, features in extractor.stream(paths))
+    return time.perf_counter() - start, waiting.seconds, clips
+
+
+def whole(folder: Path, options: argparse.Namespace) -> list[Report]:
+    report = Report(
+        f"Whole extraction, video, {options.device}, {torch.get_num_threads()} threads",
+        ("input", "size", "clips", "seconds", "ms a clip", "waiting", "plain, ms a clip", "plain over ours"),
+    )
+    short = Report(
+        f"Many files of {SHORT_SECONDS} s against one long one, ms a clip",
+        ("files", "size", "long", "short", "long over short"),
+    )
+    count = max(2, round(options.seconds / SHORT_SECONDS))
+    for width, height, size in ((640, 360, 112), (1280, 720, 224)):
+        extractor = FeatureExtractor(
+            options.weights, device=options.device, size=size, workers=options.workers
+        )
+        encoder, config = extractor.encoders["video"], extractor._sampling.video  # type: ignore[attr-defined]
+        long = folder / f"long{height}.mp4"
+        make_clip(long, width, height, count * SHORT_SECONDS)
+        make_clip(folder / "short.mp4", width, height, SHORT_SECONDS)
+        many = [folder / f"{height}-{k}.mp4" for k in range(options.files)]
+        for path in many:
+            path.hardlink_to(folder / "short.mp4")
+        (folder / "short.mp4").unlink()
+
+        def plainly(path: Path = long, encoder: Any = encoder, config: Any = config) -> None:
+            with torch.inference_mode():
+                for clip in plain(path, config):
+                    encoder(clip[None].to(extractor.device)).cpu()  # noqa: B023
+
+        run(extractor, many[:1])
+        longest = run(extractor, [long])
+        shortest = run(extractor, many)
+        slow = seconds_of(plainly)
+        for _ in range(options.rounds - 1):
+            longest = min(longest, run(extractor, [long]))
+            shortest = min(shortest, run(extractor, many))
+            slow = min(slow, seconds_of(plainly))
+        seconds, waited, clips = longest
+        each, each_short = seconds / clips, shortest[0] / shortest[2]
+        report.add(
+            f"{width}x{height}, {count * SHORT_SECONDS} s", size, clips, f"{seconds:.1f}", f"{1e3 * each:.1f}",
+            f"{100 * waited / seconds:.1f} %", f"{1e3 * slow / clips:.1f}", f"{slow / seconds:.2f}",
+        )  # fmt: skip
+        where = f"{width}x{height}, {size}"
+        report.ratios += [
+            Ratio(f"whole extraction, plain over ours, {where}", slow / seconds),
+            Ratio(f"share of waiting for clips, {where}", waited / seconds, more_is_better=False),
+        ]
+        short.add(
+            f"{options.files}, {width}x{height}",
+            size,
+            f"{1e3 * each:.1f}",
+            f"{1e3 * each_short:.1f}",
+            f"{each / each_short:.2f}",
+        )
+        short.ratios.append(
+            Ratio(f"throughput of short files over one long file, {where}", each / each_short, 0.9)
+        )
+    return [report, short]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", default="random:0")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the long file")
+    parser.add_argument("--files", type=int, default=120, help="how many short files")
+    parser.add_argument("--rounds", type=int, default=2)
+    add_json_option(parser)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        reports = [start_up(Path(name), options.rounds), *whole(Path(name), options)]
+    finish(reports, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
