@@ -403,7 +403,7 @@ class _Batch:
         assert self._clips is not None
         self._clips[len(owners) :] = 0
         clips = self._clips.to(self._encoder.device)
-        with torch.inference_mode(), _repeatable(), self._memory_errors():
+        with torch.inference_mode(), repeatable(), self._memory_errors():
             if clips.is_floating_point():  # an augmented clip is ready
                 x = clips
             elif isinstance(self._encoder, AudioEncoder):
@@ -419,7 +419,7 @@ class _Batch:
 
 
 @contextlib.contextmanager
-def _repeatable() -> Iterator[None]:
+def repeatable() -> Iterator[None]:
     """Make cuDNN repeatable and keep it off TF32; everything else stays as torch has it."""
     cudnn: Any = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.conv.fp32_precision
