@@ -233,10 +233,6 @@ def test_timms_wrappers_take_an_encoder(timm, small):
         assert network.feature_info.module_name() == ["conv2x", "conv4x"]
     for info, m in zip(encoder.feature_info, maps.values(), strict=True):
         assert m.shape[-2] == -(-clips.shape[-2] // info["reduction"])
-        [8, 16, 32],
-        [8, 16, 26],
-        [8, 16, 28],
-    )
 
 
 # --- torchvision's feature extractor -----------------------------------------------------------------------------
