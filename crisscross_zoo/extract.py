@@ -33,7 +33,7 @@ from crisscross_zoo.config import (
 from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.inference import InferenceEncoder
-from crisscross_zoo.encoders.pooling import check_pooling_fits
+from crisscross_zoo.encoders.pooling import pooled_size
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views, source_of
@@ -89,6 +89,7 @@ class FeatureExtractor:
         encoders: The encoders by modality, in eval mode on ``device``. What is run is made of them once
             (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
         weights: Their "id" and "sha256" by modality.
+        sizes: Length of a feature vector, D, by modality.
         settings: What decides the numbers besides the weights, as kept in the features' metadata.
 
     Raises:
@@ -162,6 +163,10 @@ class FeatureExtractor:
                     token=token,
                 )
                 sha256 = source.weights_sha256
+            if source.num_classes:
+                raise ConfigError(
+                    f"the {name} encoder has a classifier", remedy="call its reset_classifier(0) for features"
+                )
             if source.config.modality != name:
                 raise ConfigError(
                     f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one"
@@ -176,6 +181,7 @@ class FeatureExtractor:
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
         self._batch = {name: batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
+        self.sizes: dict[str, int] = {}
         self._check_clips()
 
     def __call__(self, path: StrPath) -> Features:
@@ -319,7 +325,8 @@ class FeatureExtractor:
                         remedy=f"take at least {least:.3f} s",
                     )
             try:
-                check_pooling_fits(encoder.config.pooling, shape)
+                channels = 8 * encoder.config.width
+                self.sizes[name] = pooled_size(encoder.config.pooling, shape, channels)
             except InputError as error:
                 raise ConfigError(
                     f"the {name} clip does not fit: {error.reason}", remedy=error.remedy
@@ -402,7 +409,7 @@ class _Batch:
         assert self._clips is not None
         self._clips[len(owners) :] = 0
         clips = self._clips.to(self._encoder.device)
-        with torch.inference_mode(), _repeatable(), self._memory_errors():
+        with torch.inference_mode(), repeatable(), self._memory_errors():
             if clips.is_floating_point():  # an augmented clip is ready
                 x = clips
             elif isinstance(self._encoder, AudioEncoder):
@@ -418,7 +425,7 @@ class _Batch:
 
 
 @contextlib.contextmanager
-def _repeatable() -> Iterator[None]:
+def repeatable() -> Iterator[None]:
     """Make cuDNN repeatable and keep it off TF32; everything else stays as torch has it."""
     cudnn: Any = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.conv.fp32_precision

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crisscross_zoo.config import AudioConfig, EncoderConfig, VideoConfig, check_count
-from crisscross_zoo.encoders.pooling import pool
+from crisscross_zoo.encoders.pooling import pool, pooled_size
 from crisscross_zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,16 @@ def example_shape(config: EncoderConfig) -> tuple[int, ...]:
     return (1, 1, config.n_mels, config.clip_samples // config.hop_length)
 
 
+def clip_features(config: EncoderConfig, pooling: str) -> int:
+    """Return D of a clip as the config has it.
+
+    Raises:
+        ConfigError: no pooling goes by this name.
+        InputError: the clip is too small for the pooling.
+    """
+    return pooled_size(pooling, example_shape(config)[2:], 8 * config.width)
+
+
 class Classifier(nn.Module):
     """A backbone, a pooling and a linear layer: clips in, logits out. Made by :meth:`Encoder.classifier`.
 
@@ -60,7 +70,7 @@ class Classifier(nn.Module):
         head: The layers behind it.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value out of range, or the encoder has a classifier of its own.
     """
 
     def __init__(
@@ -79,11 +89,13 @@ class Classifier(nn.Module):
             raise ConfigError(f"dropout={dropout!r} is out of range", remedy="pass 0 to below 1")
         self.pooling = pooling
         self.frozen = frozen
-        with torch.device("meta"):
-            same = type(encoder)(encoder.config).eval()
-            found = pool(same.forward_features(torch.empty(example_shape(encoder.config))), pooling)
+        if encoder.num_classes:
+            raise ConfigError(
+                "the encoder has a classifier already", remedy="call encoder.reset_classifier(0) first"
+            )
+        size = clip_features(encoder.config, pooling)
         self.encoder = encoder
-        self.head = linear_head(found.shape[1], num_classes, dropout=dropout, batch_norm=batch_norm)
+        self.head = linear_head(size, num_classes, dropout=dropout, batch_norm=batch_norm)
         self.head.to(encoder.device, next(encoder.parameters()).dtype)
         if frozen:
             encoder.requires_grad_(False)

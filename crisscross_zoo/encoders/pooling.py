@@ -66,19 +66,21 @@ def pool(features: Tensor, pooling: str) -> Tensor:
     return _POOLINGS[pooling][features.ndim](features).flatten(1)
 
 
-def check_pooling_fits(pooling: str, size: Sequence[int]) -> None:
-    """Check that what an encoder makes of a clip of this size can be pooled.
+def pooled_size(pooling: str, size: Sequence[int], channels: int) -> int:
+    """Return D, the length of the vector that a clip of this size becomes.
 
     Args:
         pooling: A name of the table above.
         size: (T, H, W) of a video clip or (F, T) of a spectrogram.
+        channels: Of conv5x, 8 times the encoder's width.
 
     Raises:
         ConfigError: no pooling goes by this name.
         InputError: the conv5x map is smaller than the kernel.
     """
     reductions = (8, _REDUCTION, _REDUCTION) if len(size) == 3 else (_REDUCTION, _REDUCTION)
-    pool(torch.empty(1, 1, *(-(-n // r) for n, r in zip(size, reductions, strict=True))), pooling)
+    cells = (-(-n // r) for n, r in zip(size, reductions, strict=True))
+    return pool(torch.empty(1, channels, *cells), pooling).shape[1]
 
 
 def _max_video(features: Tensor, *, stride: tuple[int, int, int]) -> Tensor:
