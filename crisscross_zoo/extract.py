@@ -431,8 +431,12 @@ def _repeatable() -> Iterator[None]:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many processes decode: nearly every core for a GPU, a quarter where the network needs them too."""
+    """Return how many processes decode: nearly every core for a GPU, a quarter where the network needs them too.
+
+    Processes that ``torchrun`` started on one machine share its cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(16, max(1, cores - 1 if device.type == "cuda" else cores // 4))
 
 

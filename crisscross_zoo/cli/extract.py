@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,13 @@ from crisscross_zoo.cli.common import (
     run,
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
+from crisscross_zoo.cli.share import Share, shard, started_share
 from crisscross_zoo.config import MODALITIES, POOLINGS, check_clip_options
-from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError
+from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract import FeatureExtractor
-    from crisscross_zoo.features import Features
-    from crisscross_zoo.outputs import Lists
+    from crisscross_zoo.outputs import Lists, Outcome
 
 PROG = "crisscross-extract"
 
@@ -39,6 +40,8 @@ examples:
   crisscross-extract videos/ --out feats/                 one .npz a file, the same tree, index.csv, failed.jsonl
   crisscross-extract 'clips/**/*.wav' --modality audio --clips 10 --out feats/
   crisscross-extract video.mp4 --weights random:0 --out feats.npy      no download, for trying things out
+  crisscross-extract videos/ --out feats/ --shard 0/8     the first of eight processes that share the files; or start
+                                                          it with torchrun or srun, which number their processes
 
 exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the same command again to go on)
 """
@@ -108,6 +111,13 @@ def build_parser() -> ArgumentParser:
         "--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)"
     )
     how.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="take every N-th file beginning with number I, from 0; N such processes may run at once on one --out"
+        " folder (default: all files, or the share of a process that torchrun or srun started)",
+    )
+    how.add_argument(
         "--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)"
     )
     how.add_argument("--strict", action="store_true", help="truncated or damaged inputs fail")
@@ -132,9 +142,15 @@ def _main(argv: Sequence[str] | None) -> int:
 
     names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds")
     check_clip_options(args.modality, **{name: getattr(args, name) for name in names})
+    share = args.shard or started_share()
     single = _is_single_output(args)
     if single and args.modality == "both" and args.out.endswith(".npy"):
         raise ConfigError("--out: .npy holds one modality", remedy="write .npz or .safetensors, or a folder")
+    if single and share.count > 1:
+        raise ConfigError(
+            f"--out {args.out} is one file, and {share.count} processes share the inputs ({share.origin})",
+            remedy="name a folder: --out feats/",
+        )
     suffixes = VIDEO_SUFFIXES if args.modality == "video" else MEDIA_SUFFIXES
     paths = find_media(args.inputs, list_file=args.list, suffixes=suffixes)
     if single and len(paths) > 1:
@@ -146,18 +162,27 @@ def _main(argv: Sequence[str] | None) -> int:
         raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
     outputs, folder = _outputs(args, paths, single=single)
     _check_writable(folder or Path(args.out))
-    job = _Job(args, outputs, folder)
-    return job.run()
+    if share.count > 1:
+        outputs = {p: outputs[p] for p in share.of(paths)}
+        if not args.quiet:
+            print(
+                f"{PROG}: share {share.index} of {share.count} ({share.origin}): {len(outputs)} of {len(paths)} files",
+                file=sys.stderr,
+            )
+    return _Job(args, outputs, folder, share).run()
 
 
 class _Job:
     """One run of the command over its inputs."""
 
-    def __init__(self, args: argparse.Namespace, outputs: dict[str, Path], folder: Path | None) -> None:
+    def __init__(
+        self, args: argparse.Namespace, outputs: dict[str, Path], folder: Path | None, share: Share
+    ) -> None:
         self.args = args
         self.outputs = outputs
         self.folder = folder
-        self.done: dict[str, dict[str, Any]] = {}  # what the lists need of each finished input's metadata
+        self.share = share
+        self.done: dict[str, Mapping[str, Any]] = {}  # what the lists need of each finished input's metadata
         self.failures: dict[str, dict[str, str]] = {}
         self.skipped = 0
         self.clips = 0
@@ -166,17 +191,14 @@ class _Job:
     def run(self) -> int:
         from crisscross_zoo.outputs import Lists
 
-        lists = None if self.folder is None else Lists(self.folder)
-        with quiet_downloads(self.args.quiet):
-            extractor = _make_extractor(self.args)
-        todo = [p for p in self.outputs if not self._is_finished(p, extractor)]
+        part = self.share.name() if self.share.count > 1 else None
+        lists = None if self.folder is None else Lists(self.folder, part)
         interrupted = False
         try:
-            if not self._stops():
-                for path, result in self._results(extractor, todo):
-                    self._take(path, result)
-                    if self._stops():
-                        break
+            for outcome in self._outcomes():
+                self._take(outcome)
+                if self.failures and self.args.on_error == "stop":
+                    break
         except KeyboardInterrupt:
             interrupted = True
         if lists is not None:
@@ -186,35 +208,32 @@ class _Job:
             return EXIT_INTERRUPTED
         return EXIT_FAILED if self.failures else EXIT_DONE
 
-    def _stops(self) -> bool:
-        return bool(self.failures) and self.args.on_error == "stop"
+    def _outcomes(self) -> Iterator[Outcome]:
+        from crisscross_zoo.outputs import already_there, save
 
-    def _is_finished(self, path: str, extractor: FeatureExtractor) -> bool:
-        from crisscross_zoo.outputs import finished
+        with quiet_downloads(self.args.quiet):
+            extractor = _make_extractor(self.args, self.share)
+        todo = []
+        for given, output in self.outputs.items():
+            there = None if self.args.overwrite else already_there(given, output, extractor.identity)
+            if there is None:
+                todo.append(given)
+            else:
+                yield there
+        with self._bar(len(self.outputs) - len(todo)) as (on_file, on_progress):
+            for path, result in extractor.stream(todo, on_progress=on_progress):
+                yield save(str(path), self.outputs[str(path)], result)
+                on_file()
 
-        if self.args.overwrite or not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on long names
-            return False
-        try:
-            metadata = finished(self.outputs[path], extractor.identity(path))
-        except OutputError as error:
-            if self.folder is None:
-                raise
-            self._fail(path, error)
-            return True
-        if metadata is not None:
-            self.done[path] = _summary(metadata)
-            self.skipped += 1
-        return metadata is not None
-
-    def _results(
-        self, extractor: FeatureExtractor, todo: list[str]
-    ) -> Iterator[tuple[str, Features | CrissCrossError]]:
+    @contextlib.contextmanager
+    def _bar(self, done: int) -> Iterator[tuple[Callable[[], None], Callable[[int, int], None]]]:
+        """Show the progress, of which ``done`` files are done, and give what tells it of a file and of clips."""
         from tqdm import tqdm
 
         many = len(self.outputs) > 1
         with tqdm(
             total=len(self.outputs) if many else None,
-            initial=len(self.outputs) - len(todo) if many else 0,
+            initial=done if many else 0,
             unit="file" if many else "clip",
             disable=self.args.quiet or not sys.stderr.isatty(),
             dynamic_ncols=True,
@@ -230,33 +249,27 @@ class _Job:
                     bar.total = known
                     bar.update(done - bar.n)
 
-            for path, result in extractor.stream(todo, on_progress=on_progress):
-                yield str(path), result
-                if many:
-                    bar.update(1)
+            yield (lambda: bar.update(1) if many else None), on_progress
 
-    def _take(self, path: str, result: Features | CrissCrossError) -> None:
-        if isinstance(result, CrissCrossError):
-            self._fail(path, result)
-            return
-        try:
-            result.save(self.outputs[path])
-        except OutputError as error:
-            self._fail(path, error)
-            return
-        self.done[path] = _summary(result.metadata)
-        self.clips += sum(len(a) for a in (result.video, result.audio) if a is not None)
-        for modality in result.metadata["missing"]:
-            found = "audio" if modality == "video" else "video"
-            self._say(f"note: {path}: has no {modality}; its {found} features are written")
-        for warning in result.metadata["warnings"]:
-            self._say(f"warning: {path}: {warning}; the features are of what could be read")
-
-    def _fail(self, path: str, error: CrissCrossError) -> None:
+    def _take(self, outcome: Outcome) -> None:
         from crisscross_zoo.outputs import describe_failure
 
-        self.failures[path] = describe_failure(path, self.args.modality, error)
-        self._say(f"error: {error}", always=True)
+        path, summary = outcome.path, outcome.summary
+        if outcome.error is not None:
+            self.failures[path] = describe_failure(path, self.args.modality, outcome.error)
+            self._say(f"error: {outcome.error}", always=True)
+        if summary is None:
+            return
+        self.done[path] = summary
+        if outcome.skipped:
+            self.skipped += 1
+            return
+        self.clips += sum(rows for rows, _ in summary["shapes"].values())
+        for modality in summary["missing"]:
+            found = "audio" if modality == "video" else "video"
+            self._say(f"note: {path}: has no {modality}; its {found} features are written")
+        for warning in summary["warnings"]:
+            self._say(f"warning: {path}: {warning}; the features are of what could be read")
 
     def _say(self, line: str, *, always: bool = False) -> None:
         from tqdm import tqdm
@@ -265,12 +278,18 @@ class _Job:
             tqdm.write(f"{PROG}: {line}", file=sys.stderr)
 
     def _write_lists(self, lists: Lists) -> None:
+        from crisscross_zoo.outputs import Lists
+
+        assert self.folder is not None
         for path, metadata in self.done.items():
             lists.add(path, self.outputs[path], metadata)
         for path, failure in self.failures.items():
             lists.add_failure(path, self.outputs[path], failure)
         try:
             lists.write()
+            if self.share.count > 1:
+                parts = [self.share.name(k) for k in range(self.share.count)]
+                Lists.merge(self.folder, parts, by=self.share.name())
         except OSError as error:
             raise OutputError(
                 f"cannot be written ({error.strerror})", remedy="check the folder", path=self.folder
@@ -315,20 +334,15 @@ class _Job:
                 print(f"{self.args.out}: {shapes} of {path}{note}")
 
 
-def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep little for each of a million files."""
-    return {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
-
-
-def _make_extractor(args: argparse.Namespace) -> FeatureExtractor:
+def _make_extractor(args: argparse.Namespace, share: Share) -> FeatureExtractor:
     from crisscross_zoo.extract import FeatureExtractor
 
     if args.audio_weights is not None and args.modality != "both":
         raise ConfigError("--audio-weights goes with --modality both", remedy="use --weights")
     weights = {"video": args.weights, "audio": args.audio_weights or args.weights}
-    return FeatureExtractor(
-        weights, args.modality, **{name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
-    )
+    options = {name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
+    options["device"] = share.pick_device(args.device)
+    return FeatureExtractor(weights, args.modality, **options)
 
 
 def _is_single_output(args: argparse.Namespace) -> bool:
