@@ -65,7 +65,7 @@ class TruncatedMediaError(MediaError):
 
 
 class DecoderCrashError(MediaError):
-    """The process that decoded the file died."""
+    """The process that decoded the file died, or hung and was ended."""
 
 
 class OutputError(CrissCrossError):

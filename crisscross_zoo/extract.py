@@ -56,6 +56,10 @@ DEFAULT_BATCH: dict[str, dict[str, int]] = {
 """Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
 
 
+DEFAULT_TIMEOUT = 600.0
+"""Seconds: a decoding process from which nothing comes for so long hangs."""
+
+
 class FeatureExtractor:
     """Turns media files into :class:`Features`.
 
@@ -78,6 +82,8 @@ class FeatureExtractor:
         batch_size: Clips a batch. Default: :data:`DEFAULT_BATCH`.
         workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
             cores, 0 for one file.
+        timeout: Seconds after which a decoding process from which no clip comes is ended, and its file fails. Default:
+            :data:`DEFAULT_TIMEOUT`; decoding in a thread cannot be ended.
         strict: Refuse truncated or damaged files; otherwise they give what can be read, and a warning.
         revision: Hub revision of the weights.
         cache_dir: Where downloads are kept, instead of the Hub's cache.
@@ -113,6 +119,7 @@ class FeatureExtractor:
         audio_seconds: float | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        timeout: float | None = None,
         strict: bool = False,
         revision: str | None = None,
         cache_dir: StrPath | None = None,
@@ -138,7 +145,13 @@ class FeatureExtractor:
         self.modality = modality
         self.device = pick_device(device)
         self.precision = precision
+        if timeout is not None and (workers == 0 or not timeout > 0):
+            raise ConfigError(
+                f"timeout {timeout:g} with {'no decoding process' if timeout > 0 else 'no time at all'}",
+                remedy="take workers above 0 and a timeout above 0",
+            )
         self.workers = workers
+        self.timeout = timeout
         wanted = MODALITIES if modality == "both" else (modality,)
         self.encoders: dict[str, Encoder] = {}
         self._networks: dict[str, InferenceEncoder] = {}
@@ -204,7 +217,8 @@ class FeatureExtractor:
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
         workers = self.workers
         if workers is None:
-            workers = 0 if isinstance(paths, Sized) and len(paths) <= 1 else default_workers(self.device)
+            alone = isinstance(paths, Sized) and len(paths) <= 1 and self.timeout is None
+            workers = 0 if alone else default_workers(self.device)
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
     def _run(
@@ -214,7 +228,13 @@ class FeatureExtractor:
         batches = {name: _Batch(self, name) for name in self.encoders}
         done = known = 0
         queue_size = 2 * min(self._batch.values())
-        news_of_files = read_files(paths, self._sampling, workers=workers, queue_size=queue_size)
+        news_of_files = read_files(
+            paths,
+            self._sampling,
+            workers=workers,
+            queue_size=queue_size,
+            timeout=self.timeout or DEFAULT_TIMEOUT,
+        )
         with contextlib.closing(news_of_files):
             for serial, path, news in news_of_files:
                 if isinstance(news, CrissCrossError):

@@ -47,8 +47,8 @@ exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the 
 """
 
 _EXTRACTOR_OPTIONS = """
-device pooling precision window stride clips frames fps size audio_seconds batch_size workers strict revision
-cache_dir local_files_only
+device pooling precision window stride clips frames fps size audio_seconds batch_size workers timeout strict
+revision cache_dir local_files_only
 """
 
 
@@ -109,6 +109,12 @@ def build_parser() -> ArgumentParser:
     how.add_argument("--batch-size", type=count, metavar="N", help="clips a batch (default: by device)")
     how.add_argument(
         "--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)"
+    )
+    how.add_argument(
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        help="end a decoding process from which no clip comes for so long; its file fails (default: 600)",
     )
     how.add_argument(
         "--shard",
