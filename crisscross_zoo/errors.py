@@ -72,6 +72,10 @@ class OutputError(CrissCrossError):
     """Features cannot be written to, or read from, this path."""
 
 
+class ClusterError(CrissCrossError):
+    """A cluster cannot run the work, or was lost; what was done is kept."""
+
+
 class TrainingError(CrissCrossError):
     """A pretraining run cannot go on; what it had reached is in its checkpoints."""
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
-from crisscross_zoo.features import Features, load_metadata
+from crisscross_zoo.features import Features, files_of, load_metadata
 
 INDEX_NAME = "index.csv"
 FAILED_NAME = "failed.jsonl"
@@ -138,14 +138,33 @@ def already_there(path: str, output: Path, identity: Callable[[str], Mapping[str
     return None if metadata is None else Outcome(path, _summary(metadata), skipped=True)
 
 
-def save(path: str, output: Path, result: Features | CrissCrossError) -> Outcome:
-    """Write what came of an input to ``output``, if it is features, and return the outcome."""
+def save(
+    path: str, output: Path, result: Features | CrissCrossError, *, scratch: Path | None = None
+) -> Outcome:
+    """Write what came of an input to ``output``, if it is features, and return the outcome.
+
+    Args:
+        path: The input.
+        output: Where its features go.
+        result: They, or the error.
+        scratch: Folder on the same file system for what is not whole yet, for processes that may, unknown to each
+            other, write the same output.
+    """
     if isinstance(result, CrissCrossError):
         return Outcome(path, error=result)
     try:
-        result.save(output)
+        if scratch is None:
+            result.save(output)
+        else:
+            result.save(scratch / output.name)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            for file in files_of(scratch / output.name):
+                file.replace(output.with_name(file.name))
     except OutputError as error:
         return Outcome(path, error=error)
+    except OSError as error:
+        problem = OutputError(f"cannot be written ({error.strerror})", remedy="check the folder", path=output)
+        return Outcome(path, error=problem)
     return Outcome(path, _summary(result.metadata))
 
 

@@ -124,6 +124,15 @@ def build_parser() -> ArgumentParser:
         " folder (default: all files, or the share of a process that torchrun or srun started)",
     )
     how.add_argument(
+        "--engine",
+        choices=("ray",),
+        help="run on a cluster whose nodes share the inputs and --out (default: in this process)",
+    )
+    how.add_argument(
+        "--address",
+        help="with --engine ray: the cluster's, or auto (default: $RAY_ADDRESS, or one of this machine alone)",
+    )
+    how.add_argument(
         "--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)"
     )
     how.add_argument("--strict", action="store_true", help="truncated or damaged inputs fail")
@@ -150,6 +159,7 @@ def _main(argv: Sequence[str] | None) -> int:
     check_clip_options(args.modality, **{name: getattr(args, name) for name in names})
     share = args.shard or started_share()
     single = _is_single_output(args)
+    _check_engine(args, share, single=single)
     if single and args.modality == "both" and args.out.endswith(".npy"):
         raise ConfigError("--out: .npy holds one modality", remedy="write .npz or .safetensors, or a folder")
     if single and share.count > 1:
@@ -217,8 +227,12 @@ class _Job:
     def _outcomes(self) -> Iterator[Outcome]:
         from crisscross_zoo.outputs import already_there, save
 
+        if self.args.engine == "ray":
+            yield from self._outcomes_of_ray()
+            return
+        device = self.share.pick_device(self.args.device)
         with quiet_downloads(self.args.quiet):
-            extractor = _make_extractor(self.args, self.share)
+            extractor = _make_extractor(self.args, device)
         todo = []
         for given, output in self.outputs.items():
             there = None if self.args.overwrite else already_there(given, output, extractor.identity)
@@ -229,6 +243,27 @@ class _Job:
         with self._bar(len(self.outputs) - len(todo)) as (on_file, on_progress):
             for path, result in extractor.stream(todo, on_progress=on_progress):
                 yield save(str(path), self.outputs[str(path)], result)
+                on_file()
+
+    def _outcomes_of_ray(self) -> Iterator[Outcome]:
+        from crisscross_zoo.extract_ray import extract_on_ray
+
+        assert self.folder is not None
+        with quiet_downloads(self.args.quiet):
+            _make_extractor(
+                self.args, "cpu"
+            )  # what does not fit is known, and downloaded, before any worker starts
+        outcomes = extract_on_ray(
+            _extractor_options(self.args),
+            self.outputs,
+            self.folder,
+            address=self.args.address,
+            overwrite=self.args.overwrite,
+            say=self._say,
+        )
+        with contextlib.closing(outcomes), self._bar(0) as (on_file, _):
+            for outcome in outcomes:
+                yield outcome
                 on_file()
 
     @contextlib.contextmanager
@@ -340,15 +375,30 @@ class _Job:
                 print(f"{self.args.out}: {shapes} of {path}{note}")
 
 
-def _make_extractor(args: argparse.Namespace, share: Share) -> FeatureExtractor:
-    from crisscross_zoo.extract import FeatureExtractor
-
+def _extractor_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.audio_weights is not None and args.modality != "both":
         raise ConfigError("--audio-weights goes with --modality both", remedy="use --weights")
     weights = {"video": args.weights, "audio": args.audio_weights or args.weights}
     options = {name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
-    options["device"] = share.pick_device(args.device)
-    return FeatureExtractor(weights, args.modality, **options)
+    return {"weights": weights, "modality": args.modality, **options}
+
+
+def _make_extractor(args: argparse.Namespace, device: str) -> FeatureExtractor:
+    from crisscross_zoo.extract import FeatureExtractor
+
+    return FeatureExtractor(**{**_extractor_options(args), "device": device})
+
+
+def _check_engine(args: argparse.Namespace, share: Share, *, single: bool) -> None:
+    if args.engine is None:
+        if args.address is not None:
+            raise ConfigError("--address goes with --engine ray", remedy="add it, or leave the address out")
+    elif single:
+        raise ConfigError(f"--engine {args.engine} writes to a folder", remedy="name one: --out feats/")
+    elif share.count > 1:
+        raise ConfigError(
+            f"--engine {args.engine} shares the files out itself", remedy="start it once, without --shard"
+        )
 
 
 def _is_single_output(args: argparse.Namespace) -> bool:
