@@ -14,6 +14,7 @@ import dataclasses
 import os
 import shutil
 import socket
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -33,6 +34,7 @@ GPU_WORKER_CPUS = 17
 
 _POLL_SECONDS = 0.5
 _START_ATTEMPTS = 5
+_PATIENCE_SECONDS = 60.0
 _LOCAL_STORE_BYTES = 100_000_000  # no features go through Ray's object store
 
 
@@ -233,6 +235,7 @@ class _Cluster:
         self._say = say
         self._members: dict[Any, _Member] = {}  # by what each is doing
         self._failed_starts: int | None = 0  # None once one has succeeded
+        self._patience = time.monotonic() + _PATIENCE_SECONDS
 
     def run(self) -> Iterator[Outcome]:
         retry = dict.fromkeys(self._outputs)
@@ -308,6 +311,9 @@ class _Cluster:
     def _events(self) -> Iterator[tuple[_Member, Any]]:
         """Wait a little and give what members have returned, or the error that shows that they died."""
         ready, _ = self._ray.wait(list(self._members), num_returns=1, timeout=_POLL_SECONDS)
+        if self._failed_starts is not None and time.monotonic() > self._patience:
+            self._patience = float("inf")
+            self._say("no worker has started yet; `ray status` says what the cluster has free")
         for ref in ready:
             member = self._members.pop(ref)
             try:
@@ -321,8 +327,7 @@ class _Cluster:
             yield member, result
 
     def _note_loss(self, member: _Member, error: Exception) -> None:
-        lost = "a worker" if self._is_alive(member.node) else "a node"
-        self._say(f"{lost} was lost; what it had not finished is done again")
+        self._say("a worker was lost; what it had not finished is done again")
         if self._failed_starts is not None and member.node is None:
             self._failed_starts += 1
             if self._failed_starts == _START_ATTEMPTS:

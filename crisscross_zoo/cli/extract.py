@@ -261,7 +261,13 @@ class _Job:
             overwrite=self.args.overwrite,
             say=self._say,
         )
-        with contextlib.closing(outcomes), self._bar(0) as (on_file, _):
+        # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.closing(outcomes),
+            self._bar(0) as (on_file, _),
+        ):
             for outcome in outcomes:
                 yield outcome
                 on_file()
