@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crisscross_zoo import __version__
+from crisscross_zoo import __version__, remote
 from crisscross_zoo.config import (
     MODALITIES,
     AudioConfig,
@@ -35,7 +35,7 @@ from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
 from crisscross_zoo.features import Features
-from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views, source_of
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
 from crisscross_zoo.media.pool import read_files
 from crisscross_zoo.transforms.frames import normalize
@@ -286,9 +286,9 @@ class FeatureExtractor:
 
         Raises:
             OSError: there is no such file.
+            UnreadableMediaError: it is at a URL that cannot be asked.
         """
-        status = os.stat(path)  # noqa: PTH116 - keeps the path as it was given
-        return self._identity(source_of(path, status.st_size, status.st_mtime_ns))
+        return self._identity(remote.source_of(path))
 
     def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:
         return {"source": source, "settings": self.settings, "weights": self.weights}

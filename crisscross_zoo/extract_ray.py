@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crisscross_zoo import remote
 from crisscross_zoo.errors import ClusterError, ConfigError, CrissCrossError, DecoderCrashError
 from crisscross_zoo.extract import FeatureExtractor
 from crisscross_zoo.outputs import PARTS_NAME, Outcome, already_there, save
@@ -43,8 +44,8 @@ class _Setup:
     """What a worker needs to know."""
 
     options: Mapping[str, Any]  # of FeatureExtractor
-    scratch: Path
-    working_folder: str
+    scratch: Path | None  # a folder that all nodes share; None where the output folder is at a URL
+    working_folder: str | None  # what paths are relative to, if any is
     overwrite: bool
 
 
@@ -60,8 +61,8 @@ def extract_on_ray(
     """Extract files on a Ray cluster; a bad one costs itself alone, a lost worker or node nothing.
 
     Args:
-        options: Arguments of :class:`FeatureExtractor`. Device "auto" takes every GPU of the cluster, one a worker, or
-            where there are none every core; "cpu" and "cuda" choose. ``workers`` counts the decoding processes of one
+        options: Arguments of :class:`FeatureExtractor`, weights by modality. Device "auto" takes
+            every GPU of the cluster, one a worker, or where there are none every core; "cpu" and "cuda" choose. ``workers`` counts the decoding processes of one
             worker. Weights must be reachable from every node.
         outputs: Where the features of each input go. Both are paths that all nodes share.
         folder: The output folder.
@@ -85,9 +86,11 @@ def extract_on_ray(
         ) from None
     if options["device"] not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {options['device']!r} on a cluster", remedy="use auto, cpu or cuda")
-    scratch = folder / PARTS_NAME / f"ray-{uuid.uuid4().hex}"
-    scratch.mkdir(parents=True)
-    setup = _Setup(options, scratch.absolute(), str(Path.cwd()), overwrite)
+    scratch = None
+    if not remote.is_remote(folder):
+        scratch = folder.absolute() / PARTS_NAME / f"ray-{uuid.uuid4().hex}"
+        scratch.mkdir(parents=True)
+    setup = _Setup(options, scratch, _working_folder(options, outputs), overwrite)
     try:
         with _connected(ray, address):
             yield from _Cluster(ray, setup, outputs, say).run()
@@ -101,9 +104,16 @@ def extract_on_ray(
             remedy="run the same command again to go on",
         ) from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):  # parts of shards may be there too
-            scratch.parent.rmdir()
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            with contextlib.suppress(OSError):  # parts of shards may be there too
+                scratch.parent.rmdir()
+
+
+def _working_folder(options: Mapping[str, Any], outputs: Mapping[str, Path]) -> str | None:
+    weights = [w for w in options["weights"].values() if isinstance(w, str) and Path(w).exists()]
+    paths = [*outputs, *weights, *(str(o) for o in outputs.values())]
+    return str(Path.cwd()) if any(not remote.is_url(p) and not Path(p).is_absolute() for p in paths) else None
 
 
 @contextlib.contextmanager
@@ -163,19 +173,22 @@ class _Worker:
 
         setup = self._setup
         try:
-            os.chdir(setup.working_folder)  # what paths are relative to
+            if setup.working_folder is not None:
+                os.chdir(setup.working_folder)
         except OSError as error:
             raise ConfigError(
                 f"node {socket.gethostname()} has no folder {setup.working_folder} ({error.strerror})",
                 remedy="run the command in a folder that all nodes share",
             ) from None
-        if not setup.scratch.is_dir():
+        if setup.scratch is not None and not setup.scratch.is_dir():
             raise ConfigError(
                 f"node {socket.gethostname()} does not see {setup.scratch.parents[1]}",
                 remedy="give --out a folder that all nodes share",
             )
-        self._scratch = setup.scratch / uuid.uuid4().hex
-        self._scratch.mkdir()
+        self._scratch = None
+        if setup.scratch is not None:
+            self._scratch = setup.scratch / uuid.uuid4().hex
+            self._scratch.mkdir()
         self._extractor = FeatureExtractor(**setup.options)
         return str(ray.get_runtime_context().get_node_id())
 

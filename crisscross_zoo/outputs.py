@@ -12,14 +12,16 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crisscross_zoo import remote
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError, OutputError
 from crisscross_zoo.features import Features, files_of, load_metadata
 
 INDEX_NAME = "index.csv"
@@ -46,7 +48,7 @@ def mirror(paths: Sequence[str], root: Path, folder: Path, suffix: str) -> dict[
     places: dict[str, Path] = {}
     for path in paths:
         # A link counts where it stands, not where it leads; abspath takes ".." out, which absolute() does not.
-        place = Path(os.path.relpath(os.path.abspath(path), os.path.abspath(root)))  # noqa: PTH100
+        place = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))  # noqa: PTH100
         if place.parts[0] == ".." or place.is_absolute():
             raise ConfigError(
                 f"{path}: is not under the root {root}", remedy="give --root a folder that holds all inputs"
@@ -55,7 +57,7 @@ def mirror(paths: Sequence[str], root: Path, folder: Path, suffix: str) -> dict[
     stems = Counter(str(p.with_suffix("")).casefold() for p in places.values())
     outputs = {
         path: folder
-        / (p.with_suffix(suffix) if stems[str(p.with_suffix("")).casefold()] == 1 else f"{p}{suffix}")
+        / str(p.with_suffix(suffix) if stems[str(p.with_suffix("")).casefold()] == 1 else f"{p}{suffix}")
         for path, p in places.items()
     }
     seen: dict[str, str] = {}
@@ -81,7 +83,8 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
     if not output.exists():
         return None
     try:
-        metadata = load_metadata(output)
+        with remote.local_copy(str(output)) as local:
+            metadata = load_metadata(local)
         stored = {name: metadata["source"][name] for name in ("path", "bytes", "modified_ns")}
     except (OutputError, KeyError, TypeError):
         raise OutputError(
@@ -129,12 +132,15 @@ def already_there(path: str, output: Path, identity: Callable[[str], Mapping[str
         output: Where its features would be written.
         identity: :meth:`crisscross_zoo.FeatureExtractor.identity`.
     """
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on long names
+    if not remote.exists(path):
         return None
     try:
-        metadata = finished(output, identity(path))
+        with remote.using_store(output, "read"):
+            metadata = finished(output, identity(path))
     except OutputError as error:
         return Outcome(path, error=error)
+    except MediaError:  # a URL that cannot be asked; fetching it will say so
+        return None
     return None if metadata is None else Outcome(path, _summary(metadata), skipped=True)
 
 
@@ -153,7 +159,11 @@ def save(
     if isinstance(result, CrissCrossError):
         return Outcome(path, error=result)
     try:
-        if scratch is None:
+        if remote.is_remote(output):
+            with tempfile.TemporaryDirectory(prefix="crisscross-") as local:
+                result.save(Path(local) / output.name)
+                remote.write(output, (Path(local) / output.name).read_bytes())
+        elif scratch is None:
             result.save(output)
         else:
             result.save(scratch / output.name)
@@ -192,6 +202,11 @@ class Lists:
         self._part = part
         self._rows: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, dict[str, str]] = {}
+        with remote.using_store(folder, "read"):
+            self._read_all()
+
+    def _read_all(self) -> None:
+        folder, part = self._folder, self._part
         parts = folder / PARTS_NAME
         if part is not None:
             places = [parts / part]
@@ -217,7 +232,7 @@ class Lists:
             if (place / FAILED_NAME).exists():
                 for line in (place / FAILED_NAME).read_text(**_TEXT).splitlines():
                     failure = json.loads(line)
-                    if os.path.exists(failure["path"]):  # noqa: PTH110
+                    if remote.exists(failure["path"], ask=True):
                         self._rows.pop(failure.get("output", ""), None)
                         self._failures[failure["path"]] = failure
         except (KeyError, TypeError, ValueError, csv.Error, OSError) as error:
@@ -256,8 +271,11 @@ class Lists:
             self._write(self._folder / PARTS_NAME / self._part)
             return
         self._write(self._folder)
-        if (self._folder / PARTS_NAME).exists():
-            shutil.rmtree(self._folder / PARTS_NAME)
+        parts: Any = self._folder / PARTS_NAME
+        if parts.exists() and remote.is_remote(parts):
+            parts.fs.rm(parts.path, recursive=True)
+        elif parts.exists():
+            shutil.rmtree(parts)
 
     def _write(self, place: Path, *, by: str = "") -> None:
         failures = [self._failures[path] for path in sorted(self._failures)]
@@ -265,14 +283,19 @@ class Lists:
             failures = [{k: v for k, v in f.items() if k != "output"} for f in failures]
         if failures:
             lines = "".join(json.dumps(f) + "\n" for f in failures)
-            write_atomically(place / FAILED_NAME, lines.encode(), by=by)
+            _write_whole(place / FAILED_NAME, lines.encode(), by)
         else:
             (place / FAILED_NAME).unlink(missing_ok=True)
         text = io.StringIO()
         table = csv.DictWriter(text, _INDEX_COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(self._rows[name] for name in sorted(self._rows) if (self._folder / name).exists())
-        write_atomically(place / INDEX_NAME, text.getvalue().encode(**_TEXT), by=by)
+        there = remote.names_in(self._folder) if remote.is_remote(self._folder) else None
+        table.writerows(
+            self._rows[name]
+            for name in sorted(self._rows)
+            if ((self._folder / name).exists() if there is None else name in there)
+        )
+        _write_whole(place / INDEX_NAME, text.getvalue().encode(**_TEXT), by)
 
     @classmethod
     def merge(cls, folder: Path, parts: Sequence[str], *, by: str) -> bool:
@@ -285,10 +308,19 @@ class Lists:
             parts: Names of the parts to wait for.
             by: Name of the part whose process this is.
         """
+        if remote.is_remote(folder):
+            remote.names_in(folder)  # others have written to it
         if not all((folder / PARTS_NAME / part / INDEX_NAME).exists() for part in parts):
             return False
         cls(folder)._write(folder, by=by)
         return True
+
+
+def _write_whole(path: Path, data: bytes, by: str) -> None:
+    if remote.is_remote(path):
+        remote.write(path, data)
+    else:
+        write_atomically(path, data, by=by)
 
 
 def describe_failure(path: str, modality: str, error: CrissCrossError) -> dict[str, str]:

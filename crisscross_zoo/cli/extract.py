@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crisscross_zoo import remote
 from crisscross_zoo.cli.common import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -58,13 +59,18 @@ def build_parser() -> ArgumentParser:
         prog=PROG, description="Extract CrissCross features from video and sound.", epilog=_EXAMPLES
     )
     parser.add_argument(
-        "inputs", nargs="*", metavar="INPUT", help="media files, folders (recursive) or glob patterns"
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="media files, folders (recursive) or glob patterns; or their URLs",
     )
     parser.add_argument(
         "--list", metavar="FILE", help="a file with one input a line; lines that begin with # do not count"
     )
     parser.add_argument(
-        "--out", required=True, help=".npy, .npz or .safetensors for one input, or a folder for any number"
+        "--out",
+        required=True,
+        help=".npy, .npz or .safetensors for one input, or a folder (or its URL) for any number",
     )
     parser.add_argument(
         "--format", choices=("npz", "safetensors", "npy"), help="of files in a folder (default: npz)"
@@ -153,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
+    args.out = remote.without_file_scheme(args.out)
     from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 
     names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds")
@@ -174,10 +181,11 @@ def _main(argv: Sequence[str] | None) -> int:
             f"--out {args.out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
         )
     # Torch and weights need not be loaded to say so.
-    if single and not args.json and not os.path.exists(paths[0]):  # noqa: PTH110
+    if single and not args.json and not remote.exists(paths[0]):
         raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
     outputs, folder = _outputs(args, paths, single=single)
-    _check_writable(folder or Path(args.out))
+    if not remote.is_url(args.out):
+        _check_writable(folder or Path(args.out))
     if share.count > 1:
         outputs = {p: outputs[p] for p in share.of(paths)}
         if not args.quiet:
@@ -443,20 +451,26 @@ def _outputs(
     args: argparse.Namespace, paths: list[str], *, single: bool
 ) -> tuple[dict[str, Path], Path | None]:
     """Map inputs to outputs, and return the output folder if it is one."""
-    from crisscross_zoo.media.files import common_folder
+    from crisscross_zoo.media.files import common_folder, is_folder
     from crisscross_zoo.outputs import mirror
 
-    out = Path(args.out)
+    out = remote.output_path(args.out)
+    if remote.is_remote(out) and "npy" in (args.format, out.suffix[1:]):
+        raise ConfigError(".npy and its .json are not written to a URL", remedy="use npz or safetensors")
     if single:
         return {paths[0]: out}, None
-    if out.exists() and not out.is_dir():
+    if not remote.is_remote(out) and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {args.out} is a file, not a folder", remedy="name another")
     if args.format == "npy" and args.modality == "both":
         raise ConfigError("--format npy holds one modality", remedy="use npz or safetensors")
     # What does not exist says nothing about the tree: a mistyped name must not move every output.
-    there = [p for p in paths if os.path.exists(p)]  # noqa: PTH110 - Path.exists raises on long names
-    folders = [p for p in args.inputs if os.path.isdir(p)]  # noqa: PTH112
-    root = Path(args.root) if args.root is not None else common_folder([*folders, *there] or paths)
+    there = [p for p in paths if remote.exists(p)]
+    folders = [p for p in map(remote.without_file_scheme, args.inputs) if is_folder(p)]
+    root = (
+        Path(remote.absolute(args.root))
+        if args.root is not None
+        else common_folder([*folders, *there] or paths)
+    )
     mirrored = mirror(there, root, out, f".{args.format or 'npz'}")
     nowhere = out / ".missing"  # never written: these inputs fail
     return {p: mirrored.get(p, nowhere) for p in paths}, out

@@ -12,6 +12,7 @@ import pickle
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -183,6 +184,7 @@ class _WorkerProcess:
                 process.wait(_POLL_SECONDS)
             process.kill()  # where what it said made no sense
             code = process.wait()
+            self._temporary.cleanup()
             if silent and started and code >= 0:  # a decoder that crashes dies by a signal
                 yield WorkerStartError(
                     f"cannot be decoded: the decoding process does not start (exit code {code})",
@@ -220,6 +222,9 @@ class _WorkerProcess:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         # The package need not be installed, nor its folder be on the path still.
         here = str(Path(__file__).parents[2])
+        # Temporary files go with the process, also where it cannot remove them itself.
+        self._temporary = tempfile.TemporaryDirectory(prefix="crisscross-", ignore_cleanup_errors=True)
+        environment["TMPDIR"] = environment["TEMP"] = environment["TMP"] = self._temporary.name
         environment["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), here])
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "crisscross_zoo.media.worker"],
@@ -235,3 +240,4 @@ class _WorkerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._temporary.cleanup()
