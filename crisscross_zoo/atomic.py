@@ -9,18 +9,22 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, by: str = "") -> Iterator[Path]:
     """Give a temporary path in the folder of ``path``, made if need be; what is written there becomes ``path``.
 
     The temporary name is always the same, so that what a killed process left is taken up by the next. If the block
     raises, nothing is left of it.
+
+    Args:
+        path: The file.
+        by: Who writes, where several processes may write ``path`` at once: it goes into the temporary name.
 
     Raises:
         OSError: the folder or file cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{by and f'.{by}'}.tmp")
     try:
         yield temporary
         temporary.replace(path)
@@ -29,11 +33,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, by: str = "") -> None:
     """Write ``data`` to a temporary name in the same folder, then rename it to ``path``: see :func:`atomic_path`.
 
     Raises:
         OSError: the folder or file cannot be written.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, by=by) as temporary:
         temporary.write_bytes(data)

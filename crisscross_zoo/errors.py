@@ -65,11 +65,15 @@ class TruncatedMediaError(MediaError):
 
 
 class DecoderCrashError(MediaError):
-    """The process that decoded the file died."""
+    """The process that decoded the file died, or hung and was ended."""
 
 
 class OutputError(CrissCrossError):
     """Features cannot be written to, or read from, this path."""
+
+
+class ClusterError(CrissCrossError):
+    """A cluster cannot run the work, or was lost; what was done is kept."""
 
 
 class TrainingError(CrissCrossError):

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crisscross_zoo import __version__
+from crisscross_zoo import __version__, remote
 from crisscross_zoo.config import (
     MODALITIES,
     AudioConfig,
@@ -36,7 +36,7 @@ from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.pooling import pooled_size
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
 from crisscross_zoo.features import Features
-from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views, source_of
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
 from crisscross_zoo.media.pool import read_files
 from crisscross_zoo.transforms.frames import normalize
@@ -55,6 +55,10 @@ DEFAULT_BATCH: dict[str, dict[str, int]] = {
     "cuda": {"video": 32, "audio": 128},
 }
 """Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
+
+
+DEFAULT_TIMEOUT = 600.0
+"""Seconds: a decoding process from which nothing comes for so long hangs."""
 
 
 class FeatureExtractor:
@@ -79,6 +83,8 @@ class FeatureExtractor:
         batch_size: Clips a batch. Default: :data:`DEFAULT_BATCH`.
         workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
             cores, 0 for one file.
+        timeout: Seconds after which a decoding process from which no clip comes is ended, and its file fails. Default:
+            :data:`DEFAULT_TIMEOUT`; decoding in a thread cannot be ended.
         strict: Refuse truncated or damaged files; otherwise they give what can be read, and a warning.
         revision: Hub revision of the weights.
         cache_dir: Where downloads are kept, instead of the Hub's cache.
@@ -115,6 +121,7 @@ class FeatureExtractor:
         audio_seconds: float | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        timeout: float | None = None,
         strict: bool = False,
         revision: str | None = None,
         cache_dir: StrPath | None = None,
@@ -140,7 +147,13 @@ class FeatureExtractor:
         self.modality = modality
         self.device = pick_device(device)
         self.precision = precision
+        if timeout is not None and (workers == 0 or not timeout > 0):
+            raise ConfigError(
+                f"timeout {timeout:g} with {'no decoding process' if timeout > 0 else 'no time at all'}",
+                remedy="take workers above 0 and a timeout above 0",
+            )
         self.workers = workers
+        self.timeout = timeout
         wanted = MODALITIES if modality == "both" else (modality,)
         self.encoders: dict[str, Encoder] = {}
         self._networks: dict[str, InferenceEncoder] = {}
@@ -211,7 +224,8 @@ class FeatureExtractor:
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
         workers = self.workers
         if workers is None:
-            workers = 0 if isinstance(paths, Sized) and len(paths) <= 1 else default_workers(self.device)
+            alone = isinstance(paths, Sized) and len(paths) <= 1 and self.timeout is None
+            workers = 0 if alone else default_workers(self.device)
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
     def _run(
@@ -221,7 +235,13 @@ class FeatureExtractor:
         batches = {name: _Batch(self, name) for name in self.encoders}
         done = known = 0
         queue_size = 2 * min(self._batch.values())
-        news_of_files = read_files(paths, self._sampling, workers=workers, queue_size=queue_size)
+        news_of_files = read_files(
+            paths,
+            self._sampling,
+            workers=workers,
+            queue_size=queue_size,
+            timeout=self.timeout or DEFAULT_TIMEOUT,
+        )
         with contextlib.closing(news_of_files):
             for serial, path, news in news_of_files:
                 if isinstance(news, CrissCrossError):
@@ -273,9 +293,9 @@ class FeatureExtractor:
 
         Raises:
             OSError: there is no such file.
+            UnreadableMediaError: it is at a URL that cannot be asked.
         """
-        status = os.stat(path)  # noqa: PTH116 - keeps the path as it was given
-        return self._identity(source_of(path, status.st_size, status.st_mtime_ns))
+        return self._identity(remote.source_of(path))
 
     def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:
         return {"source": source, "settings": self.settings, "weights": self.weights}
@@ -437,8 +457,12 @@ def repeatable() -> Iterator[None]:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many processes decode: nearly every core for a GPU, a quarter where the network needs them too."""
+    """Return how many processes decode: nearly every core for a GPU, a quarter where the network needs them too.
+
+    Processes that ``torchrun`` started on one machine share its cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(16, max(1, cores - 1 if device.type == "cuda" else cores // 4))
 
 

@@ -205,5 +205,10 @@ def check_format(path: str | os.PathLike[str]) -> None:
         )
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the files that features saved to ``path`` consist of, in the order in which they are written."""
+    return [_sidecar(path), path] if path.suffix == ".npy" else [path]
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + SIDECAR_SUFFIX)

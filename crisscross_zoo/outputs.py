@@ -1,7 +1,8 @@
 """An output folder: one features file an input in a mirrored tree, an index, a list of failures, and what is done.
 
 Nothing appears there half written. A run that was killed and started again skips what is finished and ends in the same
-bytes as one that never was.
+bytes as one that never was. Of several processes that share the work on one folder, each writes its own part of the
+lists; :class:`Lists` without a part takes them together.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ import csv
 import io
 import json
 import os
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crisscross_zoo import remote
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
-from crisscross_zoo.features import load_metadata
+from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError, OutputError
+from crisscross_zoo.features import Features, files_of, load_metadata
 
 INDEX_NAME = "index.csv"
 FAILED_NAME = "failed.jsonl"
+PARTS_NAME = ".parts"
+"""Folder of the lists' parts, one folder a process, until a run alone on the output folder takes them in."""
 
 # File names need not be text: what is not UTF-8 in one goes through as it is.
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -41,7 +48,7 @@ def mirror(paths: Sequence[str], root: Path, folder: Path, suffix: str) -> dict[
     places: dict[str, Path] = {}
     for path in paths:
         # A link counts where it stands, not where it leads; abspath takes ".." out, which absolute() does not.
-        place = Path(os.path.relpath(os.path.abspath(path), os.path.abspath(root)))  # noqa: PTH100
+        place = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))  # noqa: PTH100
         if place.parts[0] == ".." or place.is_absolute():
             raise ConfigError(
                 f"{path}: is not under the root {root}", remedy="give --root a folder that holds all inputs"
@@ -50,7 +57,7 @@ def mirror(paths: Sequence[str], root: Path, folder: Path, suffix: str) -> dict[
     stems = Counter(str(p.with_suffix("")).casefold() for p in places.values())
     outputs = {
         path: folder
-        / (p.with_suffix(suffix) if stems[str(p.with_suffix("")).casefold()] == 1 else f"{p}{suffix}")
+        / str(p.with_suffix(suffix) if stems[str(p.with_suffix("")).casefold()] == 1 else f"{p}{suffix}")
         for path, p in places.items()
     }
     seen: dict[str, str] = {}
@@ -76,7 +83,8 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
     if not output.exists():
         return None
     try:
-        metadata = load_metadata(output)
+        with remote.local_copy(str(output)) as local:
+            metadata = load_metadata(local)
         stored = {name: metadata["source"][name] for name in ("path", "bytes", "modified_ns")}
     except (OutputError, KeyError, TypeError):
         raise OutputError(
@@ -99,35 +107,139 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
     )
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        path: The input.
+        summary: Of its features' metadata, what lists and reports need; None where it failed.
+        error: Why it failed.
+        skipped: The features were already there.
+    """
+
+    path: str
+    summary: Mapping[str, Any] | None = None
+    error: CrissCrossError | None = None
+    skipped: bool = False
+
+
+def already_there(path: str, output: Path, identity: Callable[[str], Mapping[str, Any]]) -> Outcome | None:
+    """Return the outcome of an input that need not be extracted, else None: see :func:`finished`.
+
+    Args:
+        path: The input.
+        output: Where its features would be written.
+        identity: :meth:`crisscross_zoo.FeatureExtractor.identity`.
+    """
+    if not remote.exists(path):
+        return None
+    try:
+        with remote.using_store(output, "read"):
+            metadata = finished(output, identity(path))
+    except OutputError as error:
+        return Outcome(path, error=error)
+    except MediaError:  # a URL that cannot be asked; fetching it will say so
+        return None
+    return None if metadata is None else Outcome(path, _summary(metadata), skipped=True)
+
+
+def save(
+    path: str, output: Path, result: Features | CrissCrossError, *, scratch: Path | None = None
+) -> Outcome:
+    """Write what came of an input to ``output``, if it is features, and return the outcome.
+
+    Args:
+        path: The input.
+        output: Where its features go.
+        result: They, or the error.
+        scratch: Folder on the same file system for what is not whole yet, for processes that may, unknown to each
+            other, write the same output.
+    """
+    if isinstance(result, CrissCrossError):
+        return Outcome(path, error=result)
+    try:
+        if remote.is_remote(output):
+            with tempfile.TemporaryDirectory(prefix="crisscross-") as local:
+                result.save(Path(local) / output.name)
+                remote.write(output, (Path(local) / output.name).read_bytes())
+        elif scratch is None:
+            result.save(output)
+        else:
+            result.save(scratch / output.name)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            for file in files_of(scratch / output.name):
+                file.replace(output.with_name(file.name))
+    except OutputError as error:
+        return Outcome(path, error=error)
+    except OSError as error:
+        problem = OutputError(f"cannot be written ({error.strerror})", remedy="check the folder", path=output)
+        return Outcome(path, error=problem)
+    return Outcome(path, _summary(result.metadata))
+
+
+def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep little for each of a million files."""
+    return {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
+
+
 class Lists:
     """``index.csv`` and ``failed.jsonl`` of an output folder: what is in it, and what failed.
 
     What earlier runs with other inputs left in them stays, as long as the output, or the input that failed, is there.
 
+    Args:
+        folder: The output folder.
+        part: Name of this process's own part of the lists, where several work on the folder at once. None: the lists
+            themselves, with all parts that are there; where those disagree, the one written last is right.
+
     Raises:
         OutputError: one of them is there and was not written here.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, part: str | None = None) -> None:
         self._folder = folder
+        self._part = part
         self._rows: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, dict[str, str]] = {}
+        with remote.using_store(folder, "read"):
+            self._read_all()
+
+    def _read_all(self) -> None:
+        folder, part = self._folder, self._part
+        parts = folder / PARTS_NAME
+        if part is not None:
+            places = [parts / part]
+        else:
+            # A part is there once its process is done with all its inputs.
+            indexes = sorted(parts.glob(f"*/{INDEX_NAME}"), key=lambda p: (p.stat().st_mtime, p.parent.name))
+            places = [folder, *(p.parent for p in indexes)]
+        for place in places:
+            self._read(place)
+        if part is not None:
+            (parts / part / INDEX_NAME).unlink(missing_ok=True)
+
+    def _read(self, place: Path) -> None:
         try:
-            if (folder / INDEX_NAME).exists():
-                with (folder / INDEX_NAME).open(**_TEXT, newline="") as file:
+            if (place / INDEX_NAME).exists():
+                with (place / INDEX_NAME).open(**_TEXT, newline="") as file:
                     table = csv.DictReader(file)
                     if tuple(table.fieldnames or ()) != _INDEX_COLUMNS:
                         raise ValueError("other columns")
-                    self._rows = {row["output"]: row for row in table}
-            if (folder / FAILED_NAME).exists():
-                lines = (folder / FAILED_NAME).read_text(**_TEXT).splitlines()
-                failures = map(json.loads, lines)
-                self._failures = {f["path"]: f for f in failures if os.path.exists(f["path"])}  # noqa: PTH110
+                    for row in table:
+                        self._rows[row["output"]] = row
+                        self._failures.pop(row["input"], None)
+            if (place / FAILED_NAME).exists():
+                for line in (place / FAILED_NAME).read_text(**_TEXT).splitlines():
+                    failure = json.loads(line)
+                    if remote.exists(failure["path"], ask=True):
+                        self._rows.pop(failure.get("output", ""), None)
+                        self._failures[failure["path"]] = failure
         except (KeyError, TypeError, ValueError, csv.Error, OSError) as error:
             raise OutputError(
                 f"{INDEX_NAME} or {FAILED_NAME} there was not written by this command ({error})",
                 remedy="choose another --out, or move it away",
-                path=folder,
+                path=place,
             ) from None
 
     def add(self, path: str, output: Path, metadata: Mapping[str, Any]) -> None:
@@ -143,26 +255,72 @@ class Lists:
 
     def add_failure(self, path: str, output: Path, failure: dict[str, str]) -> None:
         """Note a failed input."""
-        self._rows.pop(output.relative_to(self._folder).as_posix(), None)
-        self._failures[path] = failure
+        name = output.relative_to(self._folder).as_posix()
+        self._rows.pop(name, None)
+        self._failures[path] = {**failure, "output": name}
 
     def write(self) -> None:
         """Write both, sorted; ``failed.jsonl`` goes where nothing failed.
 
+        The lists themselves, once written, take the place of all parts.
+
         Raises:
             OSError: they cannot be written.
         """
+        if self._part is not None:
+            self._write(self._folder / PARTS_NAME / self._part)
+            return
+        self._write(self._folder)
+        parts: Any = self._folder / PARTS_NAME
+        if parts.exists() and remote.is_remote(parts):
+            parts.fs.rm(parts.path, recursive=True)
+        elif parts.exists():
+            shutil.rmtree(parts)
+
+    def _write(self, place: Path, *, by: str = "") -> None:
+        failures = [self._failures[path] for path in sorted(self._failures)]
+        if place == self._folder:  # only parts say where a failed input's features would have been
+            failures = [{k: v for k, v in f.items() if k != "output"} for f in failures]
+        if failures:
+            lines = "".join(json.dumps(f) + "\n" for f in failures)
+            _write_whole(place / FAILED_NAME, lines.encode(), by)
+        else:
+            (place / FAILED_NAME).unlink(missing_ok=True)
         text = io.StringIO()
         table = csv.DictWriter(text, _INDEX_COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(self._rows[name] for name in sorted(self._rows) if (self._folder / name).exists())
-        write_atomically(self._folder / INDEX_NAME, text.getvalue().encode(**_TEXT))
-        if not self._failures:
-            (self._folder / FAILED_NAME).unlink(missing_ok=True)
-            return
-        failures = (self._failures[path] for path in sorted(self._failures))
-        lines = "".join(json.dumps(f) + "\n" for f in failures)
-        write_atomically(self._folder / FAILED_NAME, lines.encode())
+        there = remote.names_in(self._folder) if remote.is_remote(self._folder) else None
+        table.writerows(
+            self._rows[name]
+            for name in sorted(self._rows)
+            if ((self._folder / name).exists() if there is None else name in there)
+        )
+        _write_whole(place / INDEX_NAME, text.getvalue().encode(**_TEXT), by)
+
+    @classmethod
+    def merge(cls, folder: Path, parts: Sequence[str], *, by: str) -> bool:
+        """Write the lists of ``folder`` from all parts, if those named ``parts`` are all there; return whether so.
+
+        Several processes may do it at once: each reads the same parts, which stay, and writes the same lists.
+
+        Args:
+            folder: The output folder.
+            parts: Names of the parts to wait for.
+            by: Name of the part whose process this is.
+        """
+        if remote.is_remote(folder):
+            remote.names_in(folder)  # others have written to it
+        if not all((folder / PARTS_NAME / part / INDEX_NAME).exists() for part in parts):
+            return False
+        cls(folder)._write(folder, by=by)
+        return True
+
+
+def _write_whole(path: Path, data: bytes, by: str) -> None:
+    if remote.is_remote(path):
+        remote.write(path, data)
+    else:
+        write_atomically(path, data, by=by)
 
 
 def describe_failure(path: str, modality: str, error: CrissCrossError) -> dict[str, str]:

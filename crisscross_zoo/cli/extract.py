@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crisscross_zoo import remote
 from crisscross_zoo.cli.common import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -22,13 +24,13 @@ from crisscross_zoo.cli.common import (
     run,
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
+from crisscross_zoo.cli.share import Share, shard, started_share
 from crisscross_zoo.config import MODALITIES, POOLINGS, check_clip_options
-from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError
+from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract import FeatureExtractor
-    from crisscross_zoo.features import Features
-    from crisscross_zoo.outputs import Lists
+    from crisscross_zoo.outputs import Lists, Outcome
 
 PROG = "crisscross-extract"
 
@@ -39,13 +41,15 @@ examples:
   crisscross-extract videos/ --out feats/                 one .npz a file, the same tree, index.csv, failed.jsonl
   crisscross-extract 'clips/**/*.wav' --modality audio --clips 10 --out feats/
   crisscross-extract video.mp4 --weights random:0 --out feats.npy      no download, for trying things out
+  crisscross-extract videos/ --out feats/ --shard 0/8     the first of eight processes that share the files; or start
+                                                          it with torchrun or srun, which number their processes
 
 exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the same command again to go on)
 """
 
 _EXTRACTOR_OPTIONS = """
-device pooling precision window stride clips frames fps size audio_seconds batch_size workers strict revision
-cache_dir local_files_only
+device pooling precision window stride clips frames fps size audio_seconds batch_size workers timeout strict
+revision cache_dir local_files_only
 """
 
 
@@ -55,13 +59,18 @@ def build_parser() -> ArgumentParser:
         prog=PROG, description="Extract CrissCross features from video and sound.", epilog=_EXAMPLES
     )
     parser.add_argument(
-        "inputs", nargs="*", metavar="INPUT", help="media files, folders (recursive) or glob patterns"
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="media files, folders (recursive) or glob patterns; or their URLs",
     )
     parser.add_argument(
         "--list", metavar="FILE", help="a file with one input a line; lines that begin with # do not count"
     )
     parser.add_argument(
-        "--out", required=True, help=".npy, .npz or .safetensors for one input, or a folder for any number"
+        "--out",
+        required=True,
+        help=".npy, .npz or .safetensors for one input, or a folder (or its URL) for any number",
     )
     parser.add_argument(
         "--format", choices=("npz", "safetensors", "npy"), help="of files in a folder (default: npz)"
@@ -108,6 +117,28 @@ def build_parser() -> ArgumentParser:
         "--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)"
     )
     how.add_argument(
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        help="end a decoding process from which no clip comes for so long; its file fails (default: 600)",
+    )
+    how.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="take every N-th file beginning with number I, from 0; N such processes may run at once on one --out"
+        " folder (default: all files, or the share of a process that torchrun or srun started)",
+    )
+    how.add_argument(
+        "--engine",
+        choices=("ray",),
+        help="run on a cluster whose nodes share the inputs and --out (default: in this process)",
+    )
+    how.add_argument(
+        "--address",
+        help="with --engine ray: the cluster's, or auto (default: $RAY_ADDRESS, or one of this machine alone)",
+    )
+    how.add_argument(
         "--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)"
     )
     how.add_argument("--strict", action="store_true", help="truncated or damaged inputs fail")
@@ -128,13 +159,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
+    args.out = remote.without_file_scheme(args.out)
     from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 
     names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds")
     check_clip_options(args.modality, **{name: getattr(args, name) for name in names})
+    share = args.shard or started_share()
     single = _is_single_output(args)
+    _check_engine(args, share, single=single)
     if single and args.modality == "both" and args.out.endswith(".npy"):
         raise ConfigError("--out: .npy holds one modality", remedy="write .npz or .safetensors, or a folder")
+    if single and share.count > 1:
+        raise ConfigError(
+            f"--out {args.out} is one file, and {share.count} processes share the inputs ({share.origin})",
+            remedy="name a folder: --out feats/",
+        )
     suffixes = VIDEO_SUFFIXES if args.modality == "video" else MEDIA_SUFFIXES
     paths = find_media(args.inputs, list_file=args.list, suffixes=suffixes)
     if single and len(paths) > 1:
@@ -142,22 +181,32 @@ def _main(argv: Sequence[str] | None) -> int:
             f"--out {args.out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
         )
     # Torch and weights need not be loaded to say so.
-    if single and not args.json and not os.path.exists(paths[0]):  # noqa: PTH110
+    if single and not args.json and not remote.exists(paths[0]):
         raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
     outputs, folder = _outputs(args, paths, single=single)
-    _check_writable(folder or Path(args.out))
-    job = _Job(args, outputs, folder)
-    return job.run()
+    if not remote.is_url(args.out):
+        _check_writable(folder or Path(args.out))
+    if share.count > 1:
+        outputs = {p: outputs[p] for p in share.of(paths)}
+        if not args.quiet:
+            print(
+                f"{PROG}: share {share.index} of {share.count} ({share.origin}): {len(outputs)} of {len(paths)} files",
+                file=sys.stderr,
+            )
+    return _Job(args, outputs, folder, share).run()
 
 
 class _Job:
     """One run of the command over its inputs."""
 
-    def __init__(self, args: argparse.Namespace, outputs: dict[str, Path], folder: Path | None) -> None:
+    def __init__(
+        self, args: argparse.Namespace, outputs: dict[str, Path], folder: Path | None, share: Share
+    ) -> None:
         self.args = args
         self.outputs = outputs
         self.folder = folder
-        self.done: dict[str, dict[str, Any]] = {}  # what the lists need of each finished input's metadata
+        self.share = share
+        self.done: dict[str, Mapping[str, Any]] = {}  # what the lists need of each finished input's metadata
         self.failures: dict[str, dict[str, str]] = {}
         self.skipped = 0
         self.clips = 0
@@ -166,17 +215,14 @@ class _Job:
     def run(self) -> int:
         from crisscross_zoo.outputs import Lists
 
-        lists = None if self.folder is None else Lists(self.folder)
-        with quiet_downloads(self.args.quiet):
-            extractor = _make_extractor(self.args)
-        todo = [p for p in self.outputs if not self._is_finished(p, extractor)]
+        part = self.share.name() if self.share.count > 1 else None
+        lists = None if self.folder is None else Lists(self.folder, part)
         interrupted = False
         try:
-            if not self._stops():
-                for path, result in self._results(extractor, todo):
-                    self._take(path, result)
-                    if self._stops():
-                        break
+            for outcome in self._outcomes():
+                self._take(outcome)
+                if self.failures and self.args.on_error == "stop":
+                    break
         except KeyboardInterrupt:
             interrupted = True
         if lists is not None:
@@ -186,35 +232,63 @@ class _Job:
             return EXIT_INTERRUPTED
         return EXIT_FAILED if self.failures else EXIT_DONE
 
-    def _stops(self) -> bool:
-        return bool(self.failures) and self.args.on_error == "stop"
+    def _outcomes(self) -> Iterator[Outcome]:
+        from crisscross_zoo.outputs import already_there, save
 
-    def _is_finished(self, path: str, extractor: FeatureExtractor) -> bool:
-        from crisscross_zoo.outputs import finished
+        if self.args.engine == "ray":
+            yield from self._outcomes_of_ray()
+            return
+        device = self.share.pick_device(self.args.device)
+        with quiet_downloads(self.args.quiet):
+            extractor = _make_extractor(self.args, device)
+        todo = []
+        for given, output in self.outputs.items():
+            there = None if self.args.overwrite else already_there(given, output, extractor.identity)
+            if there is None:
+                todo.append(given)
+            else:
+                yield there
+        with self._bar(len(self.outputs) - len(todo)) as (on_file, on_progress):
+            for path, result in extractor.stream(todo, on_progress=on_progress):
+                yield save(str(path), self.outputs[str(path)], result)
+                on_file()
 
-        if self.args.overwrite or not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on long names
-            return False
-        try:
-            metadata = finished(self.outputs[path], extractor.identity(path))
-        except OutputError as error:
-            if self.folder is None:
-                raise
-            self._fail(path, error)
-            return True
-        if metadata is not None:
-            self.done[path] = _summary(metadata)
-            self.skipped += 1
-        return metadata is not None
+    def _outcomes_of_ray(self) -> Iterator[Outcome]:
+        from crisscross_zoo.extract_ray import extract_on_ray
 
-    def _results(
-        self, extractor: FeatureExtractor, todo: list[str]
-    ) -> Iterator[tuple[str, Features | CrissCrossError]]:
+        assert self.folder is not None
+        with quiet_downloads(self.args.quiet):
+            _make_extractor(
+                self.args, "cpu"
+            )  # what does not fit is known, and downloaded, before any worker starts
+        outcomes = extract_on_ray(
+            _extractor_options(self.args),
+            self.outputs,
+            self.folder,
+            address=self.args.address,
+            overwrite=self.args.overwrite,
+            say=self._say,
+        )
+        # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.closing(outcomes),
+            self._bar(0) as (on_file, _),
+        ):
+            for outcome in outcomes:
+                yield outcome
+                on_file()
+
+    @contextlib.contextmanager
+    def _bar(self, done: int) -> Iterator[tuple[Callable[[], None], Callable[[int, int], None]]]:
+        """Show the progress, of which ``done`` files are done, and give what tells it of a file and of clips."""
         from tqdm import tqdm
 
         many = len(self.outputs) > 1
         with tqdm(
             total=len(self.outputs) if many else None,
-            initial=len(self.outputs) - len(todo) if many else 0,
+            initial=done if many else 0,
             unit="file" if many else "clip",
             disable=self.args.quiet or not sys.stderr.isatty(),
             dynamic_ncols=True,
@@ -230,33 +304,27 @@ class _Job:
                     bar.total = known
                     bar.update(done - bar.n)
 
-            for path, result in extractor.stream(todo, on_progress=on_progress):
-                yield str(path), result
-                if many:
-                    bar.update(1)
+            yield (lambda: bar.update(1) if many else None), on_progress
 
-    def _take(self, path: str, result: Features | CrissCrossError) -> None:
-        if isinstance(result, CrissCrossError):
-            self._fail(path, result)
-            return
-        try:
-            result.save(self.outputs[path])
-        except OutputError as error:
-            self._fail(path, error)
-            return
-        self.done[path] = _summary(result.metadata)
-        self.clips += sum(len(a) for a in (result.video, result.audio) if a is not None)
-        for modality in result.metadata["missing"]:
-            found = "audio" if modality == "video" else "video"
-            self._say(f"note: {path}: has no {modality}; its {found} features are written")
-        for warning in result.metadata["warnings"]:
-            self._say(f"warning: {path}: {warning}; the features are of what could be read")
-
-    def _fail(self, path: str, error: CrissCrossError) -> None:
+    def _take(self, outcome: Outcome) -> None:
         from crisscross_zoo.outputs import describe_failure
 
-        self.failures[path] = describe_failure(path, self.args.modality, error)
-        self._say(f"error: {error}", always=True)
+        path, summary = outcome.path, outcome.summary
+        if outcome.error is not None:
+            self.failures[path] = describe_failure(path, self.args.modality, outcome.error)
+            self._say(f"error: {outcome.error}", always=True)
+        if summary is None:
+            return
+        self.done[path] = summary
+        if outcome.skipped:
+            self.skipped += 1
+            return
+        self.clips += sum(rows for rows, _ in summary["shapes"].values())
+        for modality in summary["missing"]:
+            found = "audio" if modality == "video" else "video"
+            self._say(f"note: {path}: has no {modality}; its {found} features are written")
+        for warning in summary["warnings"]:
+            self._say(f"warning: {path}: {warning}; the features are of what could be read")
 
     def _say(self, line: str, *, always: bool = False) -> None:
         from tqdm import tqdm
@@ -265,12 +333,18 @@ class _Job:
             tqdm.write(f"{PROG}: {line}", file=sys.stderr)
 
     def _write_lists(self, lists: Lists) -> None:
+        from crisscross_zoo.outputs import Lists
+
+        assert self.folder is not None
         for path, metadata in self.done.items():
             lists.add(path, self.outputs[path], metadata)
         for path, failure in self.failures.items():
             lists.add_failure(path, self.outputs[path], failure)
         try:
             lists.write()
+            if self.share.count > 1:
+                parts = [self.share.name(k) for k in range(self.share.count)]
+                Lists.merge(self.folder, parts, by=self.share.name())
         except OSError as error:
             raise OutputError(
                 f"cannot be written ({error.strerror})", remedy="check the folder", path=self.folder
@@ -315,20 +389,30 @@ class _Job:
                 print(f"{self.args.out}: {shapes} of {path}{note}")
 
 
-def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep little for each of a million files."""
-    return {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
-
-
-def _make_extractor(args: argparse.Namespace) -> FeatureExtractor:
-    from crisscross_zoo.extract import FeatureExtractor
-
+def _extractor_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.audio_weights is not None and args.modality != "both":
         raise ConfigError("--audio-weights goes with --modality both", remedy="use --weights")
     weights = {"video": args.weights, "audio": args.audio_weights or args.weights}
-    return FeatureExtractor(
-        weights, args.modality, **{name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
-    )
+    options = {name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
+    return {"weights": weights, "modality": args.modality, **options}
+
+
+def _make_extractor(args: argparse.Namespace, device: str) -> FeatureExtractor:
+    from crisscross_zoo.extract import FeatureExtractor
+
+    return FeatureExtractor(**{**_extractor_options(args), "device": device})
+
+
+def _check_engine(args: argparse.Namespace, share: Share, *, single: bool) -> None:
+    if args.engine is None:
+        if args.address is not None:
+            raise ConfigError("--address goes with --engine ray", remedy="add it, or leave the address out")
+    elif single:
+        raise ConfigError(f"--engine {args.engine} writes to a folder", remedy="name one: --out feats/")
+    elif share.count > 1:
+        raise ConfigError(
+            f"--engine {args.engine} shares the files out itself", remedy="start it once, without --shard"
+        )
 
 
 def _is_single_output(args: argparse.Namespace) -> bool:
@@ -367,20 +451,26 @@ def _outputs(
     args: argparse.Namespace, paths: list[str], *, single: bool
 ) -> tuple[dict[str, Path], Path | None]:
     """Map inputs to outputs, and return the output folder if it is one."""
-    from crisscross_zoo.media.files import common_folder
+    from crisscross_zoo.media.files import common_folder, is_folder
     from crisscross_zoo.outputs import mirror
 
-    out = Path(args.out)
+    out = remote.output_path(args.out)
+    if remote.is_remote(out) and "npy" in (args.format, out.suffix[1:]):
+        raise ConfigError(".npy and its .json are not written to a URL", remedy="use npz or safetensors")
     if single:
         return {paths[0]: out}, None
-    if out.exists() and not out.is_dir():
+    if not remote.is_remote(out) and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {args.out} is a file, not a folder", remedy="name another")
     if args.format == "npy" and args.modality == "both":
         raise ConfigError("--format npy holds one modality", remedy="use npz or safetensors")
     # What does not exist says nothing about the tree: a mistyped name must not move every output.
-    there = [p for p in paths if os.path.exists(p)]  # noqa: PTH110 - Path.exists raises on long names
-    folders = [p for p in args.inputs if os.path.isdir(p)]  # noqa: PTH112
-    root = Path(args.root) if args.root is not None else common_folder([*folders, *there] or paths)
+    there = [p for p in paths if remote.exists(p)]
+    folders = [p for p in map(remote.without_file_scheme, args.inputs) if is_folder(p)]
+    root = (
+        Path(remote.absolute(args.root))
+        if args.root is not None
+        else common_folder([*folders, *there] or paths)
+    )
     mirrored = mirror(there, root, out, f".{args.format or 'npz'}")
     nowhere = out / ".missing"  # never written: these inputs fail
     return {p: mirrored.get(p, nowhere) for p in paths}, out

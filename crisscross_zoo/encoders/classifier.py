@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-import torch
 from torch import Tensor, nn
 
 from crisscross_zoo.config import AudioConfig, EncoderConfig, VideoConfig, check_count

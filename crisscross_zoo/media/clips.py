@@ -5,6 +5,7 @@ Frames come cropped as the encoder wants them (uint8), sound as int16: what is l
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections import deque
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from crisscross_zoo import remote
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import CrissCrossError, NoStreamError, TruncatedMediaError, UnreadableMediaError
 from crisscross_zoo.media.decode import INT16_SCALE, Media, StrPath, read_frames, read_sound, scan
@@ -127,13 +129,27 @@ def source_of(path: StrPath, size: int, modified_ns: int) -> dict[str, str | int
 def file_news(path: StrPath, sampling: Sampling) -> Iterator[News]:
     """Read one file as :func:`read_clips` does, but yield the error that ends it in place of raising it."""
     try:
-        yield from read_clips(path, sampling)
+        if remote.is_url(path):
+            yield from _remote_news(path, sampling)
+        else:
+            yield from read_clips(path, sampling)
     except CrissCrossError as error:
         yield error
     except Exception as error:  # a decoder's own trouble with one file must not end the others
         yield UnreadableMediaError(
             f"reading it failed ({type(error).__name__}: {error})", remedy="check it in a player", path=path
         )
+
+
+def _remote_news(url: StrPath, sampling: Sampling) -> Iterator[News]:
+    source = remote.source_of(url)
+    with remote.local_copy(url) as local:
+        try:
+            for news in read_clips(local, sampling):
+                yield dataclasses.replace(news, source=source) if isinstance(news, FileOpened) else news
+        except CrissCrossError as error:
+            error.path = os.fspath(url)
+            yield error
 
 
 def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip | FileRead]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from crisscross_zoo import remote
 from crisscross_zoo.errors import ConfigError
 
 _VIDEO_SUFFIXES = """
@@ -30,7 +31,7 @@ def find_media(
     """Expand inputs to files, in the order given, each once.
 
     Args:
-        inputs: Files, folders (searched recursively for ``suffixes``, hidden files left out) and glob
+        inputs: Files, their URLs, folders (searched recursively for ``suffixes``, hidden files left out) and glob
             patterns (``**`` crosses folders). A file that does not exist is kept: reading it will say so.
         list_file: A file with one path a line, relative to the working directory; blank lines and lines that begin
             with # do not count, nor does white space around a path.
@@ -41,16 +42,19 @@ def find_media(
     """
     found: dict[str, None] = {}
     for given in [*inputs, *(_read_list(list_file) if list_file is not None else ())]:
-        # os.path answers False where pathlib raises: names too long, folders that may not be entered.
-        if os.path.isdir(given):  # noqa: PTH112
+        given = remote.without_file_scheme(given)
+        if is_folder(given):
             files = sorted(_walk(given, suffixes))
             if not files:
                 raise ConfigError(
                     f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
                 )
-        elif glob.has_magic(given) and not os.path.exists(given):  # noqa: PTH110
-            matches = glob.glob(given, recursive=True)  # noqa: PTH207 - keeps the paths as they were given
-            files = sorted(p for p in matches if Path(p).is_file())
+        elif glob.has_magic(given) and not (os.path.exists(given) or given.startswith("http")):  # noqa: PTH110
+            if remote.is_url(given):
+                files = remote.glob(given)
+            else:
+                matches = glob.glob(given, recursive=True)  # noqa: PTH207 - keeps the paths as they were given
+                files = sorted(p for p in matches if Path(p).is_file())
             if not files:
                 raise ConfigError(f"{given}: matches no file", remedy="check the pattern")
         else:
@@ -61,14 +65,26 @@ def find_media(
     return list(found)
 
 
+def is_folder(path: str) -> bool:
+    """Return whether a local path or a URL is a folder; a URL that ends as media do is none, without asking."""
+    if remote.is_url(path):
+        return (
+            Path(path).suffix.lower() not in MEDIA_SUFFIXES
+            and not glob.has_magic(path)
+            and remote.is_folder(path)
+        )
+    # os.path answers False where pathlib raises: names too long, folders that may not be entered.
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def common_folder(inputs: Iterable[str]) -> Path:
     """Return the deepest folder that holds all ``inputs``; a folder among them counts itself.
 
     Raises:
         ConfigError: there is none (paths on several drives).
     """
-    paths = [os.path.abspath(i) for i in inputs]  # noqa: PTH100 - absolute() keeps ".."
-    folders = [p if os.path.isdir(p) else os.path.dirname(p) for p in paths]  # noqa: PTH112, PTH120
+    places = [(i, remote.absolute(i)) for i in inputs]
+    folders = [p if is_folder(i) else os.path.dirname(p) for i, p in places]  # noqa: PTH120
     try:
         return Path(os.path.commonpath(folders))
     except ValueError:
@@ -81,6 +97,9 @@ def _walk(folder: str, suffixes: Collection[str]) -> Iterable[str]:
             f"{error.filename}: cannot be read ({error.strerror})", remedy="check its access rights"
         )
 
+    if remote.is_url(folder):
+        yield from (url for url in remote.find(folder) if Path(url).suffix.lower() in suffixes)
+        return
     seen: set[str] = set()  # links to folders are followed, each folder once
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)

@@ -12,7 +12,9 @@ import pickle
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,7 +35,12 @@ class WorkerStartError(DecoderCrashError):
 
 
 def read_files(
-    paths: Iterable[StrPath], sampling: Sampling, *, workers: int = 0, queue_size: int = 16
+    paths: Iterable[StrPath],
+    sampling: Sampling,
+    *,
+    workers: int = 0,
+    queue_size: int = 16,
+    timeout: float | None = None,
 ) -> Generator[tuple[int, StrPath, News], None, None]:
     """Read the clips of many files; a bad one costs itself alone.
 
@@ -42,6 +49,7 @@ def read_files(
         sampling: Which clips to take.
         workers: Decoding processes. 0 decodes in one thread of this process, where a decoder crash is fatal.
         queue_size: News items held before readers wait.
+        timeout: Seconds after which a process from which nothing comes is killed.
 
     Yields:
         ``(serial, path, news)``: serial numbers ``paths`` from 0. News of one file come in order, those of several
@@ -50,7 +58,7 @@ def read_files(
     from crisscross_zoo.media.clips import file_news  # which imports torch; other jobs do without
 
     job = functools.partial(file_news, sampling=sampling)
-    return work_on_files(paths, job, workers=workers, queue_size=queue_size)
+    return work_on_files(paths, job, workers=workers, queue_size=queue_size, timeout=timeout)
 
 
 def work_on_files(
@@ -59,6 +67,7 @@ def work_on_files(
     *,
     workers: int = 0,
     queue_size: int = 16,
+    timeout: float | None = None,
 ) -> Generator[tuple[int, StrPath, T | DecoderCrashError], None, None]:
     """Run ``job(path)`` on many files and pass on what it yields.
 
@@ -68,6 +77,8 @@ def work_on_files(
             an exception that it raises ends its process, so it had better yield what goes wrong.
         workers: Processes. 0 works in one thread of this process, where a crash is fatal.
         queue_size: Items held before the workers wait.
+        timeout: Seconds after which a process that works on a file, and from which nothing comes, is killed. The time
+            in which it waits for the queue does not count. A job in a thread cannot be ended.
 
     Yields:
         ``(serial, path, item)``: serial numbers ``paths`` from 0. Items of one file come in order, those of several
@@ -103,10 +114,16 @@ def work_on_files(
         finally:
             source.close()
 
-    sources: list[_InProcess | _WorkerProcess] = [_WorkerProcess(job) for _ in range(workers)]
-    sources = sources or [_InProcess(job)]
+    def watch(limit: float) -> None:
+        while not stop.wait(min(_POLL_SECONDS, limit)):
+            for process in processes:
+                process.kill_if_silent(limit)
+
+    processes = [_WorkerProcess(job) for _ in range(workers)]
+    sources: list[_InProcess | _WorkerProcess] = [*processes] or [_InProcess(job)]
     threads = [threading.Thread(target=read, args=(s,), daemon=True) for s in sources]
-    for thread in threads:
+    watchers = [] if timeout is None else [threading.Thread(target=watch, args=(timeout,), daemon=True)]
+    for thread in [*threads, *watchers]:
         thread.start()
     try:
         for _ in threads:
@@ -118,7 +135,7 @@ def work_on_files(
         stop.set()
         for source in sources:
             source.close()
-        for thread in threads:
+        for thread in [*threads, *watchers]:
             thread.join(timeout=2 * _POLL_SECONDS)
 
 
@@ -140,6 +157,8 @@ class _WorkerProcess:
         self._job = job
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._silent_since: float | None = None  # while it works and nothing has come
+        self._silent_for = 0.0  # until it was killed for that
 
     def read(self, path: StrPath) -> Iterator[Any]:
         started = self._process is None
@@ -150,9 +169,11 @@ class _WorkerProcess:
         try:
             if started:
                 pickle.dump(self._job, process.stdin)
+                process.stdin.flush()
+                pickle.load(process.stdout)  # noqa: S301 - from our own process, which is ready now
             pickle.dump(os.fspath(path), process.stdin)
             process.stdin.flush()
-            while (item := pickle.load(process.stdout)) is not None:  # noqa: S301 - from our own process
+            while (item := self._next_item(process)) is not None:
                 silent = False
                 yield item
         except (EOFError, OSError, pickle.UnpicklingError, ValueError):
@@ -163,6 +184,7 @@ class _WorkerProcess:
                 process.wait(_POLL_SECONDS)
             process.kill()  # where what it said made no sense
             code = process.wait()
+            self._temporary.cleanup()
             if silent and started and code >= 0:  # a decoder that crashes dies by a signal
                 yield WorkerStartError(
                     f"cannot be decoded: the decoding process does not start (exit code {code})",
@@ -171,17 +193,38 @@ class _WorkerProcess:
                 )
                 return
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            silent_for, self._silent_for = self._silent_for, 0.0
             yield DecoderCrashError(
-                f"crashed the decoder ({how})",
+                f"hung the decoder (nothing came for {silent_for:.0f} s)"
+                if silent_for
+                else f"crashed the decoder ({how})",
                 remedy="leave it out, or convert it with another tool",
                 path=path,
             )
+
+    def _next_item(self, process: subprocess.Popen[bytes]) -> Any:
+        assert process.stdout is not None
+        self._silent_since = time.monotonic()
+        try:
+            return pickle.load(process.stdout)  # noqa: S301 - from our own process
+        finally:
+            self._silent_since = None
+
+    def kill_if_silent(self, seconds: float) -> None:
+        """End the process if it works on a file and nothing has come for longer; :meth:`read` says so."""
+        since, process = self._silent_since, self._process
+        if since is not None and process is not None and time.monotonic() - since > seconds:
+            self._silent_for = time.monotonic() - since
+            process.kill()
 
     def _start(self) -> subprocess.Popen[bytes]:
         # Unpinned threads in every worker would fight over the cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         # The package need not be installed, nor its folder be on the path still.
         here = str(Path(__file__).parents[2])
+        # Temporary files go with the process, also where it cannot remove them itself.
+        self._temporary = tempfile.TemporaryDirectory(prefix="crisscross-", ignore_cleanup_errors=True)
+        environment["TMPDIR"] = environment["TEMP"] = environment["TMP"] = self._temporary.name
         environment["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), here])
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "crisscross_zoo.media.worker"],
@@ -197,3 +240,4 @@ class _WorkerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._temporary.cleanup()

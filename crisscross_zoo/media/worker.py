@@ -1,6 +1,6 @@
 """A process that works on files: a job and paths come in on standard input, what it yields goes out, pickled.
 
-Standard output carries the items, None after the last of each file.
+Standard output carries "ready", then the items, None after the last of each file.
 
 A file that crashes the decoder takes this process down and nothing else. It ends when its input does, so that none
 is left behind when the parent is killed, not even with a long file. Started by :mod:`crisscross_zoo.media.pool`.
@@ -30,6 +30,8 @@ def main() -> None:
         job = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the parent process
         if "torch" in sys.modules:  # not every job needs it
             sys.modules["torch"].set_num_threads(1)
+        pickle.dump("ready", out)
+        out.flush()
         while True:
             path = pickle.load(sys.stdin.buffer)  # noqa: S301
             for item in job(path):

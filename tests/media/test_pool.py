@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -74,6 +75,29 @@ def test_a_crashed_decoder_costs_one_file(files, monkeypatch):
     assert "signal 9" in str(found[crashed[0]][-1])
     assert len(found) == len(files)
     assert len(killed) == 2
+
+
+def hang_at(path, name):
+    """A job: the file of that name hangs, others give their name."""
+    while path == name:
+        time.sleep(60)
+    yield path
+
+
+def test_a_file_that_hangs_costs_itself_alone(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    job = functools.partial(hang_at, name="b")
+    started = time.monotonic()
+    found = {}
+    for _, path, item in pool.work_on_files(["a", "b", "c"], job, workers=1, timeout=0.5):
+        found.setdefault(path, []).append(item)
+        if path == "a":
+            time.sleep(1.5)  # who takes the items may be slow
+    assert (found["a"], found["c"]) == (["a"], ["c"])
+    (error,) = found["b"]
+    assert isinstance(error, DecoderCrashError)
+    assert "hung the decoder (nothing came for" in str(error)
+    assert time.monotonic() - started < 50
 
 
 def test_stopping_early_leaves_no_process_and_no_thread(files, monkeypatch):

@@ -1,0 +1,253 @@
+"""Inputs and outputs at URLs: whatever fsspec opens, such as s3://, gs://, hf:// and https://.
+
+An input is fetched to a temporary file while it is read. An output is written under a temporary name, then moved.
+``file://`` is a local path, and treated as one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from crisscross_zoo.errors import (
+    ConfigError,
+    CrissCrossError,
+    MediaNotFoundError,
+    OutputError,
+    UnreadableMediaError,
+)
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: "C:" is a drive
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Return whether ``path`` is a URL."""
+    return isinstance(path, str) and _URL.match(path) is not None
+
+
+def without_file_scheme(path: str) -> str:
+    """Return the local path of a ``file://`` URL; anything else as it is."""
+    return path.removeprefix("file://")
+
+
+def absolute(path: str) -> str:
+    """Return an absolute local path, and of a URL what can be compared as one: the scheme is its first folder."""
+    if is_url(path):
+        scheme, rest = path.split("://", 1)
+        path = os.path.join(os.sep, scheme, rest.lstrip("/"))  # noqa: PTH118
+    return os.path.abspath(path)  # noqa: PTH100 - absolute() keeps ".."
+
+
+def exists(path: str, *, ask: bool = False) -> bool:
+    """Return whether there is such a file or folder.
+
+    Args:
+        path: A local path or a URL.
+        ask: Send the request that a URL costs; otherwise it is taken to be there.
+
+    Raises:
+        ConfigError: the store cannot be asked.
+    """
+    if not is_url(path):
+        return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on long names
+    if not ask:
+        return True
+    with _listing(path) as (fs, name):
+        return bool(fs.exists(name))
+
+
+def is_folder(url: str) -> bool:
+    """Return whether a URL is a folder.
+
+    Raises:
+        ConfigError: the store cannot be asked.
+    """
+    with _listing(url) as (fs, root):
+        return bool(fs.isdir(root))
+
+
+def find(url: str) -> list[str]:
+    """Return the URLs of all files in the folder ``url`` and below, sorted, without hidden ones.
+
+    Raises:
+        ConfigError: the store cannot be asked.
+    """
+    with _listing(url) as (fs, root):
+        names = [str(name)[len(root) :].lstrip("/") for name in fs.find(root)]
+    shown = (n for n in names if not any(part.startswith(".") for part in n.split("/")))
+    return [f"{url.rstrip('/')}/{name}" for name in sorted(shown)]
+
+
+def glob(url: str) -> list[str]:
+    """Return the URLs of the files that match a pattern, sorted.
+
+    Raises:
+        ConfigError: the store cannot be asked.
+    """
+    with _listing(url) as (fs, root):
+        return sorted(
+            fs.unstrip_protocol(n) for n, d in fs.glob(root, detail=True).items() if d["type"] == "file"
+        )
+
+
+def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
+    """Return what tells a file from others: ``path`` as given, ``bytes`` and ``modified_ns``.
+
+    The latter is 0 where a store does not say when an object was changed.
+
+    Raises:
+        OSError: there is no such file.
+        UnreadableMediaError: the store cannot be asked.
+    """
+    if not is_url(path):
+        status = os.stat(path)  # noqa: PTH116 - keeps the path as it was given
+        return {"path": os.fspath(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    url = os.fspath(path)
+    with _fetching(url):
+        fs, name = _open_store(url)
+        try:
+            modified = round(fs.modified(name).timestamp() * 1_000_000) * 1000
+        except (NotImplementedError, KeyError):
+            modified = 0
+        return {"path": url, "bytes": int(fs.info(name)["size"] or 0), "modified_ns": modified}
+
+
+@contextlib.contextmanager
+def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]:
+    """Give a local file with the content of ``path``: itself, or of a URL a temporary copy of the same name.
+
+    Raises:
+        MediaNotFoundError: the store has no such object.
+        UnreadableMediaError: it cannot be fetched.
+    """
+    if not is_url(path):
+        yield path
+        return
+    url = os.fspath(path)
+    with tempfile.TemporaryDirectory(prefix="crisscross-") as folder:
+        local = os.path.join(folder, PurePosixPath(url).name)  # noqa: PTH118
+        with _fetching(url):
+            fs, name = _open_store(url)
+            fs.get_file(name, local)
+        yield local
+
+
+def output_path(out: str) -> Path:
+    """Return where to write: a local path, or of a URL what has a path's methods (universal_pathlib's UPath).
+
+    Raises:
+        ConfigError: universal_pathlib is not installed, nothing opens such URLs, or files should not be put there.
+    """
+    if not is_url(out):
+        return Path(out)
+    if out.startswith("hf://"):
+        raise ConfigError(
+            f"{out}: every file would be a commit",
+            remedy="write to a folder, then run `hf upload-large-folder`",
+        )
+    try:
+        from upath import UPath
+
+        path = UPath(out)
+        path.fs  # noqa: B018 - imports what opens such URLs
+    except (ImportError, ValueError) as error:
+        raise _missing(out, error) from None
+    return cast(Path, path)
+
+
+def is_remote(path: Path) -> bool:
+    """Return whether :func:`output_path` made ``path`` of a URL."""
+    return not isinstance(path, Path)
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write to a remote ``target``, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    to: Any = target
+    temporary = to.with_name(f".{to.name}.{uuid.uuid4().hex}.tmp")
+    with using_store(target, "written"):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        to.fs.mv(temporary.path, to.path)
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return the names of all files in and below a remote folder, relative to it, as the store has them now."""
+    place: Any = folder
+    with using_store(folder, "listed"):
+        place.fs.invalidate_cache()
+        return {name[len(place.path) :].lstrip("/") for name in place.fs.find(place.path)}
+
+
+@contextlib.contextmanager
+def using_store(path: Path, done: str) -> Iterator[None]:
+    """Turn what a remote store raises into an OutputError, "cannot be ``done``"; local paths raise as they do."""
+    try:
+        yield
+    except CrissCrossError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        if not is_remote(path):
+            raise
+        raise OutputError(
+            f"cannot be {done} ({_reason(error)})", remedy="check the URL and your rights", path=str(path)
+        ) from None
+
+
+@contextlib.contextmanager
+def _listing(url: str) -> Iterator[tuple[Any, str]]:
+    try:
+        yield _open_store(url)
+    except CrissCrossError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        raise ConfigError(
+            f"{url}: cannot be listed ({_reason(error)})", remedy="check the URL and your rights"
+        ) from None
+
+
+@contextlib.contextmanager
+def _fetching(url: str) -> Iterator[None]:
+    try:
+        yield
+    except CrissCrossError:
+        raise
+    except FileNotFoundError:
+        raise MediaNotFoundError("no such object", remedy="check the URL", path=url) from None
+    except Exception as error:  # each store has errors of its own
+        raise UnreadableMediaError(
+            f"cannot be fetched ({_reason(error)})", remedy="check the URL and your rights", path=url
+        ) from None
+
+
+def _open_store(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        fs, name = fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise _missing(url, error) from None
+    return fs, name.rstrip("/")
+
+
+def _missing(url: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{url}: nothing installed opens it ({error})", remedy="pip install 'crisscross-zoo[remote]'"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(
+            ": "
+        )
+    )
