@@ -22,7 +22,7 @@ from crisscross_zoo.cli.common import (
     run,
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
-from crisscross_zoo.config import MODALITIES, POOLINGS, check_clip_options
+from crisscross_zoo.config import DECODERS, MODALITIES, POOLINGS, check_clip_options
 from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the 
 """
 
 _EXTRACTOR_OPTIONS = """
-device pooling precision window stride clips frames fps size audio_seconds batch_size workers strict revision
+device pooling precision window stride clips frames fps size audio_seconds batch_size workers decoder strict revision
 cache_dir local_files_only
 """
 
@@ -106,6 +106,12 @@ def build_parser() -> ArgumentParser:
     how.add_argument("--batch-size", type=count, metavar="N", help="clips a batch (default: by device)")
     how.add_argument(
         "--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)"
+    )
+    how.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        default="pyav",
+        help="of pictures; torchcodec decodes on a CUDA device (default: pyav)",
     )
     how.add_argument(
         "--on-error", choices=("skip", "stop"), default="skip", help="at a bad input (default: skip)"
