@@ -1,6 +1,7 @@
 """Dense clips of a file, without the network: the plain path, ours, and the limit, pure decoding, in one run.
 
     python benchmarks/media.py                   60 s of 640x360 and 1280x720, crops of 112 and 224
+    python benchmarks/media.py video.mp4         files of your own (the plain path holds all of a file in memory)
 
 The plain path is how the released code reads: the whole file decoded to pictures in memory, then for each clip its
 frames resized by Pillow, cropped and normalised, one clip after another. Ours is what the extractor's decoding
@@ -97,6 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -108,9 +110,10 @@ def main() -> int:
     )
     print("|" + " --- |" * (11 if other else 8))
     with tempfile.TemporaryDirectory() as folder:
-        for width, height in ((640, 360), (1280, 720)):
-            path = Path(folder) / f"{height}.mp4"
-            make_clip(path, options.seconds / 60, width, height)
+        made = [Path(folder) / f"{size}.mp4" for size in ("640x360", "1280x720")]
+        for path in options.files or made:
+            if path in made:
+                make_clip(path, options.seconds / 60, *map(int, path.stem.split("x")))
             for size in (112, 224):
                 config = VideoConfig(size=size)
                 calls = {"decode": partial(decode_alone, path), "ours": partial(ours, path, config)}
@@ -120,7 +123,7 @@ def main() -> int:
                 times = least(calls, options.rounds)
                 apart = difference(ours(path, config), plain(path, config), config)
                 print(
-                    f"| {width}x{height} | {size} | {times['decode']:.2f} | {times['ours']:.2f} |"
+                    f"| {path.stem} | {size} | {times['decode']:.2f} | {times['ours']:.2f} |"
                     f" {times['ours'] / times['decode']:.2f} | {times['plain']:.2f} |"
                     f" {times['plain'] / times['ours']:.2f} | {apart:.1f} |",
                     end="",
