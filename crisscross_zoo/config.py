@@ -16,9 +16,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 from crisscross_zoo.errors import ConfigError
 
 Modality = Literal["video", "audio"]
+Decoder = Literal["pyav", "torchcodec"]
 Pooling = Literal["linear", "linear-dense", "fusion", "avg", "max"]
 
 MODALITIES: tuple[str, ...] = ("video", "audio")
+DECODERS: tuple[str, ...] = ("pyav", "torchcodec")
 POOLINGS: tuple[str, ...] = ("linear", "linear-dense", "fusion", "avg", "max")
 
 BLOCKS_PER_STAGE: dict[int, tuple[int, int, int, int]] = {

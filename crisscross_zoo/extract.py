@@ -22,8 +22,10 @@ from torch import Tensor
 
 from crisscross_zoo import __version__, remote
 from crisscross_zoo.config import (
+    DECODERS,
     MODALITIES,
     AudioConfig,
+    Decoder,
     Pooling,
     VideoConfig,
     check_choice,
@@ -39,6 +41,7 @@ from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
 from crisscross_zoo.media.pool import read_files
+from crisscross_zoo.media.torchcodec_frames import check_torchcodec
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.load import load_encoder
 
@@ -82,9 +85,11 @@ class FeatureExtractor:
         audio_seconds: Seconds of an audio clip. Default: the checkpoint's, 2.
         batch_size: Clips a batch. Default: :data:`DEFAULT_BATCH`.
         workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
-            cores, 0 for one file.
+            cores, 0 for one file or a GPU that decodes.
         timeout: Seconds after which a decoding process from which no clip comes is ended, and its file fails. Default:
             :data:`DEFAULT_TIMEOUT`; decoding in a thread cannot be ended.
+        decoder: ``"pyav"``, or ``"torchcodec"`` for pictures decoded on the GPU where ``device`` is CUDA, else with
+            the system's FFmpeg. Sound is PyAV's in any case.
         strict: Refuse truncated or damaged files; otherwise they give what can be read, and a warning.
         revision: Hub revision of the weights.
         cache_dir: Where downloads are kept, instead of the Hub's cache.
@@ -122,6 +127,7 @@ class FeatureExtractor:
         batch_size: int | None = None,
         workers: int | None = None,
         timeout: float | None = None,
+        decoder: Decoder = "pyav",
         strict: bool = False,
         revision: str | None = None,
         cache_dir: StrPath | None = None,
@@ -130,6 +136,7 @@ class FeatureExtractor:
     ) -> None:
         check_choice("modality", modality, (*MODALITIES, "both"))
         check_choice("precision", precision, PRECISIONS)
+        check_choice("decoder", decoder, DECODERS)
         check_clip_options(
             modality,
             window=window,
@@ -154,6 +161,11 @@ class FeatureExtractor:
             )
         self.workers = workers
         self.timeout = timeout
+        self._versions = decoder_versions()
+        if decoder == "torchcodec":
+            if modality == "audio":
+                raise ConfigError("decoder='torchcodec' is for pictures", remedy="leave it out for sound")
+            self._versions.update(check_torchcodec())
         wanted = MODALITIES if modality == "both" else (modality,)
         self.encoders: dict[str, Encoder] = {}
         self._networks: dict[str, InferenceEncoder] = {}
@@ -191,6 +203,9 @@ class FeatureExtractor:
         self._sampling = self._make_sampling(
             window, stride, clips, views, frames, fps, size, audio_seconds, strict
         )
+        if decoder == "torchcodec":
+            decodes = str(self.device) if self.device.type == "cuda" else "cpu"
+            self._sampling = dataclasses.replace(self._sampling, torchcodec=decodes)
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
         self._batch = {name: batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
@@ -225,7 +240,8 @@ class FeatureExtractor:
         workers = self.workers
         if workers is None:
             alone = isinstance(paths, Sized) and len(paths) <= 1 and self.timeout is None
-            workers = 0 if alone else default_workers(self.device)
+            on_gpu = self._sampling.torchcodec not in (None, "cpu")
+            workers = 0 if alone or on_gpu else default_workers(self.device)
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
     def _run(
@@ -285,7 +301,7 @@ class FeatureExtractor:
         return {
             "device": self.device.type,
             "batch_size": self._batch,
-            "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, **decoder_versions()},
+            "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, **self._versions},
         }
 
     def identity(self, path: StrPath) -> dict[str, Any]:
@@ -360,6 +376,8 @@ class FeatureExtractor:
         for name in self.encoders:
             config = getattr(self._sampling, name)
             settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
+        if self._sampling.torchcodec is not None:
+            settings["decoder"] = "torchcodec"
         if (views := self._sampling.views) is not None:
             given = {name: getattr(views, name) for name in self.encoders}
             augment = {name: {} if a is None else dataclasses.asdict(a) for name, a in given.items()}

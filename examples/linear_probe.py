@@ -9,10 +9,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sklearn.model_selection import train_test_split
-
 from crisscross_zoo import FeatureExtractor, Features
-from crisscross_zoo.evaluate.probe import LinearProbe
+from crisscross_zoo.errors import ConfigError
+
+try:
+    from crisscross_zoo.evaluate.probe import LinearProbe
+except ConfigError as error:  # it says what to install
+    raise SystemExit(str(error)) from None
+from sklearn.model_selection import train_test_split
 
 
 def main() -> int:

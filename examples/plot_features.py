@@ -5,14 +5,16 @@ each row is from the row before (1 - cosine), the lower one the first principal 
 Run it with `python examples/plot_features.py examples/clip.mp4 --out feats.png`.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from crisscross_zoo import FeatureExtractor
+
+try:
+    from matplotlib.figure import Figure
+except ImportError:
+    raise SystemExit("matplotlib is not installed: pip install matplotlib") from None
 
 
 def change(rows: np.ndarray) -> np.ndarray:
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--stride", type=float, default=0.5, help="seconds between rows")
     args = parser.parse_args()
 
-    # Sound windows of 1 s, not 2: sharper in time, and fewer that must be moved inside the file at its ends.
+    # Sound windows of 1 s, not 2: sharper in time.
     features = FeatureExtractor(args.weights, modality="both", stride=args.stride, audio_seconds=1)(args.clip)
     print(features)
     figure = Figure(figsize=(8, 5), layout="constrained")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from crisscross_zoo import Features
+from crisscross_zoo import FeatureExtractor, Features, load_encoder
 from crisscross_zoo.media.decode import read_frames, read_sound, scan
 from crisscross_zoo.media.encode import write_clip
 
@@ -98,12 +99,14 @@ def test_plot_features(tmp_path: Path) -> None:
     assert drawn.sum() > 1000
 
 
-def test_every_example_is_short_and_run_here() -> None:
-    scripts = sorted(EXAMPLES.glob("*.py"))
-    assert {
-        s.name: len(s.read_text().splitlines()) for s in scripts if len(s.read_text().splitlines()) >= 60
-    } == {}
-    assert {s.name for s in scripts} == set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text()))
+def clip_of(
+    path: Path, pictures: np.ndarray, hertz: float, *, noise: float = 0.0, level: float = 0.2
+) -> None:
+    """Write 1.5 s of ``pictures`` (12, H, W, 3), or of one picture held, and of a tone in noise."""
+    frames = np.broadcast_to(pictures, (12, *pictures.shape[-3:])).astype(np.uint8)
+    t = np.arange(24_000) / 16_000
+    wave = level * np.sin(2 * np.pi * hertz * t) + noise * np.random.default_rng(0).standard_normal(len(t))
+    write_clip(path, frames, wave.clip(-1, 1).astype(np.float32), fps=8, sample_rate=16_000)
 
 
 def test_linear_probe_tells_classes_apart(tmp_path: Path) -> None:
@@ -121,3 +124,147 @@ def test_linear_probe_tells_classes_apart(tmp_path: Path) -> None:
     assert "left out: " in lines
     assert "4 files held out, 4 right" in lines
     assert "  loud noise: 2 of 2" in lines
+
+
+def test_finetune_tells_classes_apart(tmp_path: Path) -> None:
+    for label, colour in (("blue", (30, 30, 180)), ("red", (180, 30, 30))):
+        for number in range(8):
+            picture = np.full((48, 64, 3), colour) + 4 * number
+            clip_of(tmp_path / "in" / label / f"{number}.mp4", picture, 300)
+    lines = run("finetune.py", "in", "--epochs", "3", "--out", "out", folder=tmp_path)
+    assert len(re.findall(r"^epoch \d: loss \d", lines, re.M)) == 3
+    assert "4 files held out, 4 right" in lines
+    tuned, before = load_encoder("video", str(tmp_path / "out")), load_encoder("video", "demo")
+    assert tuned.config == before.config
+    assert not np.allclose(tuned.conv1[0].weight.detach(), before.conv1[0].weight.detach())
+
+
+def test_retrieval_by_each_modality_and_by_both(tmp_path: Path) -> None:
+    red, grain = (
+        np.full((48, 64, 3), (200, 40, 40)),
+        np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3)),
+    )
+    clip_of(tmp_path / "query.mp4", red, 300)
+    clip_of(tmp_path / "in" / "seen.mp4", red, 2000, noise=0.2)
+    clip_of(tmp_path / "in" / "heard.mp4", grain, 300)
+    clip_of(tmp_path / "in" / "alike.mp4", red + np.array((-10, 10, 10)), 300, level=0.15)
+    (tmp_path / "in" / "broken.mp4").write_bytes(b"no media")
+    lines = run("retrieval.py", "query.mp4", "in", "--clips", "1", "-k", "2", folder=tmp_path)
+    found = dict(re.findall(r"^by (\w+): (\w+)\.mp4 \d", lines, re.M))
+    assert found == {"video": "seen", "audio": "heard", "both": "alike"}
+    assert re.search(r"^left out: in.broken\.mp4", lines, re.M)
+
+
+def test_events_are_aligned_by_time(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("start,end,label\n1.0,1.5,one\n0.25,0.75,two\n9,10,none\n")
+    (tmp_path / "events.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:01,500\none\n\n2\n00:00:00,250 --> 00:00:00,750\ntwo\nlines\n\n"
+    )
+    features = FeatureExtractor("demo", modality="both", stride=0.5)(CLIP)
+    assert features.video is not None
+    assert features.audio is not None
+    assert features.audio_windows is not None
+    shared = [max(0.0, min(end, 0.75) - max(start, 0.25)) for start, end in features.audio_windows]
+    for name, labels in (("events.csv", ["one", "two", "none"]), ("events.srt", ["one", "two lines"])):
+        printed = run("align_events.py", str(CLIP), name, "--stride", "0.5", folder=tmp_path)
+        assert f"video: ({len(labels)}, 64), {len(labels) - 2} events outside the file" in printed
+        with np.load(tmp_path / "events.npz") as events:
+            assert events["label"].tolist() == labels
+            assert events["start"][:2].tolist() == [1.0, 0.25]
+            assert events["end"][:2].tolist() == [1.5, 0.75]
+            # A window of pictures is 0.5 s, end to end: the first event is one of them, the second half of two.
+            np.testing.assert_allclose(events["video"][0], features.video[2], atol=1e-5)
+            np.testing.assert_allclose(events["video"][1], features.video[:2].mean(axis=0), atol=1e-5)
+            mean = np.average(features.audio, axis=0, weights=shared)
+            np.testing.assert_allclose(events["audio"][1], mean, atol=1e-5)
+            assert np.isnan(events["video"][2:]).all()
+
+
+@pytest.mark.parametrize(("modality", "width"), [("video", 64), ("audio", 576)])
+def test_export_to_onnx(tmp_path: Path, modality: str, width: int) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    printed = run("export_onnx.py", str(CLIP), "--modality", modality, "--out", "x.onnx", folder=tmp_path)
+    lines = re.findall(r"^batch of (\d): \((\d), (\d+)\), largest difference (\S+) of", printed, re.M)
+    assert [line[:3] for line in lines] == [("3", "3", str(width)), ("1", "1", str(width))]
+    assert max(float(line[3]) for line in lines) < 1e-5
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    (clips,) = session.get_inputs()
+    assert isinstance(clips.shape[0], str)  # any number of clips
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, *clips.shape[1:])).astype(np.float32)
+    encoder = load_encoder(modality, "demo")  # type: ignore[arg-type]
+    expected = encoder(torch.from_numpy(x)).detach().numpy()
+    (found,) = session.run(None, {clips.name: x})
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_datasets_map(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(CLIP.read_bytes())
+    (tmp_path / "in" / "b.mp4").write_bytes(b"no media")
+    printed = run("datasets_map.py", "in", "--out", "out", folder=tmp_path)
+    assert re.search(r"^in.a\.mp4: \(12, 64\)$", printed, re.M)
+    good, bad = datasets.load_from_disk(tmp_path / "out")
+    features = FeatureExtractor("demo")(CLIP)
+    np.testing.assert_array_equal(np.array(good["video"], np.float32), features.video)
+    np.testing.assert_array_equal(good["windows"], features.video_windows)
+    assert good["error"] is None
+    assert "FFmpeg" in bad["error"]
+    assert bad["video"] == []
+
+
+def test_notebook(tmp_path: Path) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(EXAMPLES / "explore.ipynb", as_version=4)
+    assert [c.id for c in notebook.cells if c.get("outputs") or c.get("execution_count")] == []
+    (tmp_path / "clip.mp4").write_bytes(CLIP.read_bytes())
+    where = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    printed = "".join(o.text for o in outputs if o.get("name") == "stdout")
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
+    assert "audio: float32 (23, 192), 0.000 to 6.000 s" in printed
+    scenes = re.findall(r"^\w+: within the scenes (\S+) and (\S+), across (\S+)$", printed, re.M)
+    assert len(scenes) == 2
+    assert all(min(float(a), float(b)) > float(c) for a, b, c in scenes)
+    nearest = re.findall(r"^\w+: 32 files, (\d+) of them nearest", printed, re.M)
+    assert len(nearest) == 2
+    assert all(int(n) >= 8 for n in nearest)  # by chance 3
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("datasets_map", "datasets"),
+        ("export_onnx", "onnxruntime"),
+        ("export_onnx", "onnxscript"),
+        ("linear_probe", "sklearn"),
+        ("plot_features", "matplotlib"),
+        ("retrieval", "sklearn"),
+    ],
+)
+def test_a_missing_package_is_named_in_one_line(tmp_path: Path, name: str, package: str) -> None:
+    script = f"import runpy, sys; sys.modules[{package!r}] = None; runpy.run_path({str(EXAMPLES / name)!r} + '.py')"
+    command = [sys.executable, "-c", script, "in"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(rf"({package}|scikit-learn) is not installed.*pip install \S.*", line)
+    assert done.returncode == 1
+
+
+def test_every_example_is_short_and_run_here() -> None:
+    scripts = sorted(EXAMPLES.glob("*.py"))
+    assert {
+        s.name: len(s.read_text().splitlines()) for s in scripts if len(s.read_text().splitlines()) >= 60
+    } == {}
+    assert {s.name for s in scripts} == set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text()))
+    assert {n.name for n in EXAMPLES.glob("*.ipynb")} == {"explore.ipynb"}
+
+
+def test_every_example_is_in_the_recipes() -> None:
+    recipes = (EXAMPLES.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\(\.\./examples/([\w.]+)\)", recipes))
+    assert named == {p.name for p in EXAMPLES.iterdir() if p.suffix in (".py", ".ipynb")}

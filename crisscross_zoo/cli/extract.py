@@ -25,7 +25,7 @@ from crisscross_zoo.cli.common import (
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.cli.share import Share, shard, started_share
-from crisscross_zoo.config import MODALITIES, POOLINGS, check_clip_options
+from crisscross_zoo.config import DECODERS, MODALITIES, POOLINGS, check_clip_options
 from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the 
 """
 
 _EXTRACTOR_OPTIONS = """
-device pooling precision window stride clips frames fps size audio_seconds batch_size workers timeout strict
+device pooling precision window stride clips frames fps size audio_seconds batch_size workers timeout decoder strict
 revision cache_dir local_files_only
 """
 
@@ -121,6 +121,12 @@ def build_parser() -> ArgumentParser:
         type=positive,
         metavar="SECONDS",
         help="end a decoding process from which no clip comes for so long; its file fails (default: 600)",
+    )
+    how.add_argument(
+        "--decoder",
+        choices=DECODERS,
+        default="pyav",
+        help="of pictures; torchcodec decodes on a CUDA device (default: pyav)",
     )
     how.add_argument(
         "--shard",

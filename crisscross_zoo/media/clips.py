@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from crisscross_zoo import remote
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import CrissCrossError, NoStreamError, TruncatedMediaError, UnreadableMediaError
+from crisscross_zoo.media import torchcodec_frames
 from crisscross_zoo.media.decode import INT16_SCALE, Media, StrPath, read_frames, read_sound, scan
 from crisscross_zoo.media.windows import (
     FloatArray,
@@ -67,6 +69,7 @@ class Sampling:
         clips: Take this many uniformly spread clips in place of dense windows.
         views: Take ``clips`` random, augmented ones in place of spread ones.
         strict: Refuse files that are truncated or damaged.
+        torchcodec: Device on which torchcodec decodes the pictures; None: PyAV does, on the CPU.
     """
 
     video: VideoConfig | None
@@ -75,6 +78,7 @@ class Sampling:
     clips: int | None = None
     views: Views | None = None
     strict: bool = False
+    torchcodec: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,9 +188,15 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
     views = sampling.views
     if "video" in starts and (video := sampling.video) is not None:
         augment = None if views is None else views.video
-        for row, frames in enumerate(
-            video_clips(media, starts["video"], video, on_damage=on_damage, crop=augment is None)
-        ):
+        taken = video_clips(
+            media,
+            starts["video"],
+            video,
+            on_damage=on_damage,
+            crop=augment is None,
+            torchcodec=sampling.torchcodec,
+        )
+        for row, frames in enumerate(taken):
             if views is None or augment is None:
                 yield Clip("video", row, frames)
             else:
@@ -244,6 +254,7 @@ def video_clips(
     *,
     on_damage: Callable[[str], None],
     crop: bool = True,
+    torchcodec: str | None = None,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Decode the clips that begin at ``starts``, each picture once however many clips share it.
 
@@ -253,6 +264,7 @@ def video_clips(
         config: Frames, frame rate and size of a clip.
         on_damage: Told, in one phrase, of what could not be decoded.
         crop: Resize and crop as for evaluation; otherwise pictures stay as they are.
+        torchcodec: Device on which torchcodec decodes, and crops, in place of PyAV.
 
     Yields:
         One clip per start: uint8 RGB, shape (frames, size, size, 3), or (frames, H, W, 3) without ``crop``.
@@ -265,11 +277,16 @@ def video_clips(
     oldest = np.minimum.accumulate(places.min(axis=1)[::-1])[::-1]
     held: deque[npt.NDArray[np.uint8]] = deque()  # pictures for times[dropped:]
     dropped = row = 0
-    for count, picture in read_frames(media, times, on_damage=on_damage):
+    pictures: Iterator[tuple[int, npt.NDArray[np.uint8] | Tensor]]
+    if torchcodec is None:
+        pictures = read_frames(media, times, on_damage=on_damage)
+    else:
+        pictures = torchcodec_frames.read_frames(media, times, device=torchcodec)
+    for count, picture in pictures:
         if crop:
             cropped = resize_crop_frame(picture, size=config.size, crop_ratio=config.crop_ratio)
-            picture = cropped.permute(1, 2, 0).numpy()
-        held.extend([picture] * count)
+            picture = cropped.permute(1, 2, 0)
+        held.extend([picture.cpu().numpy() if isinstance(picture, Tensor) else picture] * count)
         while row < len(starts) and needs[row] < dropped + len(held):
             yield np.stack([held[k - dropped] for k in places[row]])
             row += 1

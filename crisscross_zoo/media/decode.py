@@ -119,6 +119,13 @@ class VideoTrack:
             seconds = first + np.rint((seconds - first) * self.rate) / self.rate
         return seconds
 
+    def stamps_at(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Time stamps of the pictures shown at ``times``, seconds in the file; the first one's before it."""
+        shown = np.unique(self.pts)
+        later = np.searchsorted(self.seconds(shown), times + _EARLY_SECONDS, side="right")
+        stamps: npt.NDArray[np.int64] = shown[np.maximum(later - 1, 0)]
+        return stamps
+
 
 @dataclass(frozen=True)
 class AudioTrack:
@@ -614,9 +621,7 @@ class _DecodingPlan:
     """
 
     def __init__(self, track: VideoTrack, times: npt.NDArray[np.float64]) -> None:
-        shown = np.unique(track.pts)
-        later = np.searchsorted(track.seconds(shown), times + _EARLY_SECONDS, side="right")
-        self.picks = shown[np.maximum(later - 1, 0)]
+        self.picks = track.stamps_at(times)
         self.needed = np.isin(track.pts, self.picks)
         group = np.maximum(np.cumsum(track.keys) - 1, 0)
         key_pts = track.pts[np.flatnonzero(track.keys)] if track.keys.any() else track.pts[:1]

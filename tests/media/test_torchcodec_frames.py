@@ -1,0 +1,196 @@
+"""torchcodec gives the pictures that PyAV gives, or an error. Most of it wants torchcodec and a system FFmpeg."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import av
+import make_media as media_maker
+import numpy as np
+import pytest
+import torch
+
+from crisscross_zoo import FeatureExtractor
+from crisscross_zoo.cli.extract import main
+from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.errors import ConfigError, UnreadableMediaError
+from crisscross_zoo.media.clips import Clip, Sampling, Views, read_clips
+from crisscross_zoo.media.decode import scan
+from crisscross_zoo.media.torchcodec_frames import check_torchcodec, read_frames
+
+
+def make_media(path, **options):
+    return media_maker.make_media(path, **{"size": (64, 64), **options})
+
+
+def there() -> bool:
+    try:
+        check_torchcodec()
+    except ConfigError:
+        return False
+    return True
+
+
+needs_torchcodec = pytest.mark.skipif(not there(), reason="needs torchcodec and FFmpeg")
+VIDEO = VideoConfig(size=56, crop_ratio=1.0)  # the whole of square pictures: their numbers must show
+TICKS = [0, 40, 100, 130, 300, 310, 700, 720, 900, 1500, 1540]
+
+
+def read(path, device=None, **sampling):
+    opened, *clips, last = read_clips(path, Sampling(video=VIDEO, audio=None, torchcodec=device, **sampling))
+    return opened.windows["video"], [c.values for c in clips if isinstance(c, Clip)], last.damage
+
+
+def assert_same(path, **sampling):
+    windows, clips, damage = read(path, **sampling)
+    others = read(path, "cpu", **sampling)
+    np.testing.assert_array_equal(others[0], windows)
+    np.testing.assert_array_equal(np.stack(others[1]), np.stack(clips))
+    assert others[2] == damage
+    assert len({c.tobytes() for c in clips}) == len(clips)
+    return damage
+
+
+@needs_torchcodec
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {}),
+        ("a.mkv", {"video": "libx265"}),
+        ("a.webm", {"video": "libvpx-vp9", "audio": None}),
+        ("av1.mp4", {"video": "libsvtav1"}),
+        ("ten.mp4", {"video": "libx265", "pix_fmt": "yuv420p10le"}),
+        ("upright.mp4", {"rotation": 90}),
+        ("upside.mp4", {"rotation": 180}),
+        ("late.mp4", {"video_start": 1.5}),
+        ("vfr.mp4", {"frame_ticks": TICKS}),
+        ("vfr.mkv", {"frame_ticks": TICKS}),
+        ("odd.mp4", {"size": (66, 62)}),
+        ("open.mp4", {"options": {"x264-params": "open-gop=1"}, "seconds": 4}),
+    ],
+)
+def test_clips_are_the_same_bytes(tmp_path, name, options):
+    path = make_media(tmp_path / name, **options)
+    assert_same(path, stride=0.25)
+    assert_same(path, clips=3)
+
+
+@needs_torchcodec
+def test_pictures_that_an_edit_list_discards_are_not_counted(tmp_path):
+    whole, cut = make_media(tmp_path / "whole.mp4", audio=None, gop=50), tmp_path / "cut.mp4"
+    with (
+        av.open(str(whole)) as source,
+        av.open(str(cut), "w", options={"avoid_negative_ts": "disabled"}) as out,
+    ):
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.pts -= round(0.4 / packet.time_base)
+                packet.dts -= round(0.4 / packet.time_base)
+                packet.stream = stream
+                out.mux(packet)
+    video = scan(cut).video
+    assert video is not None
+    assert (video.pts < 0).sum() == 10  # they are in the file
+    assert video.span == pytest.approx((0, 1.6), abs=0.001)
+    assert_same(cut)
+
+
+@needs_torchcodec
+def test_a_truncated_file_gives_what_can_be_read(tmp_path):
+    path = make_media(tmp_path / "a.mkv", seconds=6)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "can be read" in assert_same(path)[0]
+
+
+@needs_torchcodec
+def test_augmented_clips_are_the_same(tmp_path):
+    from crisscross_zoo.transforms.augment import VideoAugment
+
+    path = make_media(tmp_path / "a.mp4")
+    assert_same(path, clips=2, views=Views(video=VideoAugment()))
+
+
+@needs_torchcodec
+@pytest.mark.parametrize(
+    ("name", "video", "reason"),
+    [
+        ("a.avi", "mpeg4", "no time stamps"),
+        ("a.ts", "libx264", "other pictures"),
+        ("a.mpg", "mpeg2video", "other pictures"),
+    ],
+)
+def test_what_it_cannot_place_is_an_error(tmp_path, name, video, reason):
+    path = make_media(tmp_path / name, video=video, audio="mp2" if name == "a.mpg" else "aac")
+    with pytest.raises(UnreadableMediaError, match=rf"{name}: .*{reason}.*; decode it with 'pyav'"):
+        read(path, "cpu")
+    assert read(path)[1]
+
+
+@needs_torchcodec
+def test_a_file_that_changed_since_it_was_scanned_is_an_error(tmp_path):
+    media = scan(make_media(tmp_path / "a.mp4"))
+    video = media.video
+    assert video is not None
+    make_media(tmp_path / "a.mp4", seconds=1)
+    with pytest.raises(UnreadableMediaError, match="torchcodec"):
+        list(read_frames(media, np.array([0.0, 1.5])))
+    with pytest.raises(UnreadableMediaError, match=r"cannot decode it \([^/]*\); decode"):
+        list(read_frames(dataclasses.replace(media, video=dataclasses.replace(video, index=1)), np.zeros(1)))
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    with pytest.raises(UnreadableMediaError, match="torchcodec cannot decode it"):
+        list(read_frames(media, np.array([0.0])))
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("workers", [0, 1])
+def test_features_are_the_same_and_say_what_decoded(tmp_path, workers):
+    paths = [make_media(tmp_path / f"{name}.mp4", seconds=1.5) for name in "ab"]
+    ours, theirs = (
+        FeatureExtractor(
+            "demo", "both", size=64, pooling="avg", device="cpu", workers=workers, decoder=decoder
+        )
+        for decoder in ("pyav", "torchcodec")
+    )
+    expected = {path: result.arrays() for path, result in ours.stream(paths)}
+    for path, result in theirs.stream(paths):
+        for name, array in result.arrays().items():
+            np.testing.assert_array_equal(array, expected[path][name])
+        assert result.metadata["settings"]["decoder"] == "torchcodec"
+        assert result.metadata["versions"].keys() >= {"torchcodec", "system FFmpeg", "av"}
+    assert "decoder" not in ours.settings  # outputs made before there was a choice stay valid
+    assert ours.identity(paths[0]) != theirs.identity(paths[0])
+
+
+@pytest.mark.cuda
+@needs_torchcodec
+def test_a_gpu_decodes_nearly_the_same(tmp_path):
+    path = make_media(tmp_path / "a.mp4", size=(256, 256))
+    expected, found = np.stack(read(path)[1]), np.stack(read(path, "cuda")[1])
+    assert np.abs(found.astype(float) - expected).mean() < 3
+    (_, picture), *_ = read_frames(scan(path), np.array([0.0]), device="cuda")
+    assert picture.device == torch.device("cuda", 0)
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    path = make_media(tmp_path / "a.mp4", seconds=0.5)
+    command = [str(path), "--weights", "demo", "--decoder", "torchcodec", "--out", str(tmp_path / "x.npy")]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith('torchcodec is not installed; run pip install "crisscross-zoo[torchcodec]"')
+
+
+def test_a_missing_ffmpeg_is_named(monkeypatch):
+    torchcodec = pytest.importorskip("torchcodec")
+    monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None)
+    with pytest.raises(ConfigError, match="finds no FFmpeg it can load; install FFmpeg 4 to 9"):
+        FeatureExtractor("demo", decoder="torchcodec")
+
+
+def test_an_unknown_decoder_or_one_without_pictures_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'torchcodec'"):
+        FeatureExtractor("demo", decoder="torchcodecs")
+    with pytest.raises(ConfigError, match="is for pictures"):
+        FeatureExtractor("demo", "audio", decoder="torchcodec")
