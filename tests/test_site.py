@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +21,7 @@ import yaml
 from readme_blocks import Block, read_blocks
 
 from crisscross_zoo import list_weights
+from crisscross_zoo.cli import extract
 from crisscross_zoo.config import POOLINGS
 from crisscross_zoo.encoders.pooling import pool
 
@@ -88,48 +89,36 @@ def test_the_table_of_poolings_is_what_pooling_gives() -> None:
 # --- code ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with the example clip, and the commands, as they are called in the pages."""
-    folder = tmp_path_factory.mktemp("docs")
-    (folder / "examples").mkdir()
-    shutil.copy(ROOT / "examples" / "clip.mp4", folder / "examples")
-    commands = folder / "bin"
-    commands.mkdir()
-    script = commands / "crisscross-extract"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m crisscross_zoo.cli.extract "$@"\n')
-    script.chmod(0o755)
-    return folder
-
-
-def run(block: Block, folder: Path) -> str:
-    """Run a block and return what it prints."""
-    program = ["bash", "-euo", "pipefail"] if block.language == "bash" else [sys.executable, "-"]
-    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
-    python = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        program, input=block.code, cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "PATH": path, "PYTHONPATH": python},
-    )  # fmt: skip
-    assert done.returncode == 0, f"line {block.line}:\n{block.code}\n{done.stderr}"
-    return done.stdout
+def run(block: Block, page: str) -> None:
+    """Run a block in this process: Python, or one crisscross-extract a line."""
+    if block.language == "python":
+        exec(compile(block.code, f"{page}:{block.line}", "exec"), {"__name__": "__main__"})
+        return
+    for line in block.code.splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "crisscross-extract"
+        assert extract.main(arguments) == 0, line
 
 
 @pytest.mark.parametrize("page", RUN_ON)
-def test_blocks_run_and_print_what_the_page_shows(page: str, place: Path) -> None:
+def test_blocks_run_and_print_what_the_page_shows(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "clip.mp4", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
     blocks = read_blocks(text(page))
     assert "run" in {b.action for b in blocks}
     for block, after in zip(blocks, [*blocks[1:], None], strict=True):
         if block.action != "run":
             continue
-        printed = run(block, place)
+        run(block, page)
+        printed = sorted(capsys.readouterr().out.splitlines())  # files as they get ready
         lines = text(page).splitlines()
         if after is not None and after.language == "text":
             between = lines[block.line + block.code.count("\n") : after.line - 2]
             if not any(between):
-                assert sorted(printed.splitlines()) == sorted(
-                    after.code.splitlines()
-                )  # files as they get ready
+                assert printed == sorted(after.code.splitlines())
 
 
 @pytest.mark.parametrize("page", PAGES)
