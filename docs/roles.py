@@ -11,14 +11,14 @@ from typing import Any
 
 import griffe
 
-_ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`~?(?P<name>[\w.]+)`")
+_ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):`(?:~[\w.]*\.)?(?P<name>[\w.]+)`")
 _TABLE = re.compile(r"^(?P<rule>=+(?: +=+)+)\n.*?\n(?P=rule)(?=\n\n|\Z)", re.M | re.S)
 
 
 def to_markdown(text: str) -> str:
     """Return a docstring with roles, tables and ``::`` in Markdown."""
     text = _TABLE.sub(lambda m: "```text\n" + m[0] + "\n```", text)
-    text = _ROLE.sub(lambda m: f"`{m['name'].split('.')[-1]}`", text)
+    text = _ROLE.sub(r"`\g<name>`", text)
     return re.sub(r"::$", ":", text, flags=re.M)
 
 

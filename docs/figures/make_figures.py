@@ -267,7 +267,7 @@ def curves(figure: Figure, *_: float) -> None:
 
 
 FIGURES: dict[str, tuple[Callable[[Figure, float, float], None], float, float]] = {
-    "architecture": (architecture, 4.4, 5.95),
+    "architecture": (architecture, 4.4, 5.3),
     "windows": (windows, 4.4, 4.6),
     "views": (views, 4.4, 2.1),
     "relaxation": (relaxation, 4.4, 5.2),
