@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import runpy
@@ -11,13 +12,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
 import torch
 import yaml
+from evaluate.headless import Browser, find_chromium
 from readme_blocks import Block, read_blocks
 
 from crisscross_zoo import list_weights
@@ -221,3 +225,35 @@ def test_docstrings_lose_their_restructured_text(site: Path) -> None:
     ]
     assert found == []
     assert "load_encoder" in (site / "api" / "index.html").read_text(encoding="utf-8")
+
+
+CHROMIUM = find_chromium()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder and says nothing."""
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_browser_finds_nothing_wrong(site: Path, tmp_path: Path, width: int, scheme: str) -> None:
+    (tmp_path / "profile").mkdir()
+    assert CHROMIUM is not None
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server,
+        Browser(CHROMIUM, tmp_path / "profile") as browser,
+    ):
+        Thread(target=server.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{server.server_port}/"
+        for page in PAGES:
+            address = home + Path(page).with_suffix(".html").as_posix()
+            browser.open(address, width=width, touch=width < 500, prefers_color_scheme=scheme)
+            unseen = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.src)"
+            assert browser.run(f"location.href === '{address}'")
+            assert browser.run(unseen) == [], page
+            assert browser.run("document.scrollingElement.scrollWidth <= innerWidth"), page
+        server.shutdown()
+    assert [e for e in browser.errors if not e.startswith(f"asked for {home}")] == []  # console, other hosts
