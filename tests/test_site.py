@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 from evaluate.headless import Browser, find_chromium
+from PIL import Image
 from readme_blocks import Block, read_blocks
 
 from crisscross_zoo import list_weights
@@ -147,6 +148,14 @@ def test_figures_are_those_that_the_script_draws(tmp_path: Path, monkeypatch: py
     assert drawn == {p.name: frame(p) for p in (DOCS / "figures").glob("*.svg")}
     shown = set(re.findall(r"\(figures/([\w-]+\.svg)#gh-", "".join(map(text, PAGES))))
     assert shown == set(drawn)
+
+
+@pytest.mark.slow
+def test_the_gallery_is_the_one_that_the_script_makes(tmp_path: Path) -> None:
+    script = DOCS / "figures" / "make_gallery.py"
+    subprocess.run([sys.executable, script, "--out", tmp_path], check=True)
+    made, shown = (Image.open(folder / "gallery.png") for folder in (tmp_path, DOCS / "figures"))
+    assert made.size == shown.size
 
 
 # --- the site ------------------------------------------------------------------------------------------------------
