@@ -133,6 +133,12 @@ def test_python_compiles(page: str) -> None:
             compile(block.code, f"{page}:{block.line}", "exec")
 
 
+def test_options_of_extraction_exist() -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text("extraction.md") + text("getting-started.md")))
+    assert len(named) > 20
+    assert named <= set(extract.build_parser()._all_options())
+
+
 # --- figures -------------------------------------------------------------------------------------------------------
 
 

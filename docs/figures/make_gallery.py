@@ -1,7 +1,7 @@
 """Make the picture of a retrieval gallery: `python docs/figures/make_gallery.py` (`pip install ".[evaluate]"`).
 
-Takes a minute. The demo's clips are made, and searched with its weights by crisscross-evaluate, as in docs/evaluation.md;
-the picture is the gallery's own, made smaller.
+Takes a minute. The demo's clips are made, and searched with its weights by crisscross-evaluate; the picture is the
+gallery's own, made smaller.
 """
 
 from __future__ import annotations
