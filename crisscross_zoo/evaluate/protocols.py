@@ -2,7 +2,7 @@
 
 What the paper (appendix E) does not say is taken from the released code, and where there is none from the work that
 the paper follows; each setting's ``source`` says which. Where the released code does something else than the paper
-says, ``released=True`` does what it does (docs/evaluation.md has the list). Standard library only.
+says, ``released=True`` does what it does (docs/fidelity.md has the list). Standard library only.
 """
 
 from __future__ import annotations
@@ -440,7 +440,7 @@ def make_protocol(
         setup: Which of its setups; default: the first.
         pretrained_on: What the backbone was pretrained on, as the manifest has it; "AudioSet" has its own numbers for
             finetuning.
-        released: Do what the released code does where it differs from the paper: see docs/evaluation.md.
+        released: Do what the released code does where it differs from the paper: see docs/fidelity.md.
         overrides: Changes by dotted name, see :meth:`ProtocolConfig.override`.
 
     Raises:

@@ -151,9 +151,9 @@ class Browser:
                 self.errors.append(f"asked for {params['request']['url'][:80]}")
 
     def open(
-        self, page: Path, *, width: int = 1280, height: int = 900, touch: bool = False, **media: str
+        self, page: Path | str, *, width: int = 1280, height: int = 900, touch: bool = False, **media: str
     ) -> None:
-        """Show a file in a window of this size; ``media`` are features such as ``prefers_color_scheme="dark"``."""
+        """Show a file or an address in a window of this size; ``media``: such as ``prefers_color_scheme="dark"``."""
         features = [{"name": k.replace("_", "-"), "value": v} for k, v in media.items()]
         self.send(
             "Emulation.setDeviceMetricsOverride",
@@ -161,8 +161,8 @@ class Browser:
         )  # fmt: skip
         self.send("Emulation.setTouchEmulationEnabled", enabled=touch)
         self.send("Emulation.setEmulatedMedia", features=features)
-        self.send("Page.navigate", url=page.as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
+        self.wait("document.readyState === 'complete' && location.protocol !== 'about:'")
 
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page."""
