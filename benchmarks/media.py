@@ -16,7 +16,6 @@ torchcodec's to ours.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import tempfile
 import time

@@ -86,8 +86,6 @@ def versions() -> str:
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return RESULTS.md."""
     lines = [
-        "# Benchmarks",
-        "",
         (
             "Written by `python benchmarks/run.py`. Each ratio is from one run, both sides of it taking turns on the"
             " same machine. Bounds are what the project asks of itself."
