@@ -161,6 +161,10 @@ class FeatureExtractor:
                     token=token,
                 )
                 sha256 = source.weights_sha256
+            if source.num_classes:
+                raise ConfigError(
+                    f"the {name} encoder has a classifier", remedy="call its reset_classifier(0) for features"
+                )
             if source.config.modality != name:
                 raise ConfigError(
                     f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from crisscross_zoo.encoders import AudioEncoder
-from crisscross_zoo.encoders.classifier import example_shape
+from crisscross_zoo.encoders.classifier import pooled_size
 from crisscross_zoo.errors import InputError
 from crisscross_zoo.extract import DEFAULT_BATCH, repeatable
 from crisscross_zoo.media.windows import dense_starts
@@ -47,10 +47,7 @@ class HearModel(nn.Module):
         self.network = encoder.optimize_for_inference()
         self.sample_rate = self.config.sample_rate
         self.clip_samples = self.config.clip_samples
-        with torch.device("meta"):
-            size = AudioEncoder(self.config).eval()(torch.empty(example_shape(self.config))).shape[1]
-        self.scene_embedding_size: int = size
-        self.timestamp_embedding_size: int = size
+        self.scene_embedding_size = self.timestamp_embedding_size = pooled_size(encoder, self.config.pooling)
 
     @property
     def device(self) -> torch.device:

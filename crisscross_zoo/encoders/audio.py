@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from crisscross_zoo.config import BLOCKS_PER_STAGE, AudioConfig
+from crisscross_zoo.config import BLOCKS_PER_STAGE, STAGES, AudioConfig
 from crisscross_zoo.encoders.encoder import Encoder
 from crisscross_zoo.encoders.inference import InferenceAudioEncoder
 from crisscross_zoo.transforms.mel import Backend, log_mel, mono_at_rate
@@ -55,6 +55,8 @@ class AudioEncoder(Encoder):
         self.block2 = _stage(width, 2 * width, blocks[1], stride=2)
         self.block3 = _stage(2 * width, 4 * width, blocks[2], stride=2)
         self.block4 = _stage(4 * width, 8 * width, blocks[3], stride=2)
+        for name in STAGES[1:]:
+            self.add_module(name, nn.Identity())  # so that the maps go by these names as well
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -44,6 +44,18 @@ def example_shape(config: EncoderConfig) -> tuple[int, ...]:
     return (1, 1, config.n_mels, config.clip_samples // config.hop_length)
 
 
+def pooled_size(encoder: Encoder, pooling: str) -> int:
+    """Return D of a clip as the encoder's config has it; nothing is computed.
+
+    Raises:
+        ConfigError: no pooling goes by this name.
+        InputError: the clip is too small for the pooling.
+    """
+    with torch.device("meta"):
+        same = type(encoder)(encoder.config).eval()
+        return pool(same.forward_features(torch.empty(example_shape(encoder.config))), pooling).shape[1]
+
+
 class Classifier(nn.Module):
     """A backbone, a pooling and a linear layer: clips in, logits out. Made by :meth:`Encoder.classifier`.
 
@@ -60,7 +72,7 @@ class Classifier(nn.Module):
         head: The layers behind it.
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value out of range, or the encoder has a classifier of its own.
     """
 
     def __init__(
@@ -79,11 +91,13 @@ class Classifier(nn.Module):
             raise ConfigError(f"dropout={dropout!r} is out of range", remedy="pass 0 to below 1")
         self.pooling = pooling
         self.frozen = frozen
-        with torch.device("meta"):
-            same = type(encoder)(encoder.config).eval()
-            found = pool(same.forward_features(torch.empty(example_shape(encoder.config))), pooling)
+        if encoder.num_classes:
+            raise ConfigError(
+                "the encoder has a classifier already", remedy="call encoder.reset_classifier(0) first"
+            )
+        size = pooled_size(encoder, pooling)
         self.encoder = encoder
-        self.head = linear_head(found.shape[1], num_classes, dropout=dropout, batch_norm=batch_norm)
+        self.head = linear_head(size, num_classes, dropout=dropout, batch_norm=batch_norm)
         self.head.to(encoder.device, next(encoder.parameters()).dtype)
         if frozen:
             encoder.requires_grad_(False)

@@ -11,16 +11,18 @@ import abc
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import huggingface_hub
 import torch
+import torch.fx
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import STAGES, EncoderConfig, config_from_dict
+from crisscross_zoo.config import STAGES, EncoderConfig, check_choice, check_count, config_from_dict
 from crisscross_zoo.encoders.checkpoint import (
     CHECKPOINT_OF,
     CONFIG_FILE,
@@ -30,11 +32,13 @@ from crisscross_zoo.encoders.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from crisscross_zoo.encoders.classifier import Classifier
+from crisscross_zoo.encoders.classifier import Classifier, linear_head, pooled_size
 from crisscross_zoo.encoders.hub import Access, hub_file
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
+
+_REDUCTIONS = (4, 4, 8, 16, 32)  # input pixels, or mel bands and columns, for one cell of each stage's map
 
 _MODEL_CARD = """---
 {{ card_data }}
@@ -68,10 +72,12 @@ class Encoder(
 ):
     """Base of :class:`VideoEncoder` and :class:`AudioEncoder`: a backbone and a pooling.
 
-    The state dict is the released backbone's, name by name; the pooling has no parameters.
+    The state dict is the released backbone's, name by name; the pooling has no parameters. ``torch.fx`` traces it:
+    torchvision's ``create_feature_extractor`` finds the maps by the names of :data:`crisscross_zoo.config.STAGES`.
 
     Attributes:
         config: Architecture and preprocessing, frozen.
+        fc: The classifier, of :meth:`reset_classifier`; without one an identity.
         weights_id: Which weights these are: a name, ``org/name@commit`` or path; ``"unseeded"`` for a fresh
             encoder.
         weights_sha256: Of the file they were read from; None for a fresh encoder.
@@ -98,6 +104,7 @@ class Encoder(
                 remedy=f"pass {self.config_type.__name__}(...)",
             )
         self.config = config
+        self.fc: nn.Module = nn.Identity()
         self.weights_id = "unseeded"
         self.weights_sha256 = None
 
@@ -111,6 +118,20 @@ class Encoder(
         return 8 * self.config.width
 
     @property
+    def num_classes(self) -> int:
+        """How many logits :meth:`forward` gives; 0: it gives features."""
+        return self.fc.out_features if isinstance(self.fc, nn.Linear) else 0
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, reduction and module of each stage's map, as timm's wrappers ask for them."""
+        channels = [self.config.width * factor for factor in (1, 1, 2, 4, 8)]
+        return [
+            {"num_chs": n, "reduction": r, "module": name}
+            for n, r, name in zip(channels, _REDUCTIONS, STAGES, strict=True)
+        ]
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
@@ -118,10 +139,19 @@ class Encoder(
     def forward(self, x: Tensor) -> Tensor:
         """Return pooled features (N, D) of a batch of clips; D depends on ``config.pooling`` and the clip.
 
+        With a classifier (:meth:`reset_classifier`): logits (N, num_classes).
+
         Raises:
             InputError: ``x`` has not the form of a batch, or is too small for the pooling.
         """
-        return pool(self.forward_features(x), self.config.pooling)
+        return self.forward_head(self.forward_features(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return what :meth:`forward` does, of conv5x; ``pre_logits``: the features, whatever is behind them."""
+        x = pool(x, self.config.pooling)
+        if not pre_logits:
+            x = self.fc(x)
+        return x
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map, conv5x: (N, C, T', H', W') of video, (N, C, F', T') of audio.
@@ -129,22 +159,111 @@ class Encoder(
         Raises:
             InputError: ``x`` has not the form of a batch.
         """
-        self._check_input(x)
-        for stage in self.stages():
-            x = stage(x)
+        x = _batch_of(x, self.input_form, self.input_channels, self.config.modality)
+        for name, stage in zip(STAGES, self.stages(), strict=True):
+            x = self._named(name, stage, stage(x))
         return x
 
-    def forward_intermediates(self, x: Tensor) -> dict[str, Tensor]:
-        """Return all five feature maps by name, conv1 (after its max pool) to conv5x.
+    def _named(self, name: str, stage: nn.Module, x: Tensor) -> Tensor:
+        """Pass a map through the identity that has the stage's name, where the stage itself has another."""
+        named = getattr(self, name)
+        return x if named is stage else named(x)
+
+    @overload
+    def forward_intermediates(self, x: Tensor) -> dict[str, Tensor]: ...
+
+    @overload
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | str | Sequence[int | str],
+        norm: bool = ...,
+        stop_early: bool = ...,
+        output_fmt: str = ...,
+        intermediates_only: Literal[False] = ...,
+    ) -> tuple[Tensor, list[Tensor]]: ...
+
+    @overload
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | str | Sequence[int | str] | None = ...,
+        norm: bool = ...,
+        stop_early: bool = ...,
+        output_fmt: str = ...,
+        *,
+        intermediates_only: Literal[True],
+    ) -> list[Tensor]: ...
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | str | Sequence[int | str] | None = None,
+        norm: bool = False,  # noqa: ARG002 - timm's, for networks with a norm behind the last stage
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> dict[str, Tensor] | tuple[Tensor, list[Tensor]] | list[Tensor]:
+        """Return feature maps: all five by name or, asked in timm's way, those of some stages.
+
+        Args:
+            x: A batch of clips.
+            indices: None: all five. Else as timm has it, and stages by name too: a sequence of numbers (negative
+                ones from the end) and names, one name, or a number n for the last n.
+            norm: Has no meaning here.
+            stop_early: Go no further than the last stage wanted; its map is then the first of what is returned.
+            output_fmt: "NCHW" alone: channels come second, for video too.
+            intermediates_only: Return the list alone.
+
+        Returns:
+            Without ``indices``: ``{"conv1": ..., ..., "conv5x": ...}``, conv1 after its max pool. With them: conv5x
+            and the list of maps, in the network's order. With ``intermediates_only``: the list.
 
         Raises:
             InputError: ``x`` has not the form of a batch.
+            ConfigError: there is no such stage or format.
         """
-        self._check_input(x)
+        check_choice("output_fmt", output_fmt, ("NCHW",))
+        wanted = _wanted_stages(indices)
+        x = _batch_of(x, self.input_form, self.input_channels, self.config.modality)
         maps = {}
-        for name, stage in zip(STAGES, self.stages(), strict=True):
-            x = maps[name] = stage(x)
-        return maps
+        for number, (name, stage) in enumerate(zip(STAGES, self.stages(), strict=True)):
+            if stop_early and number > max(wanted):
+                break
+            x = self._named(name, stage, stage(x))
+            if number in wanted:
+                maps[name] = x
+        if intermediates_only:
+            return list(maps.values())
+        return maps if indices is None else (x, list(maps.values()))
+
+    def get_classifier(self, name_only: bool = False) -> nn.Module | str:
+        """Return the classifier: a linear layer, or an identity where there is none; ``name_only``: its name."""
+        return "fc" if name_only else self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new linear layer behind the pooled features, in place, or take it away.
+
+        :meth:`classifier` has the paper's settings: its pooling, dropout, batch norm, a frozen encoder.
+
+        Args:
+            num_classes: How many logits; 0: no classifier, :meth:`forward` gives features again.
+            global_pool: Pooling from now on, as in :mod:`crisscross_zoo.encoders.pooling`; None: ``config.pooling``.
+                With one whose length depends on the clip, clips must be as ``config`` has them.
+
+        Raises:
+            ConfigError: a value out of range.
+            InputError: the config's clip is too small for the pooling.
+        """
+        check_count("num_classes", num_classes, least=0)
+        config = self.config if global_pool is None else self.config.replace(pooling=global_pool)
+        fc: nn.Module = nn.Identity()
+        if num_classes:
+            fc = linear_head(pooled_size(self, config.pooling), num_classes)[-1]
+            fc.to(self.device, next(self.parameters()).dtype)
+        self.config = config
+        del self.fc  # so that it comes last, whatever was there
+        self.fc = fc.train(self.training)
 
     def optimize_for_inference(self, dtype: torch.dtype = torch.float32) -> InferenceEncoder:
         """Return a module that gives the same numbers sooner; this encoder and its state dict stay as they are.
@@ -189,19 +308,6 @@ class Encoder(
             self, num_classes, pooling=pooling, dropout=dropout, batch_norm=batch_norm, frozen=frozen
         )
 
-    def _check_input(self, x: Tensor) -> None:
-        dims = self.input_form.count(",") + 1
-        if x.ndim != dims or x.shape[1] != self.input_channels:
-            raise InputError(
-                f"the {self.config.modality} encoder takes a batch {self.input_form}, not {tuple(x.shape)}",
-                remedy="add the batch axis: x[None]" if x.ndim == dims - 1 else "make it with preprocess",
-            )
-        if not x.is_floating_point():
-            raise InputError(
-                f"the {self.config.modality} encoder takes floating point, not {x.dtype}",
-                remedy="pass what preprocess returns",
-            )
-
     def generate_model_card(self, *args: Any, **kwargs: Any) -> huggingface_hub.ModelCard:
         """Return the card that ``save_pretrained`` writes where the folder has none."""
         facts = {
@@ -214,6 +320,11 @@ class Encoder(
         return super().generate_model_card(*args, **{**facts, **kwargs})
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        if self.num_classes:
+            raise ConfigError(
+                "a checkpoint holds a backbone, and this encoder has a classifier",
+                remedy="keep get_classifier().state_dict() yourself, and save after reset_classifier(0)",
+            )
         write_checkpoint(save_directory / MODEL_FILE, self.state_dict(), self.config)
         config = json.dumps(self.config.to_dict(), indent=2) + "\n"
         write_atomically(save_directory / CONFIG_FILE, config.encode())
@@ -300,6 +411,52 @@ class Encoder(
         encoder.weights_id = weights_id
         encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)
         return encoder.eval()
+
+
+def _batch_of(x: Tensor, form: str, channels: int, modality: str) -> Tensor:
+    """Return ``x`` if it is a batch of clips."""
+    dims = form.count(",") + 1
+    if x.ndim != dims or x.shape[1] != channels:
+        raise InputError(
+            f"the {modality} encoder takes a batch {form}, not {tuple(x.shape)}",
+            remedy="add the batch axis: x[None]" if x.ndim == dims - 1 else "make it with preprocess",
+        )
+    if not x.is_floating_point():
+        raise InputError(
+            f"the {modality} encoder takes floating point, not {x.dtype}",
+            remedy="pass what preprocess returns",
+        )
+    return x
+
+
+# What looks at shapes is one call in a traced graph.
+torch.fx.wrap("_batch_of")
+torch.fx.wrap("pool")
+
+
+def _wanted_stages(indices: int | str | Sequence[int | str] | None) -> set[int]:
+    """Return the numbers of the stages that ``indices`` of :meth:`Encoder.forward_intermediates` means."""
+    last = len(STAGES)
+    if indices is None:
+        return set(range(last))
+    if isinstance(indices, int):
+        check_count("indices", indices, least=1)
+        if indices > last:
+            raise ConfigError(f"indices={indices} is out of range", remedy=f"pass at most {last}")
+        return set(range(last - indices, last))
+    wanted = set()
+    for index in [indices] if isinstance(indices, str) else indices:
+        if isinstance(index, str):
+            check_choice("indices", index, STAGES)
+            index = STAGES.index(index)
+        if not -last <= index < last:
+            raise ConfigError(
+                f"indices has {index}, and there are {last} stages", remedy=f"pass 0 to {last - 1}, or names"
+            )
+        wanted.add(index % last)
+    if not wanted:
+        raise ConfigError("indices is empty", remedy="name a stage, or leave it out for all")
+    return wanted
 
 
 def _download(repo: str, *, revision: str | None, again: bool, access: Access) -> Path:

@@ -12,6 +12,7 @@ Made by :meth:`Encoder.optimize_for_inference`. The numbers agree with the encod
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,10 +39,12 @@ class InferenceEncoder(nn.Module):
         super().__init__()
         self.config = encoder.config
         self.pooling = encoder.config.pooling
+        self.fc = copy.deepcopy(encoder.fc).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return pooled features (N, D) of a batch of clips, in the dtype of the weights."""
-        return pool(self.forward_features(x), self.pooling)
+        """Return pooled features (N, D) of a batch of clips, or logits, in the dtype of the weights."""
+        y: Tensor = self.fc(pool(self.forward_features(x), self.pooling))
+        return y
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map, conv5x."""
