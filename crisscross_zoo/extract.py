@@ -88,6 +88,7 @@ class FeatureExtractor:
         encoders: The encoders by modality, in eval mode on ``device``. What is run is made of them once
             (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
         weights: Their "id" and "sha256" by modality.
+        sizes: Length of a feature vector, D, by modality.
         settings: What decides the numbers besides the weights, as kept in the features' metadata.
 
     Raises:
@@ -179,6 +180,7 @@ class FeatureExtractor:
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
         self._batch = {name: batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
+        self.sizes: dict[str, int] = {}
         self._check_clips()
 
     def __call__(self, path: StrPath) -> Features:
@@ -324,7 +326,7 @@ class FeatureExtractor:
             with torch.device("meta"):
                 same = build_encoder(encoder.config).eval()
             try:
-                same(torch.empty(shape, device="meta"))
+                self.sizes[name] = same(torch.empty(shape, device="meta")).shape[1]
             except InputError as error:
                 raise ConfigError(
                     f"the {name} clip does not fit: {error.reason}", remedy=error.remedy

@@ -1,0 +1,189 @@
+"""The scikit-learn transformer: scikit-learn's checks as far as they are of paths, pipelines, one row a path."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_media import make_media, sine
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
+
+from crisscross_zoo import FeatureExtractor, load_encoder
+from crisscross_zoo.errors import (
+    ConfigError,
+    InputError,
+    MediaNotFoundError,
+    NoStreamError,
+    UnreadableMediaError,
+)
+from crisscross_zoo.estimator import MediaFeatures
+from crisscross_zoo.evaluate.probe import LinearProbe
+
+OPTIONS = {"clips": 2, "device": "cpu", "workers": 0}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three files of a low tone and three of a high one, with pictures."""
+    folder = tmp_path_factory.mktemp("estimator")
+    return [
+        make_media(
+            folder / f"{hertz}_{k}.mp4",
+            seconds=1.5,
+            size=(96, 64),
+            layout="mono",
+            samples=sine(1.5, 44_100, 1, hertz + 10 * k),
+        )
+        for hertz in (200, 2000)
+        for k in range(3)
+    ]
+
+
+LABELS = ["low"] * 3 + ["high"] * 3
+
+
+@pytest.fixture(scope="module")
+def fitted(files: list[Path]) -> MediaFeatures:
+    return MediaFeatures("demo", "audio", **OPTIONS).fit(files)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        # The checks that need no data. scikit-learn runs no check at all on what takes no two-dimensional array: the
+        # others send in numbers. What they are about is tested below, with files.
+        "check_estimator_cloneable",
+        "check_estimator_tags_renamed",
+        "check_valid_tag_types",
+        "check_estimator_repr",
+        "check_no_attributes_set_in_init",
+        "check_do_not_raise_errors_in_init_or_set_params",
+        "check_mixin_order",
+        "check_parameters_default_constructible",
+        "check_get_params_invariance",
+        "check_set_params",
+        "check_estimators_unfitted",
+    ],
+)
+def test_scikit_learns_own_checks(check: str) -> None:
+    getattr(estimator_checks, check)("MediaFeatures", MediaFeatures("demo"))
+
+
+@pytest.mark.parametrize("modality", ["video", "audio", "both"])
+def test_a_row_is_the_mean_over_the_files_clips(files: list[Path], modality: str) -> None:
+    transformer = MediaFeatures("demo", modality, pooling="avg", **OPTIONS)
+    found = transformer.fit_transform(files[:2])
+    extractor = FeatureExtractor("demo", modality, pooling="avg", **OPTIONS)
+    for row, path in zip(found, files, strict=False):
+        arrays = extractor(path).arrays()
+        names = [name for name in ("video", "audio") if name in arrays]
+        expected = np.concatenate([arrays[name].astype(np.float64).mean(0) for name in names])
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+    assert found.dtype == np.float32
+    assert transformer.sizes_ == dict.fromkeys(names, 64)
+    assert list(transformer.get_feature_names_out()) == [f"{name}{i}" for name in names for i in range(64)]
+
+
+def test_rows_are_in_the_order_of_the_paths(fitted: MediaFeatures, files: list[Path]) -> None:
+    rows = fitted.transform(files)
+    assert len(np.unique(rows, axis=0)) == 6
+    assert np.array_equal(fitted.transform(files[::-1]), rows[::-1])
+    assert np.array_equal(fitted.transform([files[4], files[1], files[4]]), rows[[4, 1, 4]])
+    assert np.array_equal(fitted.transform(files[:1]), rows[:1])
+
+
+def test_paths_come_in_any_form(fitted: MediaFeatures, files: list[Path]) -> None:
+    expected, text = fitted.transform(files[:2]), [str(path) for path in files[:2]]
+    for paths in (text, tuple(text), np.array(text), np.array(text, dtype=object)[:, None]):
+        assert np.array_equal(fitted.transform(paths), expected)
+    pandas = pytest.importorskip("pandas")
+    assert np.array_equal(fitted.transform(pandas.Series(text)), expected)
+    frame = clone(fitted).set_output(transform="pandas").fit_transform(pandas.DataFrame({"path": text}))
+    assert np.array_equal(frame.to_numpy(), expected)
+    assert list(frame.columns) == list(fitted.get_feature_names_out())
+
+
+def test_fitting_changes_no_parameter_and_may_be_repeated(files: list[Path]) -> None:
+    transformer = MediaFeatures("demo", "audio", **OPTIONS)
+    before = transformer.get_params()
+    first = transformer.fit(files).transform(files[:2])
+    assert transformer.fit(files) is transformer
+    assert transformer.get_params() == before
+    assert np.array_equal(transformer.transform(files[:2]), first)
+
+
+def test_clones_and_pickles(fitted: MediaFeatures, files: list[Path]) -> None:
+    expected = fitted.transform(files[:2])
+    twin = clone(fitted)
+    with pytest.raises(NotFittedError):
+        twin.transform(files)
+    assert np.array_equal(twin.fit_transform(files[:2]), expected)
+    pickled = pickle.dumps(fitted)
+    assert len(pickled) < 2000  # parameters, no weights
+    assert np.array_equal(pickle.loads(pickled).transform(files[:2]), expected)
+
+
+def test_an_encoder_goes_into_the_pickle(fitted: MediaFeatures, files: list[Path]) -> None:
+    transformer = MediaFeatures(load_encoder("audio", "demo"), "audio", **OPTIONS).fit(files)
+    twin = pickle.loads(pickle.dumps(clone(transformer).fit(files)))
+    assert np.array_equal(twin.transform(files[:2]), fitted.transform(files[:2]))
+
+
+def test_in_a_pipeline(files: list[Path]) -> None:
+    model = make_pipeline(MediaFeatures("demo", "audio", **OPTIONS), StandardScaler(), LogisticRegression())
+    assert model.fit(files, LABELS).score(files, LABELS) == 1
+    assert list(pickle.loads(pickle.dumps(model)).predict(files[2:4])) == ["low", "high"]
+    search = GridSearchCV(model, {"mediafeatures__clips": [1, 2]}, cv=3).fit(files, LABELS)
+    assert search.best_score_ > 0.5
+
+
+def test_with_the_probe(files: list[Path]) -> None:
+    model = make_pipeline(MediaFeatures("demo", "audio", **OPTIONS), LinearProbe([1.0]))
+    assert model.fit(files, LABELS).score(files, LABELS) == 1
+
+
+def test_a_file_that_fails_is_named(fitted: MediaFeatures, files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_text("not media")
+    silent = make_media(tmp_path / "silent.mp4", audio=None, seconds=1)
+    for path, error in (
+        (tmp_path / "broken.mp4", UnreadableMediaError),
+        (tmp_path / "none.mp4", MediaNotFoundError),
+        (silent, NoStreamError),
+    ):
+        with pytest.raises(error) as caught:
+            fitted.transform([files[0], path])
+        assert str(caught.value).startswith(f"{path}: ")
+    with pytest.raises(NoStreamError, match="has no audio; leave the file out") as caught:
+        MediaFeatures("demo", "both", **OPTIONS).fit_transform([silent])
+    assert caught.value.path == str(silent)
+
+
+@pytest.mark.parametrize(
+    ("paths", "line"),
+    [
+        ("a.mp4", "X has the shape (); pass one path or more"),
+        ([], "X has the shape (0,)"),
+        (np.zeros((3, 2)), "X has the shape (3, 2)"),
+        ([1.5], "X holds float; pass paths"),
+        (["a.mp4", None], "X holds NoneType"),
+    ],
+)
+def test_what_are_no_paths_is_named(fitted: MediaFeatures, paths: object, line: str) -> None:
+    for use in (MediaFeatures("demo").fit, fitted.transform):
+        with pytest.raises(InputError) as caught:
+            use(paths)
+        assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("weights", [None, {"audio": None}])
+def test_weights_that_are_others_each_time_are_refused(weights: object) -> None:
+    with pytest.raises(ConfigError, match="weights=None is random weights"):
+        MediaFeatures(weights, "audio").fit(["a.wav"])
