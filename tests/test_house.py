@@ -129,6 +129,7 @@ def undocumented(tree: ast.Module) -> Iterator[str]:
             if (
                 isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
                 and node.name[0] != "_"
+                and not any(isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list)
             ):
                 if not ast.get_docstring(node):
                     yield prefix + node.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from crisscross_zoo.encoders.checkpoint import (
     apply_state_dict,
     file_sha256,
     read_checkpoint,
+    state_sha256,
     write_checkpoint,
 )
 from crisscross_zoo.encoders.classifier import Classifier, linear_head, pooled_size
@@ -53,12 +55,15 @@ _MODEL_CARD = """---
 ```python
 from crisscross_zoo import load_encoder
 
-encoder = load_encoder("{{ modality }}", weights="org/name")   # this repository's id
+encoder = load_encoder("{{ modality }}", weights="{{ repo_id }}")
 features = encoder(encoder.preprocess({{ argument }})[None])
 ```
 
-`config.json` and the header of `model.safetensors` hold the architecture and the preprocessing. Say here what
-it was trained on, its license, its results and its limits.
+`config.json` and the header of `model.safetensors` hold the architecture and the preprocessing.
+
+## Weights
+
+{{ history }}
 """
 
 
@@ -66,9 +71,9 @@ class Encoder(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="crisscross-zoo",
-    tags=["self-supervised", "feature-extraction"],
+    pipeline_tag="feature-extraction",
+    tags=["crisscross", "self-supervised", "audio-visual", "feature-extraction"],
     paper_url="https://arxiv.org/abs/2111.05329",
-    model_card_template=_MODEL_CARD,
 ):
     """Base of :class:`VideoEncoder` and :class:`AudioEncoder`: a backbone and a pooling.
 
@@ -81,6 +86,8 @@ class Encoder(
         weights_id: Which weights these are: a name, ``org/name@commit`` or path; ``"unseeded"`` for a fresh
             encoder.
         weights_sha256: Of the file they were read from; None for a fresh encoder.
+        card_data: What the manifest says of these weights, for the model card; None where they are not of it.
+        checkpoint_config: The config in the file they were read from, where it is of the manifest.
     """
 
     architecture: ClassVar[str]
@@ -91,6 +98,8 @@ class Encoder(
     config: EncoderConfig
     weights_id: str
     weights_sha256: str | None
+    card_data: huggingface_hub.ModelCardData | None
+    checkpoint_config: EncoderConfig | None
 
     def __init__(self, config: EncoderConfig | None = None, **fields: Any) -> None:
         super().__init__()
@@ -107,6 +116,8 @@ class Encoder(
         self.fc: nn.Module = nn.Identity()
         self.weights_id = "unseeded"
         self.weights_sha256 = None
+        self.card_data = None
+        self.checkpoint_config = None
 
     @abc.abstractmethod
     def stages(self) -> tuple[nn.Module, ...]:
@@ -308,16 +319,64 @@ class Encoder(
             self, num_classes, pooling=pooling, dropout=dropout, batch_norm=batch_norm, frozen=frozen
         )
 
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> huggingface_hub.ModelCard:
-        """Return the card that ``save_pretrained`` writes where the folder has none."""
+    def generate_model_card(self, **kwargs: Any) -> huggingface_hub.ModelCard:
+        """Return the card that ``save_pretrained`` writes where the folder has none.
+
+        Weights of the manifest bring their license, data set and results; once they are changed, no results.
+        """
+        data = copy.deepcopy(self.card_data or self._hub_mixin_info.model_card_data)
+        data.tags = list(dict.fromkeys([*(data.tags or []), self.config.modality]))
+        history = "Say here what it was trained on, its license, its results and its limits."
+        if self.card_data is not None:
+            name = f"`{self.weights_id}` of CrissCross Zoo"
+            if self._is_unchanged():
+                history = (
+                    f"{name}; no value was changed. The head of this file has their license, what they were"
+                    " pretrained on, without labels, and the published results, not measured again."
+                )
+            else:
+                data.eval_results = data.metrics = data.model_name = None
+                history = (
+                    f"Trained further from {name}, whose license and data set are in the head of this file."
+                    f" {history}"
+                )
         facts = {
             "modality": self.config.modality,
             "architecture": self.architecture,
             "depth": self.config.depth,
             "width": self.config.width,
             "argument": {"video": "frames", "audio": "wave"}[self.config.modality],
+            "paper_url": self._hub_mixin_info.paper_url,
+            "repo_id": "org/name",
+            "history": history,
         }
-        return super().generate_model_card(*args, **{**facts, **kwargs})
+        card: huggingface_hub.ModelCard = huggingface_hub.ModelCard.from_template(
+            data, template_str=_MODEL_CARD, **{**facts, **kwargs}
+        )
+        return card
+
+    def _is_unchanged(self) -> bool:
+        """Whether the weights are those of the manifest's file."""
+        return (
+            self.checkpoint_config is not None
+            and state_sha256(self.state_dict(), self.checkpoint_config) == self.weights_sha256
+        )
+
+    def push_to_hub(
+        self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> str:
+        """Upload weights, config and card to a repository, in one commit, as the mixin does.
+
+        Args:
+            repo_id: ``org/name``; created if missing.
+            model_card_kwargs: What the card's template takes.
+            **kwargs: The mixin's: ``commit_message``, ``private``, ``token``, ``branch``, ``create_pr``, ...
+
+        Returns:
+            The commit's URL.
+        """
+        card = {"repo_id": repo_id, **(model_card_kwargs or {})}
+        return super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if self.num_classes:

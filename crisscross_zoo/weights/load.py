@@ -50,6 +50,7 @@ from crisscross_zoo.errors import (
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.weights.card import card_data
 from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
 from crisscross_zoo.weights.origin import origin_file
@@ -123,11 +124,13 @@ class FoundCheckpoint:
         path: A file, or a folder with ``model.safetensors``.
         weights_id: A name, ``org/name@commit``, or the last part of a path.
         config: The manifest's, which then goes before the file's own; None for other sources.
+        entry: What the manifest says of it; None for other sources.
     """
 
     path: Path
     weights_id: str
     config: EncoderConfig | None = None
+    entry: WeightsEntry | None = None
 
 
 def open_checkpoint(
@@ -151,6 +154,8 @@ def open_checkpoint(
         encoder.weights_sha256 = state_sha256(encoder.state_dict(), config)  # as if it were converted
     else:
         encoder.weights_sha256 = file_sha256(found.path / MODEL_FILE if found.path.is_dir() else found.path)
+    if found.entry is not None:
+        encoder.card_data, encoder.checkpoint_config = card_data(found.entry), config
     return encoder.eval()
 
 
@@ -179,7 +184,7 @@ def find_checkpoint(
     if isinstance(weights, str) and any(entry.name == weights for entry in list_weights()):
         entry = find_weights(weights, modality)
         path = _entry_file(entry, revision=revision, access=access)
-        return FoundCheckpoint(path=path, weights_id=entry.name, config=entry.config)
+        return FoundCheckpoint(path=path, weights_id=entry.name, config=entry.config, entry=entry)
 
     if hub_id is not None and (hub_id["revision"] or not _is_path(text)):
         if revision is not None and hub_id["revision"] not in (None, revision):

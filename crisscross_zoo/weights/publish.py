@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData
+from huggingface_hub import CommitOperationAdd, HfApi
 
 from crisscross_zoo import __version__
 from crisscross_zoo.atomic import write_atomically
@@ -19,6 +19,7 @@ from crisscross_zoo.config import Modality
 from crisscross_zoo.encoders.checkpoint import MODEL_FILE, file_sha256
 from crisscross_zoo.encoders.hub import hub_error
 from crisscross_zoo.errors import ConfigError, ManifestError, WeightsError
+from crisscross_zoo.weights.card import LIBRARY, card_data
 from crisscross_zoo.weights.load import load_encoder
 from crisscross_zoo.weights.manifest import (
     Hub,
@@ -132,7 +133,7 @@ def publish(
             )
     with tempfile.TemporaryDirectory() as folder:
         hub = write_folder(Path(folder), name, modality, repo=repo, token=token)
-        api = HfApi(token=token, library_name="crisscross-zoo", library_version=__version__)
+        api = HfApi(token=token, library_name=LIBRARY, library_version=__version__)
         try:
             api.create_repo(repo, private=private or None, exist_ok=True)  # None: as its organisation has it
             commit = api.create_commit(  # upload_folder may make several commits of one folder
@@ -190,25 +191,7 @@ def model_card(entry: WeightsEntry, hub: Hub) -> str:
     """Return the README of a checkpoint's repository: data, license, numbers, limits and use."""
     assert hub.repo is not None
     known = [result for result in entry.results if result.value is not None]
-    task = {"video": "video-classification", "audio": "audio-classification"}[entry.modality]
-    data = ModelCardData(
-        license=entry.license.lower(),
-        library_name="crisscross-zoo",
-        pipeline_tag="feature-extraction",
-        tags=["crisscross", "self-supervised", "audio-visual", entry.modality, "feature-extraction"],
-        model_name=hub.repo.split("/")[1],
-        eval_results=[
-            EvalResult(
-                task_type=task,
-                dataset_type=result.benchmark.lower(),
-                dataset_name=f"{result.benchmark}, {result.protocol}",
-                metric_type="accuracy",
-                metric_name=result.metric,
-                metric_value=result.value,
-            )
-            for result in known
-        ],
-    )
+    data = card_data(entry, model_name=hub.repo.split("/")[1])
     rows = ["| benchmark | protocol | metric | value |", "| --- | --- | --- | --- |"]
     rows += [f"| {r.benchmark} | {r.protocol} | {r.metric} | {r.value} |" for r in known]
     if missing := [f"{r.benchmark} ({r.protocol})" for r in entry.results if r.value is None]:

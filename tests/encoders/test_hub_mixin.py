@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from httpx2 import Request, Response
+from huggingface_hub import ModelCard
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from crisscross_zoo import load_encoder
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder, hub
 from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import (
@@ -28,6 +30,8 @@ from crisscross_zoo.errors import (
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.weights.card import card_data
+from crisscross_zoo.weights.manifest import find_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -225,3 +229,81 @@ class TestHub:
         assert encoder.push_to_hub("org/name") == "the commit"
         assert pushed.keys() == {"repo_id", "README.md", "config.json", "model.safetensors"}
         assert pushed["repo_id"] == "org/name"
+
+
+class TestCards:
+    """What save_pretrained writes, read back by the Hub's own ModelCard."""
+
+    def test_weights_of_the_manifest_bring_what_it_says_of_them(self, tmp_path):
+        for modality, task in (("video", "video-classification"), ("audio", "audio-classification")):
+            entry = find_weights("demo", modality)
+            load_encoder(modality, "demo", pooling="max").save_pretrained(tmp_path / modality)
+            card = ModelCard.load(tmp_path / modality / "README.md")
+            data = card.data
+            assert (data.library_name, data.pipeline_tag) == ("crisscross-zoo", "feature-extraction")
+            assert (data.license, data.datasets, data.metrics) == (
+                "apache-2.0",
+                ["generated-clips"],
+                ["accuracy"],
+            )
+            assert set(data.tags) >= {"crisscross", "self-supervised", modality}
+            assert data.model_name == f"crisscross-demo-{modality}"
+            assert [
+                (r.task_type, r.dataset_name, r.metric_name, r.metric_value) for r in data.eval_results
+            ] == [(task, f"{r.benchmark}, {r.protocol}", r.metric, r.value) for r in entry.results]
+            assert "`demo` of CrissCross Zoo" in card.text
+            assert "no value was changed" in card.text
+
+    def test_the_papers_results_name_the_paper(self):
+        entry = find_weights("audioset", "video")
+        data = ModelCard(f"---\n{card_data(entry).to_yaml()}\n---\n").data
+        assert data.license == "cc-by-nc-4.0"
+        assert data.datasets == ["audioset"]
+        assert [(r.dataset_type, r.metric_value) for r in data.eval_results] == [
+            ("ucf101", 92.4),
+            ("hmdb51", 67.4),
+        ]
+        assert {r.source_url for r in data.eval_results} == {"https://arxiv.org/abs/2111.05329"}
+
+    def test_changed_weights_bring_no_results(self, tmp_path):
+        encoder = load_encoder("audio", "demo")
+        with torch.no_grad():
+            encoder.conv1[0].weight.mul_(1.001)
+        encoder.save_pretrained(tmp_path)
+        card = ModelCard.load(tmp_path / "README.md")
+        assert (card.data.license, card.data.datasets) == ("apache-2.0", ["generated-clips"])
+        assert (card.data.eval_results, card.data.metrics) == (None, None)
+        assert "model-index" not in card.content
+        assert "Trained further from `demo`" in card.text
+        assert encoder.card_data.eval_results  # the card took them from a copy
+
+    def test_other_weights_bring_no_license(self, folder):
+        data = ModelCard.load(folder / "README.md").data
+        assert (data.library_name, data.pipeline_tag) == ("crisscross-zoo", "feature-extraction")
+        assert (data.license, data.datasets, data.eval_results) == (None, None, None)
+        assert "video" in data.tags
+
+    def test_a_pushed_card_names_its_repository(self, encoder, monkeypatch):
+        cards = []
+
+        class Api:
+            def __init__(self, **_options):
+                pass
+
+            def create_repo(self, repo_id, **_options):
+                return huggingface_hub.RepoUrl(f"{huggingface_hub.constants.ENDPOINT}/{repo_id}")
+
+            def upload_folder(self, *, folder_path, **_options):
+                cards.append(ModelCard.load(folder_path / "README.md"))
+
+        monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+        encoder.push_to_hub("me/mine")
+        assert 'load_encoder("video", weights="me/mine")' in cards[0].text
+
+    @pytest.mark.parametrize("modality", ["video", "audio"])
+    def test_the_snippet_runs(self, tmp_path, modality):
+        load_encoder(modality, "demo").save_pretrained(tmp_path)
+        code = (tmp_path / "README.md").read_text().split("```python\n")[1].split("```")[0]
+        scope = {"frames": torch.zeros(8, 130, 140, 3, dtype=torch.uint8), "wave": torch.zeros(32_000)}
+        exec(code.replace("org/name", str(tmp_path)), scope)
+        assert scope["features"].shape[0] == 1
