@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
-from crisscross_zoo import FeatureExtractor, load_encoder
+from crisscross_zoo import FeatureExtractor, estimator, load_encoder
 from crisscross_zoo.errors import (
     ConfigError,
     InputError,
@@ -187,3 +189,10 @@ def test_what_are_no_paths_is_named(fitted: MediaFeatures, paths: object, line: 
 def test_weights_that_are_others_each_time_are_refused(weights: object) -> None:
     with pytest.raises(ConfigError, match="weights=None is random weights"):
         MediaFeatures(weights, "audio").fit(["a.wav"])
+
+
+def test_without_scikit_learn_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    with pytest.raises(ConfigError) as caught:
+        runpy.run_path(estimator.__file__, run_name="estimator")
+    assert str(caught.value).endswith('run pip install "crisscross-zoo[evaluate]"')
