@@ -2,7 +2,7 @@
 
     python benchmarks/run.py                          everything: about an hour on two quiet cores
     python benchmarks/run.py encoders media           these parts; the others keep their last results
-    python benchmarks/run.py --smoke --out /tmp/b     tiny sizes, for CI: that all of it runs
+    python benchmarks/run.py --smoke --out smoke/  tiny sizes, for CI: that all of it runs
 
 Writes RESULTS.md (machine, versions, date, every table, each bound kept or missed) and results.json beside it, which
 the next run is compared with: a ratio that is worse by more than 20 % is printed, and the exit code is 1. Numbers are
