@@ -8,13 +8,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-import torch
 from readme_blocks import README, Block, read_blocks
 
 from crisscross_zoo import list_weights
 from crisscross_zoo.cli import evaluate, extract, pretrain, weights
-from crisscross_zoo.config import POOLINGS
-from crisscross_zoo.encoders.pooling import pool
 
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = read_blocks(TEXT)
@@ -113,14 +110,6 @@ def test_the_table_of_checkpoints_is_the_manifest() -> None:
                 if result.value is not None and result.benchmark in benchmarks:
                     row[1 + benchmarks.index(result.benchmark)] = str(result.value)
     assert rows == expected
-
-
-def test_the_table_of_poolings_is_what_pooling_gives() -> None:
-    rows = table("name | video")
-    assert tuple(rows) == POOLINGS
-    maps = [(1, 7, 7), (4, 7, 7), (3, 7), (3, 16)]  # conv5x of 8 and 32 frames at 224, of 2 and 5 s
-    for name, row in rows.items():
-        assert [int(cell) for cell in row[2:]] == [pool(torch.zeros(1, 512, *m), name).shape[1] for m in maps]
 
 
 def test_links_lead_somewhere() -> None:
