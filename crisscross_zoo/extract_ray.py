@@ -61,9 +61,9 @@ def extract_on_ray(
     """Extract files on a Ray cluster; a bad one costs itself alone, a lost worker or node nothing.
 
     Args:
-        options: Arguments of :class:`FeatureExtractor`, weights by modality. Device "auto" takes every GPU of the
-            cluster, one a worker, or where there are none every core; "cpu" and "cuda" choose. ``workers`` counts the
-            decoding processes of one worker. Weights must be reachable from every node.
+        options: Arguments of :class:`FeatureExtractor`, weights by modality, which every node must reach. Device
+            "auto" takes every GPU of the cluster, one a worker, or where there are none every core; "cpu" and "cuda"
+            choose. ``workers`` counts the decoding processes of one worker.
         outputs: Where the features of each input go. Both are paths that all nodes share.
         folder: The output folder.
         address: Of the cluster, as in ``ray.init``: "auto", "HOST:PORT". Default: $RAY_ADDRESS, or a cluster of this

@@ -142,7 +142,9 @@ def output_path(out: str) -> Path:
     """Return where to write: a local path, or of a URL what has a path's methods (universal_pathlib's UPath).
 
     Raises:
-        ConfigError: universal_pathlib is not installed, nothing opens such URLs, or files should not be put there.
+        ConfigError: universal_pathlib is not installed, nothing opens such URLs, there is no such bucket, or files
+            should not be put there.
+        OutputError: the store cannot be asked.
     """
     if not is_url(out):
         return Path(out)
@@ -154,11 +156,14 @@ def output_path(out: str) -> Path:
     try:
         from upath import UPath
 
-        path = UPath(out)
-        path.fs  # noqa: B018 - imports what opens such URLs
+        path = cast(Path, UPath(out))
+        fs = cast(Any, path).fs
     except (ImportError, ValueError) as error:
         raise _missing(out, error) from None
-    return cast(Path, path)
+    with using_store(path, "written"):
+        if path.drive and not fs.exists(path.drive):  # some stores would make one of any name that is free
+            raise ConfigError(f"{out}: there is no bucket {path.drive!r}", remedy="make it, or check the URL")
+    return path
 
 
 def is_remote(path: Path) -> bool:
