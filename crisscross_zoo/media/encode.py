@@ -75,7 +75,7 @@ class CopyOptions:
     short_side: int = 256
     fps: float | None = None
     gop: int = 15
-    crf: float = 20.0
+    crf: float = 23.0
     fast_decode: bool = True
     sample_rate: int = 16_000
 
@@ -279,7 +279,9 @@ def _copy_times(track: VideoTrack, fps: float | None) -> npt.NDArray[np.float64]
     if track.counted:
         return np.arange(len(track.keys)) / track.rate
     times = np.unique(track.seconds(track.pts))
-    return times[(times >= start) & (times < end)]
+    # What comes before the first picture cannot be decoded; a time stamp beyond the end is damaged.
+    times = times[(times > start) & (times < end)]
+    return np.concatenate([[start], times])
 
 
 def _sized_pictures(
