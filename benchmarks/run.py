@@ -43,7 +43,7 @@ PARTS: dict[str, tuple[list[str], list[str]]] = {
         ["memory.py", "--minutes", "2", "60", "--size", "112"],
         ["memory.py", "--minutes", "0.1", "0.2", "--files", "2", "4", "--size", "112"],
     ),
-    "training": (["training_data.py"], ["training_data.py", "--smoke"]),
+    "training": (["training_data.py"], ["training_data.py", "--samples", "1", "--rounds", "1"]),
     "pretraining": (["pretrain.py"], ["pretrain.py", "--batch-size", "2", "--steps", "1", "--rounds", "2"]),
 }
 PACKAGES = ("torch", "torchvision", "torchaudio", "av", "numpy", "librosa")

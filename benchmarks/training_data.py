@@ -5,8 +5,7 @@
     python benchmarks/training_data.py --gpu-samples-per-second 500 2000 cores to keep such GPUs busy
 
 A sample is 12 frames, 3 s of sound, two augmented views of each, of the kinetics400 preset. Files are made here: 10 s
-of 640x360 and 1280x720, 30 pictures a second, H.264 with a key frame every 150, AAC; a drifting texture of coloured
-noise, which costs decoders and encoders more than most videos.
+of 640x360 and 1280x720, 30 pictures a second, H.264 with a key frame every 150, AAC (``clips.py``).
 
 The plain path decodes from the key frame to the last picture, turns what is wanted into Pillow images, augments them
 one by one, and takes the spectrogram of librosa. Ours is :class:`PretrainDataset`. "Opening and decoding" opens the
@@ -19,13 +18,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
-import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +31,9 @@ import av
 import librosa
 import numpy as np
 import torch
+from clips import make_clip
 from PIL import Image, ImageFilter
-from pretrain import make_clip
+from report import Ratio, Report, add_json_option, finish
 from torchvision.transforms import functional as pil
 
 from crisscross_zoo.config import VideoConfig
@@ -318,37 +316,22 @@ def augment_rows(samples: int, rounds: int) -> Iterator[dict[str, Any]]:
         ratio = times["plain"] / times["ours"]
         yield {
             "crop": size, "Pillow, ms": 1000 * times["plain"], "planar, ms": 1000 * times["ours"], "ratio": ratio,
-            "at least": AUGMENT_BOUND, "met": ratio >= AUGMENT_BOUND,
         }  # fmt: skip
 
 
-def bound_rows(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def sample_ratios(rows: list[dict[str, Any]]) -> Iterator[Ratio]:
     for file in dict.fromkeys(row["file"] for row in rows):
         ms = {row["variant"]: row["ms"] for row in rows if row["file"] == file}
-        ratios = [
-            ("plain over ours", ms["plain"] / ms["ours"], 1.8, math.inf),
-            ("ours over opening and decoding", ms["ours"] / ms["opening and decoding"], 0.0, 1.6),
-            ("ours over the limit", ms["ours"] / ms["limit"], 0.0, 1.6),
-        ]
-        if file == "1280x720":
-            ratios += [
-                (
-                    "plain over prepared, --no-fast-decode",
-                    ms["plain"] / ms["prepared, --no-fast-decode"],
-                    6,
-                    math.inf,
-                ),
-                ("plain over prepared", ms["plain"] / ms["prepared"], 9, math.inf),
-            ]
-        for name, ratio, least, most in ratios:
-            bound = f"at least {least:g}" if most == math.inf else f"at most {most:g}"
-            yield {
-                "file": file,
-                "ratio of times": name,
-                "is": ratio,
-                "bound": bound,
-                "met": least <= ratio <= most,
-            }
+        large = file == "1280x720"
+        yield Ratio(f"samples, plain over ours, {file}", ms["plain"] / ms["ours"], 1.8)
+        for limit in ("opening and decoding", "limit"):
+            yield Ratio(
+                f"samples, ours over {limit}, {file}", ms["ours"] / ms[limit], 1.6, more_is_better=False
+            )
+        for name, bound in (("prepared, --no-fast-decode", 6.0), ("prepared", 9.0)):
+            yield Ratio(
+                f"samples, plain over {name}, {file}", ms["plain"] / ms[name], bound if large else None
+            )
 
 
 def core_rows(rows: list[dict[str, Any]], speeds: list[float]) -> Iterator[dict[str, Any]]:
@@ -360,18 +343,13 @@ def core_rows(rows: list[dict[str, Any]], speeds: list[float]) -> Iterator[dict[
             yield {**{n: row[n] for n in ("file", "variant")}, "samples/s a core": row["samples/s"], **cores}
 
 
-def show(title: str, rows: list[dict[str, Any]]) -> None:
+def table(title: str, rows: list[dict[str, Any]], ratios: Iterable[Ratio] = ()) -> Report:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-
-    def cell(value: Any) -> str:
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    print(f"\n## {title}\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    report = Report(title, columns, ratios=list(ratios))
     for row in rows:
-        print(f"| {' | '.join(cell(row.get(name, '')) for name in columns)} |")
-    sys.stdout.flush()
+        values = [row.get(name, "") for name in columns]
+        report.add(*(f"{v:.3g}" if isinstance(v, float) else v for v in values))
+    return report
 
 
 def main() -> int:
@@ -380,28 +358,32 @@ def main() -> int:
     )
     parser.add_argument("--samples", type=int, default=20, help="different samples of each file")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--gpu-samples-per-second", metavar="N", type=float, nargs="+", default=[])
+    parser.add_argument(
+        "--gpu-samples-per-second", metavar="N", type=float, nargs="+", default=[500.0, 1000.0, 2000.0]
+    )
+    add_json_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tables: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         rows = list(sample_rows(Path(folder), options.samples, options.rounds))
     timed = ("file", "variant", "ms", "samples/s", "over plain", "of the limit")
-    tables["Training samples, one core"] = [{n: row[n] for n in timed} for row in rows]
-    tables["Bounds"] = list(bound_rows(rows))
-    tables["What a copy costs"] = [
+    copies = [
         {n: v for n, v in row.items() if n in ("file", "variant") or n not in timed}
         for row in rows if row["variant"] in COPIES
     ]  # fmt: skip
-    tables["Video augmentation, 8 frames of 640x360"] = list(augment_rows(options.samples, options.rounds))
-    tables["Cores for a GPU"] = list(core_rows(rows, options.gpu_samples_per_second))
-    about = f"{platform.machine()}, torch {torch.__version__}, PyAV {av.__version__}, one thread"
-    print(about)
-    for title, table in tables.items():
-        show(title, table)
-    if options.json:
-        options.json.write_text(json.dumps({"about": about, **tables}, indent=2) + "\n", encoding="utf-8")
+    augmented = list(augment_rows(options.samples, options.rounds))
+    faster = [
+        Ratio(f"augmentation, Pillow over planar, {r['crop']}", r["ratio"], AUGMENT_BOUND) for r in augmented
+    ]
+    reports = [
+        table(
+            "Training samples, one core", [{n: row[n] for n in timed} for row in rows], sample_ratios(rows)
+        ),
+        table("What a copy costs", copies),
+        table("Video augmentation, 8 frames of 640x360", augmented, faster),
+        table("Cores for a GPU", list(core_rows(rows, options.gpu_samples_per_second))),
+    ]
+    finish(reports, options.json)
     return 0
 
 
