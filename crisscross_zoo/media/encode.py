@@ -48,7 +48,7 @@ _PREVIEW_AUDIO_BITS = 40_000
 _PREVIEW_VIDEO_OPTIONS = {"crf": "36", "b": "0", "deadline": "good", "cpu-used": "4", "threads": "1"}
 
 _TICK = Fraction(1, 90_000)
-_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+_SCALING = Interpolation.BICUBIC
 _SILENCE = 1 << 16  # samples of a gap that are written at a time
 _COPY_CONTAINER_OPTIONS = {
     **_CONTAINER_OPTIONS,
