@@ -94,7 +94,7 @@ def build_parser() -> ArgumentParser:
     sub.add_argument(
         "--gop", metavar="N", type=count, help="pictures from key frame to key frame (default: 15)"
     )
-    sub.add_argument("--crf", type=float, help="quality of libx264, 0 to 51, less is better (default: 20)")
+    sub.add_argument("--crf", type=float, help="quality of libx264, 0 to 51, less is better (default: 23)")
     sub.add_argument(
         "--fast-decode",
         action=argparse.BooleanOptionalAction,

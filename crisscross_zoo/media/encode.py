@@ -23,7 +23,7 @@ from av.audio import AudioStream
 from av.container import OutputContainer
 from av.video import VideoStream
 from av.video.frame import PictureType
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from crisscross_zoo.atomic import atomic_path, write_atomically
 from crisscross_zoo.errors import (
@@ -48,7 +48,8 @@ _PREVIEW_AUDIO_BITS = 40_000
 _PREVIEW_VIDEO_OPTIONS = {"crf": "36", "b": "0", "deadline": "good", "cpu-used": "4", "threads": "1"}
 
 _TICK = Fraction(1, 90_000)
-_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+_SCALING = Interpolation.BICUBIC
+_NO_COLORSPACE = 2  # FFmpeg's number
 _SILENCE = 1 << 16  # samples of a gap that are written at a time
 _COPY_CONTAINER_OPTIONS = {
     **_CONTAINER_OPTIONS,
@@ -75,7 +76,7 @@ class CopyOptions:
     short_side: int = 256
     fps: float | None = None
     gop: int = 15
-    crf: float = 20.0
+    crf: float = 23.0
     fast_decode: bool = True
     sample_rate: int = 16_000
 
@@ -224,10 +225,8 @@ def reencode(
             )
             video.width, video.height, video.pix_fmt = first.width, first.height, "yuv420p"
             video.gop_size, video.codec_context.time_base = options.gop, _TICK
-            video.codec_context.colorspace, video.codec_context.color_range = (
-                first.colorspace,
-                first.color_range,
-            )
+            video.codec_context.color_range = first.color_range
+            video.codec_context.colorspace = first.colorspace or _NO_COLORSPACE  # 0: it was RGB
             audio = container.add_stream("flac", options.sample_rate, layout="mono")
             audio.codec_context.format = "s16"
             lengths: dict[int, int] = {}  # of the pictures in the encoder, which does not keep the last one's
@@ -279,7 +278,9 @@ def _copy_times(track: VideoTrack, fps: float | None) -> npt.NDArray[np.float64]
     if track.counted:
         return np.arange(len(track.keys)) / track.rate
     times = np.unique(track.seconds(track.pts))
-    return times[(times >= start) & (times < end)]
+    # What comes before the first picture cannot be decoded; a time stamp beyond the end is damaged.
+    times = times[(times > start) & (times < end)]
+    return np.concatenate([[start], times])
 
 
 def _sized_pictures(
@@ -305,7 +306,7 @@ def _sized_pictures(
 
 
 class _CopyScaler:
-    """Decoded frames to upright ones of the copy's size, yuv420p, in their own colour space."""
+    """Decoded frames to upright ones of the copy's size, yuv420p in limited range, in their own colour space."""
 
     def __init__(self, path: str, short_side: int) -> None:
         self._path = path
@@ -328,7 +329,10 @@ class _CopyScaler:
             max(2, side * min(short, self._short_side) // short // 2 * 2)
             for side in (frame.width, frame.height)
         )
-        small = self._reformatter.reformat(frame, width, height, "yuv420p", interpolation=_SCALING)
+        small = self._reformatter.reformat(
+            frame, width, height, "yuv420p", interpolation=_SCALING, dst_color_range=ColorRange.MPEG
+        )
+        small.color_range = ColorRange.MPEG  # which not every PyAV notes
         if turns % 4:
             small = _turned(small, turns)
         return small
