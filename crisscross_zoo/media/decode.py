@@ -74,6 +74,11 @@ _INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 # Of the decoders that FFmpeg probes a file with: they decode nothing, and one packet is enough.
 _UNPROBED = {"skip_frame": "all", "probesize": "32"}
 
+# Formats whose header says all that reading needs, decoding times too, where the codec is one of these. What comes out
+# is held against the index, so that a file whose header says too little is noticed.
+_UNPROBED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+_UNPROBED_CODECS = frozenset({"h264", "hevc"})
+
 # Codecs whose non-reference pictures can be left out without changing the others (checked in tests/media).
 _SKIPPABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video"})
 
@@ -303,7 +308,8 @@ def read_sound(
     if track is None:
         raise NoStreamError("has no sound stream", remedy="use modality 'video'", path=media.path)
     sound = _ResampledSound(sample_rate, track, on_damage)
-    with _open(media.path) as container:
+    unprobed = media.video is not None and opens_unprobed(media.format, media.video.codec)
+    with _open(media.path, unprobed=unprobed) as container:
         stream = container.streams[track.index]
         assert isinstance(stream, AudioStream)
         yield from sound.of(_decoded(_packets(container, stream, on_damage), stream, None, on_damage))
@@ -314,6 +320,11 @@ def read_sound(
 
 
 # --- opening -----------------------------------------------------------------------------------------------------
+
+
+def opens_unprobed(format_name: str, video_codec: str | None) -> bool:
+    """Return whether a file can be opened without a look at its first pictures."""
+    return format_name == _UNPROBED_FORMAT and video_codec in _UNPROBED_CODECS
 
 
 def _open(
@@ -568,7 +579,8 @@ def _serve(
     if not len(times):
         return
     plan = _DecodingPlan(track, times) if only_needed else None
-    with _open(media.path, source, media.format) as container:
+    unprobed = only_needed and opens_unprobed(media.format, track.codec)
+    with _open(media.path, source, media.format, unprobed=unprobed) as container:
         stream = container.streams[track.index]
         assert isinstance(stream, VideoStream)
         frames = _decoded(_packets(container, stream, on_damage), stream, plan, on_damage)

@@ -45,6 +45,7 @@ from crisscross_zoo.media.decode import (
     _RgbConverter,
     _serve,
     _shown,
+    opens_unprobed,
 )
 
 PREROLL_SECONDS = 0.2
@@ -59,11 +60,6 @@ Value: TypeAlias = int | float | bool | str | None
 
 # Formats in which pictures are sought although their key-frame flags come from a parser: all is decoded from there on.
 _PLAINLY_SOUGHT_FORMATS = frozenset({"mpegts", "flv"})
-
-# Formats whose header says all that reading needs, decoding times too, where the codec is one of these. What comes out
-# is held against the index, so that a file whose header says too little is noticed.
-_UNPROBED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
-_UNPROBED_CODECS = frozenset({"h264", "hevc"})
 
 # Formats in which a sought packet's time stamp is exact. In others packets are read from the start, but not decoded.
 _SOUND_SOUGHT_FORMATS = _INDEXED_FORMATS | {"mpegts", "flv", "wav", "flac"}
@@ -324,7 +320,7 @@ def read_moment(
     pictures: npt.NDArray[np.uint8] | None = None
     seek = video is not None and _seeks_pictures(info)
     # Opened without a look at its pictures first; where that is not enough, with one.
-    for unprobed in (True, False) if _opens_unprobed(info) else (False,):
+    for unprobed in (True, False) if opens_unprobed(info.format, info.video_codec) else (False,):
         hear = sound is not None and samples is None
         see = wanted is not None and pictures is None and seek
         if not hear and not see:
@@ -386,10 +382,6 @@ def _check_unchanged(info: MediaInfo, source: BinaryIO | None) -> None:
 
 def _seeks_pictures(info: MediaInfo) -> bool:
     return not info.video_counted and info.format in _INDEXED_FORMATS | _PLAINLY_SOUGHT_FORMATS
-
-
-def _opens_unprobed(info: MediaInfo) -> bool:
-    return info.format == _UNPROBED_FORMAT and info.video_codec in _UNPROBED_CODECS
 
 
 def _gather(
