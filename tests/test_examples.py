@@ -266,5 +266,5 @@ def test_every_example_is_short_and_run_here() -> None:
 
 def test_every_example_is_in_the_recipes() -> None:
     recipes = (EXAMPLES.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\(\.\./examples/([\w.]+)\)", recipes))
+    named = set(re.findall(r"^\| .* `examples/([\w.]+)` \|", recipes, re.M))
     assert named == {p.name for p in EXAMPLES.iterdir() if p.suffix in (".py", ".ipynb")}

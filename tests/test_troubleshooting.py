@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from make_media import make_media
 
-from crisscross_zoo import FeatureExtractor, Features, errors, load_encoder
+from crisscross_zoo import FeatureExtractor, Features, errors, extract_ray, load_encoder
 from crisscross_zoo.errors import CrissCrossError
 from crisscross_zoo.evaluate.layer import train_layer
 from crisscross_zoo.evaluate.protocols import LayerConfig
@@ -138,6 +138,12 @@ def no_folder() -> None:
     convert_checkpoint(load.BUNDLED_FOLDER / "demo_video.safetensors", "taken/model.safetensors")
 
 
+def dying_workers() -> None:
+    cluster = extract_ray._Cluster(None, None, {}, say=str)
+    for _ in range(extract_ray._START_ATTEMPTS):
+        cluster._note_loss(extract_ray._Member(None), RuntimeError("The actor died:\nits process was killed"))
+
+
 CASES: dict[str, Callable[[], object]] = {
     "ConfigError": lambda: load_encoder("video", "demo", pooling="avrage"),
     "InputError": lambda: load_encoder("video", "demo").preprocess(np.zeros((8, 240, 320, 3), np.float32)),
@@ -147,6 +153,7 @@ CASES: dict[str, Callable[[], object]] = {
     "TruncatedMediaError": truncated,
     "DecoderCrashError": crash,
     "OutputError": lambda: Features.load("feats.csv"),
+    "ClusterError": dying_workers,
     "TrainingError": nan_loss,
     "UnknownWeightsError": lambda: load_encoder("video", "audioste"),
     "WeightsNotAvailableError": lambda: load_encoder("audio", local_files_only=True, cache_dir="cache"),
