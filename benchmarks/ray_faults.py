@@ -70,10 +70,10 @@ class Bench:
     """The folders, the cluster, and what is counted."""
 
     root: Path
-    cluster: Any
-    names: list[str]
-    second_node: Any
     timeout: str
+    names: list[str]
+    cluster: Any = None
+    second_node: Any = None
 
     @property
     def log(self) -> Path:
@@ -209,13 +209,16 @@ def main() -> int:
 
         from ray.cluster_utils import Cluster
 
-        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        bench = Bench(root, args.timeout, names)
+        alone = subprocess.Popen(bench.command(root / "alone"), stdout=subprocess.DEVNULL)
+        bench.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         try:
-            bench = Bench(root, cluster, names, cluster.add_node(**NODE), args.timeout)
-            subprocess.run(bench.command(root / "alone"), check=True, stdout=subprocess.PIPE)
+            bench.add_node()
+            if alone.wait():
+                raise SystemExit("the run on one machine failed")
             rows = [bench.run(case) for case in args.cases]
         finally:
-            cluster.shutdown()
+            bench.cluster.shutdown()
     columns = [c for c in rows[0] if c != "good"]
     print("| " + " | ".join(columns) + " |")
     print("| --- " + "| ---: " * (len(columns) - 1) + "|")
