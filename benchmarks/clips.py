@@ -1,4 +1,4 @@
-"""Clips to measure on: textures that move and turn into each other, film grain, and a beating tone."""
+"""Clips to measure on: one moving texture before another, film grain, and a beating tone."""
 
 from __future__ import annotations
 

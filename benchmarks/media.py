@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -50,13 +51,12 @@ def ours(path: Path, config: VideoConfig, torchcodec: str | None = None) -> list
     return [n.values for n in news if isinstance(n, Clip)]
 
 
-def plain(path: Path, config: VideoConfig) -> list[torch.Tensor]:
+def plain(path: Path, config: VideoConfig, span: tuple[float, float]) -> list[torch.Tensor]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
         pictures = [(f.time, f.to_image()) for f in container.decode(stream)]
     times = np.array([t for t, _ in pictures])
-    span = scan(path).video.span  # type: ignore[union-attr]
     starts = dense_starts(span, config.window_seconds, config.window_seconds)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
     short = int(config.size / config.crop_ratio)
@@ -115,15 +115,19 @@ def measure(options: argparse.Namespace) -> list[Report]:
             if path in made:
                 width, height = map(int, path.stem.split("x"))
                 make_clip(path, width, height, options.seconds)
+            span = scan(path).video.span  # type: ignore[union-attr]
             for size in (112, 224):
                 config = VideoConfig(size=size)
-                calls = {"decode": partial(decode_alone, path), "ours": partial(ours, path, config)}
-                calls |= {"plain": partial(plain, path, config)}
+                calls: dict[str, Callable[[], Any]] = {
+                    "decode": partial(decode_alone, path),
+                    "ours": partial(ours, path, config),
+                    "plain": partial(plain, path, config, span),
+                }
                 if both:
                     calls["torchcodec"] = partial(ours, path, config, "cpu")
                 times = least(calls, options.rounds)
                 clips = ours(path, config)
-                apart = difference(clips, plain(path, config), config)
+                apart = difference(clips, plain(path, config, span), config)
                 limit, over = times["ours"] / times["decode"], times["plain"] / times["ours"]
                 report.add(
                     path.stem, size, f"{times['decode']:.2f}", f"{times['ours']:.2f}", f"{limit:.2f}",

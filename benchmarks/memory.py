@@ -10,6 +10,7 @@ grows by more than 10 % or exceeds 1.5 GB.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def make_clip(path: Path, minutes: float, width: int = 640, height: int = 360, f
         video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         audio = container.add_stream("aac", rate=rate, layout="mono")
-        for second in range(round(minutes * 60)):
+        for second in range(math.ceil(minutes * 60)):
             for k in range(fps):
                 number = second * fps + k
                 frame = av.VideoFrame.from_ndarray(pictures[number % 50], format="rgb24")
@@ -65,7 +66,18 @@ def make_clip(path: Path, minutes: float, width: int = 640, height: int = 360, f
 def peak_bytes(clip: Path, out: Path, options: list[str]) -> int:
     """Extract in a fresh process and return its peak resident memory."""
     command = [sys.executable, "-m", "crisscross_zoo.cli.extract", str(clip), "--out", str(out)]
-    command += ["--modality", "both", "--weights", "random:0", "--device", "cpu", "--quiet", *options]
+    command += [
+        "--modality",
+        "both",
+        "--weights",
+        "random:0",
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        "--quiet",
+        *options,
+    ]
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, *command], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -91,10 +103,10 @@ def by_length(folder: Path, minutes: Sequence[float], size: int) -> Report:
 def by_files(folder: Path, counts: Sequence[int]) -> Report:
     """Small files, with the ``demo`` weights, so that bookkeeping is what grows, if anything does."""
     report = Report(
-        "Peak memory by number of files of 0.5 s, `demo` weights", ("files", "peak", "seconds", "files/s")
+        "Peak memory by number of files of 1 s, `demo` weights", ("files", "peak", "seconds", "files/s")
     )
     small, peaks = folder / "small.mp4", []
-    make_clip(small, 0.5 / 60, 64, 48)
+    make_clip(small, 1 / 60, 64, 48)
     for count in counts:
         many = folder / str(count)
         for k in range(count):

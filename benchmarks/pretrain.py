@@ -6,7 +6,7 @@
 
 Prints Markdown tables. The step is the full model (R(2+1)D-18, ResNet-18, heads of 2048) on two views of 8x112x112 and
 80x200. Loading is measured on one core, from clips made here: 640x360 and 1280x720, H.264 with a key frame every 150
-pictures, AAC. Times are medians; each table is one run, so that its ratios hold on a noisy machine.
+pictures, AAC. Times are medians; each table is one run.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def step_table(device: str, batch_size: int, steps: int) -> Report:
         if on_gpu:
             cells.append(f"{torch.cuda.max_memory_allocated(world.device) / 1e9:.1f}")
         report.add(label, *cells)
-        if not report.ratios and not first:
+        if not first:
             first = whole
         else:
             bound = GPU_BOUND if on_gpu and label == "bf16, channels-last" else None

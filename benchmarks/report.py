@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ratio:
-    """A number without a unit that can be compared between machines.
+    """A number that can be compared between runs.
 
     Attributes:
         name: What over what.
@@ -29,11 +29,9 @@ class Ratio:
     @property
     def kept(self) -> bool:
         """Whether the bound is kept."""
-        return (
-            self.bound is None
-            or (self.value >= self.bound) == self.more_is_better
-            or self.value == self.bound
-        )
+        if self.bound is None:
+            return True
+        return self.value >= self.bound if self.more_is_better else self.value <= self.bound
 
     def worse_than(self, before: Ratio, share: float = 0.2) -> bool:
         """Whether it is worse than before by more than this share."""

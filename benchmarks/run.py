@@ -87,8 +87,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return RESULTS.md."""
     lines = [
         (
-            "Written by `python benchmarks/run.py`. Each ratio is from one run, both sides of it taking turns on the"
-            " same machine. Bounds are what the project asks of itself."
+            "Written by `python benchmarks/run.py`. Each ratio is from one run of its script on one machine. Bounds are"
+            " what the project asks of itself."
         ),
     ]
     for part, found in results.items():

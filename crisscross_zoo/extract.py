@@ -34,8 +34,8 @@ from crisscross_zoo.config import (
 )
 from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
+from crisscross_zoo.encoders.classifier import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
-from crisscross_zoo.encoders.pooling import pooled_size
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
@@ -349,20 +349,13 @@ class FeatureExtractor:
         """Find out before any file is read whether clips fit the networks."""
         for name, encoder in self.encoders.items():
             config = getattr(self._sampling, name)
-            shape: tuple[int, ...]
-            if isinstance(config, VideoConfig):
-                shape = (config.frames, config.size, config.size)
-            else:
-                shape = (config.n_mels, config.clip_samples // config.hop_length)
-                if config.clip_samples <= config.n_fft // 2:
-                    least = (config.n_fft // 2 + 1) / config.sample_rate
-                    raise ConfigError(
-                        f"an audio clip of {config.seconds} s is too short",
-                        remedy=f"take at least {least:.3f} s",
-                    )
+            if isinstance(config, AudioConfig) and config.clip_samples <= config.n_fft // 2:
+                least = (config.n_fft // 2 + 1) / config.sample_rate
+                raise ConfigError(
+                    f"an audio clip of {config.seconds} s is too short", remedy=f"take at least {least:.3f} s"
+                )
             try:
-                channels = 8 * encoder.config.width
-                self.sizes[name] = pooled_size(encoder.config.pooling, shape, channels)
+                self.sizes[name] = clip_features(config, encoder.config.pooling)
             except InputError as error:
                 raise ConfigError(
                     f"the {name} clip does not fit: {error.reason}", remedy=error.remedy

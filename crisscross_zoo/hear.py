@@ -1,8 +1,8 @@
 """The interface of HEAR 2021 (Holistic Evaluation of Audio Representations): sound in, embeddings out.
 
 A timestamp embedding is the feature vector of the clip (2 s) that is centred on its timestamp; a scene embedding is
-the mean over clips that cover the sound. Beyond its ends a sound is silent. Clips go through the network in batches
-of one size, so that memory does not grow with the sound, but for the sound and what is returned.
+the mean over clips that start half a clip apart. Beyond its ends a sound is silent. Clips go through the network in
+small batches, so that memory does not grow with the sound, but for the sound and what is returned.
 
 ``hear-validator`` and ``heareval`` take this module by its name, ``crisscross_zoo.hear``.
 """

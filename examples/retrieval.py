@@ -13,13 +13,12 @@ import numpy as np
 
 from crisscross_zoo import FeatureExtractor, Features
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.media.files import VIDEO_SUFFIXES
 
 try:
     from crisscross_zoo.evaluate.retrieval import nearest
 except ConfigError as error:  # it says what to install
     raise SystemExit(str(error)) from None
-
-SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
 
 
 def vectors(features: Features) -> dict[str, np.ndarray]:
@@ -35,19 +34,22 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
     parser.add_argument("--clips", type=int, default=5, help="clips of each file (default: 5)")
-    parser.add_argument("-k", type=int, default=3, help="how many to show (default: 3)")
+    parser.add_argument("-k", type=int, default=3, help="how many to show")
     args = parser.parse_args()
-
     extractor = FeatureExtractor(args.weights, modality="both", clips=args.clips)
-    asked = vectors(extractor(args.query))
-    paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    query = extractor(args.query)
+    if query.metadata["missing"]:
+        raise SystemExit(f"{args.query}: lacks a modality")
+    asked = vectors(query)
+    paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     known: dict[Path, dict[str, np.ndarray]] = {}
     for path, result in extractor.stream([p for p in paths if p.resolve() != args.query.resolve()]):
         if isinstance(result, Features) and not result.metadata["missing"]:
             known[Path(path)] = vectors(result)
         else:
             print(f"left out: {f'{path}: lacks a modality' if isinstance(result, Features) else result}")
-    names = sorted(known)
+    if not (names := sorted(known)):
+        raise SystemExit(f"{args.folder}: no file to search")
     for by, vector in asked.items():
         places, cosines = nearest(np.stack([known[n][by] for n in names]), vector[None], args.k)
         ranked = zip(places[0], cosines[0], strict=True)

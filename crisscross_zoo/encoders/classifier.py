@@ -35,14 +35,6 @@ def linear_head(
     return nn.Sequential(*norm, nn.Dropout(dropout), linear)
 
 
-def example_shape(config: EncoderConfig) -> tuple[int, ...]:
-    """Return the shape of a batch of one clip, as the config has it."""
-    if isinstance(config, VideoConfig):
-        return (1, 3, config.frames, config.size, config.size)
-    assert isinstance(config, AudioConfig)
-    return (1, 1, config.n_mels, config.clip_samples // config.hop_length)
-
-
 def clip_features(config: EncoderConfig, pooling: str) -> int:
     """Return D of a clip as the config has it.
 
@@ -50,7 +42,13 @@ def clip_features(config: EncoderConfig, pooling: str) -> int:
         ConfigError: no pooling goes by this name.
         InputError: the clip is too small for the pooling.
     """
-    return pooled_size(pooling, example_shape(config)[2:], 8 * config.width)
+    size: tuple[int, ...]
+    if isinstance(config, VideoConfig):
+        size = (config.frames, config.size, config.size)
+    else:
+        assert isinstance(config, AudioConfig)
+        size = (config.n_mels, config.clip_samples // config.hop_length)
+    return pooled_size(pooling, size, 8 * config.width)
 
 
 class Classifier(nn.Module):

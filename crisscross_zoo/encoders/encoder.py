@@ -332,7 +332,7 @@ class Encoder(
             if self._is_unchanged():
                 history = (
                     f"{name}; no value was changed. The head of this file has their license, what they were"
-                    " pretrained on, without labels, and the published results, not measured again."
+                    " pretrained on, without labels, and the manifest's results, not measured again."
                 )
             else:
                 data.eval_results = data.metrics = data.model_name = None
