@@ -37,8 +37,7 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=3, help="how many to show")
     args = parser.parse_args()
     extractor = FeatureExtractor(args.weights, modality="both", clips=args.clips)
-    query = extractor(args.query)
-    if query.metadata["missing"]:
+    if (query := extractor(args.query)).metadata["missing"]:
         raise SystemExit(f"{args.query}: lacks a modality")
     asked = vectors(query)
     paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
