@@ -12,7 +12,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -264,7 +264,7 @@ class FeatureExtractor:
                     open_files.pop(serial, None)
                     yield path, news
                 elif isinstance(news, FileOpened):
-                    open_files[serial] = _OpenFile(path, news)
+                    open_files[serial] = _OpenFile(path, news, self.sizes)
                     known += open_files[serial].rows_left
                 elif isinstance(news, FileRead):
                     open_files[serial].damage = news.damage
@@ -285,17 +285,17 @@ class FeatureExtractor:
     def _finished(self, open_files: dict[int, _OpenFile]) -> Iterator[tuple[StrPath, Features]]:
         for serial in [s for s, f in open_files.items() if f.damage is not None and not f.rows_left]:
             file = open_files.pop(serial)
-            arrays: dict[str, Any] = {name: np.stack(rows) for name, rows in file.rows.items()}  # type: ignore[arg-type]
+            rows: dict[str, Any] = file.rows
             windows: dict[str, Any] = {f"{name}_windows": w for name, w in file.opened.windows.items()}
             metadata = {
                 **self._identity(file.opened.source),
-                "shapes": {name: list(rows.shape) for name, rows in arrays.items()},
+                "shapes": {name: list(rows.shape) for name, rows in file.rows.items()},
                 "duration": file.opened.duration,
                 "missing": list(file.opened.missing),
                 "warnings": list(file.damage or ()),
                 **self._provenance(),
             }
-            yield file.path, Features(**arrays, **windows, metadata=metadata)
+            yield file.path, Features(**rows, **windows, metadata=metadata)
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -388,13 +388,16 @@ class _OpenFile:
 
     path: StrPath
     opened: FileOpened
+    sizes: InitVar[Mapping[str, int]]  # of the features, by modality
     damage: tuple[str, ...] | None = None  # None until the file is read
-    rows: dict[str, list[npt.NDArray[np.float32] | None]] = field(init=False)
+    rows: dict[str, npt.NDArray[np.float32]] = field(init=False)
     rows_left: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.rows = {name: [None] * len(w) for name, w in self.opened.windows.items()}
-        self.rows_left = sum(len(r) for r in self.rows.values())
+    def __post_init__(self, sizes: Mapping[str, int]) -> None:
+        self.rows = {
+            name: np.empty((len(w), sizes[name]), np.float32) for name, w in self.opened.windows.items()
+        }
+        self.rows_left = sum(len(rows) for rows in self.rows.values())
 
 
 class _Batch:

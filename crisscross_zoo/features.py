@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import zipfile
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.atomic import atomic_path, write_atomically
 from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import InputError, OutputError
 
@@ -99,14 +98,14 @@ class Features:
         try:
             if target.suffix == ".npz":
                 arrays: dict[str, Any] = {**self.arrays(), "metadata": np.array(json.dumps(self.metadata))}
-                buffer = io.BytesIO()
-                np.savez(buffer, **arrays)
-                write_atomically(target, buffer.getvalue())
+                with atomic_path(target) as temporary, temporary.open("wb") as file:
+                    np.savez(file, **arrays)
             elif target.suffix == ".safetensors":
-                from safetensors.numpy import save
+                from safetensors.numpy import save_file
 
                 tensors = {k: np.ascontiguousarray(v) for k, v in self.arrays().items()}
-                write_atomically(target, save(tensors, metadata={"metadata": json.dumps(self.metadata)}))
+                with atomic_path(target) as temporary:
+                    save_file(tensors, temporary, metadata={"metadata": json.dumps(self.metadata)})
             else:
                 self._save_npy(target)
         except OSError as error:
@@ -132,10 +131,9 @@ class Features:
         }
         # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
         target.unlink(missing_ok=True)
-        buffer = io.BytesIO()
-        np.save(buffer, array)
         write_atomically(_sidecar(target), json.dumps(sidecar).encode())
-        write_atomically(target, buffer.getvalue())
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
+            np.save(file, array)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Features:
