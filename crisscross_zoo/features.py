@@ -19,6 +19,7 @@ import numpy.typing as npt
 from crisscross_zoo.atomic import atomic_path, write_atomically
 from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import InputError, OutputError
+from crisscross_zoo.remote import is_url
 
 FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
 """File formats that features are written in, by suffix."""
@@ -93,8 +94,8 @@ class Features:
         Raises:
             OutputError: another suffix, two modalities for ``.npy``, or the file cannot be written.
         """
+        check_format(path)
         target = Path(path)
-        check_format(target)
         try:
             if target.suffix == ".npz":
                 arrays: dict[str, Any] = {**self.arrays(), "metadata": np.array(json.dumps(self.metadata))}
@@ -143,7 +144,7 @@ class Features:
             OutputError: no such file, another format, or damaged.
         """
         source = Path(path)
-        check_format(source)
+        check_format(path)
         with _reading(source):
             if source.suffix == ".npz":
                 with np.load(source, allow_pickle=False) as stored:
@@ -193,7 +194,13 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise an OutputError unless the suffix of ``path`` is one of :data:`FORMATS`."""
+    """Raise an OutputError unless ``path`` is local and its suffix one of :data:`FORMATS`."""
+    if is_url(path):
+        raise OutputError(
+            "features are saved at local paths",
+            remedy="copy them, or use crisscross-extract --out",
+            path=path,
+        )
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         raise OutputError(

@@ -80,6 +80,12 @@ def test_an_interrupted_write_leaves_what_was_there(both, tmp_path, monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_urls_are_refused(both):
+    for call in (both.save, Features.load):
+        with pytest.raises(OutputError, match="features are saved at local paths"):
+            call("s3://bucket/x.npz")
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".npy"])
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 not a zip"])
 def test_other_files_are_refused(tmp_path, suffix, content):

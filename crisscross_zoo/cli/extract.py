@@ -102,11 +102,21 @@ def build_parser() -> ArgumentParser:
     clips.add_argument(
         "--clips", type=count, metavar="N", help="N uniformly spread clips in place of dense ones"
     )
-    clips.add_argument("--frames", type=count, metavar="N", help="frames in a video clip (default: 8)")
-    clips.add_argument("--fps", type=positive, help="frames a second (default: 16)")
-    clips.add_argument("--size", type=count, metavar="PIXELS", help="side of the square crop (default: 224)")
     clips.add_argument(
-        "--audio-seconds", type=positive, metavar="SECONDS", help="length of a sound clip (default: 2)"
+        "--frames", type=count, metavar="N", help="frames in a video clip (default: the weights', 8)"
+    )
+    clips.add_argument("--fps", type=positive, help="frames a second (default: the weights', 16)")
+    clips.add_argument(
+        "--size",
+        type=count,
+        metavar="PIXELS",
+        help="side of the square crop (default: the weights', 224; demo: 112)",
+    )
+    clips.add_argument(
+        "--audio-seconds",
+        type=positive,
+        metavar="SECONDS",
+        help="length of a sound clip (default: the weights', 2)",
     )
 
     how = parser.add_argument_group("how to run")
