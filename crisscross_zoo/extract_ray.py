@@ -4,7 +4,7 @@ Workers (Ray actors, each with an encoder and decoding processes of its own) tak
 driver's node and write features into the output folder, which all nodes share. Plain actors, not Ray Data, whose unit
 of retry is a block: there a file that always kills its process is retried for ever, or takes its block along. Here
 what is lost is known by file. When the queue is empty, the files without an outcome (their worker died) and those that
-crashed or hung the decoder are tried once more, one at a time in a worker; what kills that one too has failed.
+crashed or hung the decoder are tried once more, a worker one at a time; what kills its worker again has failed.
 """
 
 from __future__ import annotations
