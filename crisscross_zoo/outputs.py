@@ -289,8 +289,8 @@ class Lists:
     def _write(self, place: Path, *, by: str = "") -> None:
         failures = [self._failures[path] for path in sorted(self._failures)]
         names = sorted(self._rows)
-        if place == self._folder:  # parts are only read by who writes this
-            # Only they say where a failed input's features would have been.
+        if place == self._folder:
+            # Parts alone say where a failed input's features would have been, and may list outputs that are gone.
             failures = [{k: v for k, v in f.items() if k != "output"} for f in failures]
             there = remote.names_in(self._folder) if remote.is_remote(self._folder) else None
             names = [n for n in names if ((self._folder / n).exists() if there is None else n in there)]

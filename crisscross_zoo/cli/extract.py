@@ -235,9 +235,8 @@ class _Job:
                     break
         except KeyboardInterrupt:
             interrupted = True
-        if lists is not None and (
-            part is None or not (interrupted or stopped)
-        ):  # a part is there when it is whole
+        whole = not (interrupted or stopped)
+        if lists is not None and (whole or part is None):  # others take a part that is there for whole
             self._write_lists(lists)
         self._report(interrupted=interrupted)
         if interrupted:
