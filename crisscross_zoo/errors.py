@@ -21,7 +21,8 @@ class CrissCrossError(Exception):
     def __init__(self, reason: str, *, remedy: str = "", path: str | os.PathLike[str] | None = None) -> None:
         self.reason = " ".join(str(reason).split())
         self.remedy = " ".join(str(remedy).split())
-        self.path = None if path is None else os.fspath(path)
+        # A path at a URL (UPath) is not os.PathLike.
+        self.path = None if path is None else os.fspath(path) if isinstance(path, os.PathLike) else str(path)
         super().__init__(self.reason)
 
     def __str__(self) -> str:
@@ -34,6 +35,11 @@ class CrissCrossError(Exception):
 
 def _rebuild(cls: type[CrissCrossError], reason: str, remedy: str, path: str | None) -> CrissCrossError:
     return cls(reason, remedy=remedy, path=path)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another library's exception says, "" where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 class ConfigError(CrissCrossError, ValueError):

@@ -36,7 +36,7 @@ from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.classifier import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, first_line
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
@@ -85,9 +85,10 @@ class FeatureExtractor:
         audio_seconds: Seconds of an audio clip. Default: the checkpoint's, 2.
         batch_size: Clips a batch. Default: :data:`DEFAULT_BATCH`.
         workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
-            cores, 0 for one file or a GPU that decodes.
-        timeout: Seconds after which a decoding process from which no clip comes is ended, and its file fails. Default:
-            :data:`DEFAULT_TIMEOUT`; decoding in a thread cannot be ended.
+            cores; for one file or a GPU that decodes 0, or with ``timeout`` 1.
+        timeout: Seconds after which a decoding process from which nothing comes is ended, and its file fails. Fetching
+            a file and looking through it before its first clip count, too. Default: :data:`DEFAULT_TIMEOUT`; decoding
+            in a thread cannot be ended.
         decoder: ``"pyav"``, or ``"torchcodec"`` for pictures decoded on the GPU where ``device`` is CUDA, else with
             the system's FFmpeg. Sound is PyAV's in any case.
         strict: Refuse truncated or damaged files; otherwise they give what can be read, and a warning.
@@ -239,9 +240,10 @@ class FeatureExtractor:
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
         workers = self.workers
         if workers is None:
-            alone = isinstance(paths, Sized) and len(paths) <= 1 and self.timeout is None
+            alone = isinstance(paths, Sized) and len(paths) <= 1
             on_gpu = self._sampling.torchcodec not in (None, "cpu")
-            workers = 0 if alone or on_gpu else default_workers(self.device)
+            fewest = 0 if self.timeout is None else 1  # a thread cannot be ended
+            workers = fewest if alone or on_gpu else default_workers(self.device)
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
     def _run(
@@ -494,8 +496,7 @@ def pick_device(device: str | torch.device) -> torch.device:
         picked = torch.device(device)
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device {str(device)!r} cannot be used ({reason})", remedy="pass 'auto' or 'cpu'"
+            f"device {str(device)!r} cannot be used ({first_line(error)})", remedy="pass 'auto' or 'cpu'"
         ) from None
     return picked

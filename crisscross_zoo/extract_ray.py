@@ -4,7 +4,7 @@ Workers (Ray actors, each with an encoder and decoding processes of its own) tak
 driver's node and write features into the output folder, which all nodes share. Plain actors, not Ray Data, whose unit
 of retry is a block: there a file that always kills its process is retried for ever, or takes its block along. Here
 what is lost is known by file. When the queue is empty, the files without an outcome (their worker died) and those that
-crashed or hung the decoder are tried once more, each alone in a fresh worker; what kills that one too has failed.
+crashed or hung the decoder are tried once more, a worker one at a time; what kills its worker again has failed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import socket
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from crisscross_zoo import remote
-from crisscross_zoo.errors import ClusterError, ConfigError, CrissCrossError, DecoderCrashError
+from crisscross_zoo.errors import ClusterError, ConfigError, CrissCrossError, DecoderCrashError, first_line
 from crisscross_zoo.extract import FeatureExtractor
 from crisscross_zoo.outputs import PARTS_NAME, Outcome, already_there, save
 
@@ -76,7 +77,7 @@ def extract_on_ray(
 
     Raises:
         ConfigError: Ray is not installed or not reachable, or options that do not fit, here or on a node.
-        ClusterError: the cluster was lost, or no worker can start on it.
+        ClusterError: the cluster was lost, a worker failed at no file, or none can start.
     """
     try:
         import ray
@@ -97,10 +98,13 @@ def extract_on_ray(
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CrissCrossError):
             raise error.cause from None
-        raise
+        raise ClusterError(
+            f"a worker failed ({type(error.cause).__name__}: {first_line(error.cause)})",
+            remedy="see Ray's logs on the node",
+        ) from error
     except ray.exceptions.RayError as error:
         raise ClusterError(
-            f"the cluster was lost ({type(error).__name__}: {str(error).splitlines()[0]})",
+            f"the cluster was lost ({type(error).__name__}: {first_line(error)})",
             remedy="run the same command again to go on",
         ) from None
     finally:
@@ -113,6 +117,8 @@ def extract_on_ray(
 def _working_folder(options: Mapping[str, Any], outputs: Mapping[str, Path]) -> str | None:
     weights = [w for w in options["weights"].values() if isinstance(w, str) and Path(w).exists()]
     paths = [*outputs, *weights, *(str(o) for o in outputs.values())]
+    if options["cache_dir"] is not None:
+        paths.append(options["cache_dir"])
     return str(Path.cwd()) if any(not remote.is_url(p) and not Path(p).is_absolute() for p in paths) else None
 
 
@@ -124,10 +130,12 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _LOCAL_STORE_BYTES}
     try:
+        if match := re.fullmatch(r"([^/]+):(\d+)", address):  # Ray itself tries for minutes, deaf to signals
+            socket.create_connection((match[1], int(match[2])), timeout=10).close()
         ray.init(address, log_to_driver=False, logging_level="error", **(own if address == "local" else {}))
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"no Ray cluster at address {address!r} ({str(error).splitlines()[0]})",
+            f"no Ray cluster at address {address!r} ({first_line(error)})",
             remedy="start one with `ray start --head`, or leave out the address to use this machine",
         ) from None
     try:
@@ -196,17 +204,21 @@ class _Worker:
         """Extract files until none are left to be taken."""
         import ray
 
-        for outcome in self._extract(iter(lambda: ray.get(queue.take.remote()), None)):
-            ray.get(queue.put.remote(outcome))
+        self._extract(
+            iter(lambda: ray.get(queue.take.remote()), None),
+            put=lambda outcome: ray.get(queue.put.remote(outcome)),
+        )
 
     def extract_one(self, path: str, output: Path) -> Outcome:
         """Extract one file."""
-        (outcome,) = self._extract(iter([(path, output)]))
+        outcomes: list[Outcome] = []
+        self._extract(iter([(path, output)]), put=outcomes.append)
+        (outcome,) = outcomes
         return outcome
 
-    def _extract(self, files: Iterator[tuple[str, Path]]) -> Iterator[Outcome]:
+    def _extract(self, files: Iterator[tuple[str, Path]], *, put: Callable[[Outcome], None]) -> None:
+        """Extract files and ``put`` each outcome at once, from any thread."""
         outputs: dict[str, Path] = {}
-        skipped: deque[Outcome] = deque()
 
         def paths() -> Iterator[str]:
             for path, output in files:
@@ -217,14 +229,11 @@ class _Worker:
                     outputs[path] = output
                     yield path
                 else:
-                    skipped.append(there)
+                    put(there)
 
         for given, result in self._extractor.stream(paths()):
-            while skipped:
-                yield skipped.popleft()
             path = str(given)
-            yield save(path, outputs.pop(path), result, scratch=self._scratch)
-        yield from skipped
+            put(save(path, outputs.pop(path), result, scratch=self._scratch))
 
 
 @dataclass
@@ -247,16 +256,20 @@ class _Cluster:
         self._outputs = outputs
         self._say = say
         self._members: dict[Any, _Member] = {}  # by what each is doing
-        self._failed_starts: int | None = 0  # None once one has succeeded
+        self._failed_starts = 0  # in a row, while no worker lives
         self._patience = time.monotonic() + _PATIENCE_SECONDS
 
     def run(self) -> Iterator[Outcome]:
         retry = dict.fromkeys(self._outputs)
-        for outcome in self._all_together():
-            if not isinstance(outcome.error, DecoderCrashError):
-                del retry[outcome.path]
-                yield outcome
-        yield from self._one_by_one(deque(retry))
+        try:
+            for outcome in self._all_together():
+                if not isinstance(outcome.error, DecoderCrashError):
+                    del retry[outcome.path]
+                    yield outcome
+            yield from self._one_by_one(deque(retry))
+        finally:
+            for member in self._members.values():
+                self._ray.kill(member.handle)
 
     def _all_together(self) -> Iterator[Outcome]:
         ray = self._ray
@@ -278,7 +291,6 @@ class _Cluster:
                     self._give(member, "extract_all", queue)
                 elif result is None:
                     ray.kill(member.handle)  # there is nothing left to take
-        self._dismiss()
         ray.kill(queue)
 
     def _one_by_one(self, paths: deque[str]) -> Iterator[Outcome]:
@@ -289,10 +301,11 @@ class _Cluster:
                     # Features may be there from the first try, whose outcome was lost.
                     yield dataclasses.replace(result, skipped=False)
                 elif member.path is not None:
-                    if self._is_alive(member.node):
-                        yield Outcome(member.path, error=_killed(member.path))
-                    else:
+                    unavailable = isinstance(result, self._ray.exceptions.ActorUnavailableError)
+                    if unavailable or not self._is_alive(member.node):
                         paths.append(member.path)  # not the file's fault
+                    else:
+                        yield Outcome(member.path, error=_killed(member.path))
                 if not isinstance(result, Exception):
                     member.path = None
                     if paths:
@@ -300,22 +313,26 @@ class _Cluster:
                         self._give(member, "extract_one", member.path, self._outputs[member.path])
                     else:
                         self._ray.kill(member.handle)
-        self._dismiss()
 
     def _hire(self, wanted: int) -> None:
-        """Start workers until there are ``wanted``, or as many as fit the cluster as it is now."""
+        """Start workers until there are ``wanted``, or one more than fit the cluster as it is now.
+
+        A cluster that grows by itself does so for the one that waits; where none grows, it takes a lost one's place.
+        """
         resources = self._ray.cluster_resources()
         device = self._setup.options["device"]
         cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
         if device == "cpu" or (device == "auto" and not gpus):
             device, room, takes = "cpu", cores, {"num_cpus": 1}
         else:
-            cpus = min(GPU_WORKER_CPUS, cores // max(gpus, 1))
-            device, room, takes = "cuda", gpus, {"num_cpus": max(1, cpus), "num_gpus": 1}
-        # A cluster that grows by itself does so when a worker waits for its place.
-        for _ in range(min(wanted, max(1, room)) - len(self._members)):
+            alive = [n["Resources"] for n in self._ray.nodes() if n["Alive"]]
+            cpus = min((int(r.get("CPU", 0) // r["GPU"]) for r in alive if r.get("GPU")), default=1)
+            device, room = "cuda", gpus
+            takes = {"num_cpus": max(1, min(GPU_WORKER_CPUS, cpus)), "num_gpus": 1}
+        for _ in range(min(wanted, room + 1) - len(self._members)):
             options = dict(self._setup.options, device=device)
-            if options["workers"] is None:
+            decodes_itself = device == "cuda" and options["decoder"] == "torchcodec"
+            if options["workers"] is None and not decodes_itself:
                 options["workers"] = max(1, takes["num_cpus"] - 1)
             setup = dataclasses.replace(self._setup, options=options)
             handle = self._ray.remote(max_restarts=0, max_task_retries=0, **takes)(_Worker).remote(setup)
@@ -324,24 +341,25 @@ class _Cluster:
     def _events(self) -> Iterator[tuple[_Member, Any]]:
         """Wait a little and give what members have returned, or the error that shows that they died."""
         ready, _ = self._ray.wait(list(self._members), num_returns=1, timeout=_POLL_SECONDS)
-        if self._failed_starts is not None and time.monotonic() > self._patience:
+        if time.monotonic() > self._patience:
             self._patience = float("inf")
             self._say("no worker has started yet; `ray status` says what the cluster has free")
         for ref in ready:
             member = self._members.pop(ref)
             try:
                 result = self._ray.get(ref)
-            except self._ray.exceptions.RayActorError as error:
+            except (self._ray.exceptions.RayActorError, self._ray.exceptions.OutOfMemoryError) as error:
+                self._ray.kill(member.handle)  # it may be out of reach only
                 self._note_loss(member, error)
                 result = error
             else:
                 if member.node is None:
-                    member.node, self._failed_starts = result, None
+                    member.node, self._failed_starts, self._patience = result, 0, float("inf")
             yield member, result
 
     def _note_loss(self, member: _Member, error: Exception) -> None:
         self._say("a worker was lost; what it had not finished is done again")
-        if self._failed_starts is not None and member.node is None:
+        if member.node is None and all(m.node is None for m in self._members.values()):
             self._failed_starts += 1
             if self._failed_starts == _START_ATTEMPTS:
                 raise ClusterError(
@@ -354,11 +372,6 @@ class _Cluster:
 
     def _give(self, member: _Member, method: str, *arguments: Any) -> None:
         self._members[getattr(member.handle, method).remote(*arguments)] = member
-
-    def _dismiss(self) -> None:
-        for member in self._members.values():
-            self._ray.kill(member.handle)
-        self._members.clear()
 
 
 def _killed(path: str) -> DecoderCrashError:

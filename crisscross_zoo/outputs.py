@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from crisscross_zoo import remote
 from crisscross_zoo.atomic import write_atomically
@@ -74,24 +74,25 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
     """Return the metadata of ``output`` if it holds the features that ``identity`` asks for, else None.
 
     Args:
-        output: Where the features would be written.
+        output: Where the features would be written; a file is there.
         identity: From :meth:`crisscross_zoo.FeatureExtractor.identity`.
 
     Raises:
-        OutputError: the file there is something else: not features, or those of another file.
+        OutputError: the file there is something else (not features, or those of another file), or cannot be fetched.
     """
-    if not output.exists():
-        return None
     try:
         with remote.local_copy(str(output)) as local:
             metadata = load_metadata(local)
         stored = {name: metadata["source"][name] for name in ("path", "bytes", "modified_ns")}
+    except MediaError as error:  # of fetching the output: its input is not to blame
+        raise OutputError(error.reason, remedy=error.remedy, path=output) from None
     except (OutputError, KeyError, TypeError):
         raise OutputError(
             "exists and does not hold features made here", remedy="move it, or allow --overwrite", path=output
         ) from None
     source = identity["source"]
-    unchanged = all(stored[name] == source[name] for name in ("bytes", "modified_ns"))
+    # A web server need not say how long a file is: 0.
+    unchanged = source["bytes"] > 0 and all(stored[name] == source[name] for name in ("bytes", "modified_ns"))
     here = os.path.abspath(stored["path"]) == os.path.abspath(source["path"])  # noqa: PTH100
     moved = unchanged and Path(stored["path"]).name == Path(source["path"]).name
     if not (here or moved):
@@ -136,11 +137,16 @@ def already_there(path: str, output: Path, identity: Callable[[str], Mapping[str
         return None
     try:
         with remote.using_store(output, "read"):
+            if not output.exists():  # before a URL is asked what it is
+                return None
             metadata = finished(output, identity(path))
     except OutputError as error:
         return Outcome(path, error=error)
     except MediaError:  # a URL that cannot be asked; fetching it will say so
         return None
+    except OSError as error:  # a name too long
+        problem = OutputError(f"cannot be read ({error.strerror})", remedy="check the folder", path=output)
+        return Outcome(path, error=problem)
     return None if metadata is None else Outcome(path, _summary(metadata), skipped=True)
 
 
@@ -194,7 +200,8 @@ class Lists:
             themselves, with all parts that are there; where those disagree, the one written last is right.
 
     Raises:
-        OutputError: one of them is there and was not written here.
+        OutputError: one of them is there and was not written here, or a store cannot be asked.
+        OSError: one of them cannot be read.
     """
 
     def __init__(self, folder: Path, part: str | None = None) -> None:
@@ -235,7 +242,9 @@ class Lists:
                     if remote.exists(failure["path"], ask=True):
                         self._rows.pop(failure.get("output", ""), None)
                         self._failures[failure["path"]] = failure
-        except (KeyError, TypeError, ValueError, csv.Error, OSError) as error:
+        except CrissCrossError:
+            raise
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise OutputError(
                 f"{INDEX_NAME} or {FAILED_NAME} there was not written by this command ({error})",
                 remedy="choose another --out, or move it away",
@@ -279,8 +288,12 @@ class Lists:
 
     def _write(self, place: Path, *, by: str = "") -> None:
         failures = [self._failures[path] for path in sorted(self._failures)]
-        if place == self._folder:  # only parts say where a failed input's features would have been
+        names = sorted(self._rows)
+        if place == self._folder:
+            # Parts alone say where a failed input's features would have been, and may list outputs that are gone.
             failures = [{k: v for k, v in f.items() if k != "output"} for f in failures]
+            there = remote.names_in(self._folder) if remote.is_remote(self._folder) else None
+            names = [n for n in names if ((self._folder / n).exists() if there is None else n in there)]
         if failures:
             lines = "".join(json.dumps(f) + "\n" for f in failures)
             _write_whole(place / FAILED_NAME, lines.encode(), by)
@@ -289,12 +302,7 @@ class Lists:
         text = io.StringIO()
         table = csv.DictWriter(text, _INDEX_COLUMNS, lineterminator="\n")
         table.writeheader()
-        there = remote.names_in(self._folder) if remote.is_remote(self._folder) else None
-        table.writerows(
-            self._rows[name]
-            for name in sorted(self._rows)
-            if ((self._folder / name).exists() if there is None else name in there)
-        )
+        table.writerows(self._rows[name] for name in names)
         _write_whole(place / INDEX_NAME, text.getvalue().encode(**_TEXT), by)
 
     @classmethod
@@ -309,7 +317,7 @@ class Lists:
             by: Name of the part whose process this is.
         """
         if remote.is_remote(folder):
-            remote.names_in(folder)  # others have written to it
+            cast(Any, folder).fs.invalidate_cache()  # others have written to it
         if not all((folder / PARTS_NAME / part / INDEX_NAME).exists() for part in parts):
             return False
         cls(folder)._write(folder, by=by)

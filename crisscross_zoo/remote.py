@@ -1,6 +1,6 @@
 """Inputs and outputs at URLs: whatever fsspec opens, such as s3://, gs://, hf:// and https://.
 
-An input is fetched to a temporary file while it is read. An output is written under a temporary name, then moved.
+An input is fetched to a temporary file while it is read. An output is put in one piece.
 ``file://`` is a local path, and treated as one.
 """
 
@@ -10,10 +10,11 @@ import contextlib
 import os
 import re
 import tempfile
-import uuid
 from collections.abc import Iterator
+from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from crisscross_zoo.errors import (
     ConfigError,
@@ -21,6 +22,7 @@ from crisscross_zoo.errors import (
     MediaNotFoundError,
     OutputError,
     UnreadableMediaError,
+    first_line,
 )
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: "C:" is a drive
@@ -29,6 +31,11 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: "C:" i
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Return whether ``path`` is a URL."""
     return isinstance(path, str) and _URL.match(path) is not None
+
+
+def is_http(path: str) -> bool:
+    """Return whether ``path`` is a web page's URL, in which ``?`` begins a query."""
+    return path.lower().startswith(("http://", "https://"))
 
 
 def without_file_scheme(path: str) -> str:
@@ -131,7 +138,8 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]
         return
     url = os.fspath(path)
     with tempfile.TemporaryDirectory(prefix="crisscross-") as folder:
-        local = os.path.join(folder, PurePosixPath(url).name)  # noqa: PTH118
+        name = urlsplit(url).path if is_http(url) else url  # a signed query may be longer than a name
+        local = os.path.join(folder, PurePosixPath(name).name)  # noqa: PTH118
         with _fetching(url):
             fs, name = _open_store(url)
             fs.get_file(name, local)
@@ -153,6 +161,10 @@ def output_path(out: str) -> Path:
             f"{out}: every file would be a commit",
             remedy="write to a folder, then run `hf upload-large-folder`",
         )
+    if is_http(out):
+        raise ConfigError(f"{out}: a web server takes no files", remedy="write to a folder or a bucket")
+    if has_magic(out):
+        raise ConfigError(f"{out}: stores take [, * and ? for a pattern", remedy="choose another --out")
     try:
         from upath import UPath
 
@@ -172,17 +184,18 @@ def is_remote(path: Path) -> bool:
 
 
 def write(target: Path, data: bytes) -> None:
-    """Write to a remote ``target``, whole or not at all.
+    """Write to a remote ``target``.
+
+    In a bucket (s3://, gs://) an object appears whole or not at all. Where the store is a file system (sftp://), a
+    process killed in mid-write leaves half a file.
 
     Raises:
         OutputError: it cannot be written.
     """
     to: Any = target
-    temporary = to.with_name(f".{to.name}.{uuid.uuid4().hex}.tmp")
     with using_store(target, "written"):
         to.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        to.fs.mv(temporary.path, to.path)
+        to.fs.pipe_file(to.path, data)  # mv would take [, * and ? in a name for a pattern
 
 
 def names_in(folder: Path) -> set[str]:
@@ -251,8 +264,4 @@ def _missing(url: str, error: Exception) -> ConfigError:
 
 
 def _reason(error: Exception) -> str:
-    return (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(
-            ": "
-        )
-    )
+    return f"{type(error).__name__}: {first_line(error)}".rstrip(": ")

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 
@@ -191,6 +192,30 @@ def test_an_encoder_of_the_other_modality_is_refused(encoders):
 def test_stream_takes_several_paths(encoders, files):
     with pytest.raises(ConfigError, match="stream takes several paths"):
         next(extractor(encoders, "video").stream(str(files[0])))
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "workers"),
+    [
+        ("a", {}, 0),
+        ("a", {"timeout": 9}, 1),
+        ("ab", {}, 5),
+        ("ab", {"gpu": True}, 0),
+        ("ab", {"gpu": True, "timeout": 9}, 1),
+    ],
+)
+def test_a_timeout_wants_a_process_that_can_be_ended(encoders, monkeypatch, names, options, workers):
+    asked = []
+    monkeypatch.setattr("crisscross_zoo.extract.default_workers", lambda device: 5)
+    monkeypatch.setattr(
+        "crisscross_zoo.extract.read_files",
+        lambda *_, workers, **__: asked.append(workers) or (x for x in ()),
+    )
+    extractor = FeatureExtractor(encoders, device="cpu", timeout=options.get("timeout"))
+    if "gpu" in options:
+        extractor._sampling = dataclasses.replace(extractor._sampling, torchcodec="cuda")
+    assert list(extractor.stream(list(names))) == []
+    assert asked == [workers]
 
 
 def test_a_missing_encoder_is_said(encoders):

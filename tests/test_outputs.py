@@ -9,7 +9,7 @@ import pytest
 from crisscross_zoo import Features
 from crisscross_zoo.errors import ConfigError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.files import common_folder
-from crisscross_zoo.outputs import Lists, describe_failure, finished, mirror
+from crisscross_zoo.outputs import Lists, already_there, describe_failure, finished, mirror
 
 SOURCE = {"path": "in/a.mp4", "bytes": 10, "modified_ns": 5}
 IDENTITY = {
@@ -91,7 +91,6 @@ def test_inputs_outside_the_root_are_refused(tmp_path):
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors"])
 def test_finished_means_same_file_settings_and_weights(tmp_path, suffix):
     output = tmp_path / f"a{suffix}"
-    assert finished(output, IDENTITY) is None
     metadata = save(output)
     assert finished(output, IDENTITY) == metadata
     for change in (
@@ -103,6 +102,19 @@ def test_finished_means_same_file_settings_and_weights(tmp_path, suffix):
         assert finished(output, {**IDENTITY, **change}) is None
     moved = {**IDENTITY, "source": {**SOURCE, "path": "elsewhere/a.mp4"}}
     assert finished(output, moved) == metadata
+    unknown = {**IDENTITY, "source": {**SOURCE, "bytes": 0}}  # a web server need not tell the length
+    save(output, **unknown)
+    assert finished(output, unknown) is None
+
+
+def test_an_input_is_not_looked_at_where_no_output_is(tmp_path):
+    assert already_there("https://host/a.mp4", tmp_path / "a.npz", identity=None) is None
+
+
+def test_a_name_too_long_is_the_outcome_of_its_file_alone(tmp_path):
+    outcome = already_there("https://host/a.mp4", tmp_path / f"{'a' * 300}.npz", identity=None)
+    assert isinstance(outcome.error, OutputError)
+    assert "File name too long" in str(outcome.error)
 
 
 def test_features_of_another_file_and_other_files_are_not_replaced(tmp_path):

@@ -57,6 +57,15 @@ def test_folders_and_patterns_are_listed_as_local_ones(store):
         find_media(["memory://in/*.ogg"])
 
 
+def test_names_with_brackets_are_no_patterns(store, tree):
+    store.pipe("/in[1]/sub[2]/a[3].mp4", (tree / "a.mp4").read_bytes())
+    url = "memory://in[1]/sub[2]/a[3].mp4"
+    assert find_media([url]) == find_media(["memory://in[1]"]) == [url]
+    for _ in range(2):
+        assert extract("memory://in[1]", "--out", "memory://out") == 0
+        assert names(store) == ["index.csv", "sub[2]/a[3].npz"]
+
+
 def test_file_urls_are_local_paths(tree):
     assert find_media([f"file://{tree}"]) == [str(tree / n) for n in NAMES]
 
@@ -70,6 +79,18 @@ def test_a_copy_has_the_name_and_goes(store):
         assert local == "here.mp4"
     with pytest.raises(MediaNotFoundError, match="no such object"), remote.local_copy("memory://gone.mp4"):
         pass
+
+
+def test_a_signed_query_is_not_in_the_copys_name(monkeypatch):
+    class Web:
+        def get_file(self, name, local):
+            Path(local).write_text(name)
+
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (Web(), url))
+    url = f"https://host/in/a.mp4?signature={'x' * 300}"
+    with remote.local_copy(url) as local:
+        assert Path(local).name == "a.mp4"
+        assert Path(local).read_text() == url
 
 
 def test_a_file_at_a_url_has_the_features_of_the_file(store, tree):
@@ -148,6 +169,8 @@ def test_decoding_processes_fetch_and_leave_nothing(tree, tmp_path, monkeypatch)
         (["nowhere://in/", "--out", "out"], 2, "nothing installed opens it"),
         (["memory://in", "--out", "nowhere://out"], 2, "pip install 'crisscross-zoo[remote]'"),
         (["memory://in", "--out", "hf://datasets/me/feats"], 2, "every file would be a commit"),
+        (["memory://in", "--out", "https://host/feats/"], 2, "a web server takes no files"),
+        (["memory://in", "--out", "memory://out[1]"], 2, "choose another --out"),
         (["memory://in", "--out", "memory://out", "--format", "npy"], 2, "use npz or safetensors"),
     ],
 )
@@ -162,16 +185,29 @@ def test_a_store_that_fails_is_one_line(store, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise PermissionError("Access Denied\nmore")
 
-    monkeypatch.setattr(type(store), "mv", refuse)
-    assert extract("memory://in/a.mp4", "--out", "memory://out/") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "pipe_file", refuse)
+        assert extract("memory://in/a.mp4", "--out", "memory://out/") == 1
     lines = capsys.readouterr().err.splitlines()
     assert "cannot be written (PermissionError: Access Denied)" in lines[0]
+    assert extract("memory://in/a.mp4", "--out", "memory://out/") == 0
+    before = store.cat("/out/a.npz")
     monkeypatch.setattr(type(store), "get_file", refuse)
+    assert extract("memory://in/a.mp4", "--out", "memory://out/") == 1
+    assert "memory://out/a.npz: cannot be fetched (PermissionError" in capsys.readouterr().err
+    assert store.cat("/out/a.npz") == before  # not the input's trouble: it is kept
     with (
         pytest.raises(UnreadableMediaError, match="cannot be fetched"),
         remote.local_copy("memory://in/a.mp4"),
     ):
         pass
+    lists = Lists(remote.output_path("memory://out"))
+    store.pipe("/out/failed.jsonl", b'{"path": "nowhere://in/a.mp4"}\n')
+    with pytest.raises(ConfigError, match="nothing installed opens it"):
+        Lists(remote.output_path("memory://out"))
+    monkeypatch.setattr(type(store), "find", refuse)
+    with pytest.raises(OutputError, match="cannot be listed"):
+        lists.write()
     monkeypatch.setattr(type(store), "glob", refuse)
     with pytest.raises(OutputError, match="cannot be read"):
         Lists(remote.output_path("memory://out"))

@@ -44,7 +44,8 @@ examples:
   crisscross-extract videos/ --out feats/ --shard 0/8     the first of eight processes that share the files; or start
                                                           it with torchrun or srun, which number their processes
 
-exit codes: 0 done, 1 some inputs failed, 2 bad usage, 130 interrupted (run the same command again to go on)
+exit codes: 0 done, 1 some inputs failed (0 under torchrun, which would end the other processes), 2 bad usage,
+            130 interrupted (run the same command again to go on)
 """
 
 _EXTRACTOR_OPTIONS = """
@@ -130,7 +131,8 @@ def build_parser() -> ArgumentParser:
         "--timeout",
         type=positive,
         metavar="SECONDS",
-        help="end a decoding process from which no clip comes for so long; its file fails (default: 600)",
+        help="end a decoding process from which nothing comes for so long, also while it fetches a file or looks"
+        " through it; its file fails (default: 600)",
     )
     how.add_argument(
         "--decoder",
@@ -176,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     args.out = remote.without_file_scheme(args.out)
+    args.root = None if args.root is None else remote.without_file_scheme(args.root)
     from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 
     names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds")
@@ -233,19 +236,26 @@ class _Job:
 
         part = self.share.name() if self.share.count > 1 else None
         lists = None if self.folder is None else Lists(self.folder, part)
-        interrupted = False
+        interrupted = stopped = False
         try:
             for outcome in self._outcomes():
                 self._take(outcome)
-                if self.failures and self.args.on_error == "stop":
+                stopped = bool(self.failures) and self.args.on_error == "stop"
+                if stopped:
                     break
         except KeyboardInterrupt:
             interrupted = True
-        if lists is not None:
+        whole = not (interrupted or stopped)
+        if lists is not None and (whole or part is None):  # others take a part that is there for whole
             self._write_lists(lists)
         self._report(interrupted=interrupted)
         if interrupted:
             return EXIT_INTERRUPTED
+        if self.failures and self.share.origin == "torchrun" and not stopped:
+            self._say(
+                "some inputs failed; exit code 0, since torchrun would end the other shares", always=True
+            )
+            return EXIT_DONE
         return EXIT_FAILED if self.failures else EXIT_DONE
 
     def _outcomes(self) -> Iterator[Outcome]:
@@ -357,10 +367,11 @@ class _Job:
         for path, failure in self.failures.items():
             lists.add_failure(path, self.outputs[path], failure)
         try:
-            lists.write()
-            if self.share.count > 1:
-                parts = [self.share.name(k) for k in range(self.share.count)]
-                Lists.merge(self.folder, parts, by=self.share.name())
+            with remote.using_store(self.folder, "written"):
+                lists.write()
+                if self.share.count > 1:
+                    parts = [self.share.name(k) for k in range(self.share.count)]
+                    Lists.merge(self.folder, parts, by=self.share.name())
         except OSError as error:
             raise OutputError(
                 f"cannot be written ({error.strerror})", remedy="check the folder", path=self.folder

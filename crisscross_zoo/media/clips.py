@@ -125,11 +125,6 @@ News = FileOpened | Clip | FileRead | CrissCrossError
 """What comes of a file: opened, its clips, and last that it was read; or an error, which ends it."""
 
 
-def source_of(path: StrPath, size: int, modified_ns: int) -> dict[str, str | int]:
-    """Return what identifies a file in the metadata of its features."""
-    return {"path": os.fspath(path), "bytes": size, "modified_ns": modified_ns}
-
-
 def file_news(path: StrPath, sampling: Sampling) -> Iterator[News]:
     """Read one file as :func:`read_clips` does, but yield the error that ends it in place of raising it."""
     try:
@@ -183,7 +178,12 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         other, found = ("video", "pictures") if wanted == ["audio"] else ("audio", "sound")
         name = {"video": "pictures", "audio": "sound"}[wanted[0]]
         raise NoStreamError(f"has no {name}, only {found}", remedy=f"use modality {other!r}", path=path)
-    source = source_of(media.path, media.size, media.modified_ns)
+    # As remote.source_of, of the file as it was opened.
+    source: dict[str, str | int] = {
+        "path": os.fspath(media.path),
+        "bytes": media.size,
+        "modified_ns": media.modified_ns,
+    }
     yield FileOpened(source, media.duration, windows, tuple(m for m in wanted if m not in starts))
     views = sampling.views
     if "video" in starts and (video := sampling.video) is not None:

@@ -49,7 +49,7 @@ def find_media(
                 raise ConfigError(
                     f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
                 )
-        elif glob.has_magic(given) and not (os.path.exists(given) or given.startswith("http")):  # noqa: PTH110
+        elif glob.has_magic(given) and not (remote.is_http(given) or remote.exists(given, ask=True)):
             if remote.is_url(given):
                 files = remote.glob(given)
             else:
@@ -70,7 +70,7 @@ def is_folder(path: str) -> bool:
     if remote.is_url(path):
         return (
             Path(path).suffix.lower() not in MEDIA_SUFFIXES
-            and not glob.has_magic(path)
+            and not (remote.is_http(path) and glob.has_magic(path))
             and remote.is_folder(path)
         )
     # os.path answers False where pathlib raises: names too long, folders that may not be entered.

@@ -194,10 +194,15 @@ class _WorkerProcess:
                 return
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             silent_for, self._silent_for = self._silent_for, 0.0
+            if silent_for:
+                yield DecoderCrashError(
+                    f"hung the decoder (nothing came for {silent_for:.0f} s)",
+                    remedy="leave it out, convert it with another tool, or allow more time (timeout)",
+                    path=path,
+                )
+                return
             yield DecoderCrashError(
-                f"hung the decoder (nothing came for {silent_for:.0f} s)"
-                if silent_for
-                else f"crashed the decoder ({how})",
+                f"crashed the decoder ({how})",
                 remedy="leave it out, or convert it with another tool",
                 path=path,
             )

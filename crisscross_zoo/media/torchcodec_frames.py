@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from crisscross_zoo.errors import ConfigError, NoStreamError, UnreadableMediaError
+from crisscross_zoo.errors import ConfigError, NoStreamError, UnreadableMediaError, first_line
 from crisscross_zoo.media.decode import Media
 
 PICTURES_AT_ONCE = 8
@@ -96,7 +96,7 @@ def read_frames(
                 )
             yield from zip(counts[part].tolist(), batch.data, strict=True)
     except (RuntimeError, IndexError, ValueError) as error:  # all that torchcodec raises
-        reason = _PLACE.sub("", str(error).splitlines()[0])
+        reason = _PLACE.sub("", first_line(error))
         raise UnreadableMediaError(
             f"torchcodec cannot decode it ({reason})", remedy=_REMEDY, path=media.path
         ) from None

@@ -68,6 +68,12 @@ def test_a_file_with_magic_in_its_name_is_a_file(tree):
     assert find_media(["tree/odd[1].mp4"]) == ["tree/odd[1].mp4"]
 
 
+def test_a_folder_may_begin_as_a_url_does(tree):
+    (tree / "http-clips").mkdir()
+    (tree / "http-clips" / "a.mp4").touch()
+    assert find_media(["http-clips/*.mp4"]) == ["http-clips/a.mp4"]
+
+
 def test_a_missing_file_is_kept_for_its_own_error(tree):
     assert find_media(["gone.mp4"]) == ["gone.mp4"]
 

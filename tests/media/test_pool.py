@@ -97,6 +97,7 @@ def test_a_file_that_hangs_costs_itself_alone(monkeypatch):
     (error,) = found["b"]
     assert isinstance(error, DecoderCrashError)
     assert "hung the decoder (nothing came for" in str(error)
+    assert "allow more time (timeout)" in str(error)
     assert time.monotonic() - started < 50
 
 
