@@ -10,8 +10,8 @@ of 640x360 and 1280x720, 30 pictures a second, H.264 with a key frame every 150,
 The plain path decodes from the key frame to the last picture, turns what is wanted into Pillow images, augments them
 one by one, and takes the spectrogram of librosa. Ours is :class:`PretrainDataset`. "Opening and decoding" opens the
 file as PyAV does and decodes the packets that our reader decodes, and does nothing with them; the limit opens it
-without probing, as our reader does. One thread each, in processor time, so that what else the machine does counts
-less. Variants take turns; the time of each sample is the least of its rounds, a variant's time the mean over samples.
+without probing, as our reader does. In the processor time of one thread, so that what else the machine does, and
+threads of NumPy that wait for work, count little. Variants take turns; the time of each sample is the least of its rounds, a variant's time the mean over samples.
 """
 
 from __future__ import annotations
@@ -227,9 +227,9 @@ def turns(variants: dict[str, Callable[[int], Any]], samples: int, rounds: int) 
     for _ in range(rounds):
         for number in range(samples):
             for name, call in variants.items():
-                began = time.process_time()
+                began = time.thread_time()
                 call(number)
-                best[name][number] = min(best[name][number], time.process_time() - began)
+                best[name][number] = min(best[name][number], time.thread_time() - began)
     return {name: float(values.mean()) for name, values in best.items()}
 
 
@@ -250,9 +250,9 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
         costs = {}
         for name, options in COPIES.items():
             path = folder / f"{height}-{len(costs)}.mp4"
-            began = time.process_time()
+            began = time.thread_time()
             reencode(scan(original), path, options, on_damage=ignore)
-            spent = time.process_time() - began
+            spent = time.thread_time() - began
             copy = describe(scan(path))
             costs[name] = {
                 "seconds to prepare a minute": 60 / info.duration * spent,
