@@ -7,8 +7,8 @@ The plain path is how the released code reads: the whole file decoded to picture
 frames resized by Pillow, cropped and normalised, one clip after another. Ours is what the extractor's decoding
 processes do (:func:`read_clips`): only what is needed is decoded, nothing is kept. The limit decodes all frames once
 and throws them away. Where torchcodec is installed, ours is also run with it in place of PyAV. One thread each;
-variants take turns, and each time is the least of all rounds, in CPU seconds of that thread: what
-else runs counts little.
+variants take turns, and each time is the least of all rounds, in CPU seconds of that thread: what else runs counts
+little.
 
 Clips are compared: the largest difference in grey levels to the plain path (Pillow's resizing, within 1), and of
 torchcodec's to ours.

@@ -1,6 +1,6 @@
 """All benchmarks, or some: one page of results, and what has become worse since the last.
 
-    python benchmarks/run.py                          everything: about an hour on two quiet cores
+    python benchmarks/run.py                          everything: about 40 minutes on two quiet cores
     python benchmarks/run.py encoders media           these parts; the others keep their last results
     python benchmarks/run.py --smoke --out smoke/  tiny sizes, for CI: that all of it runs
 
@@ -31,12 +31,15 @@ HERE = Path(__file__).parent
 PARTS: dict[str, tuple[list[str], list[str]]] = {
     # name: (script and options, script and options that take seconds)
     "encoders": (
-        ["encoders.py", "--compile"],
+        ["encoders.py"],
         ["encoders.py", "--rounds", "1", "--cases", "audio 16 x 2 s, log-mel given"],
     ),
-    "media": (["media.py"], ["media.py", "--seconds", "2", "--rounds", "1"]),
+    "media": (
+        ["media.py", "--seconds", "20", "--rounds", "2"],
+        ["media.py", "--seconds", "2", "--rounds", "1"],
+    ),
     "extraction": (
-        ["extraction.py"],
+        ["extraction.py", "--seconds", "30", "--files", "60", "--rounds", "1"],
         ["extraction.py", "--weights", "demo", "--seconds", "2", "--files", "2", "--rounds", "1"],
     ),
     "memory": (

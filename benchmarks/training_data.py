@@ -11,7 +11,8 @@ The plain path decodes from the key frame to the last picture, turns what is wan
 one by one, and takes the spectrogram of librosa. Ours is :class:`PretrainDataset`. "Opening and decoding" opens the
 file as PyAV does and decodes the packets that our reader decodes, and does nothing with them; the limit opens it
 without probing, as our reader does. In the processor time of one thread, so that what else the machine does, and
-threads of NumPy that wait for work, count little. Variants take turns; the time of each sample is the least of its rounds, a variant's time the mean over samples.
+threads of NumPy that wait for work, count little. Variants take turns; the time of each sample is the least of its
+rounds, a variant's time the mean over samples.
 """
 
 from __future__ import annotations
