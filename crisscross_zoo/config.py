@@ -46,6 +46,19 @@ def suggest(value: object, allowed: Collection[object]) -> str:
     return f"did you mean {near[0]!r}? ({listing})" if near else listing
 
 
+def check_training_precision(device: str, precision: str) -> None:
+    """Raise a ConfigError for 16-bit training on a CPU.
+
+    There oneDNN's gradients of 3-D convolutions in bfloat16 hold uninitialised memory (torch 2.14, kernels (3, 1, 1)
+    over 2 frames and others): NaN now and then, wrong numbers without a sign otherwise. Inference is not concerned.
+    """
+    if device == "cpu" and precision in ("bf16", "fp16"):
+        raise ConfigError(
+            f"training in {precision} on a CPU gives wrong gradients (an error of its convolutions)",
+            remedy="use fp32, or a GPU",
+        )
+
+
 def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
     """Raise a ConfigError that proposes the nearest allowed value unless ``value`` is one of ``allowed``."""
     if value not in allowed:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crisscross_zoo.atomic import atomic_path
-from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.config import VideoConfig, check_training_precision
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.classifier import Classifier
 from crisscross_zoo.errors import (
@@ -196,11 +196,13 @@ def finetune(
         The mean loss of each epoch, and the scores by epoch.
 
     Raises:
+        ConfigError: 16-bit precision on a CPU.
         TrainingError: the loss is no longer finite, or the checkpoint is of another run.
         MediaError: many files in turn cannot be used.
         OSError: the checkpoint cannot be written.
     """
     device = torch.device(device)
+    check_training_precision(device.type, precision)
     classifier.to(device)
     optimizer = torch.optim.SGD(
         classifier.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay

@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crisscross_zoo import __version__
 from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.config import check_training_precision
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError
 from crisscross_zoo.media.decode import decoder_versions
@@ -129,6 +130,7 @@ def pretrain(
     rates = _rates(config, per_epoch, total)
     world = World(config.run.device)
     try:
+        check_training_precision(world.device.type, config.optim.precision)
         _check_division(config, world)
         state = _open_run(config, run, data_id, world)
         trainer = _Trainer(config, world)

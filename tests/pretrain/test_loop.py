@@ -246,9 +246,16 @@ def test_one_modality_alone(clips: Clips, tmp_path: Path, objective: str) -> Non
     assert math.isnan(row[f"{other}_std"])
 
 
-def test_bf16_and_checkpointing_and_tensorboard_run(clips: Clips, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_on_a_cpu_are_refused(clips: Clips, tmp_path: Path, precision: str) -> None:
+    with pytest.raises(ConfigError, match=f"training in {precision} on a CPU gives wrong gradients"):
+        pretrain(tiny_config(**{"optim.precision": precision}), clips, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpointing_and_tensorboard_run(clips: Clips, tmp_path: Path) -> None:
     options = {
-        "optim.precision": "bf16", "optim.epochs": 1, "optim.larc": True, "run.tensorboard": True,
+        "optim.epochs": 1, "optim.larc": True, "run.tensorboard": True,
         "run.checkpoint_activations": True, "heads.joint_views": True,
     }  # fmt: skip
     assert pretrain(tiny_config(**options), clips, tmp_path).finished
