@@ -82,7 +82,7 @@ class InferenceVideoEncoder(InferenceEncoder):
             # Clip by clip as long as maps are large: filling new memory with them takes as long as convolving them.
             numbers = x[0, 0, :, ::4, ::4].numel() * self.stem.out_channels  # of conv2x, a clip
             early = self.large_blocks if numbers * self.stem.weight.itemsize > _LARGE_BYTES else 0
-            x = torch.cat(
+            x = _joined(
                 [self._begin(clip, blocks[:early], at_once=_STEM_PICTURES) for clip in torch.split(x, 1)]
             )
         for block in blocks[early:]:
@@ -97,12 +97,15 @@ class InferenceVideoEncoder(InferenceEncoder):
         x = torch.cat([padded[:, k : k + t] for k in range(3)], dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
         parts = (x,) if at_once is None else torch.split(x, at_once)
-        x = torch.cat(
-            [F.relu(F.max_pool2d(self.stem(p), 3, stride=2, padding=1), inplace=True) for p in parts]
-        )
+        x = _joined([F.relu(F.max_pool2d(self.stem(p), 3, stride=2, padding=1), inplace=True) for p in parts])
         for block in blocks:
             x = block(x, n)
         return x
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Return all rows; of one part alone, without the copy that ``torch.cat`` makes."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class _VideoBlock(nn.Module):
