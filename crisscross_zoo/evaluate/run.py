@@ -28,7 +28,7 @@ from torch import nn
 
 from crisscross_zoo import __version__
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig
+from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig, check_training_precision
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
@@ -297,6 +297,8 @@ class _Run:
         self.config, self.data, self.compute, self.out = config, data, compute, out
         self.heads, self.say, self.on_progress = heads, say, on_progress
         self.device = pick_device(compute.device)
+        if config.finetune is not None:  # known before anything is read
+            check_training_precision(self.device.type, compute.precision)
         self.weights = resolve_weights(weights, config.modality)
         of_run = isinstance(weights, str | os.PathLike) and list(self.weights.values()) != [weights] * len(
             self.weights

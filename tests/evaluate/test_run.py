@@ -236,6 +236,15 @@ def test_finetuning_learns(folder: Path, command: Any) -> None:
     assert result["top1"]["mean"] > 0.5
 
 
+def test_finetuning_in_16_bits_on_a_cpu_is_refused_before_files_are_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["finetune", str(folder), "--weights", "demo", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main([*words, "--precision", "bf16"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "training in bf16 on a CPU gives wrong gradients" in line
+
+
 @pytest.mark.parametrize(
     "words", [["linear"], ["finetune", "--finetune.epochs", "2", "--finetune.batch-size", "6"]]
 )
