@@ -40,7 +40,7 @@ from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, firs
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
-from crisscross_zoo.media.pool import read_files
+from crisscross_zoo.media.pool import read_files, usable_cores
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.load import load_encoder
@@ -477,8 +477,7 @@ def default_workers(device: torch.device) -> int:
 
     Processes that ``torchrun`` started on one machine share its cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(16, max(1, cores - 1 if device.type == "cuda" else cores // 4))
 
 

@@ -284,9 +284,8 @@ class _Job:
 
         assert self.folder is not None
         with quiet_downloads(self.args.quiet):
-            _make_extractor(
-                self.args, "cpu"
-            )  # what does not fit is known, and downloaded, before any worker starts
+            # What does not fit is known, and weights are downloaded, before any worker starts.
+            _make_extractor(self.args, "cpu")
         outcomes = extract_on_ray(
             _extractor_options(self.args),
             self.outputs,

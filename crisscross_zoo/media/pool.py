@@ -34,6 +34,11 @@ class WorkerStartError(DecoderCrashError):
     """A decoding process does not start: no file's fault."""
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def read_files(
     paths: Iterable[StrPath],
     sampling: Sampling,

@@ -11,6 +11,7 @@ import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.media.pool import usable_cores
 
 
 class World:
@@ -59,8 +60,7 @@ class World:
         """Return how many processes load data: as wanted, or for -1 this process's share of the cores, 16 at most."""
         if wanted >= 0:
             return wanted
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(16, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        return min(16, max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
     def worst(self, signal: int) -> int:
         """Return the largest ``signal`` of all processes; each step asks it, over the CPU, so that no GPU waits."""

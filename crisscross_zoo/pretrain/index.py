@@ -31,7 +31,7 @@ from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, Unr
 from crisscross_zoo.media.decode import StrPath, scan
 from crisscross_zoo.media.files import VIDEO_SUFFIXES, common_folder, find_media
 from crisscross_zoo.media.moments import MediaInfo, describe
-from crisscross_zoo.media.pool import WorkerStartError, work_on_files
+from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
 
 INDEX_VERSION = 1
 """Of the file's form; an index of another version is not read, and scanned anew."""
@@ -301,7 +301,7 @@ def index_files(
         del known
         todo = [path for path in labels if path not in rows]
         failed: dict[str, CrissCrossError] = {}
-        workers = default_workers() if workers is None else workers
+        workers = usable_cores() if workers is None else workers
         news = work_on_files(todo, describe_file, workers=min(workers, len(todo)), queue_size=64)
         with contextlib.closing(news):
             for _, given, item in news:
@@ -441,11 +441,6 @@ def _stamp(path: str) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def default_workers() -> int:
-    """Return one process for each core."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 # --- what is known of them ---------------------------------------------------------------------------------------

@@ -23,12 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.config import check_count
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.decode import StrPath, scan
 from crisscross_zoo.media.encode import CopyOptions, reencode
-from crisscross_zoo.media.pool import WorkerStartError, work_on_files
+from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
 from crisscross_zoo.outputs import FAILED_NAME
-from crisscross_zoo.pretrain.index import INDEX_NAME, Index, default_workers, index_files
+from crisscross_zoo.pretrain.index import INDEX_NAME, Index, index_files
 
 SETTINGS_NAME = "prepare.json"
 
@@ -91,8 +92,7 @@ def prepare(
         WorkerStartError: processes do not start.
     """
     options = CopyOptions() if options is None else options
-    if workers is not None and workers < 0:
-        raise ConfigError(f"workers={workers!r} is not allowed", remedy="give 0 or more")
+    check_count("workers", workers, least=0)
     folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
     _claim(folder, options)
     labels: dict[str, str | None] = {}
@@ -110,7 +110,7 @@ def prepare(
         if not _is_there(copy, info.modified_ns):
             todo[info.path] = copy, info.modified_ns
     failures: list[dict[str, str]] = []
-    workers = default_workers() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     job = functools.partial(copy_file, root=index.root, folder=str(folder), options=options)
     news = work_on_files(list(todo), job, workers=min(workers, len(todo)), queue_size=64)
     with contextlib.closing(news):
