@@ -256,7 +256,7 @@ class Lists:
         shapes = {name: metadata["shapes"].get(name, ["", ""]) for name in ("video", "audio")}
         name = output.relative_to(self._folder).as_posix()
         values = (
-            path, name, round(metadata["duration"], 6), *shapes["video"], *shapes["audio"],
+            remote.unsigned(path), name, round(metadata["duration"], 6), *shapes["video"], *shapes["audio"],
             " ".join(metadata["missing"]), "; ".join(metadata["warnings"]),
         )  # fmt: skip
         self._rows[name] = dict(zip(_INDEX_COLUMNS, values, strict=True))

@@ -38,6 +38,15 @@ def is_http(path: str) -> bool:
     return path.lower().startswith(("http://", "https://"))
 
 
+def unsigned(path: str) -> str:
+    """Return what stays the same of a web page's URL whose query is a signature; any other path as it is.
+
+    A query is taken for one where the name before it is a file's: ``clip.mp4?...``, but not ``watch?v=...``.
+    """
+    bare = path.split("?", 1)[0]
+    return bare if is_http(path) and PurePosixPath(bare).suffix else path
+
+
 def without_file_scheme(path: str) -> str:
     """Return the local path of a ``file://`` URL; anything else as it is."""
     return path.removeprefix("file://")
@@ -46,7 +55,7 @@ def without_file_scheme(path: str) -> str:
 def absolute(path: str) -> str:
     """Return an absolute local path, and of a URL what can be compared as one: the scheme is its first folder."""
     if is_url(path):
-        scheme, rest = path.split("://", 1)
+        scheme, rest = unsigned(path).split("://", 1)
         path = os.path.join(os.sep, scheme, rest.lstrip("/"))  # noqa: PTH118
     return os.path.abspath(path)  # noqa: PTH100 - absolute() keeps ".."
 
@@ -104,7 +113,7 @@ def glob(url: str) -> list[str]:
 
 
 def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
-    """Return what tells a file from others: ``path`` as given, ``bytes`` and ``modified_ns``.
+    """Return what tells a file from others: ``path`` as given but :func:`unsigned`, ``bytes`` and ``modified_ns``.
 
     The latter is 0 where a store does not say when an object was changed.
 
@@ -122,7 +131,7 @@ def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
             modified = round(fs.modified(name).timestamp() * 1_000_000) * 1000
         except (NotImplementedError, KeyError):
             modified = 0
-        return {"path": url, "bytes": int(fs.info(name)["size"] or 0), "modified_ns": modified}
+        return {"path": unsigned(url), "bytes": int(fs.info(name)["size"] or 0), "modified_ns": modified}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from crisscross_zoo import FeatureExtractor, Features, remote
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.files import find_media
-from crisscross_zoo.outputs import Lists
+from crisscross_zoo.outputs import Lists, mirror
 
 pytest.importorskip("upath")
 
@@ -91,6 +91,25 @@ def test_a_signed_query_is_not_in_the_copys_name(monkeypatch):
     with remote.local_copy(url) as local:
         assert Path(local).name == "a.mp4"
         assert Path(local).read_text() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("https://host/in/a.mp4?signature=x/y.z", "https://host/in/a.mp4"),
+        ("https://host/watch?v=a.mp4", "https://host/watch?v=a.mp4"),
+        ("s3://bucket/a.mp4?b", "s3://bucket/a.mp4?b"),
+        ("a.mp4?b", "a.mp4?b"),
+    ],
+)
+def test_a_signature_is_no_part_of_what_a_file_is_called(url, bare):
+    assert remote.unsigned(url) == bare
+
+
+def test_a_signed_urls_output_is_named_after_the_file():
+    url = "https://host/in/a.mp4?signature=x/y.z"
+    root, out = Path(remote.absolute("https://host/in")), Path("/out")
+    assert mirror([url], root, out, ".npz") == {url: out / "a.npz"}
 
 
 def test_a_file_at_a_url_has_the_features_of_the_file(store, tree):
