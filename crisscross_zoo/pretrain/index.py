@@ -532,6 +532,10 @@ class _PartFile:
 
 def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
     """What an older index knows of the files that could be read, by absolute path."""
+    if out.suffix.lower() in (".csv", ".json", ".jsonl", ".txt", ".tsv"):
+        raise ConfigError(
+            f"{out}: an index is a Parquet file", remedy=f"name it {out.with_suffix('.parquet')}"
+        )
     if not os.path.lexists(out):
         return {}
     if out.is_dir():

@@ -440,6 +440,8 @@ def test_another_file_is_neither_read_nor_written_over(clip: Path, tmp_path: Pat
         assert path.read_bytes() == before
     with pytest.raises(ConfigError, match="is a folder"):
         build_index([str(tmp_path / "data")], tmp_path, workers=0)
+    with pytest.raises(ConfigError, match=r"an index is a Parquet file; name it .*x\.parquet"):
+        build_index([str(tmp_path / "data")], tmp_path / "x.csv", workers=0)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_index(tmp_path / "missing.parquet")
 
