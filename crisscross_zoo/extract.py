@@ -102,6 +102,7 @@ class FeatureExtractor:
             (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
         weights: Their "id" and "sha256" by modality.
         sizes: Length of a feature vector, D, by modality.
+        clip_seconds: Length of a clip by modality; shorter files are padded to it.
         settings: What decides the numbers besides the weights, as kept in the features' metadata.
 
     Raises:
@@ -211,6 +212,7 @@ class FeatureExtractor:
         self._batch = {name: batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
         self.sizes: dict[str, int] = {}
+        self.clip_seconds = {name: getattr(self._sampling, name).window_seconds for name in self.encoders}
         self._check_clips()
 
     def __call__(self, path: StrPath) -> Features:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,9 @@ examples:
 exit codes: 0 done, 1 some inputs failed (0 under torchrun, which would end the other processes), 2 bad usage,
             130 interrupted (run the same command again to go on)
 """
+
+_REMARKS = 3
+"""For how many files the same remark is made one by one."""
 
 _EXTRACTOR_OPTIONS = """
 device pooling precision window stride clips frames fps size audio_seconds batch_size workers timeout decoder strict
@@ -194,7 +198,8 @@ def _main(argv: Sequence[str] | None) -> int:
             remedy="name a folder: --out feats/",
         )
     suffixes = VIDEO_SUFFIXES if args.modality == "video" else MEDIA_SUFFIXES
-    paths = find_media(args.inputs, list_file=args.list, suffixes=suffixes)
+    left_out: dict[str, int] = {}
+    paths = find_media(args.inputs, list_file=args.list, suffixes=suffixes, on_left_out=left_out.__setitem__)
     if single and len(paths) > 1:
         raise ConfigError(
             f"--out {args.out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
@@ -205,14 +210,16 @@ def _main(argv: Sequence[str] | None) -> int:
     outputs, folder = _outputs(args, paths, single=single)
     if not remote.is_url(args.out):
         _check_writable(folder or Path(args.out))
+    outputs = {p: outputs[p] for p in share.of(paths)}
+    job = _Job(args, outputs, folder, share)
+    for place, number in left_out.items():
+        files = f"{number} sound {'file' if number == 1 else 'files'}"
+        job.say(f"note: {place}: {files} left out (--modality {args.modality})")
     if share.count > 1:
-        outputs = {p: outputs[p] for p in share.of(paths)}
-        if not args.quiet:
-            print(
-                f"{PROG}: share {share.index} of {share.count} ({share.origin}): {len(outputs)} of {len(paths)} files",
-                file=sys.stderr,
-            )
-    return _Job(args, outputs, folder, share).run()
+        job.say(
+            f"share {share.index} of {share.count} ({share.origin}): {len(outputs)} of {len(paths)} files"
+        )
+    return job.run()
 
 
 class _Job:
@@ -229,6 +236,8 @@ class _Job:
         self.failures: dict[str, dict[str, str]] = {}
         self.skipped = 0
         self.clips = 0
+        self.clip_seconds: dict[str, float] = {}
+        self.remarks: Counter[str] = Counter()
         self.started = time.monotonic()
 
     def run(self) -> int:
@@ -252,7 +261,7 @@ class _Job:
         if interrupted:
             return EXIT_INTERRUPTED
         if self.failures and self.share.origin == "torchrun" and not stopped:
-            self._say(
+            self.say(
                 "some inputs failed; exit code 0, since torchrun would end the other shares", always=True
             )
             return EXIT_DONE
@@ -266,7 +275,7 @@ class _Job:
             return
         device = self.share.pick_device(self.args.device)
         with quiet_downloads(self.args.quiet):
-            extractor = _make_extractor(self.args, device)
+            extractor = self._make_extractor(device)
         todo = []
         for given, output in self.outputs.items():
             there = None if self.args.overwrite else already_there(given, output, extractor.identity)
@@ -285,14 +294,14 @@ class _Job:
         assert self.folder is not None
         with quiet_downloads(self.args.quiet):
             # What does not fit is known, and weights are downloaded, before any worker starts.
-            _make_extractor(self.args, "cpu")
+            self._make_extractor("cpu")
         outcomes = extract_on_ray(
             _extractor_options(self.args),
             self.outputs,
             self.folder,
             address=self.args.address,
             overwrite=self.args.overwrite,
-            say=self._say,
+            say=self.say,
         )
         # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
         with (
@@ -304,6 +313,13 @@ class _Job:
             for outcome in outcomes:
                 yield outcome
                 on_file()
+
+    def _make_extractor(self, device: str) -> FeatureExtractor:
+        from crisscross_zoo.extract import FeatureExtractor
+
+        extractor = FeatureExtractor(**{**_extractor_options(self.args), "device": device})
+        self.clip_seconds = extractor.clip_seconds
+        return extractor
 
     @contextlib.contextmanager
     def _bar(self, done: int) -> Iterator[tuple[Callable[[], None], Callable[[int, int], None]]]:
@@ -337,7 +353,7 @@ class _Job:
         path, summary = outcome.path, outcome.summary
         if outcome.error is not None:
             self.failures[path] = describe_failure(path, self.args.modality, outcome.error)
-            self._say(f"error: {outcome.error}", always=True)
+            self.say(f"error: {outcome.error}", always=True)
         if summary is None:
             return
         self.done[path] = summary
@@ -347,11 +363,23 @@ class _Job:
         self.clips += sum(rows for rows, _ in summary["shapes"].values())
         for modality in summary["missing"]:
             found = "audio" if modality == "video" else "video"
-            self._say(f"note: {path}: has no {modality}; its {found} features are written")
+            self._remark(path, f"has no {modality}; its {found} features are written")
+        for modality in summary["shapes"]:
+            seconds = self.clip_seconds[modality]
+            if summary["duration"] < seconds - 1e-3:
+                filled = "its pictures repeat" if modality == "video" else "silence is added"
+                self._remark(path, f"is shorter than one {modality} clip, {seconds:g} s; {filled}")
         for warning in summary["warnings"]:
-            self._say(f"warning: {path}: {warning}; the features are of what could be read")
+            self.say(f"warning: {path}: {warning}; the features are of what could be read")
 
-    def _say(self, line: str, *, always: bool = False) -> None:
+    def _remark(self, path: str, text: str) -> None:
+        """Say what may be as wanted, for some files; :meth:`_report` says for how many more."""
+        self.remarks[text] += 1
+        if self.remarks[text] <= _REMARKS:
+            self.say(f"note: {path}: {text}")
+
+    def say(self, line: str, *, always: bool = False) -> None:
+        """Print a line to stderr, without breaking the progress bar; with --quiet only what is said ``always``."""
         from tqdm import tqdm
 
         if always or not self.args.quiet:
@@ -378,8 +406,11 @@ class _Job:
 
     def _report(self, *, interrupted: bool) -> None:
         seconds = time.monotonic() - self.started
+        for text, number in self.remarks.items():
+            if number > _REMARKS:
+                self.say(f"note: {number - _REMARKS} more: {text}")
         if interrupted:
-            self._say(
+            self.say(
                 f"interrupted: {len(self.done)} of {len(self.outputs)} files done; run the same command again to go on",
                 always=True,
             )
@@ -421,12 +452,6 @@ def _extractor_options(args: argparse.Namespace) -> dict[str, Any]:
     weights = {"video": args.weights, "audio": args.audio_weights or args.weights}
     options = {name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
     return {"weights": weights, "modality": args.modality, **options}
-
-
-def _make_extractor(args: argparse.Namespace, device: str) -> FeatureExtractor:
-    from crisscross_zoo.extract import FeatureExtractor
-
-    return FeatureExtractor(**{**_extractor_options(args), "device": device})
 
 
 def _check_engine(args: argparse.Namespace, share: Share, *, single: bool) -> None:

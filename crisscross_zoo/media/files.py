@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from crisscross_zoo import remote
@@ -26,7 +26,11 @@ MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_SOUND_SUFFIXES.spli
 
 
 def find_media(
-    inputs: Iterable[str], *, list_file: str | None = None, suffixes: Collection[str] = MEDIA_SUFFIXES
+    inputs: Iterable[str],
+    *,
+    list_file: str | None = None,
+    suffixes: Collection[str] = MEDIA_SUFFIXES,
+    on_left_out: Callable[[str, int], None] | None = None,
 ) -> list[str]:
     """Expand inputs to files, in the order given, each once.
 
@@ -36,6 +40,7 @@ def find_media(
         list_file: A file with one path a line, relative to the working directory; blank lines and lines that begin
             with # do not count, nor does white space around a path.
         suffixes: What to take from folders, in lower case.
+        on_left_out: Told of each folder that has media with other suffixes, and of how many.
 
     Raises:
         ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
@@ -44,7 +49,10 @@ def find_media(
     for given in [*inputs, *(_read_list(list_file) if list_file is not None else ())]:
         given = remote.without_file_scheme(given)
         if is_folder(given):
-            files = sorted(_walk(given, suffixes))
+            media = sorted(_walk(given))
+            files = [p for p in media if Path(p).suffix.lower() in suffixes]
+            if on_left_out is not None and len(media) > len(files) > 0:
+                on_left_out(given, len(media) - len(files))
             if not files:
                 raise ConfigError(
                     f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
@@ -91,14 +99,14 @@ def common_folder(inputs: Iterable[str]) -> Path:
         raise ConfigError("the inputs have no folder in common", remedy="run once per drive") from None
 
 
-def _walk(folder: str, suffixes: Collection[str]) -> Iterable[str]:
+def _walk(folder: str) -> Iterable[str]:
     def refuse(error: OSError) -> None:
         raise ConfigError(
             f"{error.filename}: cannot be read ({error.strerror})", remedy="check its access rights"
         )
 
     if remote.is_url(folder):
-        yield from (url for url in remote.find(folder) if Path(url).suffix.lower() in suffixes)
+        yield from (url for url in remote.find(folder) if Path(url).suffix.lower() in MEDIA_SUFFIXES)
         return
     seen: set[str] = set()  # links to folders are followed, each folder once
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
@@ -109,7 +117,7 @@ def _walk(folder: str, suffixes: Collection[str]) -> Iterable[str]:
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
                 yield os.path.join(here, name)  # noqa: PTH118 - a million times, and as it was given
 
 

@@ -93,6 +93,21 @@ def test_a_folder_to_a_folder(extract, tree, tmp_path):
     assert "has no video; its audio features are written" in stderr
 
 
+def test_what_may_not_be_as_wanted_is_said_for_three_files_and_then_counted(extract, tmp_path):
+    (tmp_path / "in").mkdir()
+    for n in range(5):
+        make_media(tmp_path / f"in/{n}.mp4", seconds=0.3, size=(96, 64), audio=None)
+    make_media(tmp_path / "in/s.wav", video=None, audio="pcm_s16le", seconds=3)
+    code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
+    assert code == 0
+    lines = [line.removeprefix("crisscross-extract: note: ") for line in stderr.splitlines()]
+    text = "is shorter than one video clip, 0.5 s; its pictures repeat"
+    assert lines[0] == f"{tmp_path / 'in'}: 1 sound file left out (--modality video)"
+    assert [line.split(": ")[1] for line in lines[1:4]] == [text] * 3
+    assert lines[4:] == [f"2 more: {text}"]
+    assert extract(tmp_path / "in", "--out", tmp_path / "out", "--overwrite", "--quiet")[2] == ""
+
+
 def test_finished_outputs_are_skipped_and_others_redone(extract, tree, tmp_path):
     out = tmp_path / "out"
     extract(tree / "sub", "--out", out)
