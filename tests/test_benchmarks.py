@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -81,3 +82,24 @@ def test_every_part_names_a_script(benchmarks):
     for full, smoke in benchmarks[1].PARTS.values():
         assert full[0] == smoke[0]
         assert (ROOT / "benchmarks" / full[0]).exists()
+
+
+def test_a_plan_is_arithmetic_on_what_was_measured(tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "benchmarks/plan.py",
+        "--weights",
+        "demo",
+        "--height",
+        "90",
+        "--seconds",
+        "1",
+    ]
+    command += ["--rounds", "1", "--files", "1000", "--cores", "10", "--json", tmp_path / "plan.json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    file, cores, _, storage = json.loads((tmp_path / "plan.json").read_text())
+    *parts, whole = ([float(cell) for cell in row[1:3]] for row in file["rows"])
+    assert [sum(column) for column in zip(*parts, strict=True)] == pytest.approx(whole, abs=0.02)
+    assert float(cores["rows"][0][1]) == pytest.approx(whole[0] * 1000 / 1e6, abs=0.06)
+    video, audio = 4 * 2 * 64 / 1e3, 4 * 2 * 576 / 1e3
+    assert storage["rows"][0][1:3] == [f"{video:.0f}", f"{audio:.0f}"]

@@ -1,0 +1,185 @@
+"""A plan for a large data set: what a file costs one core here, and docs/scale.md's arithmetic on it.
+
+    python benchmarks/plan.py                                  AudioSet: 1.8 million clips of 10 s, 640x360
+    python benchmarks/plan.py --files 306000 --height 720 --stride 1
+
+What one core takes is measured on a made clip (see ``clips.py``), as the processor time of one thread. What cannot be
+measured here, the rate of GPUs and how well many cores share their memory, is assumed; the options say what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from clips import make_clip
+from report import Report, add_json_option, finish
+from torch.utils.flop_counter import FlopCounterMode
+
+from crisscross_zoo import FeatureExtractor
+from crisscross_zoo.encoders.classifier import clip_features
+from crisscross_zoo.media.clips import file_news
+from crisscross_zoo.outputs import already_there
+
+LOOKS = 1000
+"""How often a finished output is looked at, for the time of one look."""
+
+
+def core_seconds(call: Callable[[], Any], rounds: int) -> float:
+    """Return the processor time of a call: the least of ``rounds``, after one that does not count."""
+    took = []
+    for _ in range(rounds + 1):
+        start = time.process_time()
+        call()
+        took.append(time.process_time() - start)
+    return min(took[1:])
+
+
+class File:
+    """What one file costs, in core-seconds, and what comes of it; ``rows`` are of each modality."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        path, output = folder / "clip.mp4", folder / "clip.npz"
+        make_clip(path, round(options.height * 16 / 9), options.height, options.seconds)
+
+        def extractor(modality: str, precision: str = "fp32") -> FeatureExtractor:
+            given: dict[str, Any] = {"modality": modality, "precision": precision, "stride": options.stride}
+            return FeatureExtractor(options.weights, device="cpu", workers=0, **given)
+
+        def read(by: FeatureExtractor) -> None:
+            for _ in file_news(path, by._sampling):
+                pass
+
+        both = extractor("both")
+        features = both(path)
+        features.save(output)
+        shapes = features.metadata["shapes"]
+        self.clips = {"video": both._sampling.video, "audio": both._sampling.audio}
+        self.rows: int = shapes["video"][0]
+        self.metadata = output.stat().st_size - sum(4 * rows * size for rows, size in shapes.values())
+        self.decode = core_seconds(lambda: read(both), options.rounds)
+        self.network: dict[tuple[str, str], float] = {}
+        for modality in self.clips:
+            for precision in ("fp32", "bf16"):
+                one = extractor(modality, precision)  # of sound alone, other windows
+                rows = one(path).metadata["shapes"][modality][0]
+                whole = core_seconds(lambda e=one: e(path), options.rounds)
+                alone = core_seconds(lambda e=one: read(e), options.rounds)
+                self.network[modality, precision] = (whole - alone) / rows * self.rows
+        video, audio = self.clips["video"], self.clips["audio"]
+        inputs = {
+            "video": torch.zeros(1, 3, video.frames, video.size, video.size),
+            "audio": torch.zeros(1, 1, audio.n_mels, audio.clip_samples // audio.hop_length),
+        }
+        self.flops = {}
+        for name, encoder in both.encoders.items():
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                encoder(inputs[name])
+            self.flops[name] = counter.get_total_flops() * self.rows
+        start = time.perf_counter()
+        for _ in range(LOOKS):
+            assert already_there(str(path), output, both.identity) is not None
+        self.look = (time.perf_counter() - start) / LOOKS
+
+    def core_seconds(self, precision: str) -> float:
+        return self.decode + self.network["video", precision] + self.network["audio", precision]
+
+    def stored(self, pooling: str) -> list[int]:
+        """Return bytes of each modality's features."""
+        return [4 * self.rows * clip_features(config, pooling) for config in self.clips.values()]
+
+
+def costs(file: File, options: argparse.Namespace) -> Report:
+    width = round(options.height * 16 / 9)
+    report = Report(
+        f"A file of {options.seconds:g} s, {width}x{options.height}, {file.rows} rows of each modality",
+        ("what", "float32, core-s", "bfloat16, core-s", "GFLOP"),
+    )
+    report.add("decode, place, crop", f"{file.decode:.2f}", f"{file.decode:.2f}", "")
+    for name in file.clips:
+        seconds = [f"{file.network[name, precision]:.2f}" for precision in ("fp32", "bf16")]
+        what = {"video": "video network", "audio": "log-mel and audio network"}[name]
+        report.add(what, *seconds, f"{file.flops[name] / 1e9:.0f}")
+    report.add("all", *(f"{file.core_seconds(p):.2f}" for p in ("fp32", "bf16")), "")
+    return report
+
+
+def times(file: File, options: argparse.Namespace) -> list[Report]:
+    def hours(seconds: float) -> str:
+        return f"{seconds / 3600:.1f} h"
+
+    cores = Report(
+        f"{options.files:,} files on {options.cores:,} cores",
+        ("precision", "million core-s", "hours", f"at {options.sharing:.0%} of that rate (assumed)"),
+    )
+    for name, precision in (("float32", "fp32"), ("bfloat16", "bf16")):
+        work = file.core_seconds(precision) * options.files
+        alone = work / options.cores
+        cores.add(name, f"{work / 1e6:.1f}", hours(alone), hours(alone / options.sharing))
+    decoders = options.gpus * options.cores_a_gpu
+    gpus = Report(
+        f"{options.files:,} files on {options.gpus} GPUs with {options.cores_a_gpu} cores each",
+        ("stage", "time", "from"),
+    )
+    gpus.add(f"decode on {decoders} cores", hours(file.decode * options.files / decoders), "measured")
+    work = sum(file.flops.values()) * options.files
+    for name, rate, share in (("float32", options.fp32, 0.4), ("bfloat16", options.bf16, 0.3)):
+        seconds = work / (rate * 1e12 * share * options.gpus)
+        gpus.add(
+            f"networks, {name}", hours(seconds), f"{share:.0%} (assumed) of {rate:g} TFLOP/s (data sheet)"
+        )
+    carried = file.rows * options.files / options.gpus * options.carry / 1e3
+    gpus.add(
+        "clips to the batch, one process a GPU", hours(carried), f"{options.carry:g} ms a clip (assumed)"
+    )
+    return [cores, gpus]
+
+
+def storage(file: File, options: argparse.Namespace) -> Report:
+    report = Report(
+        f"Features of {options.files:,} files in .npz", ("pooling", "video, KB", "sound, KB", "all, GB")
+    )
+    for pooling in ("linear", "fusion", "avg"):
+        video, audio = file.stored(pooling)
+        every = options.files * (video + audio + file.metadata) / 1e9
+        report.add(pooling, f"{video / 1e3:.0f}", f"{audio / 1e3:.0f}", f"{every:.0f}")
+    report.notes.append(
+        f"A restart looks at every output: {1e3 * file.look:.2f} ms each on a local disk with warm caches (measured),"
+        f" {file.look * options.files:.0f} s for all. An output has {file.metadata / 1e3:.1f} KB besides its numbers."
+    )
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", default="random:0")
+    parser.add_argument("--files", type=int, default=1_800_000)
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a file")
+    parser.add_argument("--height", type=int, default=360, help="of a 16:9 picture")
+    parser.add_argument("--stride", type=float, help="seconds between clips (default: as the command's)")
+    parser.add_argument("--cores", type=int, default=1000)
+    parser.add_argument("--sharing", type=float, default=0.6, help="rate of a core among many (default: 0.6)")
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--cores-a-gpu", type=int, default=16)
+    parser.add_argument("--fp32", type=float, default=67.0, help="a GPU's TFLOP/s (default: an H100's)")
+    parser.add_argument("--bf16", type=float, default=990.0)
+    parser.add_argument("--carry", type=float, default=0.7, help="ms a clip on its way to the batch")
+    parser.add_argument("--rounds", type=int, default=3)
+    add_json_option(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        file = File(Path(folder), options)
+        finish([costs(file, options), *times(file, options), storage(file, options)], options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
