@@ -183,8 +183,9 @@ def _prepare(options: argparse.Namespace) -> int:
 
 def _pack(options: argparse.Namespace) -> int:
     from crisscross_zoo.pretrain.index import read_index
-    from crisscross_zoo.pretrain.shards import SHARD_BYTES, pack
+    from crisscross_zoo.pretrain.shards import SHARD_BYTES, import_litdata, pack
 
+    import_litdata()  # what is missing is said at once, and not one after another
     index = read_index(options.index)
     shard_bytes = SHARD_BYTES if options.shard_mb is None else options.shard_mb << 20
     shards = pack(index, options.out, workers=options.workers, shard_bytes=shard_bytes)

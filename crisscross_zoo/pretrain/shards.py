@@ -44,7 +44,7 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
         ConfigError: litdata is missing, an option is out of range, or ``out_dir`` is not empty.
         UnreadableMediaError: a file has changed since it was indexed, is gone, or has 4 GiB or more.
     """
-    litdata = _litdata()
+    litdata = import_litdata()
     folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
     for name, value, most in (("workers", workers, 1 << 10), ("shard_bytes", shard_bytes, _LARGEST)):
         if not 1 <= value <= most:
@@ -108,7 +108,7 @@ class ShardReader(Sequence[MediaInfo]):
                 f"{self.folder}: has no {INDEX_NAME}, so it is no finished folder of shards",
                 remedy="name an index: crisscross-pretrain index writes one of a folder of videos",
             )
-        _litdata()
+        import_litdata()
         self.files = read_index(Path(folder) / INDEX_NAME) if index is None else index
         self._data: Any = None
         self._process = 0
@@ -132,7 +132,7 @@ class ShardReader(Sequence[MediaInfo]):
             IndexError: there is no such place.
             UnreadableMediaError: its shard cannot be read, or the shards are of another index.
         """
-        litdata, place = _litdata(), range(len(self))[place]
+        litdata, place = import_litdata(), range(len(self))[place]
         try:
             if self._process != os.getpid():  # litdata's readers have threads, which do not survive a fork
                 self._data = litdata.StreamingDataset(self.folder, shuffle=False)
@@ -175,7 +175,12 @@ def _check(info: MediaInfo) -> None:
         raise UnreadableMediaError("is too long for a shard", remedy="cut it into pieces", path=info.path)
 
 
-def _litdata() -> Any:
+def import_litdata() -> Any:
+    """Return litdata.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import litdata
     except ImportError:

@@ -186,6 +186,6 @@ def test_without_litdata_the_extra_is_named(
     assert line.endswith('shards need litdata, which is not installed; pip install "crisscross-zoo[shards]"')
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "index.parquet").write_bytes(Path(index.path).read_bytes())
-    for use in (lambda: pack(index, tmp_path), lambda: open_data(tmp_path / "packed"), shards._litdata):
+    for use in (lambda: pack(index, tmp_path), lambda: open_data(tmp_path / "packed"), shards.import_litdata):
         with pytest.raises(ConfigError, match=r'pip install "crisscross-zoo\[shards\]"'):
             use()
