@@ -135,12 +135,12 @@ class _Problem:
 
     @functools.cached_property
     def at_zero(self) -> Tensor:
-        """Norm of each class's gradient at zero weights for C = 1/2, |X'y|, (K,)."""
+        """Norm of each class's gradient at zero weights for C = 1/2, |X'y|, (K,); times 2C for another."""
         gradient = torch.zeros((self.rows.shape[1] + 1, self.classes), device=self.device)
         for where, block in self.blocks():
             _add_back(gradient, block, self.signs(where, block.new_empty(len(block), self.classes)), 1.0)
         norm: Tensor = gradient.norm(dim=0)
-        return norm.clamp_min(torch.finfo(gradient.dtype).tiny)
+        return norm
 
     def signs(self, where: slice, like: Tensor) -> Tensor:
         """Return y of a block, (n, K): 1 and -1."""
@@ -181,7 +181,8 @@ def _solve(
     for _ in range(NEWTON_STEPS):
         active = torch.empty(scores.shape, dtype=torch.bool)
         gradient, squares, objective = _gradient(problem, cost, w, scores, active)
-        norm, at_zero = gradient.norm(dim=0), 2 * cost * problem.at_zero
+        norm = gradient.norm(dim=0)
+        at_zero = (2 * cost * problem.at_zero).clamp_min(torch.finfo(w.dtype).tiny)
         relative = float((norm / at_zero).max())
         solved = (norm <= tolerance * at_zero) & (norm.square() / 2 <= tolerance * objective)
         if bool(solved.all()):
@@ -221,56 +222,62 @@ def _newton_step(
 ) -> tuple[Tensor, Tensor]:
     """Solve Hessian x step = -gradient by conjugate gradients, until each class's residual is at most ``wanted``.
 
+    The time is that of the products, and some classes take five times as many steps as others: what is kept besides
+    the step is of the classes that are not done.
+
     Returns:
-        The step, 0 for a class that wants none, and its scores.
+        The step, 0 for a class whose ``wanted`` is infinite, and its scores.
     """
     step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape)
-    factors = _hessian_factors(problem, cost, active)
-    residual = -gradient
+    classes = wanted.isfinite().nonzero()[:, 0]
+    wanted, residual, diagonal = wanted[classes], -gradient[:, classes], diagonal[:, classes]
+    factors = _hessian_factors(problem, cost, active[:, classes.cpu()])
 
-    def precondition(residual: Tensor) -> Tensor:
+    def precondition() -> Tensor:
         if factors is None:
             return residual / diagonal
-        return torch.cholesky_solve(residual.T[:, :, None], factors)[:, :, 0].T
+        solved = [torch.cholesky_solve(r[:, None], f) for r, f in zip(residual.T, factors, strict=True)]
+        return torch.cat(solved, dim=1)
 
-    scaled = precondition(residual)
-    direction, product = scaled.clone(), (residual * scaled).sum(0)
+    direction = precondition()
+    product = (residual * direction).sum(0)
     for _ in range(CG_STEPS):
-        # Some classes are done in a few steps, some take five times as many, and the time is that of the products.
-        open_ = (residual.norm(dim=0) > wanted).nonzero()[:, 0]
-        if not len(open_):
-            break
-        along = direction[:, open_]
-        curved = along.clone()
-        scores, columns = torch.empty((len(active), len(open_))), open_.cpu()
+        columns, curved = classes.cpu(), direction.clone()
+        scores = torch.empty((len(active), len(columns)))
         for where, block in problem.blocks():
-            s = _times(block, along)
-            scores[where] = s.cpu()
-            _add_back(curved, block, active[where][:, columns].to(problem.device) * s, 2 * cost)
-        length = product[open_] / (along * curved).sum(0)
-        step[:, open_] += length * along
-        step_scores[:, columns] += scores.mul_(length.cpu())
-        residual[:, open_] -= length * curved
-        scaled = precondition(residual)
+            along = _times(block, direction)
+            scores[where] = along.cpu()
+            _add_back(curved, block, active[where][:, columns].to(problem.device) * along, 2 * cost)
+        length = product / (direction * curved).sum(0)
+        step.index_add_(1, classes, length * direction)
+        step_scores.index_add_(1, columns, scores.mul_(length.cpu()))
+        residual = residual - length * curved
+        open_ = residual.norm(dim=0) > wanted
+        if not bool(open_.any()):
+            break
+        if not bool(open_.all()):
+            classes, wanted, product = classes[open_], wanted[open_], product[open_]
+            residual, diagonal, direction = residual[:, open_], diagonal[:, open_], direction[:, open_]
+            factors = factors and [f for f, kept in zip(factors, open_.tolist(), strict=True) if kept]
+        scaled = precondition()
         before, product = product, (residual * scaled).sum(0)
-        direction = scaled + torch.where(before > 0, product / before, 0.0) * direction
+        direction = scaled + product / before * direction
     return step, step_scores
 
 
-def _hessian_factors(problem: _Problem, cost: float, active: Tensor) -> Tensor | None:
-    """Return Cholesky factors (K, D + 1, D + 1) of I + 2 C X'X over each class's active rows, if they are worth it."""
-    size, classes = problem.rows.shape[1] + 1, problem.classes
+def _hessian_factors(problem: _Problem, cost: float, active: Tensor) -> list[Tensor] | None:
+    """Return the Cholesky factors, (D + 1, D + 1), of I + 2 C X'X over each class's active rows, if worth it."""
+    size, classes = problem.rows.shape[1] + 1, active.shape[1]
     work = active.sum(dtype=torch.int64).item() * size * size
     if classes * size * size > HESSIAN_NUMBERS or work > _WORTH_PASSES * 2 * active.numel() * size:
         return None
-    hessians = torch.zeros((classes, size, size), device=problem.device)
+    hessians = [torch.eye(size, device=problem.device) for _ in range(classes)]
     for where, block in problem.blocks():
         block = torch.cat([block, torch.ones_like(block[:, :1])], dim=1)
-        for k, rows in enumerate(active[where].T):
+        for hessian, rows in zip(hessians, active[where].T, strict=True):
             some = block[rows.nonzero()[:, 0].to(problem.device)]
-            hessians[k].addmm_(some.T, some, alpha=2 * cost)
+            hessian.addmm_(some.T, some, alpha=2 * cost)
     for hessian in hessians:
-        hessian.diagonal().add_(1)
         factor, wrong = torch.linalg.cholesky_ex(hessian.double())
         if wrong.item():
             return None

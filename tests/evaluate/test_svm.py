@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
+from crisscross_zoo.evaluate import svm
 from crisscross_zoo.evaluate.protocols import COSTS
 from crisscross_zoo.evaluate.store import Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
@@ -206,3 +207,48 @@ def test_the_gradient_is_as_small_as_asked_for(
     assert machine.gradient <= 1e-4
     found, at_zero = gradients(features, labels, machine)
     assert (found <= 1.1e-4 * at_zero + 1e-9).all()  # a tenth for rounding to float32
+
+
+@pytest.mark.parametrize("formed", [False, True])
+def test_a_class_takes_the_same_step_alone_and_beside_others(
+    monkeypatch: pytest.MonkeyPatch, *, formed: bool
+) -> None:
+    monkeypatch.setattr(svm, "HESSIAN_NUMBERS", 1 << 27 if formed else 0)
+    features, labels = make_problem(300, 12, 4)
+    problem = svm._Problem(Rows.of(features), labels, 4, torch.device("cpu"), None)
+    w, active = torch.zeros(13, 4), torch.empty(300, 4, dtype=torch.bool)
+    gradient, diagonal, _ = svm._gradient(problem, 0.1, w, torch.zeros(300, 4), active)
+    share = torch.tensor([1e-1, 1e-3, 1e-5, 1e-6])  # each class is done in another step
+    wanted = share * gradient.norm(dim=0)
+    together, scores = svm._newton_step(problem, 0.1, active, gradient, diagonal, wanted)
+    for k in range(4):
+        only = torch.full((4,), torch.inf)
+        only[k] = wanted[k]
+        step, step_scores = svm._newton_step(problem, 0.1, active, gradient, diagonal, only)
+        torch.testing.assert_close(step[:, k], together[:, k], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(step_scores[:, k], scores[:, k], rtol=1e-4, atol=1e-5)
+        others = [other for other in range(4) if other != k]
+        assert not step[:, others].any()
+        assert not step_scores[:, others].any()
+
+
+def test_a_solved_class_costs_no_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = make_problem(400, 10, 3)
+    columns: list[int] = []
+    times = svm._times
+
+    def counted(block: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        columns.append(w.shape[1])
+        return times(block, w)
+
+    monkeypatch.setattr(svm, "_times", counted)
+    monkeypatch.setattr(svm, "HESSIAN_NUMBERS", 0)
+    fit_one(features, labels, 3, 1.0, tolerance=1e-6)
+    assert {1, 2, 3} == set(columns)
+
+
+def test_a_cost_that_is_next_to_nothing_gives_finite_gradients() -> None:
+    features = np.ones((4, 2), np.float32)
+    machine = fit_one(features, np.array([0, 1, 0, 1]), 2, 1e-9)
+    assert machine.solved
+    assert np.isfinite(machine.gradient)
