@@ -3,8 +3,8 @@
     python .ci/extras.py dist/*.whl          six minutes, 15 GB; prints a table
 
 The wheel alone goes into one environment, each extra into another on top of that, so that torch is installed once, and
-``[all]`` into one of its own. Without its extra, a use must end with exit code 1 or 2 and one line that says what to
-install; with it, and with all, it must work. Exit code 1 if anything was not so.
+``[all]`` into one of its own. Without its extra, a use must end with exit code 1 or 2 and a last line that says what
+to install; with it, and with all, it must work. Exit code 1 if anything was not so.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ USES: Mapping[str, Sequence[str]] = {
     "onnx": ["{examples}/export_onnx.py {examples}/clip.mp4 --out video.onnx"],
     "torchcodec": [f"{EXTRACT} --decoder torchcodec"],
 }
-"""What each extra is for; the first of its commands fails without it."""
+"""What each extra is for; the first of its commands fails without it. ``pretrain`` makes the index that others need."""
+
+ON_TOP_OF = {"shards": "pretrain", "wandb": "pretrain"}
+"""Extras that bring another: without them, the other is there."""
 
 
 class Environment:
@@ -79,21 +82,10 @@ class Environment:
         return done.returncode, "a traceback" if traced and done.returncode else (lines or [""])[-1]
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """The examples' folder at a URL of this machine."""
-
-    def __init__(self) -> None:
-        class Quiet(http.server.SimpleHTTPRequestHandler):
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), partial(Quiet, directory=str(ROOT / "examples")))
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        """Without a slash at the end."""
-        return f"http://127.0.0.1:{self.server_port}"
+def failures(environment: Environment, commands: Sequence[str], places: Mapping[str, object]) -> list[str]:
+    """Run commands and return the exit code and last line of each that failed."""
+    done = [environment.run(command, places) for command in commands]
+    return [f"**{code}: {line}**" for code, line in done if code]
 
 
 def main() -> int:
@@ -102,49 +94,45 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("wheel", type=Path)
-    parser.add_argument("--extras", nargs="+", choices=[*filter(None, USES), "all"], default=[*USES, "all"])
     options = parser.parse_args()
     wheel, wrong = options.wheel.resolve(), 0
-    server = Server()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(ROOT / "examples"))
+    with (
+        tempfile.TemporaryDirectory() as name,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        folder, clips = Path(name), Path(name) / "clips"
+        places = {
+            "clips": clips,
+            "examples": ROOT / "examples",
+            "url": f"http://127.0.0.1:{server.server_port}",
+        }
         base = Environment(folder / "base")
         size = base.install(str(wheel))
-        clips = folder / "clips"
         make = "import sys; from crisscross_zoo.pretrain.demo_data import make_demo_data as m; "
         make += "m(sys.argv[1], train_clips=6, test_clips=3)"
         subprocess.run([base.python, "-c", make, str(clips)], check=True, cwd=folder)
-        places = {"clips": clips, "examples": ROOT / "examples", "url": server.url}
-
-        def try_all(environment: Environment, commands: Sequence[str]) -> list[str]:
-            nonlocal wrong
-            said = []
-            for command in commands:
-                code, last = environment.run(command, places)
-                wrong += code != 0
-                said += [] if code == 0 else [f"**{code}: {last}**"]
-            return said or ["works"]
-
-        print("| extra | MB | with it | without it, exit code and line |\n| --- | ---: | --- | --- |")
-        print(f"| none | {size} | {'; '.join(try_all(base, USES['']))} | |", flush=True)
-        for extra in filter(None, options.extras):
-            if extra == "all":
-                whole = Environment(folder / "all")
-                added = whole.install(f"{wheel}[all]") - size
-                result = try_all(whole, [c for commands in USES.values() for c in commands])
-                print(f"| all | +{added} | {'; '.join(result)} | |", flush=True)
-                continue
-            code, line = base.run(USES[extra][0], places)
-            refused = code in (1, 2) and "pip install" in line
-            wrong += not refused
-            environment = Environment(folder / extra, base)
-            added = environment.install(f"{wheel}[{extra}]")
-            if not (clips / "index.parquet").exists() and "index.parquet" in "".join(USES[extra]):
-                environment.run(INDEX, places)
-            result = try_all(environment, [*USES[extra], EXTRACT])
-            line = f"{code}: {line}" if refused else f"**{code}: {line}**"
-            print(f"| `[{extra}]` | +{added} | {'; '.join(result)} | {line} |", flush=True)
-    server.shutdown()
+        print("| extra | MB | with it | without it, exit code and last line |\n| --- | ---: | --- | --- |")
+        environments = {"": base}
+        for extra, commands in USES.items():
+            line = ""
+            if extra:
+                below = environments[ON_TOP_OF.get(extra, "")]
+                code, line = below.run(commands[0], places)
+                refused = code in (1, 2) and "pip install" in line and (extra in line or code == 1)
+                line = f"{code}: {line}" if refused else f"**{code}: {line}**"
+                wrong += not refused
+                environments[extra] = Environment(folder / extra, base)
+                size = environments[extra].install(f"{wheel}[{extra}]")
+            wrongly = failures(environments[extra], [*commands, EXTRACT], places)
+            wrong += len(wrongly)
+            print(f"| `[{extra}]` | {size} | {'; '.join(wrongly) or 'works'} | {line} |", flush=True)
+        size = (whole := Environment(folder / "all")).install(f"{wheel}[all]")
+        wrongly = failures(whole, [command for commands in USES.values() for command in commands], places)
+        wrong += len(wrongly)
+        print(f"| `[all]`, the wheel with it | {size} | {'; '.join(wrongly) or 'works'} | |")
+        server.shutdown()
     return 1 if wrong else 0
 
 

@@ -3,8 +3,8 @@
     python benchmarks/plan.py                                  AudioSet: 1.8 million clips of 10 s, 640x360
     python benchmarks/plan.py --files 306000 --height 720 --stride 1
 
-What one core takes is measured on a made clip (see ``clips.py``), as the processor time of one thread. What cannot be
-measured here, the rate of GPUs and how well many cores share their memory, is assumed; the options say what.
+What one core takes is measured on a made clip (see ``clips.py``), as processor time, torch with one thread. What cannot
+be measured here, the rate of GPUs and how well many cores share their memory, is assumed; the options say what.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class File:
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         path, output = folder / "clip.mp4", folder / "clip.npz"
-        make_clip(path, round(options.height * 16 / 9), options.height, options.seconds)
+        make_clip(path, options.width, options.height, options.seconds)
 
         def extractor(modality: str, precision: str = "fp32") -> FeatureExtractor:
             given: dict[str, Any] = {"modality": modality, "precision": precision, "stride": options.stride}
@@ -86,7 +86,8 @@ class File:
             assert already_there(str(path), output, both.identity) is not None
         self.look = (time.perf_counter() - start) / LOOKS
 
-    def core_seconds(self, precision: str) -> float:
+    def whole(self, precision: str) -> float:
+        """Return core-seconds."""
         return self.decode + self.network["video", precision] + self.network["audio", precision]
 
     def stored(self, pooling: str) -> list[int]:
@@ -95,9 +96,8 @@ class File:
 
 
 def costs(file: File, options: argparse.Namespace) -> Report:
-    width = round(options.height * 16 / 9)
     report = Report(
-        f"A file of {options.seconds:g} s, {width}x{options.height}, {file.rows} rows of each modality",
+        f"A file of {options.seconds:g} s, {options.width}x{options.height}, {file.rows} rows of each modality",
         ("what", "float32, core-s", "bfloat16, core-s", "GFLOP"),
     )
     report.add("decode, place, crop", f"{file.decode:.2f}", f"{file.decode:.2f}", "")
@@ -105,7 +105,7 @@ def costs(file: File, options: argparse.Namespace) -> Report:
         seconds = [f"{file.network[name, precision]:.2f}" for precision in ("fp32", "bf16")]
         what = {"video": "video network", "audio": "log-mel and audio network"}[name]
         report.add(what, *seconds, f"{file.flops[name] / 1e9:.0f}")
-    report.add("all", *(f"{file.core_seconds(p):.2f}" for p in ("fp32", "bf16")), "")
+    report.add("all", *(f"{file.whole(p):.2f}" for p in ("fp32", "bf16")), "")
     return report
 
 
@@ -118,7 +118,7 @@ def times(file: File, options: argparse.Namespace) -> list[Report]:
         ("precision", "million core-s", "hours", f"at {options.sharing:.0%} of that rate (assumed)"),
     )
     for name, precision in (("float32", "fp32"), ("bfloat16", "bf16")):
-        work = file.core_seconds(precision) * options.files
+        work = file.whole(precision) * options.files
         alone = work / options.cores
         cores.add(name, f"{work / 1e6:.1f}", hours(alone), hours(alone / options.sharing))
     decoders = options.gpus * options.cores_a_gpu
@@ -126,17 +126,19 @@ def times(file: File, options: argparse.Namespace) -> list[Report]:
         f"{options.files:,} files on {options.gpus} GPUs with {options.cores_a_gpu} cores each",
         ("stage", "time", "from"),
     )
-    gpus.add(f"decode on {decoders} cores", hours(file.decode * options.files / decoders), "measured")
-    work = sum(file.flops.values()) * options.files
-    for name, rate, share in (("float32", options.fp32, 0.4), ("bfloat16", options.bf16, 0.3)):
-        seconds = work / (rate * 1e12 * share * options.gpus)
-        gpus.add(
-            f"networks, {name}", hours(seconds), f"{share:.0%} (assumed) of {rate:g} TFLOP/s (data sheet)"
-        )
+    decode = file.decode * options.files / decoders
+    gpus.add(f"decode on {decoders} cores", hours(decode), f"{file.decode:.2f} core-s a file (measured)")
     carried = file.rows * options.files / options.gpus * options.carry / 1e3
     gpus.add(
-        "clips to the batch, one process a GPU", hours(carried), f"{options.carry:g} ms a clip (assumed)"
+        "video clips to the batch, one process a GPU", hours(carried), f"{options.carry:g} ms each (assumed)"
     )
+    work = sum(file.flops.values()) * options.files
+    for name, rate in (("float32", options.fp32), ("bfloat16", options.bf16)):
+        seconds = work / (rate * 1e12 * options.gpus)
+        gpus.add(
+            f"networks, {name}", hours(seconds), f"{work / 1e18:.2f} EFLOP at {rate:g} TFLOP/s (assumed)"
+        )
+        gpus.add(f"the longest, {name}", hours(max(decode, carried, seconds)), "all at once")
     return [cores, gpus]
 
 
@@ -168,12 +170,18 @@ def main() -> int:
     parser.add_argument("--sharing", type=float, default=0.6, help="rate of a core among many (default: 0.6)")
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--cores-a-gpu", type=int, default=16)
-    parser.add_argument("--fp32", type=float, default=67.0, help="a GPU's TFLOP/s (default: an H100's)")
-    parser.add_argument("--bf16", type=float, default=990.0)
-    parser.add_argument("--carry", type=float, default=0.7, help="ms a clip on its way to the batch")
+    parser.add_argument(
+        "--fp32",
+        type=float,
+        default=27,
+        help="TFLOP/s that a GPU reaches (default: 40 %% of an H100's data sheet)",
+    )
+    parser.add_argument("--bf16", type=float, default=300, help="the same in bfloat16 (default: 30 %%)")
+    parser.add_argument("--carry", type=float, default=0.7, help="ms of a video clip's way to the batch")
     parser.add_argument("--rounds", type=int, default=3)
     add_json_option(parser)
     options = parser.parse_args()
+    options.width = 2 * round(options.height * 8 / 9)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         file = File(Path(folder), options)

@@ -23,6 +23,20 @@ MODALITIES: tuple[str, ...] = ("video", "audio")
 DECODERS: tuple[str, ...] = ("pyav", "torchcodec")
 POOLINGS: tuple[str, ...] = ("linear", "linear-dense", "fusion", "avg", "max")
 
+_VIDEO_SUFFIXES = """
+.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
+.rmvb .ts .vob .webm .wmv .y4m
+"""
+_SOUND_SUFFIXES = """
+.aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav .weba .wma
+.wv
+"""
+VIDEO_SUFFIXES: frozenset[str] = frozenset(_VIDEO_SUFFIXES.split())
+"""Suffixes of files that usually hold pictures, with or without sound."""
+
+MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_SOUND_SUFFIXES.split())
+"""Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
+
 BLOCKS_PER_STAGE: dict[int, tuple[int, int, int, int]] = {
     10: (1, 1, 1, 1),
     18: (2, 2, 2, 2),

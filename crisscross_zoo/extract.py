@@ -102,7 +102,6 @@ class FeatureExtractor:
             (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
         weights: Their "id" and "sha256" by modality.
         sizes: Length of a feature vector, D, by modality.
-        clip_seconds: Length of a clip by modality; shorter files are padded to it.
         settings: What decides the numbers besides the weights, as kept in the features' metadata.
 
     Raises:
@@ -212,7 +211,6 @@ class FeatureExtractor:
         self._batch = {name: batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
         self.sizes: dict[str, int] = {}
-        self.clip_seconds = {name: getattr(self._sampling, name).window_seconds for name in self.encoders}
         self._check_clips()
 
     def __call__(self, path: StrPath) -> Features:
@@ -296,10 +294,16 @@ class FeatureExtractor:
                 "shapes": {name: list(rows.shape) for name, rows in file.rows.items()},
                 "duration": file.opened.duration,
                 "missing": list(file.opened.missing),
+                "padded": [name for name, w in file.opened.windows.items() if self._is_padded(name, w)],
                 "warnings": list(file.damage or ()),
                 **self._provenance(),
             }
             yield file.path, Features(**rows, **windows, metadata=metadata)
+
+    def _is_padded(self, modality: str, windows: npt.NDArray[np.float64]) -> bool:
+        """Return whether no clip is whole, the file having less than one."""
+        length: float = getattr(self._sampling, modality).window_seconds
+        return float((windows[:, 1] - windows[:, 0]).max()) < length - 1e-3
 
     def _provenance(self) -> dict[str, Any]:
         return {

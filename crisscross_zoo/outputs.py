@@ -186,7 +186,8 @@ def save(
 
 def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Keep little for each of a million files."""
-    return {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
+    kept = {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
+    return {**kept, "padded": metadata.get("padded", ())}  # older features do not say
 
 
 class Lists:
@@ -241,7 +242,7 @@ class Lists:
                     failure = json.loads(line)
                     if remote.exists(failure["path"], ask=True):
                         self._rows.pop(failure.get("output", ""), None)
-                        self._failures[failure["path"]] = failure
+                        self._failures[remote.unsigned(failure["path"])] = failure
         except CrissCrossError:
             raise
         except (KeyError, TypeError, ValueError, csv.Error) as error:
@@ -253,10 +254,11 @@ class Lists:
 
     def add(self, path: str, output: Path, metadata: Mapping[str, Any]) -> None:
         """Note a finished input, from the metadata of its output."""
+        path = remote.unsigned(path)
         shapes = {name: metadata["shapes"].get(name, ["", ""]) for name in ("video", "audio")}
         name = output.relative_to(self._folder).as_posix()
         values = (
-            remote.unsigned(path), name, round(metadata["duration"], 6), *shapes["video"], *shapes["audio"],
+            path, name, round(metadata["duration"], 6), *shapes["video"], *shapes["audio"],
             " ".join(metadata["missing"]), "; ".join(metadata["warnings"]),
         )  # fmt: skip
         self._rows[name] = dict(zip(_INDEX_COLUMNS, values, strict=True))
@@ -266,7 +268,7 @@ class Lists:
         """Note a failed input."""
         name = output.relative_to(self._folder).as_posix()
         self._rows.pop(name, None)
-        self._failures[path] = {**failure, "output": name}
+        self._failures[remote.unsigned(path)] = {**failure, "output": name}
 
     def write(self) -> None:
         """Write both, sorted; ``failed.jsonl`` goes where nothing failed.

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from crisscross_zoo.config import MEDIA_SUFFIXES
 from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
@@ -39,12 +40,12 @@ def is_http(path: str) -> bool:
 
 
 def unsigned(path: str) -> str:
-    """Return what stays the same of a web page's URL whose query is a signature; any other path as it is.
+    """Return what stays the same of a media file's URL whose query is a signature; any other path as it is.
 
-    A query is taken for one where the name before it is a file's: ``clip.mp4?...``, but not ``watch?v=...``.
+    A query is taken for one where the name before it is a media file's: ``clip.mp4?...``, but not ``get.php?id=7``.
     """
     bare = path.split("?", 1)[0]
-    return bare if is_http(path) and PurePosixPath(bare).suffix else path
+    return bare if is_http(path) and PurePosixPath(bare).suffix.lower() in MEDIA_SUFFIXES else path
 
 
 def without_file_scheme(path: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crisscross_zoo import Features
+from crisscross_zoo import Features, remote
 from crisscross_zoo.errors import ConfigError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.files import common_folder
 from crisscross_zoo.outputs import Lists, already_there, describe_failure, finished, mirror
@@ -168,6 +168,21 @@ def test_lists_keep_what_other_runs_put_there(tmp_path, monkeypatch):
     assert [r["input"] for r in csv.DictReader((tmp_path / "index.csv").open())] == ["b.mp4", "x.mp4"]
     failed = (tmp_path / "failed.jsonl").read_text().splitlines()
     assert [json.loads(line)["path"] for line in failed] == ["a.mp4", "y.mp4"]
+
+
+def test_a_signed_url_is_one_input_whatever_its_signature(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "exists", lambda path, **_: True)
+    url, output = "https://host/a.mp4", tmp_path / "a.npz"
+    for signature in (1, 2):
+        lists = Lists(tmp_path)
+        lists.add_failure(f"{url}?sig={signature}", output, {"path": f"{url}?sig={signature}"})
+        lists.write()
+    assert json.loads((tmp_path / "failed.jsonl").read_text())["path"] == f"{url}?sig=2"  # one line
+    lists = Lists(tmp_path)
+    lists.add(f"{url}?sig=3", output, save(output))
+    lists.write()
+    assert [r["input"] for r in csv.DictReader((tmp_path / "index.csv").open())] == [url]
+    assert not (tmp_path / "failed.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_a_signed_query_is_not_in_the_copys_name(monkeypatch):
     [
         ("https://host/in/a.mp4?signature=x/y.z", "https://host/in/a.mp4"),
         ("https://host/watch?v=a.mp4", "https://host/watch?v=a.mp4"),
+        ("https://host/get.php?id=7", "https://host/get.php?id=7"),
+        ("https://host.com?x=1", "https://host.com?x=1"),
         ("s3://bucket/a.mp4?b", "s3://bucket/a.mp4?b"),
         ("a.mp4?b", "a.mp4?b"),
     ],

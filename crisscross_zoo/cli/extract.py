@@ -26,7 +26,14 @@ from crisscross_zoo.cli.common import (
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.cli.share import Share, shard, started_share
-from crisscross_zoo.config import DECODERS, MODALITIES, POOLINGS, check_clip_options
+from crisscross_zoo.config import (
+    DECODERS,
+    MEDIA_SUFFIXES,
+    MODALITIES,
+    POOLINGS,
+    VIDEO_SUFFIXES,
+    check_clip_options,
+)
 from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -183,7 +190,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     args.out = remote.without_file_scheme(args.out)
     args.root = None if args.root is None else remote.without_file_scheme(args.root)
-    from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
+    from crisscross_zoo.media.files import find_media
 
     names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds")
     check_clip_options(args.modality, **{name: getattr(args, name) for name in names})
@@ -210,9 +217,10 @@ def _main(argv: Sequence[str] | None) -> int:
     outputs, folder = _outputs(args, paths, single=single)
     if not remote.is_url(args.out):
         _check_writable(folder or Path(args.out))
-    outputs = {p: outputs[p] for p in share.of(paths)}
+    if share.count > 1:
+        outputs = {p: outputs[p] for p in share.of(paths)}
     job = _Job(args, outputs, folder, share)
-    for place, number in left_out.items():
+    for place, number in left_out.items() if share.index == 0 else ():
         files = f"{number} sound {'file' if number == 1 else 'files'}"
         job.say(f"note: {place}: {files} left out (--modality {args.modality})")
     if share.count > 1:
@@ -236,7 +244,6 @@ class _Job:
         self.failures: dict[str, dict[str, str]] = {}
         self.skipped = 0
         self.clips = 0
-        self.clip_seconds: dict[str, float] = {}
         self.remarks: Counter[str] = Counter()
         self.started = time.monotonic()
 
@@ -275,7 +282,7 @@ class _Job:
             return
         device = self.share.pick_device(self.args.device)
         with quiet_downloads(self.args.quiet):
-            extractor = self._make_extractor(device)
+            extractor = _make_extractor(self.args, device)
         todo = []
         for given, output in self.outputs.items():
             there = None if self.args.overwrite else already_there(given, output, extractor.identity)
@@ -294,7 +301,7 @@ class _Job:
         assert self.folder is not None
         with quiet_downloads(self.args.quiet):
             # What does not fit is known, and weights are downloaded, before any worker starts.
-            self._make_extractor("cpu")
+            _make_extractor(self.args, "cpu")
         outcomes = extract_on_ray(
             _extractor_options(self.args),
             self.outputs,
@@ -313,13 +320,6 @@ class _Job:
             for outcome in outcomes:
                 yield outcome
                 on_file()
-
-    def _make_extractor(self, device: str) -> FeatureExtractor:
-        from crisscross_zoo.extract import FeatureExtractor
-
-        extractor = FeatureExtractor(**{**_extractor_options(self.args), "device": device})
-        self.clip_seconds = extractor.clip_seconds
-        return extractor
 
     @contextlib.contextmanager
     def _bar(self, done: int) -> Iterator[tuple[Callable[[], None], Callable[[int, int], None]]]:
@@ -364,11 +364,11 @@ class _Job:
         for modality in summary["missing"]:
             found = "audio" if modality == "video" else "video"
             self._remark(path, f"has no {modality}; its {found} features are written")
-        for modality in summary["shapes"]:
-            seconds = self.clip_seconds[modality]
-            if summary["duration"] < seconds - 1e-3:
-                filled = "its pictures repeat" if modality == "video" else "silence is added"
-                self._remark(path, f"is shorter than one {modality} clip, {seconds:g} s; {filled}")
+        for modality in summary["padded"]:
+            what, filled = (
+                ("pictures", "they repeat") if modality == "video" else ("sound", "silence follows it")
+            )
+            self._remark(path, f"its {what} end before one clip does; {filled}")
         for warning in summary["warnings"]:
             self.say(f"warning: {path}: {warning}; the features are of what could be read")
 
@@ -452,6 +452,12 @@ def _extractor_options(args: argparse.Namespace) -> dict[str, Any]:
     weights = {"video": args.weights, "audio": args.audio_weights or args.weights}
     options = {name: getattr(args, name) for name in _EXTRACTOR_OPTIONS.split()}
     return {"weights": weights, "modality": args.modality, **options}
+
+
+def _make_extractor(args: argparse.Namespace, device: str) -> FeatureExtractor:
+    from crisscross_zoo.extract import FeatureExtractor
+
+    return FeatureExtractor(**{**_extractor_options(args), "device": device})
 
 
 def _check_engine(args: argparse.Namespace, share: Share, *, single: bool) -> None:

@@ -185,7 +185,7 @@ def _pack(options: argparse.Namespace) -> int:
     from crisscross_zoo.pretrain.index import read_index
     from crisscross_zoo.pretrain.shards import SHARD_BYTES, import_litdata, pack
 
-    import_litdata()  # what is missing is said at once, and not one after another
+    import_litdata()  # before read_index, which would name another extra
     index = read_index(options.index)
     shard_bytes = SHARD_BYTES if options.shard_mb is None else options.shard_mb << 20
     shards = pack(index, options.out, workers=options.workers, shard_bytes=shard_bytes)

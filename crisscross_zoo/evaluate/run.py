@@ -28,7 +28,14 @@ from torch import nn
 
 from crisscross_zoo import __version__
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig, check_training_precision
+from crisscross_zoo.config import (
+    MEDIA_SUFFIXES,
+    MODALITIES,
+    VIDEO_SUFFIXES,
+    Pooling,
+    VideoConfig,
+    check_training_precision,
+)
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
@@ -67,7 +74,7 @@ from crisscross_zoo.evaluate.store import FeatureStore, Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
 from crisscross_zoo.extract import FeatureExtractor, Precision, default_workers, pick_device
 from crisscross_zoo.media.clips import Views
-from crisscross_zoo.media.files import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
+from crisscross_zoo.media.files import find_media
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS
 from crisscross_zoo.weights.load import load_encoder
 

@@ -8,21 +8,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from crisscross_zoo import remote
+from crisscross_zoo.config import MEDIA_SUFFIXES, VIDEO_SUFFIXES
 from crisscross_zoo.errors import ConfigError
-
-_VIDEO_SUFFIXES = """
-.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
-.rmvb .ts .vob .webm .wmv .y4m
-"""
-_SOUND_SUFFIXES = """
-.aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav .weba .wma
-.wv
-"""
-VIDEO_SUFFIXES: frozenset[str] = frozenset(_VIDEO_SUFFIXES.split())
-"""Suffixes of files that usually hold pictures, with or without sound."""
-
-MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_SOUND_SUFFIXES.split())
-"""Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
 
 
 def find_media(
@@ -39,8 +26,8 @@ def find_media(
             patterns (``**`` crosses folders). A file that does not exist is kept: reading it will say so.
         list_file: A file with one path a line, relative to the working directory; blank lines and lines that begin
             with # do not count, nor does white space around a path.
-        suffixes: What to take from folders, in lower case.
-        on_left_out: Told of each folder that has media with other suffixes, and of how many.
+        suffixes: Those of :data:`crisscross_zoo.config.MEDIA_SUFFIXES` to take from folders.
+        on_left_out: Told of each folder of which some media are taken and others left, and of how many are left.
 
     Raises:
         ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
@@ -53,6 +40,8 @@ def find_media(
             files = [p for p in media if Path(p).suffix.lower() in suffixes]
             if on_left_out is not None and len(media) > len(files) > 0:
                 on_left_out(given, len(media) - len(files))
+            if media and not files and suffixes == VIDEO_SUFFIXES:
+                raise ConfigError(f"{given}: has sound files only", remedy="use modality 'audio'")
             if not files:
                 raise ConfigError(
                     f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"

@@ -16,13 +16,13 @@ from sklearn.linear_model import RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from crisscross_zoo.config import AudioConfig, VideoConfig, check_choice
+from crisscross_zoo.config import VIDEO_SUFFIXES, AudioConfig, VideoConfig, check_choice
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError
 from crisscross_zoo.extract import FeatureExtractor
 from crisscross_zoo.media.clips import Clip, Sampling, read_clips
 from crisscross_zoo.media.decode import INT16_SCALE
-from crisscross_zoo.media.files import VIDEO_SUFFIXES, find_media
+from crisscross_zoo.media.files import find_media
 from crisscross_zoo.pretrain.demo_data import SPLITS
 from crisscross_zoo.transforms.mel import log_mel
 

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import check_choice, suggest
+from crisscross_zoo.config import VIDEO_SUFFIXES, check_choice, suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.decode import StrPath, scan
-from crisscross_zoo.media.files import VIDEO_SUFFIXES, common_folder, find_media
+from crisscross_zoo.media.files import common_folder, find_media
 from crisscross_zoo.media.moments import MediaInfo, describe
 from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
 
@@ -243,6 +243,8 @@ def build_index(
     for name in inputs if layout == "files" else ():
         if not glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises on long names
             raise ConfigError(f"{name}: no such file or folder", remedy="check the path")
+    if Path(out).suffix.lower() != ".parquet" and not os.path.isdir(out):  # noqa: PTH112 - as above
+        raise ConfigError(f"{out}: an index is a Parquet file", remedy=f"name it {Path(out).stem}.parquet")
     if split is None and layout in _TREES:
         split = "train"
     root, labels, outside = _find(inputs, layout, split, list_file)
@@ -532,10 +534,6 @@ class _PartFile:
 
 def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
     """What an older index knows of the files that could be read, by absolute path."""
-    if out.suffix.lower() in (".csv", ".json", ".jsonl", ".txt", ".tsv"):
-        raise ConfigError(
-            f"{out}: an index is a Parquet file", remedy=f"name it {out.with_suffix('.parquet')}"
-        )
     if not os.path.lexists(out):
         return {}
     if out.is_dir():

@@ -96,16 +96,30 @@ def test_a_folder_to_a_folder(extract, tree, tmp_path):
 def test_what_may_not_be_as_wanted_is_said_for_three_files_and_then_counted(extract, tmp_path):
     (tmp_path / "in").mkdir()
     for n in range(5):
-        make_media(tmp_path / f"in/{n}.mp4", seconds=0.3, size=(96, 64), audio=None)
+        make_media(tmp_path / f"in/{n}.mp4", seconds=0.3, size=(96, 64), audio_seconds=2)
     make_media(tmp_path / "in/s.wav", video=None, audio="pcm_s16le", seconds=3)
     code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
     assert code == 0
     lines = [line.removeprefix("crisscross-extract: note: ") for line in stderr.splitlines()]
-    text = "is shorter than one video clip, 0.5 s; its pictures repeat"
+    text = "its pictures end before one clip does; they repeat"
     assert lines[0] == f"{tmp_path / 'in'}: 1 sound file left out (--modality video)"
     assert [line.split(": ")[1] for line in lines[1:4]] == [text] * 3
     assert lines[4:] == [f"2 more: {text}"]
     assert extract(tmp_path / "in", "--out", tmp_path / "out", "--overwrite", "--quiet")[2] == ""
+
+
+def test_a_folder_of_sound_alone_is_not_said_to_be_empty(extract, tmp_path):
+    (tmp_path / "in").mkdir()
+    make_media(tmp_path / "in/s.wav", video=None, audio="pcm_s16le", seconds=1)
+    code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
+    assert code == 2
+    assert "has sound files only; use modality 'audio'" in stderr
+
+
+def test_inputs_are_taken_in_the_order_given(extract, tree, tmp_path):
+    paths = [str(tree / name) for name in ("sub/b.mp4", "a.mp4")]
+    _, stdout, _ = extract(*paths, "--out", tmp_path, "--json")
+    assert [output["input"] for output in json.loads(stdout)["outputs"]] == paths
 
 
 def test_finished_outputs_are_skipped_and_others_redone(extract, tree, tmp_path):

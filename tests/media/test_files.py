@@ -1,7 +1,8 @@
 import pytest
 
+from crisscross_zoo.config import VIDEO_SUFFIXES
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.files import VIDEO_SUFFIXES, common_folder, find_media
+from crisscross_zoo.media.files import common_folder, find_media
 
 
 @pytest.fixture
