@@ -69,7 +69,7 @@ def check_training_precision(device: str, precision: str) -> None:
     if device == "cpu" and precision in ("bf16", "fp16"):
         raise ConfigError(
             f"training in {precision} on a CPU gives wrong gradients (an error of its convolutions)",
-            remedy="use fp32, or a GPU",
+            remedy="use fp32 (--optim.precision fp32), or a GPU",
         )
 
 

@@ -7,6 +7,7 @@ An input is fetched to a temporary file while it is read. An output is put in on
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import tempfile
@@ -16,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from crisscross_zoo.config import MEDIA_SUFFIXES
 from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
@@ -27,6 +27,12 @@ from crisscross_zoo.errors import (
 )
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: "C:" is a drive
+
+_SIGNATURE = re.compile(  # of S3, Google's and Azure's stores, and CloudFront
+    r"(x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id|policy|signature|expires"
+    r"|sig|se|sp|sv|sr|st|spr|skoid|sktid|skt|ske|sks|skv)=",
+    re.IGNORECASE,
+)
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -40,12 +46,12 @@ def is_http(path: str) -> bool:
 
 
 def unsigned(path: str) -> str:
-    """Return what stays the same of a media file's URL whose query is a signature; any other path as it is.
-
-    A query is taken for one where the name before it is a media file's: ``clip.mp4?...``, but not ``get.php?id=7``.
-    """
-    bare = path.split("?", 1)[0]
-    return bare if is_http(path) and PurePosixPath(bare).suffix.lower() in MEDIA_SUFFIXES else path
+    """Return what stays the same of a signed http(s) URL when it is signed again; any other path as it is."""
+    if not is_http(path) or "?" not in path:
+        return path
+    bare, query = path.split("?", 1)
+    kept = [part for part in query.split("&") if not _SIGNATURE.match(part)]
+    return "?".join([bare, "&".join(kept)]) if kept else bare
 
 
 def without_file_scheme(path: str) -> str:
@@ -249,7 +255,16 @@ def _fetching(url: str) -> Iterator[None]:
         yield
     except CrissCrossError:
         raise
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        cause = (
+            error.__cause__ if is_http(url) else None
+        )  # fsspec raises this for all that a web server answers
+        if cause is not None and getattr(cause, "status", None) not in (404, 410):
+            raise UnreadableMediaError(
+                f"cannot be fetched ({_reason(cause)})",
+                remedy="check the URL, its signature, and the server",
+                path=url,
+            ) from None
         raise MediaNotFoundError("no such object", remedy="check the URL", path=url) from None
     except Exception as error:  # each store has errors of its own
         raise UnreadableMediaError(
@@ -260,6 +275,7 @@ def _fetching(url: str) -> Iterator[None]:
 def _open_store(url: str) -> tuple[Any, str]:
     import fsspec
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs at length what it raises, too
     try:
         fs, name = fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -268,10 +284,12 @@ def _open_store(url: str) -> tuple[Any, str]:
 
 
 def _missing(url: str, error: Exception) -> ConfigError:
+    unknown = isinstance(error, ValueError)  # a scheme that fsspec has never heard of
     return ConfigError(
-        f"{url}: nothing installed opens it ({error})", remedy="pip install 'crisscross-zoo[remote]'"
+        f"{url}: nothing installed opens it ({error})",
+        remedy="check the URL" if unknown else "pip install 'crisscross-zoo[remote]'",
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}".rstrip(": ")

@@ -96,7 +96,8 @@ def test_a_signed_query_is_not_in_the_copys_name(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "bare"),
     [
-        ("https://host/in/a.mp4?signature=x/y.z", "https://host/in/a.mp4"),
+        ("https://host/in/a.mp4?Signature=x/y.z&Expires=1", "https://host/in/a.mp4"),
+        ("https://host/in/a.mp4?X-Amz-Date=1&id=2&X-Amz-Signature=3", "https://host/in/a.mp4?id=2"),
         ("https://host/watch?v=a.mp4", "https://host/watch?v=a.mp4"),
         ("https://host/get.php?id=7", "https://host/get.php?id=7"),
         ("https://host.com?x=1", "https://host.com?x=1"),
@@ -112,6 +113,33 @@ def test_a_signed_urls_output_is_named_after_the_file():
     url = "https://host/in/a.mp4?signature=x/y.z"
     root, out = Path(remote.absolute("https://host/in")), Path("/out")
     assert mirror([url], root, out, ".npz") == {url: out / "a.npz"}
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "text"),
+    [
+        (None, MediaNotFoundError, "no such object"),
+        (404, MediaNotFoundError, "no such object"),
+        (403, UnreadableMediaError, r"cannot be fetched \(AnswerError: 403\); check the URL, its signature"),
+    ],
+)
+def test_what_a_web_server_answered_is_said(monkeypatch, status, error, text):
+    class AnswerError(Exception):
+        pass
+
+    class Web:
+        def info(self, name):
+            cause = None
+            if status is not None:
+                cause = AnswerError(str(status))
+                cause.status = status
+            raise FileNotFoundError(name) from cause
+
+        modified = info
+
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (Web(), url))
+    with pytest.raises(error, match=text):
+        remote.source_of("https://host/a.mp4")
 
 
 def test_a_file_at_a_url_has_the_features_of_the_file(store, tree):
@@ -188,7 +216,11 @@ def test_decoding_processes_fetch_and_leave_nothing(tree, tmp_path, monkeypatch)
     [
         (["memory://gone/", "--out", "memory://out"], 1, "memory://gone/: no such object"),
         (["nowhere://in/", "--out", "out"], 2, "nothing installed opens it"),
-        (["memory://in", "--out", "nowhere://out"], 2, "pip install 'crisscross-zoo[remote]'"),
+        (
+            ["memory://in", "--out", "nowhere://out"],
+            2,
+            "nothing installed opens it (Unsupported filesystem: 'nowhere'); check the URL",
+        ),
         (["memory://in", "--out", "hf://datasets/me/feats"], 2, "every file would be a commit"),
         (["memory://in", "--out", "https://host/feats/"], 2, "a web server takes no files"),
         (["memory://in", "--out", "memory://out[1]"], 2, "choose another --out"),

@@ -245,6 +245,7 @@ class _Job:
         self.skipped = 0
         self.clips = 0
         self.remarks: Counter[str] = Counter()
+        self.lists_in = folder  # where this run's lists are
         self.started = time.monotonic()
 
     def run(self) -> int:
@@ -386,7 +387,7 @@ class _Job:
             tqdm.write(f"{PROG}: {line}", file=sys.stderr)
 
     def _write_lists(self, lists: Lists) -> None:
-        from crisscross_zoo.outputs import Lists
+        from crisscross_zoo.outputs import PARTS_NAME, Lists
 
         assert self.folder is not None
         for path, metadata in self.done.items():
@@ -398,7 +399,9 @@ class _Job:
                 lists.write()
                 if self.share.count > 1:
                     parts = [self.share.name(k) for k in range(self.share.count)]
-                    Lists.merge(self.folder, parts, by=self.share.name())
+                    if not Lists.merge(self.folder, parts, by=self.share.name()):
+                        self.lists_in = self.folder / PARTS_NAME / self.share.name()
+                        self.say("the lists of all shares are written when the last one is done")
         except OSError as error:
             raise OutputError(
                 f"cannot be written ({error.strerror})", remedy="check the folder", path=self.folder
@@ -408,7 +411,7 @@ class _Job:
         seconds = time.monotonic() - self.started
         for text, number in self.remarks.items():
             if number > _REMARKS:
-                self.say(f"note: {number - _REMARKS} more: {text}")
+                self.say(f"note: the same of {number - _REMARKS} more: {text}")
         if interrupted:
             self.say(
                 f"interrupted: {len(self.done)} of {len(self.outputs)} files done; run the same command again to go on",
@@ -434,7 +437,7 @@ class _Job:
             )
         elif not self.args.quiet:
             if self.folder is not None:
-                where = f" (see {self.folder / 'failed.jsonl'})" if self.failures else ""
+                where = f" (see {self.lists_in / 'failed.jsonl'})" if self.failures and self.lists_in else ""
                 done = len(self.done) - self.skipped
                 print(
                     f"{self.args.out}: {done} {'file' if done == 1 else 'files'} done, {self.skipped} already there,"

@@ -506,7 +506,7 @@ class _Tree:
         raise ConfigError(
             f"has no {'' if folders[0] == '.' else folders[0] + '/'}{example}",
             remedy=f"unpack {place.unpack}"
-            + (", or pass split_root" if what.endswith("lists") and self.split_root is None else ""),
+            + (", or give --split-root" if what.endswith("lists") and self.split_root is None else ""),
             path=root,
         )
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.errors import ConfigError, first_line
 from crisscross_zoo.pretrain.loss import LossTerms
 
 LOG_FILE = "log.csv"
@@ -181,8 +181,14 @@ def _wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
         ) from None
     id_file = run / "wandb.json"
     known = json.loads(id_file.read_text()) if id_file.is_file() else {}
-    opened = wandb.init(
-        project=project, dir=str(run), config=dict(config), resume="allow", id=known.get("id")
-    )
+    try:
+        opened = wandb.init(
+            project=project, dir=str(run), config=dict(config), resume="allow", id=known.get("id")
+        )
+    except wandb.errors.UsageError as error:
+        raise ConfigError(
+            f"wandb: {first_line(error)}",
+            remedy="run wandb login, set WANDB_MODE=offline, or leave out --run.wandb",
+        ) from None
     write_atomically(id_file, json.dumps({"id": opened.id}).encode())
     return opened

@@ -34,7 +34,8 @@ def cosine_schedule(
         )
     if not 0 <= warmup_steps <= total_steps:
         raise ConfigError(
-            f"{warmup_steps} steps of warm-up in {total_steps}", remedy="train longer, or warm up for less"
+            f"{warmup_steps} steps of warm-up in {total_steps}",
+            remedy="raise optim.epochs, or lower optim.warmup_epochs",
         )
     steps = total_steps - warmup_steps
     cosine = final + 0.5 * (base - final) * (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1)))

@@ -104,7 +104,7 @@ def test_what_may_not_be_as_wanted_is_said_for_three_files_and_then_counted(extr
     text = "its pictures end before one clip does; they repeat"
     assert lines[0] == f"{tmp_path / 'in'}: 1 sound file left out (--modality video)"
     assert [line.split(": ")[1] for line in lines[1:4]] == [text] * 3
-    assert lines[4:] == [f"2 more: {text}"]
+    assert lines[4:] == [f"the same of 2 more: {text}"]
     assert extract(tmp_path / "in", "--out", tmp_path / "out", "--overwrite", "--quiet")[2] == ""
 
 
@@ -114,6 +114,20 @@ def test_a_folder_of_sound_alone_is_not_said_to_be_empty(extract, tmp_path):
     code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
     assert code == 2
     assert "has sound files only; use modality 'audio'" in stderr
+
+
+def test_a_share_says_where_its_failures_are_until_all_are_done(extract, tree, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"not a film")
+    inputs = [tmp_path / "bad.mp4", tree / "a.mp4"]
+    out = tmp_path / "out"
+    bad, good = (sorted(map(str, inputs)).index(str(path)) for path in inputs)
+    code, stdout, stderr = extract(*inputs, "--out", out, "--shard", f"{bad}/2")
+    assert code == 1
+    assert f"1 failed (see {out / '.parts' / f'{bad}-of-2' / 'failed.jsonl'})" in stdout
+    assert "written when the last one is done" in stderr
+    _, _, stderr = extract(*inputs, "--out", out, "--shard", f"{good}/2")
+    assert "last one is done" not in stderr
+    assert (out / "failed.jsonl").exists()
 
 
 def test_inputs_are_taken_in_the_order_given(extract, tree, tmp_path):

@@ -496,7 +496,7 @@ WRONG: list[tuple[str, Break, str]] = [
         remove("ucfTrainTestlist"),
         (
             "ROOT: has no ucfTrainTestlist/trainlist01.txt; "
-            "unpack UCF101TrainTestSplits-RecognitionTask.zip there, or pass split_root"
+            "unpack UCF101TrainTestSplits-RecognitionTask.zip there, or give --split-root"
         ),
     ),
     (
@@ -563,7 +563,7 @@ WRONG: list[tuple[str, Break, str]] = [
         remove("testTrainMulti_7030_splits"),
         (
             "ROOT: has no testTrainMulti_7030_splits/CLASS_test_split1.txt; "
-            "unpack test_train_splits.rar there, or pass split_root"
+            "unpack test_train_splits.rar there, or give --split-root"
         ),
     ),
     (
@@ -618,7 +618,7 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "esc50",
         remove("meta"),
-        "ROOT: has no meta/esc50.csv; unpack ESC-50-master.zip and name what is in it, or pass split_root",
+        "ROOT: has no meta/esc50.csv; unpack ESC-50-master.zip and name what is in it, or give --split-root",
     ),
     (
         "esc50",
