@@ -19,7 +19,7 @@ try:
     import onnxruntime
     import onnxscript  # noqa: F401 - what torch exports with
 except ImportError as error:
-    raise SystemExit(f"{error.name} is not installed: pip install onnx onnxscript onnxruntime") from None
+    raise SystemExit(f'{error.name} is not installed: pip install "crisscross-zoo[onnx]"') from None
 
 
 def main() -> None:

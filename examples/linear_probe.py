@@ -35,6 +35,8 @@ def main() -> int:
         else:
             print(f"left out: {result}")
     paths = sorted(files)
+    if not paths:
+        raise SystemExit(f"{args.folder}: no files in folders of classes, CLASS/FILE")
     labels = [Path(path).parent.name for path in paths]
     train, test, known, truth = train_test_split(
         [files[path] for path in paths], labels, test_size=0.25, stratify=labels, random_state=0

@@ -14,7 +14,7 @@ from crisscross_zoo import FeatureExtractor
 try:
     from matplotlib.figure import Figure
 except ImportError:
-    raise SystemExit("matplotlib is not installed: pip install matplotlib") from None
+    raise SystemExit('matplotlib is not installed: pip install "crisscross-zoo[plot]"') from None
 
 
 def change(rows: np.ndarray) -> np.ndarray:
