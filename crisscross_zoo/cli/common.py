@@ -11,7 +11,9 @@ import io
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -114,6 +116,19 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None,
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"{prog}: error: {where}{error.strerror or error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+@contextlib.contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """While open, SIGTERM, which Slurm and torchrun send, interrupts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_json(value: object) -> None:

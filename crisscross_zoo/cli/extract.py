@@ -23,6 +23,7 @@ from crisscross_zoo.cli.common import (
     positive,
     print_json,
     run,
+    termination_as_interrupt,
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.cli.share import Share, shard, started_share
@@ -183,7 +184,8 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run(_main, argv, prog=PROG)
+    with termination_as_interrupt():
+        return run(_main, argv, prog=PROG)
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -317,13 +317,14 @@ def test_a_killed_run_started_again_ends_in_the_same_bytes(weights, many, tmp_pa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_an_interrupt_stops_soon_and_says_how_to_go_on(weights, many, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_soon_and_says_how_to_go_on(weights, many, tmp_path, number):
     out = tmp_path / "out"
     process = subprocess.Popen(command(weights, many, "--out", out), stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(out.rglob("*.npz")):
         time.sleep(0.01)
     started = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert time.monotonic() - started < 6  # a second or two when the machine is not busy with other tests
     assert process.returncode == 130
