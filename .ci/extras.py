@@ -127,11 +127,11 @@ def main() -> int:
                 size = environments[extra].install(f"{wheel}[{extra}]")
             wrongly = failures(environments[extra], [*commands, EXTRACT], places)
             wrong += len(wrongly)
-            print(f"| `[{extra}]` | {size} | {'; '.join(wrongly) or 'works'} | {line} |", flush=True)
+            print(f"| {extra or 'none'} | {size} | {'; '.join(wrongly) or 'works'} | {line} |", flush=True)
         size = (whole := Environment(folder / "all")).install(f"{wheel}[all]")
         wrongly = failures(whole, [command for commands in USES.values() for command in commands], places)
         wrong += len(wrongly)
-        print(f"| `[all]`, the wheel with it | {size} | {'; '.join(wrongly) or 'works'} | |")
+        print(f"| all, with the wheel | {size} | {'; '.join(wrongly) or 'works'} | |")
         server.shutdown()
     return 1 if wrong else 0
 
