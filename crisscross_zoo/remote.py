@@ -28,6 +28,7 @@ from crisscross_zoo.errors import (
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: "C:" is a drive
 
+_SIGNED = re.compile(r"(^|&)(x-amz-signature|x-goog-signature|signature|sig)=", re.IGNORECASE)
 _SIGNATURE = re.compile(  # of S3, Google's and Azure's stores, and CloudFront
     r"(x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id|policy|signature|expires"
     r"|sig|se|sp|sv|sr|st|spr|skoid|sktid|skt|ske|sks|skv)=",
@@ -50,6 +51,8 @@ def unsigned(path: str) -> str:
     if not is_http(path) or "?" not in path:
         return path
     bare, query = path.split("?", 1)
+    if not _SIGNED.search(query):  # "expires" or "sp" alone may be a file's
+        return path
     kept = [part for part in query.split("&") if not _SIGNATURE.match(part)]
     return "?".join([bare, "&".join(kept)]) if kept else bare
 
@@ -256,9 +259,8 @@ def _fetching(url: str) -> Iterator[None]:
     except CrissCrossError:
         raise
     except FileNotFoundError as error:
-        cause = (
-            error.__cause__ if is_http(url) else None
-        )  # fsspec raises this for all that a web server answers
+        # Over HTTP fsspec raises this for all that a web server answers.
+        cause = error.__cause__ if is_http(url) else None
         if cause is not None and getattr(cause, "status", None) not in (404, 410):
             raise UnreadableMediaError(
                 f"cannot be fetched ({_reason(cause)})",

@@ -99,6 +99,7 @@ def test_a_signed_query_is_not_in_the_copys_name(monkeypatch):
         ("https://host/in/a.mp4?Signature=x/y.z&Expires=1", "https://host/in/a.mp4"),
         ("https://host/in/a.mp4?X-Amz-Date=1&id=2&X-Amz-Signature=3", "https://host/in/a.mp4?id=2"),
         ("https://host/watch?v=a.mp4", "https://host/watch?v=a.mp4"),
+        ("https://host/a.mp4?sp=5&expires=1", "https://host/a.mp4?sp=5&expires=1"),
         ("https://host/get.php?id=7", "https://host/get.php?id=7"),
         ("https://host.com?x=1", "https://host.com?x=1"),
         ("s3://bucket/a.mp4?b", "s3://bucket/a.mp4?b"),

@@ -41,7 +41,10 @@ def find_media(
             if on_left_out is not None and len(media) > len(files) > 0:
                 on_left_out(given, len(media) - len(files))
             if media and not files and suffixes == VIDEO_SUFFIXES:
-                raise ConfigError(f"{given}: has sound files only", remedy="use modality 'audio'")
+                raise ConfigError(
+                    f"{given}: has sound files only",
+                    remedy="use modality 'audio', or name a folder of videos",
+                )
             if not files:
                 raise ConfigError(
                     f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
