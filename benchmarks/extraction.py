@@ -30,7 +30,7 @@ from media import plain
 from report import Ratio, Report, add_json_option, finish
 
 from crisscross_zoo import FeatureExtractor, extract
-from crisscross_zoo.media.decode import scan
+from crisscross_zoo.media.scan import scan
 
 _IMPORT = [sys.executable, "-c", "import torch, torchvision"]
 SHORT_SECONDS = 2

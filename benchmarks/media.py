@@ -36,7 +36,7 @@ from report import Ratio, Report, add_json_option, finish
 
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.media.clips import Clip, Sampling, read_clips
-from crisscross_zoo.media.decode import scan
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.windows import dense_starts, frame_times
 
 

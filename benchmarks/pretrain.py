@@ -24,8 +24,7 @@ import torch
 from clips import make_clip
 from report import Ratio, Report, add_json_option, finish
 
-from crisscross_zoo.media.decode import scan
-from crisscross_zoo.media.moments import describe
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.pretrain.data import Batch, PretrainDataset, SampleKey
 from crisscross_zoo.pretrain.distributed import World
 from crisscross_zoo.pretrain.loop import _Trainer
@@ -182,7 +181,7 @@ def loading_table(rounds: int) -> Report:
         for width, height in ((640, 360), (1280, 720)):
             path = Path(folder) / f"{width}.mp4"
             make_clip(path, width, height)
-            dataset = PretrainDataset([describe(scan(path))], config)
+            dataset = PretrainDataset([scan(path)], config)
             frames = random.integers(0, 255, (8, height, width, 3), np.uint8)
             video = 2 * median_ms(
                 lambda _, f=frames: augment_video(f, config.video_augment, config=config.views, rng=random),

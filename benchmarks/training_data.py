@@ -38,9 +38,11 @@ from report import Ratio, Report, add_json_option, finish
 from torchvision.transforms import functional as pil
 
 from crisscross_zoo.config import VideoConfig
-from crisscross_zoo.media.decode import INT16_SCALE, _decoded, _DecodingPlan, _open, _packets, scan
+from crisscross_zoo.media.decode import INT16_SCALE, _decoded, _DecodingPlan, _open, _packets
 from crisscross_zoo.media.encode import CopyOptions, reencode
-from crisscross_zoo.media.moments import MediaInfo, _stretches, describe, read_moment
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import _stretches, read_moment
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times
 from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
 from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
@@ -61,7 +63,7 @@ AUGMENT_BOUND = 3.5
 # --- the plain path ----------------------------------------------------------------------------------------------
 
 
-def draw(info: MediaInfo, config: PretrainConfig, number: int) -> tuple[Any, ...]:
+def draw(info: Media, config: PretrainConfig, number: int) -> tuple[Any, ...]:
     """What sample ``number`` reads: pictures' times, (2, n); sound's starts, seconds; and the generator after it."""
     rng = np.random.default_rng([config.seed, 0, number, 0])
     assert info.video_span is not None
@@ -77,7 +79,7 @@ def draw(info: MediaInfo, config: PretrainConfig, number: int) -> tuple[Any, ...
     return times, (starts.a1, starts.a2), rng
 
 
-def plain_sample(info: MediaInfo, config: PretrainConfig, number: int) -> list[torch.Tensor]:
+def plain_sample(info: Media, config: PretrainConfig, number: int) -> list[torch.Tensor]:
     times, (a1, a2), rng = draw(info, config, number)
     rate, length = config.audio.sample_rate, config.audio.clip_samples
     with av.open(info.path) as container:
@@ -184,7 +186,7 @@ def plain_audio(wave: np.ndarray, config: PretrainConfig, rng: np.random.Generat
 # --- the limit ---------------------------------------------------------------------------------------------------
 
 
-def decode_alone(info: MediaInfo, config: PretrainConfig, number: int, *, probed: bool) -> None:
+def decode_alone(info: Media, config: PretrainConfig, number: int, *, probed: bool) -> None:
     """Open the file, as PyAV does or unprobed as we do, and decode what :func:`read_moment` decodes of it."""
     times, (a1, a2), _ = draw(info, config, number)
     end = max(a1, a2) + config.audio.window_seconds
@@ -203,7 +205,7 @@ def decode_alone(info: MediaInfo, config: PretrainConfig, number: int, *, probed
                 pass
 
 
-def open_alone(info: MediaInfo, _: int) -> None:
+def open_alone(info: Media, _: int) -> None:
     with _open(info.path, unprobed=True):
         pass
 
@@ -239,7 +241,7 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
     for width, height in SIZES:
         original = folder / f"{height}.mp4"
         make_clip(original, width, height)
-        info = describe(scan(original))
+        info = scan(original)
         ours = PretrainDataset([info], config)
         variants: dict[str, Callable[[int], Any]] = {
             "plain": partial(plain_sample, info, config),
@@ -254,7 +256,7 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
             began = time.thread_time()
             reencode(scan(original), path, options, on_damage=ignore)
             spent = time.thread_time() - began
-            copy = describe(scan(path))
+            copy = scan(path)
             costs[name] = {
                 "seconds to prepare a minute": 60 / info.duration * spent,
                 "bytes over original": path.stat().st_size / original.stat().st_size,
@@ -271,7 +273,7 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
             }  # fmt: skip
 
 
-def differences(original: MediaInfo, copy: MediaInfo, config: PretrainConfig) -> dict[str, float]:
+def differences(original: Media, copy: Media, config: PretrainConfig) -> dict[str, float]:
     """What a copy changes: PSNR of whole pictures at 112 lines, and log-mel, over the file."""
     size = config.data.crop
     shape = (size, round(size * (original.video_width or 1) / (original.video_height or 1)))

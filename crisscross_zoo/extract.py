@@ -39,8 +39,10 @@ from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, first_line
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
-from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
+from crisscross_zoo.media.decode import INT16_SCALE
+from crisscross_zoo.media.packets import StrPath
 from crisscross_zoo.media.pool import read_files, usable_cores
+from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.load import load_encoder
@@ -267,9 +269,9 @@ class FeatureExtractor:
                     yield path, news
                 elif isinstance(news, FileOpened):
                     open_files[serial] = _OpenFile(path, news, self.sizes)
-                    known += open_files[serial].rows_left
+                    known += sum(open_files[serial].rows_left.values())
                 elif isinstance(news, FileRead):
-                    open_files[serial].damage = news.damage
+                    open_files[serial].end(news)
                 else:
                     batch = batches[news.modality]
                     batch.add(open_files[serial], news)
@@ -285,17 +287,19 @@ class FeatureExtractor:
             yield from self._finished(open_files)
 
     def _finished(self, open_files: dict[int, _OpenFile]) -> Iterator[tuple[StrPath, Features]]:
-        for serial in [s for s, f in open_files.items() if f.damage is not None and not f.rows_left]:
+        for serial in [s for s, f in open_files.items() if f.is_finished]:
             file = open_files.pop(serial)
+            assert file.read is not None
             rows: dict[str, Any] = file.rows
-            windows: dict[str, Any] = {f"{name}_windows": w for name, w in file.opened.windows.items()}
+            windows: dict[str, Any] = {f"{name}_windows": w for name, w in file.windows.items()}
             metadata = {
                 **self._identity(file.opened.source),
                 "shapes": {name: list(rows.shape) for name, rows in file.rows.items()},
                 "duration": file.opened.duration,
-                "missing": list(file.opened.missing),
-                "padded": [name for name, w in file.opened.windows.items() if self._is_padded(name, w)],
-                "warnings": list(file.damage or ()),
+                "missing": [*file.opened.missing, *file.read.failed],
+                "padded": [name for name, w in file.windows.items() if self._is_padded(name, w)],
+                "warnings": list(file.read.damage),
+                "notes": list(file.read.notes),
                 **self._provenance(),
             }
             yield file.path, Features(**rows, **windows, metadata=metadata)
@@ -397,15 +401,32 @@ class _OpenFile:
     path: StrPath
     opened: FileOpened
     sizes: InitVar[Mapping[str, int]]  # of the features, by modality
-    damage: tuple[str, ...] | None = None  # None until the file is read
+    read: FileRead | None = None  # None until it is read to its end
+    windows: dict[str, npt.NDArray[np.float64]] = field(init=False)
     rows: dict[str, npt.NDArray[np.float32]] = field(init=False)
-    rows_left: int = field(init=False)
+    rows_left: dict[str, int] = field(init=False)
 
     def __post_init__(self, sizes: Mapping[str, int]) -> None:
-        self.rows = {
-            name: np.empty((len(w), sizes[name]), np.float32) for name, w in self.opened.windows.items()
-        }
-        self.rows_left = sum(len(rows) for rows in self.rows.values())
+        self.windows = dict(self.opened.windows)
+        self.rows = {name: np.empty((len(w), sizes[name]), np.float32) for name, w in self.windows.items()}
+        self.rows_left = {name: len(rows) for name, rows in self.rows.items()}
+
+    def end(self, read: FileRead) -> None:
+        """Take the last news; what could not be decoded is left out."""
+        self.read = read
+        for modality in read.failed:
+            for by_modality in (self.windows, self.rows, self.rows_left):
+                by_modality.pop(modality, None)
+
+    def take(self, modality: str, row: int, values: npt.NDArray[np.float32]) -> None:
+        """Take one row, unless its modality failed after all."""
+        if modality in self.rows:
+            self.rows[modality][row] = values
+            self.rows_left[modality] -= 1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.read is not None and not any(self.rows_left.values())
 
 
 class _Batch:
@@ -461,8 +482,7 @@ class _Batch:
             rows = self._network(x).float().cpu().numpy()
         modality = self._encoder.config.modality
         for (file, row), values in zip(owners, rows, strict=False):
-            file.rows[modality][row] = values
-            file.rows_left -= 1
+            file.take(modality, row, values)
         return len(owners)
 
 

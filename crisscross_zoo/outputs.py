@@ -33,7 +33,7 @@ PARTS_NAME = ".parts"
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 _INDEX_COLUMNS = (
-    "input", "output", "duration", "video_rows", "video_dim", "audio_rows", "audio_dim", "missing", "warnings",
+    "input", "output", "duration", "video_rows", "video_dim", "audio_rows", "audio_dim", "missing", "warnings", "notes",
 )  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def save(
 
 def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Keep little for each of a million files."""
-    kept = {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
+    kept = {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings", "notes")}
     return {**kept, "padded": metadata.get("padded", ())}  # older features do not say
 
 
@@ -259,7 +259,7 @@ class Lists:
         name = output.relative_to(self._folder).as_posix()
         values = (
             path, name, round(metadata["duration"], 6), *shapes["video"], *shapes["audio"],
-            " ".join(metadata["missing"]), "; ".join(metadata["warnings"]),
+            " ".join(metadata["missing"]), "; ".join(metadata["warnings"]), "; ".join(metadata["notes"]),
         )  # fmt: skip
         self._rows[name] = dict(zip(_INDEX_COLUMNS, values, strict=True))
         self._failures.pop(path, None)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from crisscross_zoo import load_encoder
-from crisscross_zoo.media.decode import INT16_SCALE, scan
-from crisscross_zoo.media.moments import describe, read_moment
+from crisscross_zoo.media.decode import INT16_SCALE
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import read_moment
 
 try:
     import onnxruntime
@@ -31,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
 
     encoder = load_encoder(args.modality, args.weights)
-    info, config, clips = describe(scan(args.clip)), encoder.config, []
+    info, config, clips = scan(args.clip), encoder.config, []
     for start in (0.0, 1.0, 2.0):  # seconds
         if args.modality == "video":
             pictures, _ = read_moment(info, times=start + np.arange(config.frames) / config.fps)

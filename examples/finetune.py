@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from crisscross_zoo import load_encoder
-from crisscross_zoo.media.decode import scan
-from crisscross_zoo.media.moments import MediaInfo, describe, read_moment
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import read_moment
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times, random_starts
 
 
@@ -27,14 +28,14 @@ def main() -> None:
     args = parser.parse_args()
     rng, _ = np.random.default_rng(0), torch.manual_seed(0)
     files = sorted(p for p in args.folder.glob("*/*") if p.is_file())
-    infos = [describe(scan(p)) for p in files]  # read once; from here on, clips are sought in the file
+    infos = [scan(p) for p in files]  # read once; from here on, clips are sought in the file
     classes, labels = np.unique([p.parent.name for p in files], return_inverse=True)
     train, test = np.flatnonzero(np.arange(len(files)) % 4 < 3), np.arange(3, len(files), 4)
     encoder = load_encoder("video", args.weights)
     model = encoder.classifier(len(classes), dropout=0.5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
-    def clip(info: MediaInfo) -> torch.Tensor:  # at a random place
+    def clip(info: Media) -> torch.Tensor:  # at a random place
         starts = random_starts(info.video_span, encoder.config.window_seconds, 1, rng)
         times = frame_times(starts, info.video_span, encoder.config.frames, encoder.config.fps)
         return encoder.preprocess(read_moment(info, times=times[0])[0])  # (3, T, side, side)

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from crisscross_zoo import FeatureExtractor, Features, load_encoder
-from crisscross_zoo.media.decode import read_frames, read_sound, scan
+from crisscross_zoo.media.decode import read_frames, read_sound
 from crisscross_zoo.media.encode import write_clip
+from crisscross_zoo.media.scan import scan
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CLIP = EXAMPLES / "clip.mp4"

@@ -17,7 +17,8 @@ from crisscross_zoo.errors import (
     MediaNotFoundError,
     TruncatedMediaError,
 )
-from crisscross_zoo.media.decode import read_sound, scan
+from crisscross_zoo.media.decode import read_sound
+from crisscross_zoo.media.scan import scan
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ def save(path, **changes):
         "duration": 0.5,
         "missing": ["audio"],
         "warnings": ["says 9 s", "bad"],
+        "notes": ["a gap"],
     }
     metadata = {**IDENTITY, **rest, **changes}
     Features(video=np.zeros((1, 2), np.float32), video_windows=np.array([[0, 0.5]]), metadata=metadata).save(
@@ -141,7 +142,7 @@ def test_index_and_failures_are_tables_a_machine_reads(tmp_path):
     (row,) = csv.DictReader((tmp_path / "index.csv").open())
     assert row == {
         "input": 'in/"a", b.mp4', "output": "sub/a.npz", "duration": "0.5", "video_rows": "1", "video_dim": "2",
-        "audio_rows": "", "audio_dim": "", "missing": "audio", "warnings": "says 9 s; bad",
+        "audio_rows": "", "audio_dim": "", "missing": "audio", "warnings": "says 9 s; bad", "notes": "a gap",
     }  # fmt: skip
     (line,) = (tmp_path / "failed.jsonl").read_text().splitlines()
     assert json.loads(line) == {

@@ -23,8 +23,7 @@ from crisscross_zoo.evaluate.layer import train_layer
 from crisscross_zoo.evaluate.protocols import LayerConfig
 from crisscross_zoo.media import pool
 from crisscross_zoo.media.clips import Sampling
-from crisscross_zoo.media.decode import scan
-from crisscross_zoo.media.moments import describe
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
 from crisscross_zoo.pretrain.presets import make_config
 from crisscross_zoo.weights import load, manifest, origin
@@ -127,7 +126,7 @@ def broken_manifest() -> None:
 
 
 def moved_data_set() -> None:
-    info = describe(scan(CLIP))
+    info = scan(CLIP)
     config = make_config("demo")
     moved = [dataclasses.replace(info, path=f"{number}.mp4") for number in range(10)]
     PretrainDataset(moved, config)[SampleKey(0, 0, 0)]

@@ -372,6 +372,8 @@ class _Job:
                 ("pictures", "they repeat") if modality == "video" else ("sound", "silence follows it")
             )
             self._remark(path, f"its {what} end before one clip does; {filled}")
+        for note in summary["notes"]:
+            self._remark(path, note)
         for warning in summary["warnings"]:
             self.say(f"warning: {path}: {warning}; the features are of what could be read")
 

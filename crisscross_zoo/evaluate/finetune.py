@@ -35,10 +35,11 @@ from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.evaluate.results import failure_row
 from crisscross_zoo.extract import PRECISIONS
-from crisscross_zoo.media.moments import MediaInfo, read_moment
 from crisscross_zoo.media.pool import work_on_files
+from crisscross_zoo.media.seek import read_moment
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times, random_starts
-from crisscross_zoo.pretrain.index import describe_file
+from crisscross_zoo.pretrain.index import scan_file
 from crisscross_zoo.transforms.augment import VideoAugment
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import normalize, resize_crop
@@ -58,11 +59,11 @@ Item = tuple[Tensor, int, list[dict[str, str]]]
 
 def describe_files(
     samples: Sequence[Sample], *, workers: int, on_file: Callable[[int, int], None] | None = None
-) -> tuple[list[tuple[Sample, MediaInfo]], list[dict[str, str]]]:
+) -> tuple[list[tuple[Sample, Media]], list[dict[str, str]]]:
     """Scan videos once; returns those that have pictures, in order, and what is wrong with the others."""
-    found: dict[int, MediaInfo] = {}
+    found: dict[int, Media] = {}
     failed: dict[int, dict[str, str]] = {}
-    for serial, path, news in work_on_files([s.path for s in samples], describe_file, workers=workers):
+    for serial, path, news in work_on_files([s.path for s in samples], scan_file, workers=workers):
         if isinstance(news, CrissCrossError):
             failed[serial] = failure_row(os.fspath(path), news)
         elif news.video_span is None:
@@ -87,7 +88,7 @@ class ClipDataset(Dataset[Item]):
 
     def __init__(
         self,
-        files: Sequence[tuple[Sample, MediaInfo]],
+        files: Sequence[tuple[Sample, Media]],
         video: VideoConfig,
         augment: VideoAugment | None,
         *,
@@ -125,7 +126,7 @@ class ClipDataset(Dataset[Item]):
             path=last.path,
         )
 
-    def _clip(self, info: MediaInfo, random: np.random.Generator) -> Tensor:
+    def _clip(self, info: Media, random: np.random.Generator) -> Tensor:
         span, video = info.video_span, self.video
         assert span is not None
         starts = random_starts(span, video.window_seconds, 1, random)
@@ -155,7 +156,7 @@ class _Batches(Sampler[list[Key]]):
 
 def finetune(
     classifier: Classifier,
-    files: Sequence[tuple[Sample, MediaInfo]],
+    files: Sequence[tuple[Sample, Media]],
     config: FinetuneConfig,
     *,
     video: VideoConfig,

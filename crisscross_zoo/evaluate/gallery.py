@@ -32,7 +32,7 @@ from crisscross_zoo.errors import ConfigError, InputError, MediaError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from crisscross_zoo.media.moments import MediaInfo
+    from crisscross_zoo.media.tracks import Media
 
 DIRECTIONS = ("video-to-video", "audio-to-audio", "video-to-audio", "audio-to-video")
 """What the query is, and what is sought."""
@@ -258,12 +258,11 @@ class _Preview:
 
 def _preview(path: str, kinds: set[Kind], seconds: float) -> _Preview:
     """Read what is shown of a file; what cannot be read is among the preview's problems."""
-    from crisscross_zoo.media.decode import scan
     from crisscross_zoo.media.encode import preview_clip
-    from crisscross_zoo.media.moments import describe
+    from crisscross_zoo.media.scan import scan
 
     try:
-        info = describe(scan(path))
+        info = scan(path)
     except MediaError as error:
         return _Preview(problems=dict.fromkeys(sorted(kinds), error.reason))
     preview = _Preview()
@@ -303,7 +302,7 @@ def _preview(path: str, kinds: set[Kind], seconds: float) -> _Preview:
     return preview
 
 
-def _middle(info: MediaInfo, kinds: set[Kind], seconds: float) -> tuple[float, float]:
+def _middle(info: Media, kinds: set[Kind], seconds: float) -> tuple[float, float]:
     """Start and length in seconds of what is shown: the middle of where there is all that is wanted."""
     from crisscross_zoo.media.windows import centred_starts
 
@@ -316,16 +315,17 @@ def _middle(info: MediaInfo, kinds: set[Kind], seconds: float) -> tuple[float, f
     return start, min(seconds, span[1] - start)
 
 
-def _read_pictures(info: MediaInfo, start: float, length: float) -> tuple[Pictures, Pictures, Fraction]:
+def _read_pictures(info: Media, start: float, length: float) -> tuple[Pictures, Pictures, Fraction]:
     """Return pictures for the clip (T, H, W, 3), one for the poster (H, W, 3), and pictures a second."""
-    from crisscross_zoo.media.moments import read_moment
+    from crisscross_zoo.media.seek import read_moment
     from crisscross_zoo.media.windows import whole_units
 
-    rate = info.video_rate or CLIP_FPS
+    rate = info.video.rate if info.video else CLIP_FPS
     fps = Fraction(rate).limit_denominator(1001) / max(1, math.ceil(rate / CLIP_FPS - 0.01))
     count = max(1, whole_units(length, float(fps)))
     times = start + np.arange(count) / float(fps)
-    at_once = max(1, _READ_BYTES // max(1, 3 * (info.video_width or 1) * (info.video_height or 1)))
+    pixels = info.video.width * info.video.height if info.video else 1
+    at_once = max(1, _READ_BYTES // max(1, 3 * pixels))
     pieces: list[Pictures] = []
     poster: Pictures | None = None
     size = (0, 0)
@@ -363,9 +363,9 @@ def _resized(frames: Pictures, size: tuple[int, int]) -> Pictures:
     return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
 
 
-def _read_sound(info: MediaInfo, start: float, length: float, sample_rate: int) -> npt.NDArray[np.float32]:
+def _read_sound(info: Media, start: float, length: float, sample_rate: int) -> npt.NDArray[np.float32]:
     from crisscross_zoo.media.decode import INT16_SCALE
-    from crisscross_zoo.media.moments import read_moment
+    from crisscross_zoo.media.seek import read_moment
 
     samples = max(1, round(length * sample_rate))
     _, wave = read_moment(info, times=None, sound=(start, samples), sample_rate=sample_rate)

@@ -20,7 +20,10 @@ from crisscross_zoo import remote
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import CrissCrossError, NoStreamError, TruncatedMediaError, UnreadableMediaError
 from crisscross_zoo.media import torchcodec_frames
-from crisscross_zoo.media.decode import INT16_SCALE, Media, StrPath, read_frames, read_sound, scan
+from crisscross_zoo.media.decode import INT16_SCALE, read_frames, read_sound
+from crisscross_zoo.media.packets import StrPath
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import (
     FloatArray,
     centred_starts,
@@ -34,6 +37,9 @@ from crisscross_zoo.transforms.augment import AudioAugment, VideoAugment
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import resize_crop_frame
+
+UNCOVERED_SECONDS = 1.0
+"""Audio that goes on for longer where there is no video is noted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +122,17 @@ class Clip:
 
 @dataclass(frozen=True)
 class FileRead:
-    """Last news of a file: what was wrong with it although it could be read, one phrase each."""
+    """Last news of a file: it was read to its end.
+
+    Attributes:
+        damage: What was wrong with it although it could be read, one phrase each.
+        notes: What is unusual, one phrase each.
+        failed: Modalities of which nothing could be decoded; clips of them that came do not count.
+    """
 
     damage: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
 
 News = FileOpened | Clip | FileRead | CrissCrossError
@@ -155,29 +169,20 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
     """Read one file: where its clips lie, every clip, and what was damaged, in this order.
 
     Raises:
-        MediaError: the file cannot be used; see :func:`crisscross_zoo.media.decode.scan`.
+        MediaError: the file cannot be used; see :func:`crisscross_zoo.media.scan.scan`.
         NoStreamError: it has none of the modalities asked for.
-        TruncatedMediaError: it is damaged and ``sampling.strict`` is set.
+        UnreadableMediaError: nothing can be decoded of any modality, or with ``sampling.strict`` of one.
+        TruncatedMediaError: a stream that is used is damaged and ``sampling.strict`` is set.
     """
     media = scan(path)
-    damage = list(media.damage)
-
-    def on_damage(phrase: str) -> None:
-        if phrase not in damage:
-            damage.append(phrase)
-        if sampling.strict:
-            raise TruncatedMediaError(
-                f"is truncated or damaged: {phrase}", remedy="fetch it again, or allow damage", path=path
-            )
-
-    for phrase in media.damage:
-        on_damage(phrase)
-    starts, windows = _place_clips(media, sampling)
     wanted = [m for m, c in (("video", sampling.video), ("audio", sampling.audio)) if c is not None]
+    told = _Told(path, strict=sampling.strict)
+    for finding in media.findings_of(wanted):
+        (told.note if finding.harmless else told.damage)(str(finding))
+    starts, windows = _place_clips(media, sampling, told.note)
     if not starts:
-        other, found = ("video", "pictures") if wanted == ["audio"] else ("audio", "sound")
-        name = {"video": "pictures", "audio": "sound"}[wanted[0]]
-        raise NoStreamError(f"has no {name}, only {found}", remedy=f"use modality {other!r}", path=path)
+        other = "video" if wanted == ["audio"] else "audio"
+        raise NoStreamError(f"has no {wanted[0]} stream", remedy=f"use modality {other!r}", path=path)
     # As remote.source_of, of the file as it was opened.
     source: dict[str, str | int] = {
         "path": os.fspath(media.path),
@@ -185,36 +190,83 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         "modified_ns": media.modified_ns,
     }
     yield FileOpened(source, media.duration, windows, tuple(m for m in wanted if m not in starts))
-    views = sampling.views
-    if "video" in starts and (video := sampling.video) is not None:
-        augment = None if views is None else views.video
-        taken = video_clips(
-            media,
-            starts["video"],
-            video,
-            on_damage=on_damage,
-            crop=augment is None,
-            torchcodec=sampling.torchcodec,
-        )
-        for row, frames in enumerate(taken):
-            if views is None or augment is None:
-                yield Clip("video", row, frames)
-            else:
-                view = augment_video(frames, augment, config=video, rng=views.rng(path, row, 0))
-                yield Clip("video", row, view.numpy())
-    if "audio" in starts and (audio := sampling.audio) is not None:
-        for row, samples in enumerate(audio_clips(media, starts["audio"], audio, on_damage=on_damage)):
-            if views is None or views.audio is None:
-                yield Clip("audio", row, samples)
-            else:
-                wave = samples.astype(np.float32) / np.float32(INT16_SCALE)
-                view = augment_audio(wave, views.audio, config=audio, rng=views.rng(path, row, 1))
-                yield Clip("audio", row, view.numpy())
-    yield FileRead(tuple(damage))
+    failed: dict[str, UnreadableMediaError] = {}
+    for modality, clips in (("video", _video_clips), ("audio", _audio_clips)):
+        if modality not in starts:
+            continue
+        try:
+            yield from clips(media, starts[modality], sampling, told)
+        except UnreadableMediaError as error:
+            if sampling.strict:
+                raise
+            failed[modality] = error
+            told.damage(f"{modality}: {error.reason}")
+    if len(failed) == len(starts):
+        raise next(iter(failed.values()))
+    yield FileRead(tuple(told.damages), tuple(told.notes), tuple(failed))
 
 
-def _place_clips(media: Media, sampling: Sampling) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Starts and windows per modality. With both asked for, row i of each is centred on the same instant."""
+class _Told:
+    """What is to be told of a file: damage and notes, each once; with ``strict`` damage ends the reading."""
+
+    def __init__(self, path: StrPath, *, strict: bool) -> None:
+        self._path, self._strict = path, strict
+        self.damages: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+
+    def damage(self, phrase: str) -> None:
+        self.damages[phrase] = None
+        if self._strict:
+            raise TruncatedMediaError(
+                f"is truncated or damaged: {phrase}",
+                remedy="fetch it again, or allow damage",
+                path=self._path,
+            )
+
+    def note(self, phrase: str) -> None:
+        self.notes[phrase] = None
+
+
+def _video_clips(media: Media, starts: FloatArray, sampling: Sampling, told: _Told) -> Iterator[Clip]:
+    video, views = sampling.video, sampling.views
+    assert video is not None
+    augment = None if views is None else views.video
+    taken = video_clips(
+        media,
+        starts,
+        video,
+        on_damage=told.damage,
+        crop=augment is None,
+        torchcodec=sampling.torchcodec,
+    )
+    for row, frames in enumerate(taken):
+        if views is None or augment is None:
+            yield Clip("video", row, frames)
+        else:
+            view = augment_video(frames, augment, config=video, rng=views.rng(media.path, row, 0))
+            yield Clip("video", row, view.numpy())
+
+
+def _audio_clips(media: Media, starts: FloatArray, sampling: Sampling, told: _Told) -> Iterator[Clip]:
+    audio, views = sampling.audio, sampling.views
+    assert audio is not None
+    taken = audio_clips(media, starts, audio, on_damage=told.damage, on_note=told.note)
+    for row, samples in enumerate(taken):
+        if views is None or views.audio is None:
+            yield Clip("audio", row, samples)
+        else:
+            wave = samples.astype(np.float32) / np.float32(INT16_SCALE)
+            view = augment_audio(wave, views.audio, config=audio, rng=views.rng(media.path, row, 1))
+            yield Clip("audio", row, view.numpy())
+
+
+def _place_clips(
+    media: Media, sampling: Sampling, on_note: Callable[[str], None]
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Starts and windows per modality. With both asked for, row i of each is centred on the same instant.
+
+    Rows lie where there is video, or where there is audio if that is all that is used.
+    """
     rates = {}
     lengths = {}
     if sampling.video is not None:
@@ -226,7 +278,13 @@ def _place_clips(media: Media, sampling: Sampling) -> tuple[dict[str, FloatArray
     }
     if not spans:
         return {}, {}
-    extent = (min(s[0] for s in spans.values()), max(s[1] for s in spans.values()))
+    extent = spans.get("video") or spans["audio"]
+    for name, seconds in (
+        ("before the first frame", extent[0] - spans.get("audio", extent)[0]),
+        ("after the last frame", spans.get("audio", extent)[1] - extent[1]),
+    ):
+        if seconds > UNCOVERED_SECONDS:
+            on_note(f"audio: {seconds:.2f} s {name} have no rows; modality 'audio' has them")
     if sampling.clips is not None:
         lead = max(
             lengths, key=lambda k: lengths[k]
@@ -296,7 +354,12 @@ def video_clips(
 
 
 def audio_clips(
-    media: Media, starts: npt.NDArray[np.float64], config: AudioConfig, *, on_damage: Callable[[str], None]
+    media: Media,
+    starts: npt.NDArray[np.float64],
+    config: AudioConfig,
+    *,
+    on_damage: Callable[[str], None],
+    on_note: Callable[[str], None] | None = None,
 ) -> Iterator[npt.NDArray[np.int16]]:
     """Decode the sound that begins at ``starts``; what lies beyond the stream, or in a gap of it, is silence.
 
@@ -305,6 +368,7 @@ def audio_clips(
         starts: Seconds, shape (n,), ascending.
         config: Length and sample rate of a clip.
         on_damage: Told, in one phrase, of what could not be decoded.
+        on_note: Told, in one phrase, of what is unusual.
 
     Yields:
         One clip per start: int16, shape (clip_samples,); divide by 32767 for [-1, 1].
@@ -322,7 +386,7 @@ def audio_clips(
                 samples[low - first : high - first] = piece[low - place : high - place]
         return samples
 
-    for place, piece in read_sound(media, config.sample_rate, on_damage=on_damage):
+    for place, piece in read_sound(media, config.sample_rate, on_damage=on_damage, on_note=on_note):
         while row < len(firsts) and firsts[row] + length <= place:
             yield clip(firsts[row])
             row += 1

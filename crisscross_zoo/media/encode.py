@@ -34,7 +34,9 @@ from crisscross_zoo.errors import (
     OutputError,
     UnreadableMediaError,
 )
-from crisscross_zoo.media.decode import Media, VideoTrack, _pictures, read_sound
+from crisscross_zoo.media.decode import convert_frames, read_sound
+from crisscross_zoo.media.frames import Orientation, display_matrix, orientation_of
+from crisscross_zoo.media.tracks import Media, VideoTrack
 
 KEY_FRAME_EVERY = 8
 """Pictures from one that stands alone to the next: few, since a reader in the middle must begin with such a one."""
@@ -275,11 +277,9 @@ def _copy_times(track: VideoTrack, fps: float | None) -> npt.NDArray[np.float64]
     start, end = track.span
     if fps is not None and (track.rate > fps or not (track.constant or track.counted)):
         return start + np.arange(max(1, math.ceil((end - start) * fps - 0.01))) / fps
-    if track.counted:
-        return np.arange(len(track.keys)) / track.rate
-    times = np.unique(track.seconds(track.pts))
-    # What comes before the first picture cannot be decoded; a time stamp beyond the end is damaged.
-    times = times[(times > start) & (times < end)]
+    assert track.packets is not None
+    times = np.unique(track.seconds(track.packets.stamps[track.packets.shown]))
+    times = times[(times > start) & (times < end)]  # what comes before the first frame cannot be decoded
     return np.concatenate([[start], times])
 
 
@@ -295,7 +295,7 @@ def _sized_pictures(
     times = times[distinct]
     ends = [*ticks[1:].tolist(), max(math.floor(media.video.span[1] / float(_TICK)), int(ticks[-1]) + 1)]
     done = 0
-    for count, frame in _pictures(
+    for count, frame in convert_frames(
         media, times, _CopyScaler(media.path, options.short_side), on_damage=on_damage
     ):
         frame.pts, frame.time_base = int(ticks[done]), _TICK
@@ -311,16 +311,16 @@ class _CopyScaler:
     def __init__(self, path: str, short_side: int) -> None:
         self._path = path
         self._short_side = short_side
-        self._form: tuple[int, int, float] | None = None
+        self._form: tuple[int, int, Orientation] | None = None
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
-        turns = round(frame.rotation / 90)
-        form = (frame.width, frame.height, frame.rotation)
+        orientation = orientation_of(display_matrix(frame))
+        form = (frame.width, frame.height, orientation)
         self._form = self._form or form
         if form != self._form:
             raise UnreadableMediaError(
-                f"its pictures change from {self._form} to {form} (width, height, rotation)",
+                f"its frames change from {_form_text(self._form)} to {_form_text(form)}",
                 remedy="leave it out",
                 path=self._path,
             )
@@ -333,19 +333,23 @@ class _CopyScaler:
             frame, width, height, "yuv420p", interpolation=_SCALING, dst_color_range=ColorRange.MPEG
         )
         small.color_range = ColorRange.MPEG  # which not every PyAV notes
-        if turns % 4:
-            small = _turned(small, turns)
-        return small
+        return small if orientation == Orientation() else _upright(small, orientation)
 
 
-def _turned(frame: av.VideoFrame, turns: int) -> av.VideoFrame:
-    """Turn a yuv420p frame by quarters, counter-clockwise."""
+def _form_text(form: tuple[int, int, Orientation]) -> str:
+    width, height, orientation = form
+    how = [name.replace("_", " ") for name, value in orientation._asdict().items() if value]
+    return f"{width}x{height}" + (f" ({', '.join(how)})" if how else "")
+
+
+def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
+    """Turn a yuv420p frame."""
     lines, half = frame.to_ndarray(), frame.height // 2
     planes = [
         lines[: frame.height],
         *lines[frame.height :].reshape(2, half, frame.width // 2),
     ]
-    upright = [np.rot90(plane, k=turns) for plane in planes]
+    upright = [orientation.apply(plane) for plane in planes]
     width = upright[0].shape[1]
     turned = av.VideoFrame.from_ndarray(
         np.concatenate([plane.reshape(-1, width) for plane in upright]), format="yuv420p"

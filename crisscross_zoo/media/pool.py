@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crisscross_zoo.errors import DecoderCrashError
-from crisscross_zoo.media.decode import StrPath
+from crisscross_zoo.media.packets import StrPath
 
 if TYPE_CHECKING:
     from crisscross_zoo.media.clips import News, Sampling

@@ -1,8 +1,8 @@
-"""Pictures decoded by torchcodec, on the CPU with the system's FFmpeg or on an NVIDIA GPU, in place of PyAV.
+"""Frames decoded by torchcodec, on the CPU with the system's FFmpeg or on an NVIDIA GPU, in place of PyAV.
 
-:func:`crisscross_zoo.media.decode.scan` has read the file's time stamps before and says which picture is shown when;
-torchcodec is asked for these by their place in the order of time, and its own time stamps must agree. What it cannot
-give (formats without usable time stamps or exact seeking, damaged packets) is an error, never another picture.
+:func:`crisscross_zoo.media.scan.scan` has read the file's timestamps before and says which frame is shown when;
+torchcodec is asked for these by their place in the order of time, and its own timestamps must agree. What it cannot
+give (formats without usable timestamps or exact seeking, damaged packets) is an error, never another frame.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from crisscross_zoo.errors import ConfigError, NoStreamError, UnreadableMediaError, first_line
-from crisscross_zoo.media.decode import Media
+from crisscross_zoo.media.frames import Orientation, orientation_of
+from crisscross_zoo.media.tracks import Media
 
-PICTURES_AT_ONCE = 8
-"""Pictures in memory at a time, in the file's size."""
+FRAMES_AT_ONCE = 8
+"""Frames in memory at a time, in the file's size."""
 
 _REMEDY = "decode it with 'pyav'"
 
@@ -50,31 +51,36 @@ def check_torchcodec() -> dict[str, str]:
 def read_frames(
     media: Media, times: npt.NDArray[np.float64], *, device: str = "cpu"
 ) -> Iterator[tuple[int, Tensor]]:
-    """Decode the pictures shown at ``times``: those of :func:`crisscross_zoo.media.decode.read_frames`.
+    """Decode the frames shown at ``times``: those of :func:`crisscross_zoo.media.decode.read_frames`.
 
     Args:
-        media: From :func:`crisscross_zoo.media.decode.scan`, with a video track.
+        media: From :func:`crisscross_zoo.media.scan.scan`, with a video track.
         times: Seconds, shape (n,), ascending.
         device: "cpu", or a CUDA device, whose decoder (NVDEC) is used; what it cannot decode falls to the CPU.
 
     Yields:
-        ``(count, picture)``: the picture serves the next ``count`` of ``times``; uint8 RGB, shape (H, W, 3), upright,
+        ``(count, frame)``: the frame serves the next ``count`` of ``times``; uint8 RGB, shape (H, W, 3), upright,
         on ``device``.
 
     Raises:
-        UnreadableMediaError: torchcodec cannot decode the file, or gives other pictures than its time stamps promise.
+        UnreadableMediaError: torchcodec cannot decode the file, or gives other frames than its timestamps promise.
     """
     from torchcodec.decoders import VideoDecoder
 
     track = media.video
     if track is None:
-        raise NoStreamError("has no picture stream", remedy="use modality 'audio'", path=media.path)
-    if track.counted:
+        raise NoStreamError("has no video stream", remedy="use modality 'audio'", path=media.path)
+    if not track.regular:
         raise UnreadableMediaError(
-            "has no time stamps that torchcodec could go by", remedy=_REMEDY, path=media.path
+            "has timestamps that torchcodec cannot go by", remedy=_REMEDY, path=media.path
         )
-    shown = np.unique(track.pts)
-    stamps, counts = np.unique(track.stamps_at(times), return_counts=True)
+    assert track.packets is not None
+    order = track.display_order()
+    ranks = np.empty(len(track.packets.stamps), np.int64)
+    ranks[order] = np.arange(len(order))
+    places, counts = np.unique(ranks[track.numbers_at(times)], return_counts=True)
+    stamps = track.packets.stamps[order]
+    orientation = orientation_of(track.matrix)
     try:
         decoder = VideoDecoder(
             os.path.abspath(media.path),  # noqa: PTH100 - "12:30.mp4" is no protocol
@@ -82,21 +88,26 @@ def read_frames(
             dimension_order="NHWC",
             device=device,
         )
-        # Counted from the end: what the file says to discard lies at its beginning, and torchcodec leaves it out.
-        places = np.searchsorted(shown, stamps) + len(decoder) - len(shown)
-        for first in range(0, len(stamps), PICTURES_AT_ONCE):
-            part = slice(first, first + PICTURES_AT_ONCE)
+        for first in range(0, len(places), FRAMES_AT_ONCE):
+            part = slice(first, first + FRAMES_AT_ONCE)
             batch = decoder.get_frames_at(places[part].tolist())
-            apart = np.abs(batch.pts_seconds.cpu().numpy() - stamps[part] * track.tick)
+            apart = np.abs(batch.pts_seconds.cpu().numpy() - stamps[places[part]] * track.tick)
             if apart.max() > track.tick / 2:
                 raise UnreadableMediaError(
-                    "torchcodec gives other pictures than its time stamps promise",
+                    "torchcodec gives other frames than its timestamps promise",
                     remedy=_REMEDY,
                     path=media.path,
                 )
-            yield from zip(counts[part].tolist(), batch.data, strict=True)
+            yield from zip(counts[part].tolist(), (_upright(f, orientation) for f in batch.data), strict=True)
     except (RuntimeError, IndexError, ValueError) as error:  # all that torchcodec raises
         reason = _PLACE.sub("", first_line(error))
         raise UnreadableMediaError(
             f"torchcodec cannot decode it ({reason})", remedy=_REMEDY, path=media.path
         ) from None
+
+
+def _upright(frame: Tensor, orientation: Orientation) -> Tensor:
+    """Mirror a frame that torchcodec has rotated: of a display matrix that mirrors it takes the rotation alone."""
+    if orientation.transpose ^ orientation.flip_rows ^ orientation.flip_columns:
+        return frame.flip(1 if orientation.transpose else 0)
+    return frame

@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError
 from crisscross_zoo.media.decode import INT16_SCALE
-from crisscross_zoo.media.moments import MediaInfo, read_moment
+from crisscross_zoo.media.seek import read_moment
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times
 from crisscross_zoo.pretrain.loss import VIEWS
 from crisscross_zoo.pretrain.presets import PretrainConfig
@@ -179,7 +180,7 @@ class PretrainDataset(Dataset[Sample]):
         config: Seed, views and augmentation.
     """
 
-    def __init__(self, files: Sequence[MediaInfo], config: PretrainConfig) -> None:
+    def __init__(self, files: Sequence[Media], config: PretrainConfig) -> None:
         self.files = files
         self.config = config
 
@@ -217,7 +218,7 @@ class PretrainDataset(Dataset[Sample]):
             return [error]
 
     def views(
-        self, file: MediaInfo, random: np.random.Generator, *, source: BinaryIO | None = None
+        self, file: Media, random: np.random.Generator, *, source: BinaryIO | None = None
     ) -> dict[str, Tensor]:
         """Draw, read and augment the four views of one place in a file, or in ``source``, which holds its bytes.
 
@@ -244,7 +245,7 @@ class PretrainDataset(Dataset[Sample]):
         return {name: views[name] for name in VIEWS}
 
     def _read(
-        self, file: MediaInfo, starts: ViewStarts, source: BinaryIO | None
+        self, file: Media, starts: ViewStarts, source: BinaryIO | None
     ) -> tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.int16]]]:
         """Frames and sound of both views, from one decoding unless they are far apart."""
         config, rate = self.config, self.config.audio.sample_rate
@@ -266,7 +267,7 @@ class PretrainDataset(Dataset[Sample]):
 
 
 def make_loader(
-    files: Sequence[MediaInfo],
+    files: Sequence[Media],
     config: PretrainConfig,
     sampler: BatchSampler,
     *,

@@ -8,13 +8,10 @@ index's bytes depend on the files and the options alone.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import glob
 import json
 import os
 import sys
-import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,12 +25,13 @@ import numpy.typing as npt
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import VIDEO_SUFFIXES, check_choice, suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
-from crisscross_zoo.media.decode import StrPath, scan
 from crisscross_zoo.media.files import common_folder, find_media
-from crisscross_zoo.media.moments import MediaInfo, describe
+from crisscross_zoo.media.packets import StrPath
 from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.tracks import COLUMNS, Media
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Of the file's form; an index of another version is not read, and scanned anew."""
 
 INDEX_NAME = "index.parquet"
@@ -99,6 +97,7 @@ KINETICS_SOUND_CLASSES: tuple[str, ...] = (
 _TREES = ("kinetics400", "kinetics-sound")
 _EXAMPLES = 3  # names of left-out files that a report keeps of each kind
 _ROW_GROUP = 1 << 16
+_ARROW_TYPES = {int: "int64", float: "float64", bool: "bool_", str: "string"}
 _METADATA_KEY = b"crisscross_zoo"
 
 
@@ -148,8 +147,8 @@ class IndexReport:
         return lines
 
 
-class Index(Sequence[MediaInfo]):
-    """The usable files of an index, in its order; ``index[i]`` makes the MediaInfo of file i, its path absolute.
+class Index(Sequence[Media]):
+    """The usable files of an index, in its order; ``index[i]`` makes the Media of file i, its path absolute.
 
     Attributes:
         path: The index's file.
@@ -176,24 +175,24 @@ class Index(Sequence[MediaInfo]):
             self.labels = np.array([numbers[n] for n in table["label"].to_pylist()], np.int64)
         self.seconds: npt.NDArray[np.float64] = table["duration"].to_numpy().astype(np.float64)
         # Arrow's arrays, one chunk each: 40 microseconds a file, and processes that fork share them.
-        self._values = {name: table[name].chunk(0) for name in (*_columns(), "path_bytes")}
+        self._values = {name: table[name].chunk(0) for name in (*COLUMNS, "path_bytes")}
 
     def __len__(self) -> int:
         return len(self.seconds)
 
     @typing.overload
-    def __getitem__(self, place: int) -> MediaInfo: ...
+    def __getitem__(self, place: int) -> Media: ...
 
     @typing.overload
-    def __getitem__(self, place: slice) -> list[MediaInfo]: ...
+    def __getitem__(self, place: slice) -> list[Media]: ...
 
-    def __getitem__(self, place: int | slice) -> MediaInfo | list[MediaInfo]:
+    def __getitem__(self, place: int | slice) -> Media | list[Media]:
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         place = range(len(self))[place]
         row = {name: values[place].as_py() for name, values in self._values.items()}
         row["path"] = os.path.join(self.root, _path_of(row))  # noqa: PTH118 - a name need not be text
-        return MediaInfo.from_row(row)
+        return Media.from_row(row)
 
     def __repr__(self) -> str:
         return f"Index({self.path!r}: {_files(len(self))}, {self.seconds.sum() / 3600:.1f} h)"
@@ -304,7 +303,7 @@ def index_files(
         todo = [path for path in labels if path not in rows]
         failed: dict[str, CrissCrossError] = {}
         workers = usable_cores() if workers is None else workers
-        news = work_on_files(todo, describe_file, workers=min(workers, len(todo)), queue_size=64)
+        news = work_on_files(todo, scan_file, workers=min(workers, len(todo)), queue_size=64)
         with contextlib.closing(news):
             for _, given, item in news:
                 if isinstance(item, WorkerStartError):
@@ -341,7 +340,7 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
         ConfigError: pyarrow is missing, there is no such file, it is no index, or no file in it is usable.
     """
     table, metadata = _read_table(Path(path))
-    if metadata["version"] != INDEX_VERSION or not {*_columns()} <= {*table.column_names}:
+    if metadata["version"] != INDEX_VERSION or not {*COLUMNS} <= {*table.column_names}:
         raise ConfigError(
             f"{path}: is an index of another version of this package", remedy="build it again from the files"
         )
@@ -358,10 +357,10 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
     )
 
 
-def describe_file(path: StrPath) -> Iterator[MediaInfo | CrissCrossError]:
+def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
     """Scan one file; yields what it is, or the error that says why it cannot be read."""
     try:
-        yield describe(scan(path))
+        yield scan(path).compact()
     except CrissCrossError as error:
         yield error
     except Exception as error:  # a decoder's own trouble with one file must not end the others
@@ -448,33 +447,15 @@ def _stamp(path: str) -> tuple[int, int] | None:
 # --- what is known of them ---------------------------------------------------------------------------------------
 
 _Row = tuple[Any, ...]
-"""The values of a MediaInfo in the order of :func:`_columns`; far smaller than a dictionary, a million times."""
-
-
-@functools.cache
-def _column_types() -> dict[str, str]:
-    """Map MediaInfo's columns to the names of Arrow's types."""
-    arrow = {int: "int64", float: "float64", bool: "bool_"}
-    hints = typing.get_type_hints(MediaInfo)
-    columns = {}
-    for field in dataclasses.fields(MediaInfo):
-        hint = hints[field.name]
-        kinds = [k for k in typing.get_args(hint) or (hint,) if k is not types.NoneType]
-        columns[field.name] = arrow.get(kinds[0], "string")
-    return columns
-
-
-@functools.cache
-def _columns() -> tuple[str, ...]:
-    return tuple(_column_types())
+"""A row's values in the order of ``COLUMNS``; far smaller than a dictionary, a million times."""
 
 
 def _column(name: str) -> int:
-    return _columns().index(name)
+    return list(COLUMNS).index(name)
 
 
 def _row(values: Mapping[str, Any]) -> _Row:
-    return tuple(sys.intern(v) if isinstance(v, str) else v for v in (values[name] for name in _columns()))
+    return tuple(sys.intern(v) if isinstance(v, str) else v for v in (values[name] for name in COLUMNS))
 
 
 class _PartFile:
@@ -494,7 +475,7 @@ class _PartFile:
         except OSError as error:
             raise _not_written(self.path.parent, error) from None
         if end == 0:
-            self._append([INDEX_VERSION, *_columns()])
+            self._append([INDEX_VERSION, *COLUMNS])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -521,12 +502,12 @@ class _PartFile:
                     values = json.loads(line)
                 except ValueError:
                     break
-                if end == 0 and values != [INDEX_VERSION, *_columns()]:
+                if end == 0 and values != [INDEX_VERSION, *COLUMNS]:
                     return 0
-                if not line.endswith(b"\n") or len(values) != len(_columns()) + (end == 0):
+                if not line.endswith(b"\n") or len(values) != len(COLUMNS) + (end == 0):
                     break
                 if end > 0:
-                    row = _row(dict(zip(_columns(), values, strict=True)))
+                    row = _row(dict(zip(COLUMNS, values, strict=True)))
                     self.rows[row[path]] = row
                 end += len(line)
         return end
@@ -539,7 +520,7 @@ def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder", remedy="name a file, such as index.parquet")
     table, metadata = _read_table(out)  # raises if it is another file
-    if rescan or metadata["version"] != INDEX_VERSION or not {*_columns()} <= {*table.column_names}:
+    if rescan or metadata["version"] != INDEX_VERSION or not {*COLUMNS} <= {*table.column_names}:
         return {}
     known = {}
     for batch in table.to_batches(max_chunksize=4096):
@@ -553,7 +534,7 @@ def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
 # --- the file itself ---------------------------------------------------------------------------------------------
 
 
-def _judge(info: MediaInfo, min_seconds: float) -> tuple[str, str | None]:
+def _judge(info: Media, min_seconds: float) -> tuple[str, str | None]:
     """Return a readable file's status and, where it is left out, the reason."""
     video, audio = info.video_span, info.audio_span
     if audio is None:
@@ -589,17 +570,17 @@ def _write(
     else:
         classes = sorted({n for n in labels.values() if n is not None}) or None
     short = {_under(root, path): path for path in labels}
-    names = ("path", "path_bytes", "status", "reason", "label", *(n for n in _columns() if n != "path"))
+    names = ("path", "path_bytes", "status", "reason", "label", *(n for n in COLUMNS if n != "path"))
     columns: dict[str, list[Any]] = {name: [] for name in names}
     statuses: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
     damaged, seconds = 0, 0.0
     for name in sorted(short, key=os.fsencode):
         path = short[name]
-        values: dict[str, Any] = dict.fromkeys(_columns())
+        values: dict[str, Any] = dict.fromkeys(COLUMNS)
         if path in rows:
-            values.update(zip(_columns(), rows[path], strict=True))
-            info = MediaInfo.from_row(values)
+            values.update(zip(COLUMNS, rows[path], strict=True))
+            info = Media.from_row(values)
             status, reason = _judge(info, metadata["min_seconds"])
             if status == OK:
                 damaged += bool(info.damage)
@@ -621,7 +602,7 @@ def _write(
         statuses[status] += 1
         if status != OK and len(shown := examples.setdefault(status, [])) < _EXAMPLES:
             shown.append(f"{name}: {reason}")
-    kinds = {"path_bytes": "binary", **_column_types()}
+    kinds = {"path_bytes": "binary", **{name: _ARROW_TYPES[kind] for name, kind in COLUMNS.items()}}
     about = {"version": INDEX_VERSION, "root": root, "classes": classes, **metadata}
     schema = pa.schema([(name, getattr(pa, kinds.get(name, "string"))()) for name in names])
     schema = schema.with_metadata({_METADATA_KEY: json.dumps(about, sort_keys=True)})

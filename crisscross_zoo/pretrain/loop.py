@@ -36,8 +36,8 @@ from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import check_training_precision
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError
-from crisscross_zoo.media.decode import decoder_versions
-from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.media.scan import decoder_versions
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
 from crisscross_zoo.pretrain.data import (
     STOP_SIGNALS,
@@ -96,7 +96,7 @@ class Outcome:
 
 def pretrain(
     config: PretrainConfig,
-    files: Sequence[MediaInfo],
+    files: Sequence[Media],
     run: str | os.PathLike[str],
     *,
     data_id: str = "",

@@ -25,9 +25,10 @@ from pathlib import Path
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import check_count
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
-from crisscross_zoo.media.decode import StrPath, scan
 from crisscross_zoo.media.encode import CopyOptions, reencode
+from crisscross_zoo.media.packets import StrPath
 from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.outputs import FAILED_NAME
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, index_files
 

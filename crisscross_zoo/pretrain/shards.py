@@ -17,8 +17,8 @@ from typing import Any
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
-from crisscross_zoo.media.decode import StrPath
-from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.media.packets import StrPath
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, read_index
 from crisscross_zoo.pretrain.prepare import SETTINGS_NAME
 
@@ -66,7 +66,7 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
     return len(list(folder.glob("*.bin")))
 
 
-def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[MediaInfo], str]:
+def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[Media], str]:
     """Return the files to pretrain on, and what tells them from other files.
 
     Args:
@@ -88,7 +88,7 @@ def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[M
     return read_index(path, root=root), file_sha256(path)
 
 
-class ShardReader(Sequence[MediaInfo]):
+class ShardReader(Sequence[Media]):
     """The files of a folder of shards, in the order of the index; may be handed to other processes.
 
     ``reader[i]`` is what the index knows of file i, without opening a shard; its ``path`` is where it lay once.
@@ -117,12 +117,12 @@ class ShardReader(Sequence[MediaInfo]):
         return len(self.files)
 
     @typing.overload
-    def __getitem__(self, place: int) -> MediaInfo: ...
+    def __getitem__(self, place: int) -> Media: ...
 
     @typing.overload
-    def __getitem__(self, place: slice) -> list[MediaInfo]: ...
+    def __getitem__(self, place: slice) -> list[Media]: ...
 
-    def __getitem__(self, place: int | slice) -> MediaInfo | list[MediaInfo]:
+    def __getitem__(self, place: int | slice) -> Media | list[Media]:
         return self.files[place]
 
     def open(self, place: int) -> io.BytesIO:
@@ -162,7 +162,7 @@ def _item(index: Index, place: int) -> dict[str, Any]:
     return {"place": place, "data": Path(info.path).read_bytes()}
 
 
-def _check(info: MediaInfo) -> None:
+def _check(info: Media) -> None:
     size = Path(info.path).stat().st_size if os.path.exists(info.path) else None  # noqa: PTH110
     if size != info.size:
         now = "gone" if size is None else f"{size} bytes"

@@ -158,7 +158,7 @@ def part(folder, name, *, done=(), failed=()):
     for path in done:
         output = folder / f"{path.stem}.npz"
         output.touch()
-        summary = {"shapes": {"video": [1, 2]}, "duration": 1.0, "missing": [], "warnings": []}
+        summary = {"shapes": {"video": [1, 2]}, "duration": 1.0, "missing": [], "warnings": [], "notes": []}
         lists.add(str(path), output, summary)
     for path in failed:
         lists.add_failure(str(path), folder / f"{path.stem}.npz", {"path": str(path), "error": "E"})

@@ -10,7 +10,9 @@ from make_media import make_media, numbered_picture, read_number, sine
 
 from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
 from crisscross_zoo.media import decode
-from crisscross_zoo.media.decode import read_frames, read_sound, scan
+from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.frames import DecodingPlan
+from crisscross_zoo.media.scan import scan
 
 FRAME_PICKS = json.loads((Path(__file__).parents[1] / "golden" / "clip_selection.json").read_text())[
     "frame_pick"
@@ -96,7 +98,8 @@ def codec_files(tmp_path_factory):
 @pytest.mark.parametrize("name", CODECS)
 def test_every_codec_gives_the_picture_of_each_time(codec_files, name):
     times = np.arange(0, 3, 1 / 16)
-    assert pictures(codec_files / name, times) == [int(t * 25 + 1e-6) for t in times]
+    late = name == "h264.avi"  # its muxer leaves a chunk empty after the first: that frame is shown twice as long
+    assert pictures(codec_files / name, times) == [max(0, int(t * 25 + 1e-6) - late) for t in times]
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -112,13 +115,13 @@ def test_pictures_are_the_same_bytes_as_without_leaving_anything_out(codec_files
         ]
 
     fast = decoded()
-    monkeypatch.setattr(decode, "_INDEXED_FORMATS", frozenset())
+    monkeypatch.setattr(decode, "INDEXED_FORMATS", frozenset())
     assert fast == decoded()
 
 
 def test_packets_no_clip_needs_are_not_decoded(codec_files, monkeypatch):
     media = scan(codec_files / "h264.mp4")
-    plan = decode._DecodingPlan(media.video, np.array([2.5]))
+    plan = DecodingPlan(media.video, np.array([2.5]))
     assert plan.needed.sum() == 1
     assert 0 < plan.decode.sum() <= 24
     assert plan.skips
@@ -347,9 +350,12 @@ def test_a_broken_time_stamp_does_not_fill_hours(tmp_path):
     with av.open(str(path)) as container:
         assert max(p.pts for p in container.demux() if p.pts is not None) > 10_000_000
     media = scan(path)
-    assert media.duration == pytest.approx(49 / 25, abs=0.01)
-    assert media.damage == ("time stamps in the video stream are far off and not believed",)
-    assert pictures(path, [0.0, 1.0, 1.9]) == [0, 25, 47]
+    assert media.duration == pytest.approx(50 / 25, abs=0.01)
+    assert media.damage == (
+        "video: 1 frames without a usable timestamp are placed between the others",
+        "video: 1 timestamps are far off and not believed",
+    )
+    assert pictures(path, [0.0, 1.0, 1.9, 1.99]) == [0, 25, 47, 49]
 
 
 @pytest.mark.parametrize("track", ["video", "audio"])
@@ -370,7 +376,7 @@ def test_clocks_that_do_not_fit_together_are_not_believed(tmp_path, track):
         (b"", UnreadableMediaError, "empty"),
         (b"these are words, not a video\n" * 50, UnreadableMediaError, "not media"),
         (bytes(range(256)) * 64, UnreadableMediaError, "not media"),
-        (b"[00:10.00] la la la\n" * 9, NoStreamError, "neither pictures nor sound"),
+        (b"[00:10.00] la la la\n" * 9, NoStreamError, "neither video nor audio"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".mp4", ".bin"])

@@ -16,7 +16,7 @@ from crisscross_zoo.cli.extract import main
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
 from crisscross_zoo.media.clips import Clip, Sampling, Views, read_clips
-from crisscross_zoo.media.decode import scan
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec, read_frames
 
 
@@ -92,7 +92,7 @@ def test_pictures_that_an_edit_list_discards_are_not_counted(tmp_path):
                 out.mux(packet)
     video = scan(cut).video
     assert video is not None
-    assert (video.pts < 0).sum() == 10  # they are in the file
+    assert (video.packets.stamps < 0).sum() == 10  # they are in the file
     assert video.span == pytest.approx((0, 1.6), abs=0.001)
     assert_same(cut)
 
@@ -116,9 +116,9 @@ def test_augmented_clips_are_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("name", "video", "reason"),
     [
-        ("a.avi", "mpeg4", "no time stamps"),
-        ("a.ts", "libx264", "other pictures"),
-        ("a.mpg", "mpeg2video", "other pictures"),
+        ("a.avi", "mpeg4", "has timestamps"),
+        ("a.ts", "libx264", "other frames"),
+        ("a.mpg", "mpeg2video", "other frames"),
     ],
 )
 def test_what_it_cannot_place_is_an_error(tmp_path, name, video, reason):

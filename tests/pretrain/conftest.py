@@ -7,8 +7,8 @@ import pytest
 import torch
 from make_media import make_media, sine
 
-from crisscross_zoo.media.decode import scan
-from crisscross_zoo.media.moments import MediaInfo, describe
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.tracks import Media
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def _one_thread(_same_threads: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[MediaInfo]:
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Media]:
     """Six files of 2 to 3 s, each with its own pitch."""
     folder = tmp_path_factory.mktemp("clips")
     files = []
@@ -27,5 +27,5 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[MediaInfo]:
         wave = sine(seconds, 16_000, 1, hertz=220.0 * (number + 1)) + noise.astype(np.int16)
         path = folder / f"{number}.mp4"
         make_media(path, seconds=seconds, size=(64, 48), samples=wave, sample_rate=16_000, layout="mono")
-        files.append(describe(scan(path)))
+        files.append(scan(path))
     return files

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pretrain_case import final_model, tiny_config
 
-from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 
@@ -30,7 +30,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an N
     ],
     ids=lambda o: " ".join(map(str, o.values())),
 )
-def test_it_trains_and_goes_on(clips: list[MediaInfo], tmp_path: Path, options: dict[str, Any]) -> None:
+def test_it_trains_and_goes_on(clips: list[Media], tmp_path: Path, options: dict[str, Any]) -> None:
     config = tiny_config(**options, **{"run.device": "cuda", "run.workers": 2})
 
     def fail(step: int, total: int, row: dict[str, float]) -> None:
@@ -47,7 +47,7 @@ def test_it_trains_and_goes_on(clips: list[MediaInfo], tmp_path: Path, options: 
 
 
 @needs_gpu
-def test_float64_agrees_with_the_cpu(clips: list[MediaInfo], tmp_path: Path) -> None:
+def test_float64_agrees_with_the_cpu(clips: list[Media], tmp_path: Path) -> None:
     for device in ("cpu", "cuda"):
         options = {"run.device": device, "run.log_steps": 1, "optim.precision": "fp64"}
         pretrain(tiny_config(**options), clips, tmp_path / device)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pretrain_case import tiny_config
 
 from crisscross_zoo.errors import ConfigError, MediaError
-from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain import data
 from crisscross_zoo.pretrain.data import (
     BatchSampler,
@@ -69,7 +69,7 @@ def test_an_epoch_without_a_batch_is_refused() -> None:
         steps_per_epoch(3, 4)
 
 
-def test_a_sample_is_decided_by_its_key(clips: list[MediaInfo]) -> None:
+def test_a_sample_is_decided_by_its_key(clips: list[Media]) -> None:
     dataset = PretrainDataset(clips, tiny_config())
     key = SampleKey(2, 5, 3)
     (views, path, failures), (again, *_) = dataset[key], dataset[key]
@@ -86,7 +86,7 @@ def test_a_sample_is_decided_by_its_key(clips: list[MediaInfo]) -> None:
     assert not torch.equal(views["v1"], views["v2"]), "each view is augmented apart"
 
 
-def test_threads_and_workers_change_no_bit(clips: list[MediaInfo]) -> None:
+def test_threads_and_workers_change_no_bit(clips: list[Media]) -> None:
     def batches(workers: int) -> list[data.Batch]:
         loader = make_loader(
             clips, tiny_config(), sampler(range(3), files=6), workers=workers, pin_memory=False
@@ -101,7 +101,7 @@ def test_threads_and_workers_change_no_bit(clips: list[MediaInfo]) -> None:
             assert all(torch.equal(a.views[n], b.views[n]) for n in a.views)
 
 
-def test_loading_leaves_the_global_generators_alone(clips: list[MediaInfo]) -> None:
+def test_loading_leaves_the_global_generators_alone(clips: list[Media]) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     next(iter(make_loader(clips, tiny_config(), sampler(range(3), files=6), workers=0, pin_memory=False)))
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -109,14 +109,14 @@ def test_loading_leaves_the_global_generators_alone(clips: list[MediaInfo]) -> N
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
-def test_every_relaxation_reads(clips: list[MediaInfo], relaxation: str) -> None:
+def test_every_relaxation_reads(clips: list[Media], relaxation: str) -> None:
     views, *_ = PretrainDataset(clips, tiny_config(**{"data.relaxation": relaxation}))[SampleKey(0, 0, 5)]
     assert views["a2"].shape == (1, 80, 64)
 
 
 @pytest.mark.parametrize("gap", [0.1, 1.0])
 def test_views_read_apart_are_the_views_read_together(
-    clips: list[MediaInfo], monkeypatch: pytest.MonkeyPatch, gap: float
+    clips: list[Media], monkeypatch: pytest.MonkeyPatch, gap: float
 ) -> None:
     dataset = PretrainDataset(clips, tiny_config())
     starts = ViewStarts(v1=0.5, v2=0.5 + gap, a1=0.3, a2=0.3 + gap)
@@ -130,9 +130,7 @@ def test_views_read_apart_are_the_views_read_together(
         )  # AAC: see moments.py
 
 
-def test_a_broken_file_is_replaced_by_the_same_other_each_time(
-    clips: list[MediaInfo], tmp_path: Path
-) -> None:
+def test_a_broken_file_is_replaced_by_the_same_other_each_time(clips: list[Media], tmp_path: Path) -> None:
     gone = dataclasses.replace(clips[0], path=str(tmp_path / "gone.mp4"))
     dataset = PretrainDataset([gone, *clips[1:]], tiny_config())
     taken = []
@@ -145,7 +143,7 @@ def test_a_broken_file_is_replaced_by_the_same_other_each_time(
     assert len(Counter(taken)) > 2
 
 
-def test_nothing_but_broken_files_is_an_error(clips: list[MediaInfo], tmp_path: Path) -> None:
+def test_nothing_but_broken_files_is_an_error(clips: list[Media], tmp_path: Path) -> None:
     gone = [dataclasses.replace(c, path=str(tmp_path / f"{i}.mp4")) for i, c in enumerate(clips)]
     with pytest.raises(MediaError, match="10 files in turn cannot be used: no such file"):
         PretrainDataset(gone, tiny_config())[SampleKey(0, 0, 0)]

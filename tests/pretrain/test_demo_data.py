@@ -11,8 +11,9 @@ import pytest
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import ConfigError, InputError
 from crisscross_zoo.media.clips import Clip, FileRead, Sampling, read_clips
-from crisscross_zoo.media.decode import read_frames, read_sound, scan
+from crisscross_zoo.media.decode import read_frames, read_sound
 from crisscross_zoo.media.encode import KEY_FRAME_EVERY, write_clip
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.pretrain.demo_data import (
     CLASSES,
     FPS,

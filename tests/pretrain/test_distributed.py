@@ -14,7 +14,7 @@ import torch
 from pretrain_case import final_model, tiny_config
 
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.moments import MediaInfo
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.distributed import AllReduceBatchNorm, World
 from crisscross_zoo.pretrain.loop import _check_division, pretrain
 from crisscross_zoo.pretrain.metrics import read_log
@@ -36,7 +36,7 @@ print(pretrain(tiny_config(**overrides), clips, sys.argv[2], on_progress=tell))
 
 
 def two_processes(
-    folder: Path, clips: list[MediaInfo], overrides: dict[str, object], *, stop_at: int = 0
+    folder: Path, clips: list[Media], overrides: dict[str, object], *, stop_at: int = 0
 ) -> list[str]:
     """Train in two processes and return what each printed."""
     (folder / "arguments").write_bytes(pickle.dumps((clips, overrides, stop_at)))
@@ -62,7 +62,7 @@ def two_processes(
     return printed
 
 
-def test_two_processes_agree_with_one(clips: list[MediaInfo], tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(clips: list[Media], tmp_path: Path) -> None:
     pretrain(tiny_config(**EXACT), clips, tmp_path / "one")
     (tmp_path / "two").mkdir()
     two_processes(tmp_path / "two", clips, EXACT)
@@ -77,7 +77,7 @@ def test_two_processes_agree_with_one(clips: list[MediaInfo], tmp_path: Path) ->
             assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-6)
 
 
-def test_a_signal_to_one_stops_both_at_the_same_step(clips: list[MediaInfo], tmp_path: Path) -> None:
+def test_a_signal_to_one_stops_both_at_the_same_step(clips: list[Media], tmp_path: Path) -> None:
     printed = two_processes(tmp_path, clips, EXACT, stop_at=2)
     assert all("step=2, total_steps=9, finished=False" in text for text in printed)
     two_processes(tmp_path, clips, EXACT)

@@ -23,9 +23,11 @@ from pretrain_case import tiny_config
 
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
 from crisscross_zoo.media import encode
-from crisscross_zoo.media.decode import Media, read_frames, read_sound, scan
+from crisscross_zoo.media.decode import read_frames, read_sound
 from crisscross_zoo.media.encode import CopyOptions, reencode
-from crisscross_zoo.media.moments import describe, read_moment
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import read_moment
+from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.prepare import SETTINGS_NAME, prepare
@@ -101,7 +103,7 @@ def test_a_flash_and_a_click_stay_together(tmp_path: Path, form: dict[str, Any])
     found = []
     for media in (scan(path), scan(copy(path, short_side=32))):
         assert media.video is not None
-        info, times = describe(media), np.arange(*media.video.span, 0.0005) + 1e-4
+        info, times = media.compact(), np.arange(*media.video.span, 0.0005) + 1e-4
         pictures, samples = read_moment(info, times=times, sound=(0.0, 16_000 * 4))
         assert pictures is not None
         assert samples is not None

@@ -20,9 +20,11 @@ from crisscross_zoo.errors import (
     NoStreamError,
     UnreadableMediaError,
 )
-from crisscross_zoo.media import decode, moments
-from crisscross_zoo.media.decode import read_frames, read_sound, scan
-from crisscross_zoo.media.moments import MediaInfo, describe, read_moment
+from crisscross_zoo.media import seek
+from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import read_moment
+from crisscross_zoo.media.tracks import Finding, Media
 
 SECONDS = 6
 OPEN_GOP = "open-gop=1:keyint=12:log-level=none"
@@ -131,8 +133,8 @@ def codec_files(tmp_path_factory):
 def from_the_start(monkeypatch):
     """Count how often a file's pictures are decoded from its start."""
     calls = []
-    serve = moments._serve
-    monkeypatch.setattr(moments, "_serve", lambda *a, **k: calls.append(a) or serve(*a, **k))
+    whole = seek.convert_frames
+    monkeypatch.setattr(seek, "convert_frames", lambda *a, **k: calls.append(a) or whole(*a, **k))
     return calls
 
 
@@ -155,7 +157,7 @@ def random_times():
 @pytest.mark.parametrize("name", CODECS)
 def test_pictures_are_those_of_the_whole_file_byte_for_byte(codec_files, name, from_the_start):
     path = codec_files / name
-    info = describe(scan(path))
+    info = scan(path)
     for times in random_times():
         pictures, sound = read_moment(info, times=times)
         assert sound is None
@@ -163,7 +165,8 @@ def test_pictures_are_those_of_the_whole_file_byte_for_byte(codec_files, name, f
         assert pictures.shape == (len(times), 64, 192, 3)
         assert (pictures == whole_pictures(path, times)).all(), times
         if name != "mpeg2.mpg":  # its muxer leaves out the time of two pictures near the end
-            assert [read_number(p) for p in pictures] == [int(t * 25 + 1e-6) for t in times]
+            late = name == "h264.avi"  # its muxer leaves a chunk empty after the first
+            assert [read_number(p) for p in pictures] == [max(0, int(t * 25 + 1e-6) - late) for t in times]
         if name in SOUGHT and "refresh" not in name and not (name.endswith(".ts") and times.min() < 1):
             assert from_the_start == []
         if name.endswith(".ts"):
@@ -175,11 +178,11 @@ def test_pictures_are_those_of_the_whole_file_byte_for_byte(codec_files, name, f
 @pytest.mark.parametrize("name", ["h264.mp4", "h264-open-gop.mkv", "h264.ts", "vp9.webm"])
 def test_only_the_packets_that_are_needed_are_decoded(codec_files, name, monkeypatch):
     decoded = []
-    original = moments._decoded
+    original = seek.decode_video
     monkeypatch.setattr(
-        moments, "_decoded", lambda packets, *a: original((decoded.append(p) or p for p in packets), *a)
+        seek, "decode_video", lambda packets, *a: original((decoded.append(p) or p for p in packets), *a)
     )
-    info = describe(scan(codec_files / name))
+    info = scan(codec_files / name)
     decoded.clear()
     read_moment(info, times=np.array([4.0]))
     assert (
@@ -201,8 +204,8 @@ def test_variable_frame_rates_go_by_time_stamps(tmp_path, suffix):
         fps=25,
         options={"bf": "2", "b_strategy": "0"},
     )
-    info = describe(scan(path))
-    assert not info.video_constant
+    info = scan(path)
+    assert not info.video.constant
     for _ in range(25):
         times = rng.uniform(0, info.duration) + np.arange(12) / 16
         pictures, _ = read_moment(info, times=times)
@@ -218,7 +221,7 @@ def test_rounding_of_time_stamps_is_undone_as_in_the_whole_file(tmp_path, fps, s
     path = make_media(
         tmp_path / f"a.{suffix}", fps=fps, seconds=4, audio=None, options={"bf": "2", "preset": "ultrafast"}
     )
-    info = describe(scan(path))
+    info = scan(path)
     for number in range(0, int(3 * fps), 7):  # exactly when a picture begins
         times = float(number / Fraction(fps)) + np.arange(4) / float(fps)
         pictures, _ = read_moment(info, times=times)
@@ -237,7 +240,7 @@ def test_streams_that_begin_apart_keep_their_distance(tmp_path, kwargs, suffix):
         samples=music(3, 44_100),
         **kwargs,
     )
-    info = describe(scan(path))
+    info = scan(path)
     sound = whole_sound(path)
     for start in (0.0, 0.4, 0.9, 1.6, 2.2, 3.0):
         times = start + np.arange(8) / 16
@@ -248,16 +251,16 @@ def test_streams_that_begin_apart_keep_their_distance(tmp_path, kwargs, suffix):
 
 def test_rotated_video_is_turned_upright(tmp_path):
     path = make_media(tmp_path / "r.mp4", rotation=90, audio=None, seconds=1)
-    info = describe(scan(path))
+    info = scan(path)
     pictures, _ = read_moment(info, times=np.array([0.8, 0.2]))
     assert pictures.shape == (2, 192, 64, 3)
     assert [read_number(np.rot90(p, -1)) for p in pictures] == [20, 5]
-    assert (info.video_width, info.video_height, info.video_pictures) == (192, 64, 25)
+    assert (info.video.width, info.video.height, info.video.pictures) == (192, 64, 25)
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "mpeg4.avi", "vp9.webm"])
 def test_times_outside_the_file_get_its_first_or_last_picture(codec_files, name):
-    info = describe(scan(codec_files / name))
+    info = scan(codec_files / name)
     pictures, _ = read_moment(info, times=np.array([1e9, -5.0, 6.5, 5.99]))
     assert [read_number(p) for p in pictures] == [149, 0, 149, 149]
 
@@ -270,7 +273,7 @@ def test_a_still_is_one_picture(tmp_path):
         container.mux(
             stream.encode(av.VideoFrame.from_ndarray(np.full((64, 192, 3), 7, np.uint8), format="rgb24"))
         )
-    pictures, _ = read_moment(describe(scan(path)), times=np.array([0.0, 3.0]))
+    pictures, _ = read_moment(scan(path), times=np.array([0.0, 3.0]))
     assert (pictures == 7).all()
     assert len(pictures) == 2
 
@@ -295,13 +298,13 @@ def sound_files(tmp_path_factory):
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_sound_is_that_of_the_whole_file_in_place_and_value(sound_files, name, rate, monkeypatch):
     path = sound_files / name
-    info = describe(scan(path))
+    info = scan(path)
     whole = whole_sound(path, rate)
     assert np.abs(np.diff(whole.astype(int))).max() > 300  # a shift by one sample would show
     restarted = []
-    original = moments._sound_from_start
+    original = seek.read_sound
     monkeypatch.setattr(
-        moments, "_sound_from_start", lambda *a: restarted.append(a) or original(*a), raising=True
+        seek, "read_sound", lambda *a, **k: restarted.append(a) or original(*a, **k), raising=True
     )
     rng = np.random.default_rng(1)
     for start in (*rng.uniform(1.0, 6.0, 10), 5.0, 7.5):
@@ -318,7 +321,7 @@ def test_sound_is_that_of_the_whole_file_in_place_and_value(sound_files, name, r
 
 def test_sound_near_the_start_is_read_without_seeking(sound_files):
     for name in SOUNDS:
-        info = describe(scan(sound_files / name))
+        info = scan(sound_files / name)
         whole = whole_sound(sound_files / name)
         for start in (0.0, 0.05, 0.2, -0.5):
             _, samples = read_moment(info, times=None, sound=(start, 8000))
@@ -326,7 +329,7 @@ def test_sound_near_the_start_is_read_without_seeking(sound_files):
 
 
 def test_beyond_the_stream_is_silence(sound_files):
-    info = describe(scan(sound_files / "pcm.wav"))
+    info = scan(sound_files / "pcm.wav")
     _, samples = read_moment(info, times=None, sound=(7.5, 16_000))
     assert np.abs(samples[:7900]).max() > 1000
     assert (samples[8000:] == 0).all()
@@ -349,7 +352,7 @@ def test_gaps_in_the_sound_stay_gaps(tmp_path):
             frame.sample_rate, frame.pts, frame.time_base = 16_000, first, Fraction(1, 16_000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    info = describe(scan(path))
+    info = scan(path)
     for start in (0.0, 0.75, 1.5, 1.95, 2.4):
         _, samples = read_moment(info, times=None, sound=(start, 24_000))
         place = np.arange(24_000) + round(start * 16_000)
@@ -367,7 +370,7 @@ def test_surround_sound_is_cut_and_averaged_as_in_the_whole_file(tmp_path):
         tmp_path / "5.1.wav", video=None, audio="pcm_s16le", samples=samples, layout="5.1", seconds=4
     )
     whole = whole_sound(path)
-    info = describe(scan(path))
+    info = scan(path)
     for start in (1.1, 2.3456):
         _, cut = read_moment(info, times=None, sound=(start, 16_000))
         assert (cut == stretch(whole, start, 16_000)).all()
@@ -378,7 +381,7 @@ def test_surround_sound_is_cut_and_averaged_as_in_the_whole_file(tmp_path):
 
 def moved(path):
     """What is known of a file, but for where it is, and its bytes in an object without a name."""
-    info = dataclasses.replace(describe(scan(path)), path="/gone/" + path.name)
+    info = dataclasses.replace(scan(path), path="/gone/" + path.name)
     return info, io.BytesIO(path.read_bytes())
 
 
@@ -397,7 +400,7 @@ def moved(path):
 )
 def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
     path = codec_files / name
-    known, (info, source) = describe(scan(path)), moved(path)
+    known, (info, source) = scan(path), moved(path)
     for start in (3.1, 0.2, 4.5):
         times = start + np.arange(12) / 16
         sound = None if info.audio_span is None else (start, 16_000)
@@ -409,14 +412,14 @@ def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
     if name in SOUGHT and info.audio_span is not None:
         # Seeking for sound fails: the file is opened again, and pictures must still be sought aright.
         def fail(*_):
-            raise moments._NotAsIndexedError
+            raise seek.NotAsIndexedError
 
-        monkeypatch.setattr(moments, "_sought_sound", fail)
+        monkeypatch.setattr(seek, "_sought_audio", fail)
         again, heard = read_moment(info, times=times, sound=(4.5, 16_000), source=source)
         assert (pictures == again).all()
         assert np.abs(heard.astype(int) - stretch(whole_sound(path), 4.5, 16_000)).max() == 0
         # Seeking for pictures fails: all is decoded.
-        monkeypatch.setattr(moments, "_sought_pictures", fail)
+        monkeypatch.setattr(seek, "_sought_frames", fail)
         again, _ = read_moment(info, times=times, source=source)
         assert (pictures == again).all()
 
@@ -424,21 +427,20 @@ def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
 def test_a_file_opened_unprobed_that_does_not_give_what_it_should_is_probed(
     codec_files, monkeypatch, from_the_start
 ):
-    info = describe(scan(codec_files / "h264.mp4"))
+    info = scan(codec_files / "h264.mp4")
     times = 3.1 + np.arange(12) / 16
-    opened, sought = [], moments._sought_pictures
-    monkeypatch.setattr(
-        moments, "_open", lambda *a, **k: opened.append(k["unprobed"]) or decode._open(*a, **k)
-    )
+    opened, sought = [], seek._sought_frames
+    plainly = seek.open_media
+    monkeypatch.setattr(seek, "open_media", lambda *a, **k: opened.append(k["unprobed"]) or plainly(*a, **k))
     pictures, samples = read_moment(info, times=times, sound=(3.1, 16_000))
     assert opened == [True]
 
     def fail_unprobed(*args):
         if opened[-1]:
-            raise moments._NotAsIndexedError
+            raise seek.NotAsIndexedError
         return sought(*args)
 
-    monkeypatch.setattr(moments, "_sought_pictures", fail_unprobed)
+    monkeypatch.setattr(seek, "_sought_frames", fail_unprobed)
     again, heard = read_moment(info, times=times, sound=(3.1, 16_000))
     assert opened == [True, True, False]
     assert from_the_start == []
@@ -448,7 +450,7 @@ def test_a_file_opened_unprobed_that_does_not_give_what_it_should_is_probed(
 
 @pytest.mark.parametrize("name", SOUNDS)
 def test_bytes_of_sound_give_what_the_path_gives(sound_files, name):
-    known, (info, source) = describe(scan(sound_files / name)), moved(sound_files / name)
+    known, (info, source) = scan(sound_files / name), moved(sound_files / name)
     for start in (3.3, 0.0, 7.5):
         _, samples = read_moment(known, times=None, sound=(start, 16_000))
         _, heard = read_moment(info, times=None, sound=(start, 16_000), source=source)
@@ -485,7 +487,7 @@ def test_bytes_that_are_not_those_of_the_file(codec_files):
 @pytest.mark.parametrize("name", ["h264.mp4", "h264-open-gop.mkv", "h264.ts", "mpeg4.avi", "mpeg2.mpg"])
 def test_pictures_and_sound_of_a_moment_come_from_one_call(codec_files, name):
     path = codec_files / name
-    info = describe(scan(path))
+    info = scan(path)
     whole = whole_sound(path)
     for start in (3.1, 0.2, 2.0):
         times = start + 1 + np.arange(12) / 16
@@ -496,27 +498,34 @@ def test_pictures_and_sound_of_a_moment_come_from_one_call(codec_files, name):
 
 
 def test_what_is_indexed_is_plain_and_survives_a_table(codec_files):
-    info = dataclasses.replace(describe(scan(codec_files / "h264.ts")), damage=("one; thing", "another"))
+    findings = (
+        Finding("one; thing"),
+        Finding("another", "audio"),
+        Finding("a third", "video", harmless=True),
+    )
+    info = dataclasses.replace(scan(codec_files / "h264.ts"), findings=findings)
     row = info.to_row()
     assert {type(v) for v in row.values()} <= {int, float, bool, str}
-    assert MediaInfo.from_row(json.loads(json.dumps({**row, "label": "more"}))) == info
-    silent = describe(scan(codec_files / "raw.h264"))
-    assert MediaInfo.from_row(silent.to_row()) == silent
+    assert row["damage"] == "one; thing\naudio: another"
+    assert row["notes"] == "video: a third"
+    assert Media.from_row(json.loads(json.dumps({**row, "label": "more"}))) == info
+    silent = scan(codec_files / "raw.h264")
+    assert Media.from_row(silent.to_row()) == silent
     assert silent.damage == ()
     assert silent.audio_span is None
-    assert silent.video_counted
+    assert silent.video.counted
     assert info.video_span == pytest.approx((0.0, 6.0), abs=0.01)
     assert info.audio_span == pytest.approx((0.0, 6.0), abs=0.05)
     del row["video_tick"]
     with pytest.raises(InputError, match="video_tick"):
-        MediaInfo.from_row(row)
+        Media.from_row(row)
 
 
 def test_streams_that_are_missing_are_named(codec_files, sound_files):
-    silent, blind = (describe(scan(p)) for p in (codec_files / "h264-10bit.mkv", sound_files / "flac.flac"))
-    with pytest.raises(NoStreamError, match="no sound"):
+    silent, blind = (scan(p) for p in (codec_files / "h264-10bit.mkv", sound_files / "flac.flac"))
+    with pytest.raises(NoStreamError, match="no audio"):
         read_moment(silent, times=np.zeros(1), sound=(0.0, 100))
-    with pytest.raises(NoStreamError, match="no picture"):
+    with pytest.raises(NoStreamError, match="no video"):
         read_moment(blind, times=np.zeros(1))
     assert blind.video_span is None
     assert blind.audio_span is not None
@@ -525,7 +534,7 @@ def test_streams_that_are_missing_are_named(codec_files, sound_files):
 
 def test_a_file_that_has_changed_must_be_indexed_again(tmp_path):
     path = make_media(tmp_path / "a.mp4", seconds=1)
-    info = describe(scan(path))
+    info = scan(path)
     with path.open("ab") as file:
         file.write(b"more")
     with pytest.raises(UnreadableMediaError, match="changed") as caught:
@@ -548,7 +557,7 @@ def test_a_file_that_has_changed_must_be_indexed_again(tmp_path):
 )
 def test_arguments_are_checked(codec_files, wrong):
     with pytest.raises(InputError):
-        read_moment(describe(scan(codec_files / "h264.mp4")), **wrong)
+        read_moment(scan(codec_files / "h264.mp4"), **wrong)
 
 
 @pytest.mark.parametrize(
@@ -562,7 +571,7 @@ def test_truncated_files_give_what_can_be_read(tmp_path, name, options):
     )  # fmt: skip
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    info = describe(scan(path))
+    info = scan(path)
     for start in (0.0, 1.0, 3.0, 7.5):
         times = start + np.arange(8) / 16
         pictures, samples = read_moment(info, times=times, sound=(start, 16_000))
@@ -586,7 +595,7 @@ def test_damage_is_read_around_or_named(codec_files, tmp_path, name):
             broken[at : at + 300] = rng.bytes(300)
         path.write_bytes(broken)
         try:
-            info = describe(scan(path))
+            info = scan(path)
             for start in (0.5, 4.0):
                 wanted = {} if info.audio_span is None else {"sound": (start, 16_000)}
                 times = None if info.video_span is None else start + np.arange(8) / 16
@@ -599,7 +608,7 @@ def test_damage_is_read_around_or_named(codec_files, tmp_path, name):
 
 def test_an_index_of_a_damaged_file_of_the_same_size_is_no_trap(tmp_path):
     path = make_media(tmp_path / "a.mp4", seconds=2)
-    info = describe(scan(path))
+    info = scan(path)
     path.write_bytes(os.urandom(info.size))
     with pytest.raises(MediaError):
         read_moment(info, times=np.zeros(1), sound=(0.0, 100))

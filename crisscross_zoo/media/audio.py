@@ -1,0 +1,220 @@
+"""Decoded audio to mono 16-bit samples at one rate, placed on the file's clock.
+
+FFmpeg's resampler does rate and downmix in ``s16p``, as the reference does (planar float would skip the downmix's
+normalisation). It knows the layouts that have a name. Of ambisonic sound, channel W is taken, which is its mono
+version; channels without a layout are averaged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.audio.resampler import AudioResampler
+
+from crisscross_zoo.media.packets import OnDamage, reason_of
+from crisscross_zoo.media.tracks import AudioTrack
+
+Piece = tuple[int, npt.NDArray[np.int16]]
+"""Samples, shape (m,), and the place of the first, in samples since time 0."""
+
+MAX_CLOCK_DRIFT_SECONDS = 0.1
+"""Audio whose timestamps differ by more from the samples counted so far is placed anew: a gap or an overlap."""
+
+MAX_STEP_SECONDS = 0.002
+"""Where timestamps are exact, and after audio that could not be decoded, it is placed anew where one of them is further
+from the end of the frame before."""
+
+MAX_LOST_SECONDS = 0.25
+"""Audio may be shorter by this than its packets say: what encoders pad at either end is not given out."""
+
+OUT_OF_PHASE = 0.05
+"""Stereo whose average has less than this share of the power of its channels cancels out."""
+
+_LOOKED_AT = 8  # every so many frames of stereo
+
+_AUDIBLE = 1e-4  # mean square of a channel, of 1; what is softer is not looked at
+
+
+class MonoAudio:
+    """Decoded frames to mono int16 at one rate, each piece with its place in samples since time 0.
+
+    Args:
+        sample_rate: To resample to, Hz.
+        track: Says where the frames lie.
+        on_damage: Called with one phrase for whatever was lost.
+        on_note: Called with one phrase for what is unusual.
+        start: Where a first frame without a timestamp lies, seconds.
+
+    Attributes:
+        heard: Whether anything came out.
+        seconds: How much was put in.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        track: AudioTrack,
+        on_damage: OnDamage,
+        *,
+        on_note: Callable[[str], None] | None = None,
+        start: float = 0.0,
+    ) -> None:
+        self._on_damage = on_damage
+        self._rate = sample_rate
+        self._track = track
+        self._resampler: AudioResampler | None = None
+        self._form: tuple[int, str, str] | None = None
+        self._broken = False  # whether the last packet could not be decoded
+        self._ended = start  # where the last frame ended by its timestamp
+        self._next_seconds = start  # where the input should go on
+        self._first = self._place = 0  # of the current resampler's output
+        self._unheard: list[av.AudioFrame] = []  # frames of a piece of which nothing has come out yet
+        self._phase = _Phase() if on_note is not None else None
+        self._on_note = on_note
+        self.heard = False
+        self.seconds = 0.0
+
+    def of(self, frames: Iterable[av.AudioFrame | None]) -> Iterator[Piece]:
+        """Resample all of ``frames``, None where some are lost; places ascend from 0 and never overlap."""
+        cursor, overlap = 0, 0
+        for first, samples in itertools.chain.from_iterable(
+            itertools.chain(map(self.add, frames), [self.flush()])
+        ):
+            keep = samples[max(0, cursor - first) :]
+            if first >= 0 and cursor > first:
+                overlap += len(samples) - len(keep)
+            if len(keep):
+                yield max(first, cursor), keep
+                cursor = max(first, cursor) + len(keep)
+        if overlap > MAX_CLOCK_DRIFT_SECONDS * self._rate:
+            self._on_damage(f"audio: {overlap / self._rate:.2f} s that overlap what came before are left out")
+        if self._phase is not None and self._on_note is not None and self._phase.cancels:
+            self._on_note("audio: the two channels are out of phase and cancel out in the average")
+
+    def add(self, frame: av.AudioFrame | None) -> Iterator[Piece]:
+        """Resample a frame; one that does not follow on, or has another form, starts a new piece."""
+        if frame is None:
+            self._broken = True
+        if frame is None or frame.samples == 0 or frame.sample_rate <= 0:
+            return
+        seconds = (
+            self._next_seconds if frame.pts is None else frame.pts * self._track.tick - self._track.origin
+        )
+        if self._phase is not None:
+            self._phase.add(frame)
+        self.seconds += frame.samples / frame.sample_rate
+        try:
+            frame = _with_known_layout(frame)
+        except ValueError as error:
+            self._on_damage(f"audio: of a form that cannot be mixed down ({reason_of(error)})")
+            return
+        form = (frame.sample_rate, frame.layout.name, frame.format.name)
+        apart = abs(seconds - self._next_seconds) > MAX_CLOCK_DRIFT_SECONDS
+        if self._track.exact or self._broken:
+            apart = apart or abs(seconds - self._ended) > MAX_STEP_SECONDS
+        self._broken = False
+        if form != self._form or apart:
+            yield from self.flush()
+            self._form = form
+            self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
+            self._first = self._place = round(seconds * self._rate)
+            self._next_seconds = seconds
+        self._next_seconds += frame.samples / frame.sample_rate
+        self._ended = seconds + frame.samples / frame.sample_rate
+        frame.pts = None  # places are counted here; the resampler need not know
+        if self._place == self._first:
+            self._unheard.append(frame)
+        else:
+            self._unheard.clear()
+        yield from self._placed(frame)
+
+    def flush(self) -> Iterator[Piece]:
+        """Give what is still inside, before a gap or at the end."""
+        if self._resampler is None or self._form is None:
+            return
+        yield from self._placed(None)
+        if self._place == self._first:
+            # Shorter than the resampler's filter, so that nothing comes out: let silence follow, and cut it off.
+            rate, layout, form = self._form
+            silence = av.AudioFrame(format=form, layout=layout, samples=rate // 10)
+            silence.sample_rate = rate
+            for plane in silence.planes:
+                plane.update(bytes(plane.buffer_size))
+            length = max(1, round(self._next_seconds * self._rate) - self._first)
+            self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
+            pieces = [p for f in (*self._unheard, silence) for p in self._placed(f)]
+            if pieces:
+                yield self._first, np.concatenate([samples for _, samples in pieces])[:length]
+        self._unheard.clear()
+        self._resampler = None
+
+    def _placed(self, frame: av.AudioFrame | None) -> Iterator[Piece]:
+        if self._resampler is None:
+            return
+        try:
+            resampled = self._resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            self._on_damage(f"audio: of a form that cannot be resampled ({reason_of(error)})")
+            self._resampler = None  # not safe to use again; the rest of the piece is lost
+            return
+        for piece in resampled:
+            if piece is not None:  # a resampler with nothing to do hands None back
+                samples = piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+                self.heard = True
+                yield self._place, samples
+                self._place += len(samples)
+
+
+def _with_known_layout(frame: av.AudioFrame) -> av.AudioFrame:
+    """Return the frame, or its mono version where its layout is one that the resampler does not know."""
+    name = frame.layout.name
+    if not (name.startswith("ambisonic") or name.endswith(" channels")):
+        return frame
+    values = _channels(frame)
+    mono = values[:1] if name.startswith("ambisonic") else values.mean(0, dtype=np.float64, keepdims=True)
+    if values.dtype.kind in "iu":
+        mono = np.rint(mono)
+    planar = frame.format.name if frame.format.is_planar else f"{frame.format.name}p"
+    made = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(mono.astype(values.dtype)), format=planar, layout="mono"
+    )
+    made.sample_rate, made.pts = frame.sample_rate, frame.pts
+    return made
+
+
+def _channels(frame: av.AudioFrame) -> npt.NDArray[np.generic]:
+    """The frame's samples, shape (channels, samples)."""
+    values = frame.to_ndarray()
+    return values if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels)).T
+
+
+class _Phase:
+    """Holds the power of a stereo stream's average against that of its channels."""
+
+    def __init__(self) -> None:
+        self._channels = self._average = 0.0
+        self._samples = self._frames = 0
+
+    def add(self, frame: av.AudioFrame) -> None:
+        self._frames += 1
+        if frame.layout.nb_channels != 2 or self._frames % _LOOKED_AT != 1:
+            return
+        values = _channels(frame)
+        left, right = values.astype(np.float32)
+        if values.dtype.kind in "iu":
+            half = np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
+            left, right = (v / half - (values.dtype.kind == "u") for v in (left, right))
+        self._channels += float(np.dot(left, left) + np.dot(right, right)) / 2
+        middle = (left + right) / 2
+        self._average += float(np.dot(middle, middle))
+        self._samples += len(left)
+
+    @property
+    def cancels(self) -> bool:
+        loud = self._channels > _AUDIBLE * max(1, self._samples)
+        return loud and self._average < OUT_OF_PHASE * self._channels

@@ -1,0 +1,478 @@
+"""Read a file's streams and timestamps without decoding it (15 ms a minute of video).
+
+The packets' own timestamps say where each stream begins and ends, which headers often do not, and which packets a set
+of clips needs. Times are seconds since the file's first frame shown, or its first audio sample where that leads by more
+than :data:`CODEC_DELAY_SECONDS` or there is no video. Memory does not grow with the length of the file, but for 10
+bytes a frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.audio import AudioStream
+from av.container import InputContainer
+from av.video import VideoStream
+
+from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
+from crisscross_zoo.media.clock import STRAY_SECONDS, StreamStamps, fill_in, gaps, run_through
+from crisscross_zoo.media.frames import decode_video, display_matrix
+from crisscross_zoo.media.hidden import HiddenPackets
+from crisscross_zoo.media.packets import (
+    StrPath,
+    best_streams,
+    open_media,
+    read_packets,
+    reason_of,
+    stream_at,
+)
+from crisscross_zoo.media.tracks import (
+    NO_STAMP,
+    AudioTrack,
+    Finding,
+    Media,
+    Packets,
+    Stream,
+    VideoTrack,
+)
+
+CODEC_DELAY_SECONDS = 0.1
+"""Audio that leads the video by less is codec delay, not content: the video's start stays time 0."""
+
+LONGEST_PACKET_SECONDS = {"video": 600.0, "audio": 5.0}
+"""A frame or a piece of audio that says it lasts longer is not believed."""
+
+TRUNCATION_SECONDS = 1.0
+"""A file that ends this much earlier than it says (and 1 % of its length) is truncated."""
+
+_AUDIO_FRAMES = 4  # decoded to see how long the first ones are
+
+# Formats whose frames have no timestamps, or wrong ones: they are counted.
+_COUNTED_FORMATS = frozenset({"avi", "h264", "hevc", "vvc", "m4v", "mpegvideo", "mjpeg", "image2", "obu"})
+
+# Formats whose header states a real duration; elsewhere FFmpeg estimates it from the bit rate.
+_STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "flac", "ogg"})
+
+# Formats in which every packet of audio has a timestamp in samples.
+_EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
+
+# The one whose header states each stream's duration, less what edit lists leave out.
+_STREAMS_STATED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+
+
+def decoder_versions() -> dict[str, str]:
+    """Versions of PyAV and of the libraries inside it that decide what frames and audio come out."""
+    libraries = ("libavcodec", "libavformat", "libswscale", "libswresample")
+    return {"av": av.__version__, **{n: ".".join(map(str, av.library_versions[n])) for n in libraries}}
+
+
+def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None = None) -> Media:
+    """Read a file's streams and timestamps, decoding no more than the first frames of each.
+
+    Args:
+        path: A local file.
+        source: The file's bytes, read instead of it; it must be able to seek, and stays open.
+        format_name: FFmpeg's name of the container format, where ``source`` does not show it.
+
+    Returns:
+        The best stream of each kind, with the times between which it has content, and what is wrong.
+
+    Raises:
+        MediaNotFoundError: there is no such file.
+        UnreadableMediaError: empty, not media, a folder or device, no permission, or nothing can be decoded.
+        NoStreamError: readable, but with neither video nor audio.
+    """
+    with open_media(path, source, format_name) as container:
+        video, audio = best_streams(container)
+        if video is None and audio is None:
+            raise NoStreamError(
+                f"has neither video nor audio (read as {container.format.name!r})",
+                remedy="pass video or sound files",
+                path=path,
+            )
+        found = _Scan(container, video, audio)
+    if not found.streams:
+        raise UnreadableMediaError(
+            "nothing in it can be decoded", remedy="check the file in a player, or fetch it again", path=path
+        )
+    if source is None:
+        status = Path(path).stat()
+        size, modified_ns = status.st_size, status.st_mtime_ns
+    else:
+        size, modified_ns = source.seek(0, os.SEEK_END), 0
+    video_track, audio_track = _Placing(found, path, source).tracks()
+    return Media(
+        path=os.fspath(path),
+        size=size,
+        modified_ns=modified_ns,
+        format=found.format,
+        video=video_track,
+        audio=audio_track,
+        findings=tuple(dict.fromkeys(found.findings)),
+    )
+
+
+class _StreamScan:
+    """Collects one stream's timestamps, and decodes until its first frames are out."""
+
+    def __init__(self, stream: VideoStream | AudioStream) -> None:
+        context = stream.codec_context
+        self.kind: Stream = "video" if isinstance(stream, VideoStream) else "audio"
+        self.index = stream.index
+        self.codec = context.name
+        self.tick = float(stream.time_base or 0) or 1e-6
+        self.stated = float((stream.duration or 0) * self.tick)
+        self.pts: list[int] = []
+        self.dts: list[int] = []
+        self.durations: list[int] = []
+        self.places: list[int] = []
+        self.keys: list[bool] = []
+        self.discarded: list[bool] = []
+        self.hidden: list[bool] = []
+        self.corrupt = 0
+        self.first: int | None = None  # of video: the packet; of audio: the timestamp
+        self.lengths: list[int] = []  # of the first audio frames, samples
+        self.rate = 0
+        self.matrix: tuple[int, ...] = ()
+        self.decoded = False
+        self._enough = False
+        self._hidden = HiddenPackets(self.codec, context.extradata)
+        self._context = context
+        context.thread_count = 1
+
+    def add(self, packet: av.Packet[Any], place: int) -> None:
+        """Take the stream's next packet; an empty one is its end."""
+        if packet.size > 0:
+            self.pts.append(NO_STAMP if packet.pts is None else packet.pts)
+            self.dts.append(NO_STAMP if packet.dts is None else packet.dts)
+            self.durations.append(max(packet.duration or 0, 0))
+            self.places.append(place)
+            self.keys.append(packet.is_keyframe)
+            hidden = self._hidden.looks and self._hidden.hides(bytes(packet))
+            self.hidden.append(hidden)
+            self.discarded.append(packet.is_discard or (hidden and self.codec == "theora"))
+            self.corrupt += packet.is_corrupt
+        if self._enough:
+            return
+        if self.kind == "video":
+            packet.pts = packet.dts = len(self.pts) - 1
+        try:
+            frames = self._context.decode(packet if packet.size else None)
+        except (av.error.FFmpegError, ValueError):
+            return
+        for frame in frames:
+            self._take(frame)
+
+    def _take(self, frame: Any) -> None:
+        if isinstance(frame, av.VideoFrame):
+            if not self.decoded:
+                self.first, self.matrix = frame.pts, display_matrix(frame)
+            self.decoded = self._enough = True
+        elif frame.samples and frame.sample_rate > 0:
+            if not self.decoded:
+                self.first, self.rate = frame.pts, frame.sample_rate
+            self.decoded = True
+            self.lengths.append(frame.samples)
+            self._enough = len(self.lengths) >= _AUDIO_FRAMES
+
+    @property
+    def packed(self) -> bool:
+        return self._hidden.packed
+
+    def stamps(self) -> StreamStamps:
+        longest = int(LONGEST_PACKET_SECONDS[self.kind] / self.tick)
+        arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.places))
+        pts, dts, durations, places = arrays
+        unseen = np.array(self.discarded, np.bool_)
+        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen)
+
+
+class _Scan:
+    """One pass over a file's packets.
+
+    Attributes:
+        streams: What was found of the video and audio stream, by kind, if anything can be decoded.
+        findings: What is wrong or unusual so far.
+        stated: Length of the file by its header, seconds; 0 where there is none.
+        length: Of what was read of all streams together, by their own timestamps from 0 or from the first, seconds.
+    """
+
+    def __init__(
+        self, container: InputContainer, video: VideoStream | None, audio: AudioStream | None
+    ) -> None:
+        self.format = container.format.name
+        stated = self.format in _STATED_DURATION_FORMATS or self.format == _STREAMS_STATED_FORMAT
+        self.stated = (container.duration or 0) / av.time_base if stated else 0.0
+        self.streams: dict[Stream, _StreamScan] = {}
+        self.findings: list[Finding] = []
+        self.length = 0.0
+        if video is not None:
+            self.rate = float(video.guessed_rate or video.average_rate or 25)
+            self.width, self.height = video.width, video.height
+        self._by_index = {s.index: _StreamScan(s) for s in (video, audio) if s is not None}
+        self._read(container)
+
+    def _read(self, container: InputContainer) -> None:
+        ticks = [float(s.time_base or 0) for s in container.streams]
+        start, end, place = np.inf, 0.0, 0
+        try:
+            for packet in container.demux():
+                index = packet.stream_index
+                if index < len(ticks) and packet.size > 0 and packet.pts is not None:
+                    begins = packet.pts * ticks[index]
+                    start = min(start, begins)
+                    end = max(end, begins + max(packet.duration or 0, 0) * ticks[index])
+                if (scanned := self._by_index.get(index)) is not None:
+                    scanned.add(packet, place)
+                    place += 1
+        except (av.error.FFmpegError, OSError) as error:
+            self.findings.append(Finding(f"reading stops early ({reason_of(error)})"))
+        self.length = max(end, end - start)
+        for scanned in self._by_index.values():
+            if scanned.decoded and scanned.pts:
+                self.streams[scanned.kind] = scanned
+            else:
+                self.findings.append(Finding("nothing in the stream can be decoded", scanned.kind))
+
+
+class _VideoPlace(NamedTuple):
+    """Where a video stream lies on its own clock: ``start`` and ``end`` in ticks of ``tick`` seconds."""
+
+    packets: Packets
+    counted: bool
+    regular: bool
+    tick: float
+    start: int
+    end: float
+
+
+class _Placing:
+    """Puts the scanned streams on one clock, see the module's docstring, and adds what it finds to the findings."""
+
+    def __init__(self, found: _Scan, path: StrPath, source: BinaryIO | None) -> None:
+        self._found, self._path, self._source = found, path, source
+        self._stamps = {kind: scanned.stamps() for kind, scanned in found.streams.items()}
+        self._clocks = run_through(self._stamps, found.stated)
+
+    def tracks(self) -> tuple[VideoTrack | None, AudioTrack | None]:
+        """Return the tracks that the file has."""
+        starts: dict[Stream, float] = {}
+        place = self._video_place() if "video" in self._found.streams else None
+        if place is not None:
+            starts["video"] = place.start * place.tick
+        if "audio" in self._found.streams:
+            starts["audio"] = self._audio_start() * self._stamps["audio"].tick
+        origins = self._origins(starts)
+        video = None if place is None else self._video_track(place, origins["video"])
+        audio = None if "audio" not in starts else self._audio_track(starts["audio"], origins["audio"])
+        for kind in self._found.streams:
+            self._tell(kind)
+        tracks: dict[Stream, VideoTrack | AudioTrack | None] = {"video": video, "audio": audio}
+        self._check_length({kind: track for kind, track in tracks.items() if track is not None})
+        return video, audio
+
+    def _add(self, stream: Stream | None, text: str, *, harmless: bool = False) -> None:
+        self._found.findings.append(Finding(text, stream, harmless))
+
+    def _origins(self, starts: dict[Stream, float]) -> dict[Stream, float]:
+        """Return what each stream's clock shows at time 0, seconds."""
+        origin = starts.get("video", starts.get("audio", 0.0))
+        if "audio" in starts and starts["audio"] < origin - CODEC_DELAY_SECONDS:
+            origin = starts["audio"]
+        if len(starts) == 2:
+            lengths = [float(np.ptp(c.dts)) * self._stamps[k].tick for k, c in self._clocks.items()]
+            if abs(starts["video"] - starts["audio"]) > max(self._found.stated, *lengths) + STRAY_SECONDS:
+                self._add(None, "video and audio have different clocks; both are taken to begin at once")
+                return starts
+        return dict.fromkeys(starts, origin)
+
+    # Video
+
+    def _video_place(self) -> _VideoPlace:
+        found, video, stamps, clock = (
+            self._found, self._found.streams["video"], self._stamps["video"], self._clocks["video"]
+        )  # fmt: skip
+        shown = ~(stamps.unseen | np.array(video.hidden, np.bool_))
+        first = video.first if video.first is not None and 0 <= video.first < len(shown) else 0
+        shown[first] = True  # it came out of the decoder
+        keys = np.array(video.keys, np.bool_)
+        if _is_counted(found.format) or bool((stamps.pts == NO_STAMP).all()):
+            unstamped = bool((stamps.dts == NO_STAMP).all())
+            tick = 1 / found.rate if unstamped else video.tick
+            end = float(clock.dts.max()) + (1.0 if unstamped or len(clock.dts) == 1 else stamps.step)
+            if found.format == "avi" and not _avi_is_cut(self._path, self._source):
+                end = max(end, video.stated / video.tick)  # chunks that are empty follow the last frame
+            return _VideoPlace(Packets(clock.dts, shown, keys), True, False, tick, int(clock.dts[0]), end)
+        pts = clock.pts.copy()
+        if stamps.step > 2:
+            pts[_repeated(pts, shown)] = NO_STAMP
+        regular = not (clock.restarts or clock.strays or bool((shown & (pts == NO_STAMP)).any()))
+        if (shown & (pts == NO_STAMP)).any():
+            pts, shown = self._filled(pts, shown)
+        unstamped_too = pts == NO_STAMP  # and not shown
+        pts[unstamped_too] = clock.dts[unstamped_too]
+        start = int(pts[first])
+        early = np.flatnonzero(shown & (pts < start))
+        if lost := int((early < first).sum()):
+            self._add("video", f"{lost} frames before the first key frame cannot be decoded")
+        if leading := int((early > first).sum()):
+            text = f"{leading} frames that refer to others before the file's beginning are left out"
+            self._add("video", text, harmless=True)
+        last = int(np.argmax(np.where(shown, pts, NO_STAMP)))
+        end = max(int(pts[last]), start) + float(stamps.durations[last] or stamps.step)
+        return _VideoPlace(Packets(pts, shown, keys), False, regular, video.tick, start, end)
+
+    def _filled(
+        self, pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Give frames without a timestamp one, in the order in which the decoder gives them."""
+        came = np.zeros(len(shown), np.bool_)
+        order: list[int] = []
+        with open_media(self._path, self._source, self._found.format) as container:
+            video = self._found.streams["video"]
+            stream = stream_at(container, video.index, video.codec, os.fspath(self._path), VideoStream)
+            for item in decode_video(read_packets(container, stream, _nobody), stream, None, _nobody):
+                number = item.frame.pts
+                if number is not None and number < len(shown) and shown[number] and not came[number]:
+                    order.append(number)
+                    came[number] = True
+        if unstamped := int((came & (pts == NO_STAMP)).sum()):
+            self._add("video", f"{unstamped} frames without a usable timestamp are placed between the others")
+        # What did not come out has a place only if it has a timestamp: the decoding will say that it is lost.
+        shown = shown & (came | (pts != NO_STAMP))
+        return (fill_in(pts, order, self._stamps["video"].step) if order else pts), shown
+
+    def _video_track(self, place: _VideoPlace, origin: float) -> VideoTrack:
+        found, video = self._found, self._found.streams["video"]
+        stamps = place.packets.stamps[place.packets.shown]
+        return VideoTrack(
+            index=video.index,
+            codec=video.codec,
+            span=(float(place.start * place.tick - origin), float(place.end * place.tick - origin)),
+            rate=found.rate,
+            counted=place.counted,
+            constant=not place.counted
+            and _is_constant(stamps[stamps >= place.start], place.tick, found.rate),
+            regular=place.regular,
+            tick=place.tick,
+            origin=float(origin),
+            pictures=len(stamps),
+            width=found.width,
+            height=found.height,
+            matrix=video.matrix,
+            packed=video.packed,
+            packets=place.packets,
+        )
+
+    # Audio
+
+    def _audio_start(self) -> int:
+        """Timestamp of the first sample that comes out of the decoder."""
+        clock, first = self._clocks["audio"], self._found.streams["audio"].first
+        stamped = clock.pts[~self._stamps["audio"].unseen & (clock.pts != NO_STAMP)]
+        if not len(stamped):
+            return first or 0
+        believed = first is not None and (not clock.strays or first in clock.pts)
+        return first if believed and first is not None else int(stamped[0])
+
+    def _audio_track(self, start: float, origin: float) -> AudioTrack:
+        audio, stamps, clock = (
+            self._found.streams["audio"], self._stamps["audio"], self._clocks["audio"]
+        )  # fmt: skip
+        ends = clock.pts + np.where(stamps.durations > 0, stamps.durations, round(stamps.step))
+        ends = ends[~stamps.unseen & (clock.pts != NO_STAMP)]
+        length = float(stamps.durations.sum()) * audio.tick
+        end = float(ends.max()) * audio.tick if len(ends) else start + length
+        first = max(start - origin, 0.0)
+        regular = not (clock.restarts or clock.strays)
+        later = set(audio.lengths[1:])
+        return AudioTrack(
+            index=audio.index,
+            codec=audio.codec,
+            span=(float(first), float(max(end - origin, first + audio.tick))),
+            tick=audio.tick,
+            origin=float(origin),
+            regular=regular,
+            exact=not regular or self._found.format in _EXACT_FORMATS,
+            rate=audio.rate,
+            first=audio.first,
+            lead=audio.lengths[0],
+            frame=later.pop() if len(later) == 1 else 0,
+            stamps=None if regular else clock.pts,
+        )
+
+    # Both
+
+    def _tell(self, stream: Stream) -> None:
+        clock = self._clocks[stream]
+        if corrupt := self._found.streams[stream].corrupt:
+            self._add(stream, f"{corrupt} packets are damaged")
+        if clock.strays:
+            self._add(stream, f"{clock.strays} timestamps are far off and not believed")
+        if clock.restarts:
+            times = "once" if len(clock.restarts) == 1 else f"{len(clock.restarts)} times"
+            self._add(stream, f"the timestamps begin again {times}; the clock goes on where they ended")
+        if empty := gaps(clock, self._stamps[stream]):
+            how_long = f"{min(empty):.2f} to {max(empty):.2f} s" if len(empty) > 1 else f"{empty[0]:.2f} s"
+            count = f"{len(empty)} gaps" if len(empty) > 1 else "a gap"
+            self._add(stream, f"{count} of {how_long}", harmless=True)
+
+    def _check_length(self, tracks: Mapping[Stream, VideoTrack | AudioTrack]) -> None:
+        """Hold what was read against what the header says, which may count from 0 or from the first packet."""
+        found = self._found
+        if found.format == _STREAMS_STATED_FORMAT:
+            for kind, track in tracks.items():
+                start, end = track.span
+                self._compare(kind, found.streams[kind].stated, max(end - start, end + track.origin))
+        else:  # to the end of a stream that is not used, too
+            ends = [track.span[1] for track in tracks.values()]
+            self._compare(None, found.stated, max(found.length, *ends))
+
+    def _compare(self, stream: Stream | None, stated: float, read: float) -> None:
+        if stated - read > max(TRUNCATION_SECONDS, 0.01 * stated):
+            self._add(stream, f"the header says {stated:.2f} s, {read:.2f} s can be read")
+
+
+def _nobody(_: str) -> None:
+    """Nobody is told: the decoding that follows the scan tells of the same."""
+
+
+def _is_counted(format_name: str) -> bool:
+    return format_name in _COUNTED_FORMATS or format_name.endswith("_pipe")
+
+
+def _repeated(pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Numbers of the shown packets that have the timestamp of an earlier one."""
+    numbers = np.flatnonzero(shown & (pts != NO_STAMP))
+    _, first = np.unique(pts[numbers], return_index=True)
+    return np.setdiff1d(numbers, numbers[first])
+
+
+def _is_constant(stamps: npt.NDArray[np.int64], tick: float, rate: float) -> bool:
+    """Whether timestamps are multiples of ``1 / rate`` after the first, rounded to ticks."""
+    if not len(stamps):
+        return False
+    grid = (stamps - stamps.min()) * tick * rate
+    rounding = 0.75 * tick * rate
+    return rounding < 0.4 and bool(np.all(np.abs(grid - np.rint(grid)) <= rounding))
+
+
+def _avi_is_cut(path: StrPath, source: BinaryIO | None) -> bool:
+    """Whether an AVI is shorter than its RIFF chunks say."""
+    with contextlib.nullcontext(source) if source is not None else Path(path).open("rb") as file:
+        size, at = file.seek(0, os.SEEK_END), 0
+        while at < size:
+            file.seek(at)
+            head = file.read(8)
+            if head[:4] != b"RIFF":
+                return False
+            at += 8 + int.from_bytes(head[4:], "little")
+        return at > size + 1

@@ -1,0 +1,429 @@
+"""Random access for training: the frames and the audio of one moment of a file that was scanned before.
+
+:func:`read_moment` opens the file once, seeks, and decodes as little as gives the same frames, byte for byte, as
+:func:`~crisscross_zoo.media.decode.read_frames` over the whole file. It needs no more of a scan than an index keeps.
+
+Files are sought in if their timestamps are regular and their format is one whose seeking was checked (MP4, Matroska,
+MPEG-TS, FLV). Where a seek lands late, or the decoder does not give what it should, and in all other files, the file is
+decoded from its start, by the same clock. Memory does not grow with the file in either case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.audio import AudioStream
+from av.container import InputContainer
+from av.video import VideoStream
+
+from crisscross_zoo.errors import InputError, NoStreamError, UnreadableMediaError
+from crisscross_zoo.media.audio import MonoAudio, Piece
+from crisscross_zoo.media.clock import LONGEST_REORDERING
+from crisscross_zoo.media.decode import convert_frames, read_sound
+from crisscross_zoo.media.frames import (
+    INDEXED_FORMATS,
+    Decoded,
+    DecodingPlan,
+    NotAsIndexedError,
+    RgbConverter,
+    decode_video,
+    shown_frames,
+)
+from crisscross_zoo.media.hidden import HiddenPackets
+from crisscross_zoo.media.packets import (
+    changed,
+    decode_audio,
+    open_media,
+    opens_unprobed,
+    read_packets,
+    stream_at,
+)
+from crisscross_zoo.media.tracks import EARLY_SECONDS, AudioTrack, Media, Packets, VideoTrack
+
+PREROLL_SECONDS = 0.2
+"""Audio is decoded from this much earlier, so that decoder and resampler have settled where it is wanted."""
+
+SEEK_GAP_SECONDS = 1.0
+"""Times further apart than this are sought one by one."""
+
+_ROUNDING = 1e-6
+
+# Formats in which frames are sought although their key-frame flags come from a parser: all is decoded from there on.
+_PLAINLY_SOUGHT_FORMATS = frozenset({"mpegts", "flv"})
+
+# Formats in which a sought packet's timestamp is exact. In others packets are read from the start, but not decoded.
+_AUDIO_SOUGHT_FORMATS = INDEXED_FORMATS | {"mpegts", "flv", "wav", "flac"}
+
+# Where a seek for a key frame lands after the frame, it is tried again this many seconds earlier.
+_STEPS_BACK = (0.0, 0.5, 2.0, 10.0)
+
+
+def read_moment(
+    media: Media,
+    *,
+    times: npt.NDArray[np.float64] | None,
+    sound: tuple[float, int] | None = None,
+    sample_rate: int = 16_000,
+    source: BinaryIO | None = None,
+) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int16] | None]:
+    """Read the frames shown at some times, and a stretch of audio, with one open and as little decoding as possible.
+
+    Frames are those that :func:`~crisscross_zoo.media.decode.read_frames` gives, byte for byte, in an undamaged file.
+
+    Audio lies on the sample grid on which :func:`~crisscross_zoo.media.decode.read_sound` puts the whole file. Values
+    are the same for PCM, FLAC, ALAC, MP3 and AAC, and within 16 of 32767 for Opus, whose decoder forgets slowly. What a
+    decoder draws at random is drawn anew on each reading: AAC's noise substitution (which FFmpeg's own encoder uses),
+    AC-3's dither. Where a file's timestamps do not follow its samples, the audio is placed by the timestamp near it,
+    up to 0.1 s from where counting through the file puts it. Rates that share no useful factor with ``sample_rate``
+    (22,051 Hz) are off by less than a sample.
+
+    Damage is not reported; what can be decoded is given, as in the readers of the whole file.
+
+    Args:
+        media: From :func:`~crisscross_zoo.media.scan.scan`, or read from an index.
+        times: Seconds, shape (n,), n >= 1, in any order; None for no frames. One before the first frame, or after
+            the last, gets that one.
+        sound: ``(start, samples)``: seconds at which to begin, and how many samples; None for no audio.
+        sample_rate: Samples a second to resample to, Hz.
+        source: The file's bytes, such as an ``io.BytesIO``, read instead of ``media.path``; it must be able to seek,
+            and stays open.
+
+    Returns:
+        ``(frames, samples)``: uint8 RGB, shape (n, H, W, 3), upright, in the order of ``times``; and mono int16,
+        shape (samples,), with silence where the stream has none; divide by 32767 for [-1, 1]. None for what was not
+        wanted.
+
+    Raises:
+        NoStreamError: the file has no stream of a kind that is wanted.
+        MediaNotFoundError: the file is gone.
+        UnreadableMediaError: it has changed since it was scanned, cannot be opened, nothing in the stream can be
+            decoded, or the frames differ in size.
+        InputError: ``times`` or ``sound`` has the wrong shape or is not finite.
+    """
+    video, audio = media.video, media.audio
+    wanted = None if times is None else _checked_times(times)
+    if wanted is not None and video is None:
+        raise NoStreamError("has no video stream", remedy="read its audio alone", path=media.path)
+    if sound is not None:
+        if not (math.isfinite(sound[0]) and sound[1] >= 0):
+            raise InputError(f"sound={sound!r} is not (start in seconds, number of samples)")
+        if audio is None:
+            raise NoStreamError("has no audio stream", remedy="read its video alone", path=media.path)
+    _check_unchanged(media, source)
+    samples: npt.NDArray[np.int16] | None = None
+    frames: npt.NDArray[np.uint8] | None = None
+    seek = video is not None and _seeks_frames(media, video)
+    hear_at_once = audio is not None and audio.regular
+    # Opened without a look at its frames first; where that is not enough, with one.
+    codec = None if video is None else video.codec
+    for unprobed in (True, False) if opens_unprobed(media.format, codec) else (False,):
+        hear = sound is not None and samples is None and hear_at_once
+        see = wanted is not None and frames is None and seek
+        if not hear and not see:
+            break
+        with open_media(media.path, source, media.format, unprobed=unprobed) as container:
+            # The audio goes first: near the file's start it is read without seeking.
+            if hear and sound is not None and audio is not None:
+                samples = _read_audio(container, media, audio, sound, sample_rate)
+            if see and wanted is not None and video is not None:
+                # Where it lands late or is not as it should be, the whole file is decoded, below.
+                with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
+                    frames = _gather(_sought_frames(container, media, video, np.sort(wanted)), wanted, media)
+    if sound is not None and samples is None:
+        pieces = read_sound(media, sample_rate, on_damage=_nobody, source=source)
+        samples = _cut(pieces, round(sound[0] * sample_rate), sound[1])
+    if wanted is not None and frames is None:
+        whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=_nobody, source=source)
+        frames = _gather(whole, wanted, media)
+    return frames, samples
+
+
+def _nobody(_: str) -> None:
+    """Nobody is told of damage: the scan has told of it, and a moment gives what can be read."""
+
+
+def _checked_times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    array = np.asarray(times, np.float64)
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+        raise InputError(f"times of shape {array.shape} are not one row of finite seconds")
+    return array
+
+
+def _check_unchanged(media: Media, source: BinaryIO | None) -> None:
+    try:
+        size = Path(media.path).stat().st_size if source is None else source.seek(0, os.SEEK_END)
+    except (OSError, ValueError):
+        return  # opening it says what is wrong
+    if size != media.size:
+        raise changed(media.path, f"{media.size} bytes then, {size} now")
+
+
+# --- frames ------------------------------------------------------------------------------------------------------
+
+
+def _seeks_frames(media: Media, track: VideoTrack) -> bool:
+    return track.regular and media.format in INDEXED_FORMATS | _PLAINLY_SOUGHT_FORMATS
+
+
+def _gather(
+    served: Iterable[tuple[int, npt.NDArray[np.uint8]]], times: npt.NDArray[np.float64], media: Media
+) -> npt.NDArray[np.uint8]:
+    """Put frames that come in the order of time in the order of ``times``."""
+    order = np.argsort(times, kind="stable")
+    frames: npt.NDArray[np.uint8] | None = None
+    done = 0
+    for count, frame in served:
+        if frames is None:
+            frames = np.empty((len(times), *frame.shape), np.uint8)
+        elif frame.shape != frames.shape[1:]:
+            raise UnreadableMediaError(
+                f"its frames change from {frames.shape[1:3]} to {frame.shape[:2]} lines and columns",
+                remedy="re-encode it, or leave it out",
+                path=media.path,
+            )
+        frames[order[done : done + count]] = frame
+        done += count
+    assert frames is not None
+    return frames
+
+
+def _sought_frames(
+    container: InputContainer, media: Media, track: VideoTrack, times: npt.NDArray[np.float64]
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Frames at ``times``, which ascend, from one stretch of packets after another; each is like a small file."""
+    stream = stream_at(container, track.index, track.codec, media.path, VideoStream)
+    context = stream.codec_context
+    convert = RgbConverter()
+    for packets, moments in _stretches(container, stream, track, times):
+        context.flush_buffers()
+        context.skip_frame = "DEFAULT"
+        hidden = HiddenPackets(track.codec, context.extradata)
+        part = dataclasses.replace(
+            track,
+            packets=Packets(
+                np.array([p.pts for p in packets], np.int64),
+                np.array([not (p.is_discard or (hidden.looks and hidden.hides(bytes(p)))) for p in packets]),
+                np.array([p.is_keyframe for p in packets], np.bool_),
+            ),
+        )
+        assert part.packets is not None
+        if not part.packets.shown.any():
+            raise NotAsIndexedError
+        plan = None
+        if media.format in INDEXED_FORMATS:
+            plan = DecodingPlan(part, moments)
+            del packets[np.flatnonzero(plan.needed)[-1] + 1 :]  # what comes later is not needed for the last
+        decoded = decode_video(packets, stream, plan, _nobody)
+        decoded = _from_first(decoded, part.packets.stamps, sure=plan is None)
+        try:
+            yield from shown_frames(decoded, part, moments, convert, plan, media.path, _nobody)
+        except UnreadableMediaError:
+            raise NotAsIndexedError from None
+
+
+def _from_first(
+    decoded: Iterable[Decoded], stamps: npt.NDArray[np.int64], *, sure: bool
+) -> Iterator[Decoded]:
+    """Leave out frames shown before the key frame that comes first: they may lack what they refer to.
+
+    With ``sure`` that key frame must come out, or it was none.
+    """
+    for item in decoded:
+        number = item.frame.pts
+        if number is None or not 0 <= number < len(stamps) or (sure and stamps[number] > stamps[0]):
+            raise NotAsIndexedError
+        if stamps[number] >= stamps[0]:
+            sure = False
+            yield item
+
+
+def _stretches(
+    container: InputContainer, stream: VideoStream, track: VideoTrack, times: npt.NDArray[np.float64]
+) -> list[tuple[list[av.Packet[Any]], npt.NDArray[np.float64]]]:
+    """Packets from a key frame on for all of ``times``, and which times each stretch is for."""
+    stretches: list[tuple[list[av.Packet[Any]], npt.NDArray[np.float64]]] = []
+    # Before the first frame the first is shown; after the last, the last.
+    clipped = np.clip(times, track.span[0], track.span[1] + 1.0)
+    for moments in np.split(clipped, np.flatnonzero(np.diff(clipped) > SEEK_GAP_SECONDS) + 1):
+        packets = _packets_from_key(container, stream, track, float(moments[0]), float(moments[-1]))
+        if stretches:
+            before, earlier = stretches[-1]
+            same = [k for k, p in enumerate(before) if p.is_keyframe and p.pts == packets[0].pts]
+            if same:  # the same group, or one that was read already: one stretch for both
+                stretches[-1] = ([*before[: same[0]], *packets], np.concatenate([earlier, moments]))
+                continue
+        stretches.append((packets, moments))
+    return stretches
+
+
+def _packets_from_key(
+    container: InputContainer, stream: VideoStream, track: VideoTrack, first: float, last: float
+) -> list[av.Packet[Any]]:
+    """Packets from the key frame at or before ``first`` to where no more is shown by ``last``; seconds."""
+    for back in _STEPS_BACK:
+        seconds = max(first - back, track.span[0]) + EARLY_SECONDS
+        container.seek(math.floor((seconds + track.origin) / track.tick), stream=stream)
+        packets: list[av.Packet[Any]] = []
+        later = 0
+        for packet in read_packets(container, stream, _nobody):
+            if not packets and not packet.is_keyframe:
+                continue
+            if packet.pts is None:
+                raise NotAsIndexedError
+            shown = float(track.seconds(packet.pts))
+            if not packets and shown > first + EARLY_SECONDS:
+                break  # landed late
+            packets.append(packet)
+            later = later + 1 if shown > last + EARLY_SECONDS else 0
+            # No later packet is shown before this one is decoded.
+            decoded = -math.inf if packet.dts is None else (packet.dts - 1) * track.tick - track.origin
+            if later and (last + EARLY_SECONDS < decoded <= track.span[1] + 1.0):
+                break
+            if later > LONGEST_REORDERING:
+                break
+        if packets:
+            return packets
+    raise NotAsIndexedError
+
+
+# --- audio -------------------------------------------------------------------------------------------------------
+
+
+def _read_audio(
+    container: InputContainer, media: Media, track: AudioTrack, sound: tuple[float, int], sample_rate: int
+) -> npt.NDArray[np.int16] | None:
+    """See :func:`read_moment`; ``container`` was just opened. None: open it again and read from its start."""
+    stream = stream_at(container, track.index, track.codec, media.path, AudioStream)
+    begin = round(sound[0] * sample_rate)
+    # The first frame is thrown away, and the next must come in time.
+    target = min(sound[0], track.span[1]) - PREROLL_SECONDS
+    target -= 2 * max(track.frame, track.lead) / (track.rate or 1)
+    first = -math.inf if track.first is None else track.first * track.tick - track.origin
+    if math.isfinite(first) and target > first:
+        with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
+            pieces = _sought_audio(container, stream, media, track, target, sample_rate)
+            return _cut(pieces, begin, sound[1])
+        return None
+    frames = decode_audio(read_packets(container, stream, _nobody), stream, _nobody)
+    return _cut(MonoAudio(sample_rate, track, _nobody).of(frames), begin, sound[1])
+
+
+def _cut(pieces: Iterable[Piece], begin: int, length: int) -> npt.NDArray[np.int16]:
+    """Samples ``begin`` to ``begin + length`` of placed pieces, silence where there is none."""
+    samples = np.zeros(length, np.int16)
+    for place, piece in pieces:
+        low, high = max(begin, place), min(begin + length, place + len(piece))
+        if low < high:
+            samples[low - begin : high - begin] = piece[low - place : high - place]
+        if place + len(piece) >= begin + length:
+            break
+    return samples
+
+
+def _sought_audio(
+    container: InputContainer,
+    stream: AudioStream,
+    media: Media,
+    track: AudioTrack,
+    target: float,
+    sample_rate: int,
+) -> Iterator[Piece]:
+    """Audio from about ``target`` seconds on, on the grid on which the whole file is resampled.
+
+    Output sample k of the whole file lies on input sample ``k * rate / sample_rate``, counted from the first. Where
+    that is a whole number, the resampler can begin anew and give the same samples, once its filter is full.
+
+    Raises:
+        NotAsIndexedError: where the seek landed is not known well enough.
+    """
+    rate, origin = track.rate, track.first or 0
+    if media.format in _AUDIO_SOUGHT_FORMATS:
+        container.seek(math.floor((target + track.origin) / track.tick), stream=stream)
+    packets = _packets_from(read_packets(container, stream, _nobody), (target + track.origin) / track.tick)
+    frames = (f for f in decode_audio(packets, stream, _nobody) if f is None or f.samples)
+    next(frames, None)  # lacks what comes before it, and some decoders trim it like the first of the file
+    first = next(frames, None)
+    if first is None or first.pts is None or first.sample_rate != rate:
+        raise NotAsIndexedError
+    index = _sample_index(track, first.pts)
+    common = rate // math.gcd(rate, sample_rate)
+    drop = -index % common
+    if drop > PREROLL_SECONDS / 2 * rate:
+        drop = 0  # no useful common measure: within a sample of the grid
+    place = round((origin * track.tick - track.origin) * sample_rate)
+    place += round((index + drop) * sample_rate / rate)
+    mono = MonoAudio(sample_rate, track, _nobody, start=place / sample_rate)
+    return mono.of(_without(drop, itertools.chain([first], frames)))
+
+
+def _packets_from(packets: Iterable[av.Packet[Any]], stamp: float) -> Iterator[av.Packet[Any]]:
+    """Leave out packets before the last one that begins at or before ``stamp``."""
+    held: av.Packet[Any] | None = None
+    found = False
+    for packet in packets:
+        if not found and packet.pts is not None:
+            found = packet.pts > stamp
+            if found:
+                if held is None:
+                    raise NotAsIndexedError  # landed late
+                yield held
+        if found:
+            yield packet
+        held = packet
+    if not found and held is not None:
+        yield held
+
+
+def _sample_index(track: AudioTrack, pts: int) -> int:
+    """Which input sample of the stream has this timestamp, counted from the first one decoded.
+
+    Timestamps in ticks coarser than a sample (Matroska's milliseconds) are moved to the beginning of the frame that
+    they must mean.
+    """
+    samples_a_tick = track.tick * track.rate
+    index = (pts - (track.first or 0)) * samples_a_tick
+    exact = samples_a_tick <= 1.5 and abs(round(1 / samples_a_tick) * samples_a_tick - 1) < _ROUNDING
+    if not exact and track.frame:
+        counted = track.lead + round((index - track.lead) / track.frame) * track.frame
+        if abs(counted - index) <= 2 * samples_a_tick:
+            return counted
+    return round(index)
+
+
+def _without(drop: int, frames: Iterable[av.AudioFrame | None]) -> Iterator[av.AudioFrame | None]:
+    """Leave out the first ``drop`` samples; what is then first has no timestamp."""
+    begun = False
+    for frame in frames:
+        if begun or frame is None:
+            yield frame
+        elif frame.samples <= drop:
+            drop -= frame.samples
+        else:
+            begun = True
+            yield _shortened(frame, drop)
+
+
+def _shortened(frame: av.AudioFrame, drop: int) -> av.AudioFrame:
+    if drop:
+        values = frame.to_ndarray()
+        skipped = drop if frame.format.is_planar else drop * len(frame.layout.channels)
+        rest: npt.NDArray[Any] = np.ascontiguousarray(values[:, skipped:])
+        try:
+            shorter = av.AudioFrame.from_ndarray(rest, format=frame.format.name, layout=frame.layout.name)
+        except ValueError:  # a layout without a name, a format without an array type
+            raise NotAsIndexedError from None
+        shorter.sample_rate = frame.sample_rate
+        frame = shorter
+    frame.pts = None
+    return frame
