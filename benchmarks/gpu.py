@@ -85,6 +85,11 @@ class Part:
         """Seconds."""
         return self.until - time.monotonic()
 
+    def check_time(self) -> None:
+        """Let a row fail before it begins, where no time is left for it."""
+        if self.left < 0:
+            raise TimeoutError("no time was left")
+
     def table(self, title: str, columns: Sequence[str], notes: Sequence[str] = ()) -> Report:
         self.reports.append(Report(title, columns, notes=list(notes)))
         self.save()
@@ -99,8 +104,6 @@ class Part:
         """Measure a row that begins with these cells; should it fail, go on."""
         where = ", ".join(map(str, cells))
         try:
-            if self.left < 0:
-                raise TimeoutError("no time was left")
             yield
         except Exception as error:
             traceback.print_exc()
@@ -228,6 +231,7 @@ def step_rows(part: Part, wanted: Callable[[str], bool]) -> None:
         if label != first and not wanted(label):
             continue
         with part.row(report, label):
+            part.check_time()
             compiles = partial_compile() if part.smoke else contextlib.nullcontext()
             with compiles:
                 times, peak = measure_step(config_of(part, size, **changes), part.device, steps)
@@ -314,6 +318,7 @@ def largest(part: Part) -> None:
                     torch.cuda.empty_cache()
 
         with part.row(report, "yes" if frugal else "no"):
+            part.check_time()
             low, high = search(fits, 2 if part.smoke else 128, lambda until=until: time.monotonic() < until)
             rate = f"{rates[low]:.0f}"
             report.add(
@@ -391,6 +396,7 @@ def extraction(part: Part) -> None:
         plain = 0.0
         for precision in PRECISIONS:
             with part.row(report, modality, size or "", precision):
+                part.check_time()
                 by = extractor(part, modality, precision, size, part.device)
                 batch = by._batch[modality]
                 encode(by, precision, 2 * batch)
@@ -415,6 +421,7 @@ def features(part: Part) -> None:
         expected, _ = encode(extractor(part, modality, "fp32", size, "cpu"), "fp32", count)
         for precision in PRECISIONS:
             with part.row(report, modality, size or "", precision):
+                part.check_time()
                 found, _ = encode(extractor(part, modality, precision, size, part.device), precision, count)
                 apart = float(np.abs(found - expected).max())
                 relative = apart / float(np.abs(expected).max())
@@ -461,6 +468,7 @@ def files(part: Part) -> None:
                     report.notes.append(f"Left out: {error}.")
                     break
             with part.row(report, decoder, size, "bf16"):
+                part.check_time()
                 weights = "demo" if part.smoke else "random:0"
                 by = FeatureExtractor(
                     weights, device=part.device, size=size, precision="bf16", decoder=decoder
