@@ -2,7 +2,6 @@
 
     python benchmarks/pretrain.py                     everything, on the device that is there
     python benchmarks/pretrain.py --part step --batch-size 4
-    python benchmarks/pretrain.py --part largest      on a GPU: the largest batch that fits
 
 Prints Markdown tables. The step is the full model (R(2+1)D-18, ResNet-18, heads of 2048) on two views of 8x112x112 and
 80x200. Loading is measured on one core, from clips made here: 640x360 and 1280x720, H.264 with a key frame every 150
@@ -30,7 +29,7 @@ from crisscross_zoo.pretrain.distributed import World
 from crisscross_zoo.pretrain.loop import _Trainer
 from crisscross_zoo.pretrain.loss import VIEWS
 from crisscross_zoo.pretrain.optim import LARC
-from crisscross_zoo.pretrain.presets import make_config
+from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
 
@@ -40,8 +39,13 @@ GPU_BOUND = 2.5
 RATES = {f"{m}_{part}": 1e-4 for m in ("video", "audio") for part in ("base", "predictor")}
 
 
-def views(n: int) -> dict[str, torch.Tensor]:
-    return {v: torch.randn(n, *((3, 8, 112, 112) if v[0] == "v" else (1, 80, 200))) for v in VIEWS}
+def views(n: int, config: PretrainConfig) -> dict[str, torch.Tensor]:
+    video, audio = config.views, config.audio
+    shapes = {
+        "v": (3, video.frames, video.size, video.size),
+        "a": (1, audio.n_mels, audio.clip_samples // audio.hop_length),
+    }
+    return {v: torch.randn(n, *shapes[v[0]]) for v in VIEWS}
 
 
 def clock(device: torch.device) -> float:
@@ -84,78 +88,69 @@ def step_times(trainer: _Trainer, batch: Batch, steps: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in parts.items()}
 
 
-def step_table(device: str, batch_size: int, steps: int) -> Report:
-    world = World(device)
-    on_gpu = world.device.type == "cuda"
+COLUMNS = ("move", "forward", "backward", "LARC", "Adam", "whole step")
+"""What :func:`step_times` tells."""
+
+
+def variants(*, on_gpu: bool) -> dict[str, dict[str, Any]]:
+    """Return settings by name; the first is what the others are held against."""
     plain: dict[str, Any] = {"run.channels_last": False}
-    variants: list[tuple[str, dict[str, Any]]] = [
-        ("fp32, contiguous", {"optim.precision": "fp32", **plain}),
-        ("fp32, channels-last", {"optim.precision": "fp32"}),
-    ]
-    if on_gpu:  # the first is what the others are held against
-        variants = [
-            ("fp16, contiguous", {"optim.precision": "fp16", **plain}),
-            *variants,
-            ("bf16, channels-last", {"optim.precision": "bf16"}),
-            ("fp16, channels-last", {"optim.precision": "fp16"}),
-            (
-                "bf16, channels-last, checkpointing",
-                {"optim.precision": "bf16", "run.checkpoint_activations": True},
-            ),
-            ("bf16, channels-last, compiled", {"optim.precision": "bf16", "run.compile": True}),
-        ]
-    name = torch.cuda.get_device_name(world.device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
-    columns = ["move", "forward", "backward", "LARC", "Adam", "whole step"]
+    if not on_gpu:
+        return {
+            "fp32, contiguous": {"optim.precision": "fp32", **plain},
+            "fp32, channels-last": {"optim.precision": "fp32"},
+        }
+    bf16 = {"optim.precision": "bf16"}
+    return {
+        "fp16, contiguous": {"optim.precision": "fp16", **plain},
+        "fp16, channels-last": {"optim.precision": "fp16"},
+        "bf16, contiguous": {**bf16, **plain},
+        "bf16, channels-last": bf16,
+        "bf16, channels-last, checkpointing": {**bf16, "run.checkpoint_activations": True},
+        "bf16, channels-last, compiled": {**bf16, "run.compile": True},
+    }
+
+
+def measure_step(config: PretrainConfig, device: str, steps: int) -> tuple[dict[str, float], float]:
+    """Return :func:`step_times` of a batch, and on a GPU the most GiB that torch held."""
+    world = World(device)
+    on_gpu, size = world.device.type == "cuda", config.optim.batch_size
+    batch = Batch(views(size, config), [""] * size, [])
+    if on_gpu:
+        batch = batch.pin_memory()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(world.device)
+    times = step_times(_Trainer(config, world), batch, steps)
+    return times, torch.cuda.max_memory_allocated(world.device) / 2**30 if on_gpu else 0.0
+
+
+def step_table(device: str, batch_size: int, steps: int) -> Report:
+    at = World(device).device
+    on_gpu = at.type == "cuda"
+    name = torch.cuda.get_device_name(at) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     report = Report(
         f"A step of {batch_size} samples, kinetics400 preset, on {name} (ms)",
-        ("variant", *columns, "samples/s", "LARC's share", *(("peak GB",) if on_gpu else ())),
+        ("variant", *COLUMNS, "samples/s", "LARC's share", *(("peak GiB",) if on_gpu else ())),
     )
-    first = 0.0
-    for label, overrides in variants:
-        if on_gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(world.device)
+    first, *others = variants(on_gpu=on_gpu).items()
+    reference = 0.0
+    for label, overrides in (first, *others):
         config = make_config("kinetics400", overrides={**overrides, "optim.batch_size": batch_size})
-        trainer = _Trainer(config, world)
-        times = step_times(trainer, Batch(views(batch_size), [""] * batch_size, []), steps)
+        times, peak = measure_step(config, device, steps)
         whole = times["whole step"]
-        cells = [f"{1000 * times[c]:.1f}" for c in columns]
+        cells = [f"{1000 * times[c]:.1f}" for c in COLUMNS]
         cells += [f"{batch_size / whole:.1f}", f"{100 * times['LARC'] / whole:.1f} %"]
-        if on_gpu:
-            cells.append(f"{torch.cuda.max_memory_allocated(world.device) / 1e9:.1f}")
-        report.add(label, *cells)
-        if not first:
-            first = whole
+        report.add(label, *cells, *((f"{peak:.1f}",) if on_gpu else ()))
+        if not reference:
+            reference = whole
         else:
-            bound = GPU_BOUND if on_gpu and label == "bf16, channels-last" else None
-            report.ratios.append(Ratio(f"step, {variants[0][0]} over {label}", first / whole, bound))
-        del trainer
+            report.ratios.append(step_ratio(first[0], label, reference / whole))
     return report
 
 
-def largest_batch(device: str) -> Report:
-    world = World(device)
-    report = Report("Largest batch that fits, bf16, channels-last", ("checkpointing", "batch", "peak GB"))
-    for frugal in (False, True):
-        best, peak, size = 0, 0.0, 64
-        while True:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(world.device)
-            overrides = {
-                "optim.precision": "bf16", "optim.batch_size": size, "run.checkpoint_activations": frugal,
-            }  # fmt: skip
-            try:
-                trainer = _Trainer(make_config("kinetics400", overrides=overrides), world)
-                trainer.step(Batch(views(size), [""] * size, []), RATES, norm=False)
-                torch.cuda.synchronize(world.device)
-            except torch.OutOfMemoryError:
-                break
-            finally:
-                trainer = None  # type: ignore[assignment]
-            best, peak = size, torch.cuda.max_memory_allocated(world.device) / 1e9
-            size += 64
-        report.add(frugal, best, f"{peak:.1f}")
-    return report
+def step_ratio(first: str, label: str, value: float) -> Ratio:
+    """Return how much faster a variant is than the first, with the bound that it should keep."""
+    return Ratio(f"step, {first} over {label}", value, GPU_BOUND if label == "bf16, channels-last" else None)
 
 
 def median_ms(call: Callable[[int], Any], rounds: int) -> float:
@@ -201,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=("all", "step", "loading", "largest"), default="all")
+    parser.add_argument("--part", choices=("all", "step", "loading"), default="all")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, help="default: 4 on a CPU, 256 on a GPU")
     parser.add_argument("--steps", type=int, default=5)
@@ -215,8 +210,6 @@ def main() -> None:
         reports.append(step_table(options.device, size, options.steps))
     if options.part in ("all", "loading"):
         reports.append(loading_table(options.rounds))
-    if options.part == "largest" or (options.part == "all" and on_gpu):
-        reports.append(largest_batch(options.device))
     finish(reports, options.json)
 
 

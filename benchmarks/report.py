@@ -49,6 +49,7 @@ class Report:
         rows: Cells, as they are printed.
         ratios: The numbers that matter.
         notes: Sentences below the table.
+        failures: What could not be measured, and why, a line each.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Report:
     rows: list[list[str]] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def add(self, *cells: object) -> None:
         """Add a row."""
@@ -71,7 +73,7 @@ class Report:
             for r in bounded:
                 sign, verdict = "≥" if r.more_is_better else "≤", "kept" if r.kept else "**missed**"
                 lines.append(f"| {r.name} | {r.value:.2f} | {sign} {r.bound:g} | {verdict} |")
-        for note in self.notes:
+        for note in [*self.notes, *(f"**Failed**: {failure}" for failure in self.failures)]:
             lines += ["", note]
         return "\n".join(lines) + "\n"
 

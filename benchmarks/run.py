@@ -83,14 +83,20 @@ def machine() -> str:
 
 
 def versions() -> str:
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    def version(name: str) -> str:
+        try:
+            return f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            return f"no {name}"
+
+    return ", ".join(map(version, PACKAGES))
 
 
-def page(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return RESULTS.md."""
+def page(results: Mapping[str, Mapping[str, Any]], by: str = "benchmarks/run.py") -> str:
+    """Return RESULTS.md, or the page of another script."""
     lines = [
         (
-            "Written by `python benchmarks/run.py`. Each ratio is from one run of its script on one machine. Bounds are"
+            f"Written by `python {by}`. Each ratio is from one run of its script on one machine. Bounds are"
             " what the project asks of itself."
         ),
     ]

@@ -57,3 +57,12 @@ def golden() -> Callable[[str], Any]:
             return dict(arrays)
 
     return load
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked ``cuda`` where there is no GPU."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("report", "run"):
+    for name in ("gpu", "report", "run"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import report
     import run
@@ -107,3 +107,101 @@ def test_a_plan_is_arithmetic_on_what_was_measured(tmp_path):
         assert float(row[2].split()[0]) == pytest.approx(float(row[1]) * 1e6 / 10 / 3600, rel=0.05)
     video, audio = 4 * 4 * 64 / 1e3, 4 * 4 * 576 / 1e3
     assert storage["rows"][0][1:3] == [f"{video:.0f}", f"{audio:.0f}"]
+
+
+@pytest.fixture
+def gpu(benchmarks, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """benchmarks/gpu.py, and one of its parts that runs here for 100 s."""
+    import gpu
+
+    return gpu, gpu.Part(tmp_path / "part.json", smoke=True, seconds=100)
+
+
+def run_script(script: str, *arguments: object, expected: int = 0) -> str:
+    command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == expected, done.stderr
+    return done.stdout
+
+
+def test_all_of_the_gpu_benchmark_runs_on_a_cpu(tmp_path):
+    run_script("gpu.py", "--smoke", "--out", tmp_path)
+    (found,) = json.loads((tmp_path / "gpu.json").read_text()).values()
+    rows = {report["title"]: report["rows"] for report in found["reports"]}
+    assert [row[0] for row in rows["pytest -m cuda"]] == ["0"]
+    (step, compiled) = (r["rows"] for r in found["reports"] if "step of 2" in r["title"])
+    assert [len(step), len(compiled)] == [5, 2]
+    assert [row[1:3] for row in rows["Largest batch, bf16, channels-last"]] == [["3", "4"]] * 2
+    features = rows["Features against the CPU's in fp32"]
+    assert {(row[0], row[2]): float(row[5]) > 0.999 for row in features} == {
+        (modality, p): True for modality in ("video", "audio") for p in ("fp32", "tf32", "bf16", "fp16")
+    }
+    assert rows["Extraction from files, 640x360, H.264, video alone"][0][:2] == ["pyav", "112"]
+    assert "### Largest batch" in (tmp_path / "gpu.md").read_text()
+
+
+def test_without_a_gpu_the_gpu_benchmark_says_so(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="torch finds no NVIDIA GPU; pass --smoke"):
+        gpu[0].main(["--out", str(tmp_path / "x.json"), "--parts", "machine", "--seconds", "9"])
+
+
+def test_a_row_that_fails_is_written_down_and_the_next_one_runs(gpu, tmp_path):
+    _, part = gpu
+    report = part.table("t", ("a", "b", "c"))
+    with part.row(report, "x"):
+        raise RuntimeError("too\nmuch")
+    with part.row(report, "y"):
+        report.add("y", 1, 2)
+    part.until = 0.0
+    with part.row(report, "z"):
+        part.check_time()
+        report.add("z", 1, 2)
+    (saved,) = json.loads((tmp_path / "part.json").read_text())
+    assert saved["rows"] == [["x", "failed", ""], ["y", "1", "2"], ["z", "failed", ""]]
+    assert saved["failures"][0].startswith("x: RuntimeError: too")
+    assert saved["failures"][1] == "z: TimeoutError: no time was left"
+
+
+@pytest.mark.parametrize(
+    ("end", "seconds", "reason"),
+    [
+        ("", 60, None),
+        ("raise SystemExit('lost')", 60, "exit code 1 (lost)"),
+        ("time.sleep(99)", 3, "not ready in 3 s"),
+    ],
+)
+def test_a_part_that_ends_early_leaves_what_it_had(gpu, tmp_path, end, seconds, reason):
+    path = tmp_path / "found.json"
+    table = {"title": "t", "columns": ["a"], "rows": [["1"]], "ratios": [], "notes": [], "failures": []}
+    path.write_text(json.dumps([table]))
+    reports, failed = gpu[0].run_parts([sys.executable, "-c", f"import time; {end}"], path, seconds)
+    assert [report.rows for report in reports] == [[["1"]]]
+    assert failed == reason
+
+
+@pytest.mark.parametrize("limit", [0, 1, 100, 813, 4096])
+def test_the_largest_size_is_found_within_a_32nd(gpu, limit):
+    tried = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= limit
+
+    low, high = gpu[0].search(fits, 128, lambda: True)
+    assert low <= limit < high
+    assert high - low <= max(1, low // 32)
+    assert len(tried) <= 15
+
+
+def test_the_memory_plan_is_a_line_and_agrees_with_a_real_step(tmp_path):
+    arguments = ["--preset", "demo", "--precision", "bf16", "--batches", 4, 8, 16, "--check", 4]
+    run_script("gpu_plan.py", *arguments, "--json", tmp_path / "plan.json")
+    peaks, largest, check = json.loads((tmp_path / "plan.json").read_text())
+    for row, sizes in zip(peaks["rows"], largest["rows"], strict=True):
+        assert float(row[-1].rstrip(" %")) < 1
+        for gpu, size in zip((24, 40, 80, 141), sizes[2:], strict=True):
+            assert int(size) == pytest.approx((gpu * 0.9 - float(row[-2])) / float(row[-3]), rel=0.05)
+    assert [row[0] for row in check["rows"]] == ["no", "yes"]
+    for row in check["rows"]:
+        assert abs(float(row[-1].rstrip(" %"))) < 10  # its kernels' scratch memory is of the CPU alone

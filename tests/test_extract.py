@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 import json
@@ -266,13 +267,24 @@ def test_a_batch_too_large_is_said(encoders, files):
 
 
 @pytest.mark.cuda
-def test_features_on_a_gpu_agree_with_the_cpu(encoders, files):
-    import copy
-
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 5e-2), ("fp16", 1e-2)])
+def test_features_on_a_gpu_agree_with_the_cpu(encoders, files, precision, tolerance):
     on_cpu = extractor(encoders)(files[1])
-    on_gpu = FeatureExtractor({k: copy.deepcopy(v) for k, v in encoders.items()}, "both", device="cuda")(
-        files[1]
-    )
+    copies = {name: copy.deepcopy(encoder) for name, encoder in encoders.items()}  # the extractor moves them
+    on_gpu = FeatureExtractor(copies, "both", device="cuda", precision=precision)(files[1])
     for name in ("video", "audio"):
         a, b = getattr(on_cpu, name), getattr(on_gpu, name)
-        assert np.abs(a - b).max() <= 1e-4 * np.abs(a).max()
+        assert np.abs(a - b).max() <= tolerance * np.abs(a).max()
+
+
+@pytest.mark.cuda
+def test_files_decoded_by_processes_give_the_same_bytes_on_a_gpu(encoders, files):
+    def run(workers):
+        copies = {name: copy.deepcopy(encoder) for name, encoder in encoders.items()}
+        by = FeatureExtractor(copies, "both", device="cuda", batch_size=2, workers=workers)
+        return dict(by.stream(files))
+
+    alone, others = run(0), run(2)
+    assert alone.keys() == others.keys() == set(files)
+    for path, features in alone.items():
+        same(features, others[path])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from pretrain_case import final_model, tiny_config
 
 from crisscross_zoo.media.tracks import Media
@@ -15,10 +14,8 @@ from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 
 pytestmark = pytest.mark.cuda
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
-@needs_gpu
 @pytest.mark.parametrize(
     "options",
     [
@@ -46,7 +43,6 @@ def test_it_trains_and_goes_on(clips: list[Media], tmp_path: Path, options: dict
     assert all(bool(v.isfinite().all()) for v in final_model(tmp_path).values() if v.is_floating_point())
 
 
-@needs_gpu
 def test_float64_agrees_with_the_cpu(clips: list[Media], tmp_path: Path) -> None:
     for device in ("cpu", "cuda"):
         options = {"run.device": device, "run.log_steps": 1, "optim.precision": "fp64"}
