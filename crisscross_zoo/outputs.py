@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
 from crisscross_zoo import remote
@@ -98,7 +98,8 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
     # A web server need not say how long a file is: 0.
     unchanged = source["bytes"] > 0 and all(stored[name] == source[name] for name in ("bytes", "modified_ns"))
     here = os.path.abspath(stored["path"]) == os.path.abspath(source["path"])  # noqa: PTH100
-    moved = unchanged and Path(stored["path"]).name == Path(source["path"]).name
+    # Windows' rules know the separators of every system, and either may have been made on another.
+    moved = unchanged and PureWindowsPath(stored["path"]).name == PureWindowsPath(source["path"]).name
     if not (here or moved):
         raise OutputError(
             f"holds the features of {stored['path']}",
