@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 
 @contextlib.contextmanager
@@ -24,13 +28,20 @@ def atomic_path(path: str | os.PathLike[str], *, by: str = "") -> Iterator[Path]
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{by and f'.{by}'}.tmp")
+    temporary = path.with_name(_temporary_name(path.name, by))
     try:
         yield temporary
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _temporary_name(name: str, by: str) -> str:
+    temporary = f".{name}{by and f'.{by}'}.tmp"
+    if len(os.fsencode(name)) <= _LONGEST_NAME < len(os.fsencode(temporary)):
+        return _temporary_name(hashlib.sha256(os.fsencode(name)).hexdigest(), by)
+    return temporary
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, by: str = "") -> None:

@@ -157,7 +157,7 @@ class Features:
                     arrays = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118 - not a dict
                     return cls(**arrays, metadata=json.loads(opened.metadata()["metadata"]))
             array = np.load(source, allow_pickle=False)
-            sidecar = json.loads(_sidecar(source).read_text())
+            sidecar = json.loads(_sidecar(source).read_text(encoding="utf-8"))
             if _array_sha256(array) != sidecar["sha256"]:
                 raise OutputError(f"is not the array that {_sidecar(source).name} describes", path=source)
             name = sidecar["modality"]

@@ -12,11 +12,12 @@ import io
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
 from crisscross_zoo import remote
@@ -29,8 +30,8 @@ FAILED_NAME = "failed.jsonl"
 PARTS_NAME = ".parts"
 """Folder of the lists' parts, one folder a process, until a run alone on the output folder takes them in."""
 
-# File names need not be text: what is not UTF-8 in one goes through as it is.
-_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
+# File names need not be text: what is not UTF-8 (on Windows, UTF-16) in one goes through as it is.
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": sys.getfilesystemencodeerrors()}
 
 _INDEX_COLUMNS = (
     "input", "output", "duration", "video_rows", "video_dim", "audio_rows", "audio_dim", "missing", "warnings", "notes",
@@ -48,8 +49,11 @@ def mirror(paths: Sequence[str], root: Path, folder: Path, suffix: str) -> dict[
     places: dict[str, Path] = {}
     for path in paths:
         # A link counts where it stands, not where it leads; abspath takes ".." out, which absolute() does not.
-        place = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))  # noqa: PTH100
-        if place.parts[0] == ".." or place.is_absolute():
+        try:
+            place: Path | None = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))  # noqa: PTH100
+        except ValueError:  # on another drive
+            place = None
+        if place is None or place.parts[0] == "..":
             raise ConfigError(
                 f"{path}: is not under the root {root}", remedy="give --root a folder that holds all inputs"
             )
@@ -94,7 +98,8 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
     # A web server need not say how long a file is: 0.
     unchanged = source["bytes"] > 0 and all(stored[name] == source[name] for name in ("bytes", "modified_ns"))
     here = os.path.abspath(stored["path"]) == os.path.abspath(source["path"])  # noqa: PTH100
-    moved = unchanged and Path(stored["path"]).name == Path(source["path"]).name
+    # Windows' rules know the separators of every system, and either may have been made on another.
+    moved = unchanged and PureWindowsPath(stored["path"]).name == PureWindowsPath(source["path"]).name
     if not (here or moved):
         raise OutputError(
             f"holds the features of {stored['path']}",

@@ -26,6 +26,12 @@ from crisscross_zoo.errors import (
     first_line,
 )
 
+_WINDOWS = os.name == "nt"
+_NOT_IN_NAMES = re.compile(r'[<>:"\\|?*\x00-\x1f]|[. ]\Z')
+_DEVICE = re.compile(
+    r"^(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9\xb9\xb2\xb3])(?= *(\.|\Z))", re.IGNORECASE
+)
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: "C:" is a drive
 
 _SIGNED = re.compile(r"(^|&)(x-amz-signature|x-goog-signature|signature|sig)=", re.IGNORECASE)
@@ -59,14 +65,32 @@ def unsigned(path: str) -> str:
 
 def without_file_scheme(path: str) -> str:
     """Return the local path of a ``file://`` URL; anything else as it is."""
-    return path.removeprefix("file://")
+    local = path.removeprefix("file://")
+    is_drive = _WINDOWS and local != path and re.match(r"/[A-Za-z]:", local)
+    return local[1:] if is_drive else local  # file:///C:/in
+
+
+def local_name(name: str) -> str:
+    """Return the name of an object in a store as a file here may have it: the same, but on Windows.
+
+    There what no file name may have (``:``, ``?``, a dot at the end, ``CON``) is written as in a URL (``%3A``): Windows
+    would write ``a:b.npz`` into a hidden stream of ``a``, and ``CON.npz`` to the console.
+    """
+    if not _WINDOWS or name in (".", ".."):
+        return name
+    name = _NOT_IN_NAMES.sub(lambda match: _escaped(match[0]), name)
+    return _DEVICE.sub(lambda match: match[0][:-1] + _escaped(match[0][-1]), name)
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
 def absolute(path: str) -> str:
     """Return an absolute local path, and of a URL what can be compared as one: the scheme is its first folder."""
     if is_url(path):
         scheme, rest = unsigned(path).split("://", 1)
-        path = os.path.join(os.sep, scheme, rest.lstrip("/"))  # noqa: PTH118
+        path = os.path.join(os.sep, scheme, *map(local_name, rest.lstrip("/").split("/")))  # noqa: PTH118
     return os.path.abspath(path)  # noqa: PTH100 - absolute() keeps ".."
 
 
@@ -158,7 +182,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]
     url = os.fspath(path)
     with tempfile.TemporaryDirectory(prefix="crisscross-") as folder:
         name = urlsplit(url).path if is_http(url) else url  # a signed query may be longer than a name
-        local = os.path.join(folder, PurePosixPath(name).name)  # noqa: PTH118
+        local = os.path.join(folder, local_name(PurePosixPath(name).name))  # noqa: PTH118
         with _fetching(url):
             fs, name = _open_store(url)
             fs.get_file(name, local)

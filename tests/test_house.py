@@ -134,6 +134,47 @@ def test_only_media_imports_av() -> None:
     assert users == {"media"}
 
 
+# --- text --------------------------------------------------------------------------------------------------------
+
+
+def unstated_encodings(tree: ast.Module) -> Iterator[int]:
+    """Yield the lines where text is read or written in the encoding that the system happens to have."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        name = called.rpartition(".")[2]
+        stated = any(k.arg in ("encoding", None) for k in node.keywords)  # None: **settings
+        if stated or called == "av.open":
+            continue
+        given = [*node.args, *(k.value for k in node.keywords if k.arg == "mode")]
+        texts = [str(a.value) for a in given if isinstance(a, ast.Constant)]
+        modes = [text for text in texts if re.fullmatch("[rwaxbt+]+", text)]
+        if name == "open" and all("b" not in mode for mode in modes) and (modes or not given):
+            yield node.lineno
+        if name in ("read_text", "write_text"):
+            yield node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_text_has_a_stated_encoding(path: Path) -> None:
+    assert list(unstated_encodings(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_an_unstated_encoding_is_noticed() -> None:
+    bad = [
+        "open('a', 'w')",
+        "p.open()",
+        "p.open('a')",
+        "p.open(mode='r')",
+        "p.read_text()",
+        "p.write_text('x')",
+    ]
+    good = ["p.open('rb')", "p.open(**TEXT)", "p.open('a', encoding='utf-8')", "Image.open(file)"]
+    lines = unstated_encodings(ast.parse("\n".join(bad + good)))
+    assert sorted(lines) == [*range(1, len(bad) + 1)]
+
+
 # --- documentation -----------------------------------------------------------------------------------------------
 
 

@@ -101,8 +101,9 @@ def test_finished_means_same_file_settings_and_weights(tmp_path, suffix):
         {"source": {**SOURCE, "modified_ns": 6}},
     ):
         assert finished(output, {**IDENTITY, **change}) is None
-    moved = {**IDENTITY, "source": {**SOURCE, "path": "elsewhere/a.mp4"}}
-    assert finished(output, moved) == metadata
+    for path in ("elsewhere/a.mp4", r"C:\elsewhere\a.mp4"):
+        moved = {**IDENTITY, "source": {**SOURCE, "path": path}}
+        assert finished(output, moved) == metadata
     unknown = {**IDENTITY, "source": {**SOURCE, "bytes": 0}}  # a web server need not tell the length
     save(output, **unknown)
     assert finished(output, unknown) is None

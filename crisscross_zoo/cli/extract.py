@@ -315,7 +315,7 @@ class _Job:
         )
         # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
         with (
-            Path(os.devnull).open("w") as nowhere,
+            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
             contextlib.redirect_stdout(nowhere),
             contextlib.closing(outcomes),
             self._bar(0) as (on_file, _),

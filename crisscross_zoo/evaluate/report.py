@@ -48,7 +48,7 @@ def find_results(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]
             raise OutputError(f"has no {RESULT_FILE}", remedy="name the --out of an evaluation", path=path)
         for file in files:
             try:
-                result = json.loads(file.read_text())
+                result = json.loads(file.read_text(encoding="utf-8"))
                 row_of(result)
             except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
                 raise OutputError(

@@ -115,7 +115,7 @@ def check_out(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> No
     if overwrite or not path.exists():
         return
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
         other = next((k for k, v in json.loads(json.dumps(identity)).items() if known.get(k) != v), None)
     except ValueError:
         raise OutputError("is damaged", remedy="delete it, or pass --overwrite", path=path) from None

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.errors import CrissCrossError, OutputError
@@ -42,7 +42,7 @@ FEATURES_FORMAT = 1
 
 _IDENTITY_FILE, _FILES_FILE, _LOCK_FILE = "identity.json", "files.jsonl", "lock"
 _BYTES = 4
-_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 0.2  # before it is said that another run is waited for
 
 
 @dataclass
@@ -157,7 +157,7 @@ class FeatureStore:
             self._load()  # another run may have added to it, or died in the middle
             self._cut()
             todo = [path for path in todo if keys[path] not in self._files]
-            files = stack.enter_context((self.folder / _FILES_FILE).open("a"))
+            files = stack.enter_context((self.folder / _FILES_FILE).open("a", encoding="utf-8", newline="\n"))
             matrices = {m: stack.enter_context(self._matrix_file(m).open("ab")) for m in self._ends}
             for file, features in self.extractor.stream(todo):
                 done += 1
@@ -231,11 +231,10 @@ class FeatureStore:
         """Cut off what a killed run left without a line."""
         path = self.folder / _FILES_FILE
         if path.exists():
-            whole = path.read_bytes()
-            os.truncate(path, whole.rfind(b"\n") + 1)
+            _shorten(path, path.read_bytes().rfind(b"\n") + 1)
         for modality, end in self._ends.items():
             if (file := self._matrix_file(modality)).exists():
-                os.truncate(file, end * self._widths.get(modality, 0) * _BYTES)
+                _shorten(file, end * self._widths.get(modality, 0) * _BYTES)
 
     def _append(
         self,
@@ -261,6 +260,12 @@ class FeatureStore:
         self._files[key] = entry
 
 
+def _shorten(path: Path, length: int) -> None:
+    """Cut a file to ``length`` bytes; a whole one is not touched: Windows cuts none that another run has mapped."""
+    if path.stat().st_size > length:
+        os.truncate(path, length)
+
+
 def _key(path: str) -> tuple[str, int, int]:
     status = Path(path).stat()
     return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
@@ -268,21 +273,12 @@ def _key(path: str) -> tuple[str, int, int]:
 
 @contextlib.contextmanager
 def _locked(path: Path, on_wait: Callable[[str], None] | None) -> Iterator[None]:
-    """Hold a lock that ends with the process, where the system has such; elsewhere there is none."""
-    with path.open("w") as file:
+    """Hold a lock that ends with the process."""
+    with contextlib.ExitStack() as held:
         try:
-            import fcntl
-        except ImportError:
-            yield
-            return
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if on_wait is not None and not told:
-                    on_wait(f"waiting for another run that extracts the same features into {path.parent}")
-                told = True
-                time.sleep(_POLL_SECONDS)
+            held.enter_context(WeakFileLock(path, timeout=_PATIENCE_SECONDS))
+        except TimeoutError:
+            if on_wait is not None:
+                on_wait(f"waiting for another run that extracts the same features into {path.parent}")
+            held.enter_context(WeakFileLock(path))
         yield

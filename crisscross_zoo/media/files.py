@@ -116,7 +116,7 @@ def _walk(folder: str) -> Iterable[str]:
 def _read_list(path: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
-        lines = (line.strip() for line in text.splitlines())
+        lines = (line.strip() for line in text.split("\n"))  # splitlines() cuts names at U+2028 and the like
         return [line for line in lines if line and not line.startswith("#")]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"

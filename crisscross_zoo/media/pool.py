@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.5
+_LEAST_FAULT = 0xC0000000  # Windows' exit codes from here on are faults; elsewhere a fault is a signal
 
 
 class WorkerStartError(DecoderCrashError):
@@ -190,14 +191,6 @@ class _WorkerProcess:
             process.kill()  # where what it said made no sense
             code = process.wait()
             self._temporary.cleanup()
-            if silent and started and code >= 0:  # a decoder that crashes dies by a signal
-                yield WorkerStartError(
-                    f"cannot be decoded: the decoding process does not start (exit code {code})",
-                    remedy="see what it printed, or decode without processes (workers 0)",
-                    path=path,
-                )
-                return
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
             silent_for, self._silent_for = self._silent_for, 0.0
             if silent_for:
                 yield DecoderCrashError(
@@ -206,6 +199,15 @@ class _WorkerProcess:
                     path=path,
                 )
                 return
+            faulty = code < 0 or code >= _LEAST_FAULT
+            if silent and started and not faulty:
+                yield WorkerStartError(
+                    f"cannot be decoded: the decoding process does not start (exit code {code})",
+                    remedy="see what it printed, or decode without processes (workers 0)",
+                    path=path,
+                )
+                return
+            how = f"signal {-code}" if code < 0 else f"exit code {code:#x}" if faulty else f"exit code {code}"
             yield DecoderCrashError(
                 f"crashed the decoder ({how})",
                 remedy="leave it out, or convert it with another tool",

@@ -61,8 +61,8 @@ _COUNTED_FORMATS = frozenset({"avi", "h264", "hevc", "vvc", "m4v", "mpegvideo", 
 # Formats whose header states a real duration; elsewhere FFmpeg estimates it from the bit rate.
 _STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "flac", "ogg"})
 
-# Formats in which every packet of audio has a timestamp in samples.
-_EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
+# Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
+_EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "mpeg"})
 
 # The one whose header states each stream's duration, less what edit lists leave out.
 _STREAMS_STATED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"

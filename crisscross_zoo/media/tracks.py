@@ -142,7 +142,7 @@ class AudioTrack:
         tick: Seconds per unit of a timestamp.
         origin: ``stamp * tick - origin`` is the time in the file.
         regular: Whether each packet's own timestamp says where it lies, so that the file can be sought in.
-        exact: Whether timestamps are exact to the sample, so that a small step between two frames is meant.
+        exact: Whether timestamps are exact, so that a small step between two frames is meant.
         rate: Samples a second in the file, Hz.
         first: Timestamp of the first decoded frame; None if it has none.
         lead: Samples in that first frame.

@@ -113,7 +113,8 @@ def run_demo(
         tell(f"pretraining on {len(files)} clips without labels, seed {seed}")
         if not pretrain(seeded, files, run, data_id=file_sha256(index), on_progress=on_progress).finished:
             return None
-        known = json.loads((run / SCORES_FILE).read_text()) if (run / SCORES_FILE).is_file() else {}
+        scored = run / SCORES_FILE
+        known = json.loads(scored.read_text(encoding="utf-8")) if scored.is_file() else {}
         if known.get("clips") == clips:
             scores.append(known)
             continue

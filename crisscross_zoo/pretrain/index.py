@@ -191,7 +191,7 @@ class Index(Sequence[Media]):
             return [self[i] for i in range(*place.indices(len(self)))]
         place = range(len(self))[place]
         row = {name: values[place].as_py() for name, values in self._values.items()}
-        row["path"] = os.path.join(self.root, _path_of(row))  # noqa: PTH118 - a name need not be text
+        row["path"] = _path_of(row, self.root)
         return Media.from_row(row)
 
     def __repr__(self) -> str:
@@ -526,7 +526,7 @@ def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
     for batch in table.to_batches(max_chunksize=4096):
         for values in batch.to_pylist():
             if values["status"] != UNREADABLE:
-                values["path"] = os.path.join(metadata["root"], _path_of(values))  # noqa: PTH118
+                values["path"] = _path_of(values, metadata["root"])
                 known[values["path"]] = _row(values)
     return known
 
@@ -661,11 +661,13 @@ def _pyarrow() -> Any:
 def _under(root: str, path: str) -> str:
     """Return ``path`` from ``root`` on where it is under it, with slashes, else as it is."""
     inside = path.startswith(root.rstrip(os.sep) + os.sep)
-    return Path(os.path.relpath(path, root)).as_posix() if inside else path
+    return os.path.relpath(path, root).replace(os.sep, "/") if inside else path
 
 
-def _path_of(row: Mapping[str, Any]) -> str:
-    return row["path"] if row["path_bytes"] is None else os.fsdecode(row["path_bytes"])
+def _path_of(row: Mapping[str, Any], root: str) -> str:
+    """Return the absolute path of a row's file, as the system writes it."""
+    under = row["path"] if row["path_bytes"] is None else os.fsdecode(row["path_bytes"])
+    return os.path.join(root, under.replace("/", os.sep))  # noqa: PTH118 - a name need not be text
 
 
 def _text(value: str) -> str:

@@ -368,7 +368,7 @@ class _Reporter:
         self._samples += self._share
         self._failures += len(failures)
         if failures:
-            with self._failed_path.open("a", encoding="utf-8") as file:
+            with self._failed_path.open("a", encoding="utf-8", newline="\n") as file:
                 for failure in failures:
                     file.write(json.dumps({"step": step, **vars(failure)}) + "\n")
                     _log.warning("%s: %s; another file takes its place", failure.path, failure.reason)

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -82,9 +81,16 @@ def mean_of_processes(means: list[dict[str, float]]) -> dict[str, float]:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory used so far, in MB (1e6 bytes): of the GPU, or of this process."""
+    """Return the most memory used so far, in MB (1e6 bytes): of the GPU, or of this process.
+
+    NaN for a process on Windows, which has no :mod:`resource`.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
@@ -180,7 +186,7 @@ def _wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
             remedy='run pip install "crisscross-zoo[wandb]", or leave out --run.wandb',
         ) from None
     id_file = run / "wandb.json"
-    known = json.loads(id_file.read_text()) if id_file.is_file() else {}
+    known = json.loads(id_file.read_text(encoding="utf-8")) if id_file.is_file() else {}
     try:
         opened = wandb.init(
             project=project, dir=str(run), config=dict(config), resume="allow", id=known.get("id")

@@ -85,7 +85,9 @@ def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
 
 def _is_whole(target: Path) -> bool:
     checksum = _checksum_file(target)
-    return target.is_file() and checksum.is_file() and checksum.read_text().strip() == file_sha256(target)
+    if not (target.is_file() and checksum.is_file()):
+        return False
+    return checksum.read_text(encoding="utf-8").strip() == file_sha256(target)
 
 
 def _checksum_file(target: Path) -> Path:
@@ -158,7 +160,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
     have = 0
     if partial.is_file() and tag_file.is_file():
         have = partial.stat().st_size
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text()}
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text(encoding="utf-8")}
     with get_session().stream(
         "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
     ) as response:
@@ -181,7 +183,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
             if (tag := response.headers.get("ETag", "")).startswith(
                 '"'
             ):  # a weak tag does not tell bytes apart
-                tag_file.write_text(tag)
+                tag_file.write_text(tag, encoding="utf-8")
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
         if (total or 0) > MAX_BYTES:

@@ -364,9 +364,9 @@ def test_a_file_that_fails_is_told_and_tried_again(
 
 
 HOLD = """
-import fcntl, sys
-with open(sys.argv[1], "w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+import sys
+from huggingface_hub.utils import WeakFileLock
+with WeakFileLock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -375,7 +375,6 @@ with open(sys.argv[1], "w") as file:
 def test_another_run_that_is_writing_is_waited_for(
     extractor: FeatureExtractor, files: list[str], tmp_path: Path
 ) -> None:
-    pytest.importorskip("fcntl")
     store = FeatureStore(tmp_path / "cache", extractor)
     store.extract(files[:1])
     command = [sys.executable, "-c", HOLD, str(store.folder / "lock")]

@@ -1,4 +1,5 @@
 import functools
+import io
 import os
 import signal
 import subprocess
@@ -149,6 +150,32 @@ def test_a_crash_on_a_workers_first_file_is_the_files(files, monkeypatch, tmp_pa
     found = collect(files[:1], workers=1)
     (news,) = found[0, str(files[0])]
     assert "crashed the decoder (signal 11)" in str(news)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        (0xC0000005, DecoderCrashError, "crashed the decoder (exit code 0xc0000005)"),  # access violation
+        (1, pool.WorkerStartError, "the decoding process does not start (exit code 1)"),
+    ],
+)
+def test_a_crash_on_windows_is_told_by_its_exit_code(files, monkeypatch, code, kind, says):
+    class Ended:
+        """A process as Windows reports one that ended on its first file."""
+
+        def __init__(self):
+            self.stdin, self.stdout = io.BytesIO(), io.BytesIO()
+
+        def wait(self, timeout=None):
+            return code
+
+        def kill(self):
+            """It has ended."""
+
+    monkeypatch.setattr(pool.subprocess, "Popen", lambda *_, **__: Ended())
+    ((_, (error,)),) = collect(files[:1], workers=1).items()
+    assert type(error) is kind
+    assert says in str(error)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
