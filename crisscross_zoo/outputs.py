@@ -17,12 +17,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from crisscross_zoo import remote
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError, OutputError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError, MediaNotFoundError, OutputError
 from crisscross_zoo.features import Features, files_of, load_metadata
 
 INDEX_NAME = "index.csv"
@@ -88,6 +88,8 @@ def finished(output: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
         with remote.local_copy(str(output)) as local:
             metadata = load_metadata(local)
         stored = {name: metadata["source"][name] for name in ("path", "bytes", "modified_ns")}
+    except MediaNotFoundError:  # it went since
+        return None
     except MediaError as error:  # of fetching the output: its input is not to blame
         raise OutputError(error.reason, remedy=error.remedy, path=output) from None
     except (OutputError, KeyError, TypeError):
@@ -225,12 +227,12 @@ class Lists:
             places = [parts / part]
         else:
             # A part is there once its process is done with all its inputs.
-            indexes = sorted(parts.glob(f"*/{INDEX_NAME}"), key=lambda p: (p.stat().st_mtime, p.parent.name))
+            indexes = sorted(_indexes_in(parts), key=lambda p: (p.stat().st_mtime, p.parent.name))
             places = [folder, *(p.parent for p in indexes)]
         for place in places:
             self._read(place)
         if part is not None:
-            (parts / part / INDEX_NAME).unlink(missing_ok=True)
+            remote.remove(parts / part / INDEX_NAME)
 
     def _read(self, place: Path) -> None:
         try:
@@ -245,7 +247,7 @@ class Lists:
             if (place / FAILED_NAME).exists():
                 for line in (place / FAILED_NAME).read_text(**_TEXT).splitlines():
                     failure = json.loads(line)
-                    if remote.exists(failure["path"], ask=True):
+                    if not remote.is_gone(failure["path"]):
                         self._rows.pop(failure.get("output", ""), None)
                         self._failures[remote.unsigned(failure["path"])] = failure
         except CrissCrossError:
@@ -261,7 +263,7 @@ class Lists:
         """Note a finished input, from the metadata of its output."""
         path = remote.unsigned(path)
         shapes = {name: metadata["shapes"].get(name, ["", ""]) for name in ("video", "audio")}
-        name = output.relative_to(self._folder).as_posix()
+        name = remote.name_in(self._folder, output)
         values = (
             path, name, round(metadata["duration"], 6), *shapes["video"], *shapes["audio"],
             " ".join(metadata["missing"]), "; ".join(metadata["warnings"]), "; ".join(metadata["notes"]),
@@ -271,7 +273,7 @@ class Lists:
 
     def add_failure(self, path: str, output: Path, failure: dict[str, str]) -> None:
         """Note a failed input."""
-        name = output.relative_to(self._folder).as_posix()
+        name = remote.name_in(self._folder, output)
         self._rows.pop(name, None)
         self._failures[remote.unsigned(path)] = {**failure, "output": name}
 
@@ -287,9 +289,9 @@ class Lists:
             self._write(self._folder / PARTS_NAME / self._part)
             return
         self._write(self._folder)
-        parts: Any = self._folder / PARTS_NAME
-        if parts.exists() and remote.is_remote(parts):
-            parts.fs.rm(parts.path, recursive=True)
+        parts = self._folder / PARTS_NAME
+        if remote.is_remote(parts):
+            remote.remove_folder(parts)
         elif parts.exists():
             shutil.rmtree(parts)
 
@@ -305,7 +307,7 @@ class Lists:
             lines = "".join(json.dumps(f) + "\n" for f in failures)
             _write_whole(place / FAILED_NAME, lines.encode(), by)
         else:
-            (place / FAILED_NAME).unlink(missing_ok=True)
+            remote.remove(place / FAILED_NAME)
         text = io.StringIO()
         table = csv.DictWriter(text, _INDEX_COLUMNS, lineterminator="\n")
         table.writeheader()
@@ -329,6 +331,12 @@ class Lists:
             return False
         cls(folder)._write(folder, by=by)
         return True
+
+
+def _indexes_in(parts: Path) -> list[Path]:
+    if not remote.is_remote(parts):
+        return list(parts.glob(f"*/{INDEX_NAME}"))
+    return [parts / name for name in remote.names_in(parts) if PurePosixPath(name).match(f"*/{INDEX_NAME}")]
 
 
 def _write_whole(path: Path, data: bytes, by: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from make_media import make_media
 
 from crisscross_zoo import FeatureExtractor, Features, remote
@@ -256,12 +257,34 @@ def test_a_store_that_fails_is_one_line(store, monkeypatch, capsys):
     ):
         pass
     lists = Lists(remote.output_path("memory://out"))
-    store.pipe("/out/failed.jsonl", b'{"path": "nowhere://in/a.mp4"}\n')
-    with pytest.raises(ConfigError, match="nothing installed opens it"):
-        Lists(remote.output_path("memory://out"))
     monkeypatch.setattr(type(store), "find", refuse)
     with pytest.raises(OutputError, match="cannot be listed"):
         lists.write()
-    monkeypatch.setattr(type(store), "glob", refuse)
-    with pytest.raises(OutputError, match="cannot be read"):
+    with pytest.raises(OutputError, match="cannot be listed"):
         Lists(remote.output_path("memory://out"))
+
+
+def test_folders_that_cannot_be_listed_are_not_left_out(tree, monkeypatch):
+    """As fsspec's own glob() does, and its find() for stores like ``local://`` that have none of their own."""
+    ls = LocalFileSystem.ls
+
+    def refuse(self, path, *args, **kwargs):
+        if path.endswith("/deep"):
+            raise PermissionError("Access Denied")
+        return ls(self, path, *args, **kwargs)
+
+    urls = [f"local://{tree}{pattern}" for pattern in ("", "/**/*.mp4", "/*/*/*.mp4")]
+    assert [len(find_media([url])) for url in urls] == [3, 3, 1]
+    monkeypatch.setattr(LocalFileSystem, "ls", refuse)
+    for url in urls:
+        with pytest.raises(UnreadableMediaError, match="cannot be listed"):
+            find_media([url])
+    assert len(find_media([f"local://{tree}/*/*.mp4"])) == 1  # need not be looked into
+
+
+def test_an_old_failure_that_cannot_be_asked_about_stays(store):
+    """And keeps no run from going on."""
+    unknown = b'{"path": "nowhere://in/a.mp4"}\n'
+    store.pipe("/out/failed.jsonl", unknown + b'{"path": "memory://in/gone.mp4"}\n')
+    assert extract("memory://in/a.mp4", "--out", "memory://out/") == 0
+    assert store.cat("/out/failed.jsonl") == unknown

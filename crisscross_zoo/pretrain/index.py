@@ -14,7 +14,7 @@ import os
 import sys
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from crisscross_zoo.media.packets import StrPath
 from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.tracks import COLUMNS, Media
+from crisscross_zoo.remote import is_url
 
 INDEX_VERSION = 2
 """Of the file's form; an index of another version is not read, and scanned anew."""
@@ -228,8 +229,8 @@ def build_index(
         rescan: Open every file again.
 
     Raises:
-        ConfigError: an option is not allowed, pyarrow is missing, the tree is not as the layout says, or ``out`` is
-            another file.
+        ConfigError: an option is not allowed, pyarrow is missing, an input is a URL, the tree is not as the layout
+            says, or ``out`` is another file.
         OutputError: ``out`` cannot be written.
         WorkerStartError: processes do not start.
     """
@@ -239,6 +240,7 @@ def build_index(
         raise ConfigError(f"min_seconds={min_seconds!r} is not allowed", remedy="give seconds, 0 or more")
     if workers is not None and workers < 0:
         raise ConfigError(f"workers={workers!r} is not allowed", remedy="give 0 or more")
+    _check_local(inputs)
     for name in inputs if layout == "files" else ():
         if not glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises on long names
             raise ConfigError(f"{name}: no such file or folder", remedy="check the path")
@@ -370,6 +372,12 @@ def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
 # --- which files -------------------------------------------------------------------------------------------------
 
 
+def _check_local(paths: Iterable[str]) -> None:
+    for path in paths:
+        if is_url(path):
+            raise ConfigError(f"{path}: pretraining reads local files", remedy="copy them, and name the copy")
+
+
 def _find(
     inputs: Sequence[str], layout: str, split: str | None, list_file: str | None
 ) -> tuple[str, dict[str, str | None], int]:
@@ -380,6 +388,7 @@ def _find(
                 f"split={split!r}: layout 'files' has no splits", remedy="name the folder itself as input"
             )
         found = find_media(inputs, list_file=list_file, suffixes=VIDEO_SUFFIXES)
+        _check_local(found)
         there = [p for p in found if os.path.exists(p)]  # noqa: PTH110 - Path.exists raises on long names
         folders = [p for p in inputs if os.path.isdir(p)]  # noqa: PTH112
         root = str(common_folder([*folders, *there] or found))
