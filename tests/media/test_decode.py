@@ -98,7 +98,9 @@ def codec_files(tmp_path_factory):
 @pytest.mark.parametrize("name", CODECS)
 def test_every_codec_gives_the_picture_of_each_time(codec_files, name):
     times = np.arange(0, 3, 1 / 16)
-    late = name == "h264.avi"  # its muxer leaves a chunk empty after the first: that frame is shown twice as long
+    late = (
+        name == "h264.avi"
+    )  # its muxer leaves a chunk empty after the first: that frame is shown twice as long
     assert pictures(codec_files / name, times) == [max(0, int(t * 25 + 1e-6) - late) for t in times]
 
 
