@@ -351,7 +351,9 @@ def _open(
             # Bytes have no suffix to tell raw formats by. Stills have another demuxer, which is found by content.
             format=None if source is None or format_name == "image2" else format_name,
             metadata_errors="replace",
-            options={"protocol_whitelist": "file", **(_UNPROBED if unprobed else {})},
+            container_options={"protocol_whitelist": "file"},
+            # Only where they are needed: up to 17.0.1 PyAV crashes on them where streams turn up late, as in FLV.
+            options=_UNPROBED if unprobed else None,
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _unreadable(name, error) from None
