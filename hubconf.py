@@ -13,7 +13,7 @@ from typing import Any as _Any
 from crisscross_zoo import load_encoder as _load_encoder
 from crisscross_zoo.encoders import Encoder as _Encoder
 
-dependencies = ["huggingface_hub", "numpy", "safetensors", "torch", "torchaudio", "torchvision"]
+dependencies = ["huggingface_hub", "numpy", "safetensors", "torch", "torchvision"]
 """What torch.hub looks for before it loads the encoders; PyAV and librosa are for more than the encoders."""
 
 

@@ -490,12 +490,18 @@ class _Batch:
 def repeatable() -> Iterator[None]:
     """Make cuDNN repeatable and keep it off TF32; everything else stays as torch has it."""
     cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.conv.fp32_precision
-    cudnn.deterministic, cudnn.conv.fp32_precision = True, "ieee"
+    # Since torch 2.9 the precision is the convolutions' own, and mixing it with the older switch is an error.
+    owner, name, exact = (
+        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    )
+    before = cudnn.deterministic, getattr(owner, name)
+    cudnn.deterministic = True
+    setattr(owner, name, exact)
     try:
         yield
     finally:
-        cudnn.deterministic, cudnn.conv.fp32_precision = before
+        cudnn.deterministic = before[0]
+        setattr(owner, name, before[1])
 
 
 def default_workers(device: torch.device) -> int:

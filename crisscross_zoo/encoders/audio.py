@@ -73,7 +73,7 @@ class AudioEncoder(Encoder):
         Args:
             wave: Floating point, in [-1, 1]: (samples,), (channels, samples) or (N, channels, samples); a
                 NumPy array or a tensor on any device. Channels are averaged.
-            sample_rate: Of ``wave``, Hz; default: the config's. Another rate is resampled by torchaudio.
+            sample_rate: Of ``wave``, Hz; default: the config's. Another rate is resampled as torchaudio does.
             backend: ``"torch"``: on the encoder's device. ``"librosa"``: librosa's own numbers, on the CPU.
 
         Returns:

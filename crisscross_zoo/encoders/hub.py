@@ -137,7 +137,7 @@ def hub_error(
     error: Exception, repo: str, *, file: str, revision: str | None = None, doing: str = "download from"
 ) -> WeightsError:
     """Return, in this package's words, why the Hub's client could not do something."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    status = _status(error)
     cause = error.__cause__ or error
     offline = isinstance(error, OfflineModeIsEnabled) or (
         isinstance(error, LocalEntryNotFoundError)
@@ -173,7 +173,14 @@ def hub_error(
 
 def _is_passing(error: Exception) -> bool:
     """Whether a failure may pass: a 5xx on the file itself, which the client does not retry."""
-    return isinstance(error, HfHubHTTPError) and error.response.status_code >= 500
+    return (_status(error) or 0) >= 500
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that the Hub answered, if it did: before version 1 the client may have no response."""
+    if not isinstance(error, HfHubHTTPError) or error.response is None:
+        return None
+    return error.response.status_code
 
 
 def _hash_by_hub(path: Path) -> str | None:

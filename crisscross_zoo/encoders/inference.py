@@ -15,7 +15,7 @@ Made by :meth:`Encoder.optimize_for_inference`. The numbers agree with the encod
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -76,7 +76,7 @@ class InferenceVideoEncoder(InferenceEncoder):
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map, conv5x: (N, C, T', H', W')."""
         n, blocks = x.shape[0], list(self.blocks)
-        if x.device.type != "cpu" or torch.compiler.is_exporting():
+        if x.device.type != "cpu" or _is_exporting():
             x, early = self._begin(x, [], at_once=None), 0
         else:
             # Clip by clip as long as maps are large: filling new memory with them takes as long as convolving them.
@@ -101,6 +101,10 @@ class InferenceVideoEncoder(InferenceEncoder):
         for block in blocks:
             x = block(x, n)
         return x
+
+
+# Before torch 2.7, what is true in a compilation too, where the batch may as well go through at once.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

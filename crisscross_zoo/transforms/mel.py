@@ -19,6 +19,7 @@ from torch import Tensor
 
 from crisscross_zoo.config import AudioConfig, check_choice
 from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.transforms.resample import resample
 
 MAX_PEAK = 16.0
 """A wave beyond this is taken for one that was never scaled to [-1, 1]."""
@@ -33,7 +34,7 @@ def mono_at_rate(
     sample_rate: float | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Check a waveform, average its channels and resample it to ``config.sample_rate`` by torchaudio.
+    """Check a waveform, average its channels and resample it to ``config.sample_rate`` as torchaudio does.
 
     Sound from files is better resampled by the decoder, as in training: the two resamplers differ.
 
@@ -64,10 +65,8 @@ def mono_at_rate(
     if mono.ndim > 1:
         mono = mono.mean(-2)
     if rate != config.sample_rate:
-        import torchaudio
-
         with torch.autocast(mono.device.type, enabled=False):
-            mono = torchaudio.functional.resample(mono, int(rate), config.sample_rate)
+            mono = resample(mono, int(rate), config.sample_rate)
     return mono
 
 

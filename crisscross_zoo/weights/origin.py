@@ -7,12 +7,15 @@ download while there is one. The zip is deleted once it is converted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, get_session
-from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, by its version
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its transport's, by its version
 from huggingface_hub.utils import WeakFileLock, tqdm  # type: ignore[attr-defined]
 
 from crisscross_zoo.atomic import write_atomically
@@ -37,6 +40,8 @@ BACKOFF_SECONDS = 1.0
 MAX_WAIT_SECONDS = 30.0
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_READ_BYTES = 64 * 1024
 
 
 def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
@@ -132,8 +137,6 @@ def download(url: str, partial: Path) -> None:
             return
         except _PassingError as error:
             reason, wait = str(error), error.wait
-        except HTTPError as error:
-            reason, wait = f"{error}" or type(error).__name__, None
         if attempt + 1 < TRIES:
             pause = min(BACKOFF_SECONDS * 2**attempt if wait is None else wait, MAX_WAIT_SECONDS)
             _log.warning("%s: %s; trying again in %.0f s", url, reason, pause)
@@ -161,16 +164,13 @@ def _fetch_rest(url: str, partial: Path) -> None:
     if partial.is_file() and tag_file.is_file():
         have = partial.stat().st_size
         headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text(encoding="utf-8")}
-    with get_session().stream(
-        "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
-    ) as response:
-        status = response.status_code
-        went_on = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    with _answer(url, headers) as (status, answered, pieces):
+        went_on = status == 206 and answered.get("Content-Range", "").startswith(f"bytes {have}-")
         if status == 416 or (status == 206 and not went_on):  # 416: killed between download and conversion
             _forget(partial)
             raise _PassingError("the server could not go on with the partial download")
         if status in _RETRIED:
-            raise _PassingError(f"the server answers {status}", _seconds(response.headers.get("Retry-After")))
+            raise _PassingError(f"the server answers {status}", _seconds(answered.get("Retry-After")))
         if status not in (200, 206):
             raise DownloadError(
                 f"the server answers {status}",
@@ -180,11 +180,9 @@ def _fetch_rest(url: str, partial: Path) -> None:
         if status == 200:
             have = 0
             _forget(partial)
-            if (tag := response.headers.get("ETag", "")).startswith(
-                '"'
-            ):  # a weak tag does not tell bytes apart
+            if (tag := answered.get("ETag", "")).startswith('"'):  # a weak tag does not tell bytes apart
                 tag_file.write_text(tag, encoding="utf-8")
-        length = response.headers.get("Content-Length", "")
+        length = answered.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
         if (total or 0) > MAX_BYTES:
             raise _too_large(url)
@@ -200,11 +198,52 @@ def _fetch_rest(url: str, partial: Path) -> None:
                 name="crisscross_zoo.weights",
             ) as bar,
         ):
-            for chunk in response.iter_bytes():
-                if file.tell() + len(chunk) > MAX_BYTES:
+            for piece in pieces:
+                if file.tell() + len(piece) > MAX_BYTES:
                     raise _too_large(url)
-                file.write(chunk)
-                bar.update(len(chunk))
+                file.write(piece)
+                bar.update(len(piece))
+            if total is not None and (came := file.tell()) < total:  # not every transport notices
+                raise _PassingError(f"the connection was closed after {came:,} of {total:,} bytes")
+
+
+@contextlib.contextmanager
+def _answer(url: str, headers: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, str], Iterator[bytes]]]:
+    """GET ``url`` in the Hub client's session, so that its proxies and certificates count here too.
+
+    The session is one of ``requests`` before ``huggingface_hub`` 1.0, of ``httpx`` or ``httpx2`` since.
+
+    Yields:
+        The status, the headers and the body, in pieces as they come.
+
+    Raises:
+        _PassingError: what the transport raises, here or while the body is read.
+    """
+    session: Any = get_session()
+    asked = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+    if hasattr(session, "stream"):
+        with _passing(HTTPError), session.stream("GET", url, follow_redirects=True, **asked) as response:
+            yield response.status_code, response.headers, response.iter_bytes()
+    else:
+        from requests import RequestException
+        from urllib3.exceptions import HTTPError as PoolError
+
+        with _passing(RequestException, PoolError), session.get(url, stream=True, **asked) as response:
+            yield response.status_code, response.headers, _pieces(response.raw)
+
+
+@contextlib.contextmanager
+def _passing(*kinds: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kinds as error:
+        raise _PassingError(str(error) or type(error).__name__) from error
+
+
+def _pieces(raw: Any) -> Iterator[bytes]:
+    """Yield what urllib3 reads as it comes: ``iter_content`` would drop up to a chunk when the connection breaks."""
+    read = getattr(raw, "read1", raw.read)  # urllib3 1 has no read1
+    return iter(lambda: read(_READ_BYTES), b"")
 
 
 def _forget(partial: Path) -> None:
