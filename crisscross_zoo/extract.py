@@ -42,6 +42,7 @@ from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Vie
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
 from crisscross_zoo.media.pool import read_files, usable_cores
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec
+from crisscross_zoo.numerics import exact_float32, plain_torch
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.load import load_encoder
 
@@ -199,7 +200,8 @@ class FeatureExtractor:
                 )
             changed = "" if sha256 == source.weights_sha256 or source.weights_sha256 is None else " (changed)"
             self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
-            self.encoders[name] = source.to(self.device).eval()
+            with plain_torch():
+                self.encoders[name] = source.to(self.device).eval()
             self._networks[name] = source.optimize_for_inference(PRECISIONS[precision])
         self._sampling = self._make_sampling(
             window, stride, clips, views, frames, fps, size, audio_seconds, strict
@@ -427,7 +429,8 @@ class _Batch:
             dtype = torch.from_numpy(clip.values).dtype
             pinned = self._encoder.device.type == "cuda"
             with self._memory_errors():
-                self._clips = torch.zeros((self._size, *clip.values.shape), dtype=dtype, pin_memory=pinned)
+                shape = (self._size, *clip.values.shape)
+                self._clips = torch.zeros(shape, dtype=dtype, device="cpu", pin_memory=pinned)
         self._clips[len(self._owners)] = torch.from_numpy(clip.values)
         self._owners.append((file, clip.row))
 
@@ -451,7 +454,7 @@ class _Batch:
         assert self._clips is not None
         self._clips[len(owners) :] = 0
         clips = self._clips.to(self._encoder.device)
-        with torch.inference_mode(), repeatable(), self._memory_errors():
+        with torch.inference_mode(), exact_float32(), self._memory_errors():
             if clips.is_floating_point():  # an augmented clip is ready
                 x = clips
             elif isinstance(self._encoder, AudioEncoder):
@@ -464,18 +467,6 @@ class _Batch:
             file.rows[modality][row] = values
             file.rows_left -= 1
         return len(owners)
-
-
-@contextlib.contextmanager
-def repeatable() -> Iterator[None]:
-    """Make cuDNN repeatable and keep it off TF32; everything else stays as torch has it."""
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.conv.fp32_precision
-    cudnn.deterministic, cudnn.conv.fp32_precision = True, "ieee"
-    try:
-        yield
-    finally:
-        cudnn.deterministic, cudnn.conv.fp32_precision = before
 
 
 def default_workers(device: torch.device) -> int:

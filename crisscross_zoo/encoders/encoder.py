@@ -39,6 +39,7 @@ from crisscross_zoo.encoders.hub import Access, hub_file
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
+from crisscross_zoo.numerics import plain_torch
 
 _REDUCTIONS = (4, 4, 8, 16, 32)  # input pixels, or mel bands and columns, for one cell of each stage's map
 
@@ -285,7 +286,8 @@ class Encoder(
         Args:
             dtype: Of the weights, and of what is computed: float32, bfloat16 or float16. Clips may have any.
         """
-        return self._inference_module().to(self.device, dtype).eval()
+        with plain_torch():
+            return self._inference_module().to(self.device, dtype).eval()
 
     @abc.abstractmethod
     def _inference_module(self) -> InferenceEncoder:
@@ -463,9 +465,9 @@ class Encoder(
                 remedy=f"use {config.modality.capitalize()}Encoder",
                 path=model_id,
             )
-        with torch.random.fork_rng(devices=()):
+        with plain_torch(), torch.random.fork_rng(devices=()):
             encoder = cls(config, **fields).to(map_location)
-        apply_state_dict(encoder, state_dict, source=model_id)
+            apply_state_dict(encoder, state_dict, source=model_id)
         encoder.weights_id = weights_id
         encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)
         return encoder.eval()

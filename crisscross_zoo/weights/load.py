@@ -50,6 +50,7 @@ from crisscross_zoo.errors import (
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.numerics import plain_torch
 from crisscross_zoo.weights.card import card_data
 from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
@@ -102,7 +103,10 @@ def load_encoder(
     if weights is None or random is not None:
         if revision is not None:
             raise _no_revision(weights)
-        encoder = build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
+        with plain_torch():
+            encoder = (
+                build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
+            )
         encoder.weights_id = "random" if weights is None else str(weights)
         encoder.weights_sha256 = state_sha256(encoder.state_dict(), CONFIG_TYPES[modality]())
     else:
@@ -113,7 +117,8 @@ def load_encoder(
         )
         found = find_checkpoint(modality, weights, revision=revision, access=access)
         encoder = open_checkpoint(found, modality, pooling=pooling)
-    return encoder.eval().to(device)
+    with plain_torch():
+        return encoder.eval().to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
