@@ -78,6 +78,10 @@ class OutputError(CrissCrossError):
     """Features cannot be written to, or read from, this path."""
 
 
+class StorageError(OutputError):
+    """The disk is full, over quota or read-only: whatever is written next fails as well, so the run ends."""
+
+
 class ClusterError(CrissCrossError):
     """A cluster cannot run the work, or was lost; what was done is kept."""
 

@@ -36,7 +36,7 @@ from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.classifier import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, first_line
+from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, StorageError, first_line
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
 from crisscross_zoo.media.decode import INT16_SCALE, StrPath, decoder_versions
@@ -237,6 +237,10 @@ class FeatureExtractor:
 
         Yields:
             ``(path, result)`` as files get ready, which need not be the order of ``paths``.
+
+        Raises:
+            ConfigError: ``paths`` is one path.
+            StorageError: the disk that files at URLs are fetched to is full.
         """
         if isinstance(paths, str | os.PathLike):
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
@@ -264,6 +268,10 @@ class FeatureExtractor:
         )
         with contextlib.closing(news_of_files):
             for serial, path, news in news_of_files:
+                if isinstance(
+                    news, StorageError
+                ):  # where files are fetched to: no other file would fit either
+                    raise news
                 if isinstance(news, CrissCrossError):
                     open_files.pop(serial, None)
                     yield path, news

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path, write_atomically
+from crisscross_zoo.atomic import atomic_path, longest_name, write_atomically
 from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import InputError, OutputError
 from crisscross_zoo.remote import is_url
@@ -26,6 +26,9 @@ FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
 
 SIDECAR_SUFFIX = ".json"
 """Beside ``feats.npy`` stands ``feats.npy.json`` with what an array has no place for: windows and metadata."""
+
+_SHORT_NAME_BYTES = 128
+"""No file system is asked whether it takes a name as short as this."""
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged or foreign file may raise, besides safetensors' own."""
@@ -92,9 +95,11 @@ class Features:
         one modality there is; windows and metadata go beside it, to ``<path>.json``.
 
         Raises:
-            OutputError: another suffix, two modalities for ``.npy``, or the file cannot be written.
+            OutputError: another suffix, two modalities for ``.npy``, a name too long, or the file cannot be written.
+            StorageError: the disk is full, over quota or read-only.
         """
         check_format(path)
+        check_name(path)
         target = Path(path)
         try:
             if target.suffix == ".npz":
@@ -102,11 +107,10 @@ class Features:
                 with atomic_path(target) as temporary, temporary.open("wb") as file:
                     np.savez(file, **arrays)
             elif target.suffix == ".safetensors":
-                from safetensors.numpy import save_file
+                from safetensors.numpy import save
 
                 tensors = {k: np.ascontiguousarray(v) for k, v in self.arrays().items()}
-                with atomic_path(target) as temporary:
-                    save_file(tensors, temporary, metadata={"metadata": json.dumps(self.metadata)})
+                write_atomically(target, save(tensors, metadata={"metadata": json.dumps(self.metadata)}))
             else:
                 self._save_npy(target)
         except OSError as error:
@@ -208,6 +212,16 @@ def check_format(path: str | os.PathLike[str]) -> None:
             remedy=suggest(suffix, FORMATS),
             path=path,
         )
+
+
+def check_name(path: str | os.PathLike[str], *, remedy: str = "choose a shorter one") -> None:
+    """Raise an OutputError where the file system has no room for a name of the files of :func:`files_of`."""
+    for file in files_of(Path(path)):
+        length = len(os.fsencode(file.name))
+        if length > _SHORT_NAME_BYTES and length > (most := longest_name(file.parent)):
+            raise OutputError(
+                f"a file name of {length} bytes, where {most} are allowed", remedy=remedy, path=file
+            )
 
 
 def files_of(path: Path) -> list[Path]:

@@ -187,9 +187,7 @@ class _WorkerProcess:
             self._process = None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
-            process.kill()  # where what it said made no sense
-            code = process.wait()
-            self._temporary.cleanup()
+            code = self._end(process)  # also where what it said made no sense
             if silent and started and code >= 0:  # a decoder that crashes dies by a signal
                 yield WorkerStartError(
                     f"cannot be decoded: the decoding process does not start (exit code {code})",
@@ -240,6 +238,7 @@ class _WorkerProcess:
             [sys.executable, "-P", "-m", "crisscross_zoo.media.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=None if _is_open(2) else subprocess.DEVNULL,  # else a pipe would get its number, and what is printed
             env=environment,
         )
         return self._process
@@ -248,6 +247,23 @@ class _WorkerProcess:
         """End the process, whatever it is doing."""
         self._closed = True
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._temporary.cleanup()
+            self._end(self._process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        """End a process and free what it had; return its exit code."""
+        process.kill()
+        code = process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):  # what was to be written to it
+                pipe.close()
+        self._temporary.cleanup()
+        return code
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
