@@ -31,6 +31,7 @@ from crisscross_zoo.config import (
     check_choice,
     check_clip_options,
     check_count,
+    check_path,
 )
 from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
@@ -219,6 +220,7 @@ class FeatureExtractor:
         """Extract the features of one file.
 
         Raises:
+            InputError: ``path`` is no path: bytes, an open file.
             MediaError: the file cannot be used; the error says why and what to do.
         """
         ((_, result),) = self._run([path], workers=0, on_progress=None)
@@ -240,10 +242,13 @@ class FeatureExtractor:
 
         Raises:
             ConfigError: ``paths`` is one path.
+            InputError: ``paths`` is an open file or bytes.
             StorageError: the disk that files at URLs are fetched to is full.
         """
         if isinstance(paths, str | os.PathLike):
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
+        if isinstance(paths, bytes) or hasattr(paths, "read"):  # both can be iterated over
+            check_path("paths", paths)
         workers = self.workers
         if workers is None:
             alone = isinstance(paths, Sized) and len(paths) <= 1
@@ -326,9 +331,11 @@ class FeatureExtractor:
         """Return what must be the same for finished features of ``path`` to be used again.
 
         Raises:
+            InputError: ``path`` is no path: bytes, an open file.
             OSError: there is no such file.
             UnreadableMediaError: it is at a URL that cannot be asked.
         """
+        check_path("the path", path)
         return self._identity(remote.source_of(path))
 
     def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crisscross_zoo.atomic import atomic_path, longest_name, write_atomically
-from crisscross_zoo.config import suggest
+from crisscross_zoo.config import check_path, suggest
 from crisscross_zoo.errors import InputError, OutputError
 from crisscross_zoo.remote import is_url
 
@@ -147,8 +147,8 @@ class Features:
         Raises:
             OutputError: no such file, another format, or damaged.
         """
-        source = Path(path)
         check_format(path)
+        source = Path(path)
         with _reading(source):
             if source.suffix == ".npz":
                 with np.load(source, allow_pickle=False) as stored:
@@ -190,6 +190,7 @@ def _array_sha256(array: npt.NDArray[Any]) -> str:
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read no more than the metadata of saved features; raises like :meth:`Features.load`."""
+    check_path("the path", path)
     if Path(path).suffix != ".npz":
         return dict(Features.load(path).metadata)
     with _reading(Path(path)), np.load(path, allow_pickle=False) as stored:
@@ -198,7 +199,12 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise an OutputError unless ``path`` is local and its suffix one of :data:`FORMATS`."""
+    """Raise an OutputError unless ``path`` is local and its suffix one of :data:`FORMATS`.
+
+    Raises:
+        InputError: it is no path: bytes, an open file.
+    """
+    check_path("the path", path)
     if is_url(path):
         raise OutputError(
             "features are saved at local paths",

@@ -114,7 +114,7 @@ def test_an_input_is_not_looked_at_where_no_output_is(tmp_path):
 def test_a_name_too_long_is_the_outcome_of_its_file_alone(tmp_path):
     outcome = known_outcome("https://host/a.mp4", tmp_path / f"{'a' * 300}.npz", identity=None)
     assert isinstance(outcome.error, OutputError)
-    assert "File name too long" in str(outcome.error)
+    assert "a file name of 304 bytes, where 255 are allowed" in str(outcome.error)
 
 
 def test_features_of_another_file_and_other_files_are_not_replaced(tmp_path):

@@ -23,7 +23,14 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import STAGES, EncoderConfig, check_choice, check_count, config_from_dict
+from crisscross_zoo.config import (
+    STAGES,
+    EncoderConfig,
+    check_choice,
+    check_count,
+    check_path,
+    config_from_dict,
+)
 from crisscross_zoo.encoders.checkpoint import (
     CHECKPOINT_OF,
     CONFIG_FILE,
@@ -422,7 +429,9 @@ class Encoder(
             WeightsNotAvailableError: no access, or not in the cache while offline.
             DownloadError: the download failed.
             ConfigError: a field is unknown or out of range.
+            InputError: the folder, file or repository is no text or path: bytes, an open file.
         """
+        check_path("pretrained_model_name_or_path", pretrained_model_name_or_path)
         return cls._from_pretrained(
             model_id=os.fspath(pretrained_model_name_or_path),
             revision=revision,

@@ -19,7 +19,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crisscross_zoo.errors import DecoderCrashError
+from crisscross_zoo.config import check_path
+from crisscross_zoo.errors import DecoderCrashError, InputError
 from crisscross_zoo.media.decode import StrPath
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def work_on_files(
     workers: int = 0,
     queue_size: int = 16,
     timeout: float | None = None,
-) -> Generator[tuple[int, StrPath, T | DecoderCrashError], None, None]:
+) -> Generator[tuple[int, StrPath, T | DecoderCrashError | InputError], None, None]:
     """Run ``job(path)`` on many files and pass on what it yields.
 
     Args:
@@ -88,15 +89,15 @@ def work_on_files(
     Yields:
         ``(serial, path, item)``: serial numbers ``paths`` from 0. Items of one file come in order, those of several
         files mixed. A file whose process dies ends with a DecoderCrashError, a :class:`WorkerStartError` where the
-        process did not start at all.
+        process did not start at all; what is no path (bytes, an open file) gives an InputError.
     """
     numbered = enumerate(paths)
     lock = threading.Lock()
-    news: queue.Queue[tuple[int, StrPath, T | DecoderCrashError] | BaseException | None]
+    news: queue.Queue[tuple[int, StrPath, T | DecoderCrashError | InputError] | BaseException | None]
     news = queue.Queue(queue_size)
     stop = threading.Event()
 
-    def put(item: tuple[int, StrPath, T | DecoderCrashError] | BaseException | None) -> bool:
+    def put(item: tuple[int, StrPath, T | DecoderCrashError | InputError] | BaseException | None) -> bool:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
                 news.put(item, timeout=_POLL_SECONDS)
@@ -110,6 +111,11 @@ def work_on_files(
                     serial, path = next(numbered, (-1, ""))
                 if serial < 0:
                     break
+                try:
+                    check_path("the path", path)
+                except InputError as error:
+                    put((serial, path, error))
+                    continue
                 for item in source.read(path):
                     if not put((serial, path, item)):
                         return
@@ -238,7 +244,9 @@ class _WorkerProcess:
             [sys.executable, "-P", "-m", "crisscross_zoo.media.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None if _is_open(2) else subprocess.DEVNULL,  # else a pipe would get its number, and what is printed
+            stderr=None
+            if _is_open(2)
+            else subprocess.DEVNULL,  # else a pipe would get its number, and what is printed
             env=environment,
         )
         return self._process

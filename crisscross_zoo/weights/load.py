@@ -33,6 +33,7 @@ from crisscross_zoo.config import (
     Modality,
     Pooling,
     check_choice,
+    check_path,
     suggest,
 )
 from crisscross_zoo.encoders import Encoder, build_encoder
@@ -88,6 +89,7 @@ def load_encoder(
         token: For private or gated repositories; None: the one that ``hf auth login`` stored.
 
     Raises:
+        InputError: ``weights`` or ``cache_dir`` is no text or path: bytes, an open file.
         ConfigError: an unknown modality, pooling or device, a seed that is no number, or a revision of
             something that is not on the Hub.
         UnknownWeightsError: no checkpoint, file or repository goes by this name.
@@ -97,6 +99,8 @@ def load_encoder(
         CheckpointError: the file is broken, hostile, of the other modality, or does not fit.
     """
     check_choice("modality", modality, MODALITIES)
+    if cache_dir is not None:
+        check_path("cache_dir", cache_dir)
     config = CONFIG_TYPES[modality](pooling=pooling)  # what is wrong here raises now, not after a download
     device = _usable_device(device)
     random = _RANDOM.match(weights) if isinstance(weights, str) else None
@@ -180,9 +184,11 @@ def find_checkpoint(
         access: Cache, network and token; None: the Hub's defaults.
 
     Raises:
+        InputError: ``weights`` is no text or path.
         WeightsError: as :func:`load_encoder`, but for what is wrong inside the file.
         ConfigError: a revision of something that is not on the Hub.
     """
+    check_path("weights", weights)
     access = access or Access()
     text = os.fspath(weights)
     hub_id = _HUB_ID.fullmatch(text) if isinstance(weights, str) else None
