@@ -47,7 +47,7 @@ class ConfigError(CrissCrossError, ValueError):
 
 
 class InputError(CrissCrossError, ValueError):
-    """An array or tensor has the wrong shape, dtype or range."""
+    """An array or tensor has the wrong shape, dtype or range, or what should be a path is none."""
 
 
 class MediaError(CrissCrossError):

@@ -134,11 +134,13 @@ class Features:
             "windows": getattr(self, f"{rows[0]}_windows").tolist(),
             "metadata": self.metadata,
         }
-        # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
-        target.unlink(missing_ok=True)
-        write_atomically(_sidecar(target), json.dumps(sidecar).encode())
-        with atomic_path(target) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+        with atomic_path(target) as temporary:
+            with temporary.open("wb") as file:
+                np.save(file, array)
+            with atomic_path(_sidecar(target)) as beside:
+                beside.write_bytes(json.dumps(sidecar).encode())
+                # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
+                target.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Features:

@@ -54,7 +54,7 @@ examples:
                                                           it with torchrun or srun, which number their processes
 
 exit codes: 0 done, 1 some inputs failed (0 under torchrun, which would end the other processes), 2 bad usage,
-            130 interrupted (run the same command again to go on)
+            130 interrupted (run the same command again to go on), 141 done, but the reader of stdout was gone
 """
 
 _REMARKS = 3
