@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
-from crisscross_zoo.extract import repeatable
+from crisscross_zoo.numerics import exact_float32
 from crisscross_zoo.transforms.mel import log_mel
 
 CASES = {
@@ -150,7 +150,7 @@ def case_rows(name: str, device: torch.device, options: argparse.Namespace) -> l
         if options.compile:
             networks[f"{label}, compiled"] = dtype, torch.compile(network, options={"freezing": True})
     found = []
-    with torch.inference_mode(), repeatable():
+    with torch.inference_mode(), exact_float32():
         with FlopCounterMode(display=False) as counter:
             encoder.forward_features(x)
         exact = copy.deepcopy(encoder).double().forward_features(x.double())

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.errors import ConfigError, InputError
 
 Modality = Literal["video", "audio"]
 Decoder = Literal["pyav", "torchcodec"]
@@ -283,3 +284,17 @@ def check_count(name: str, value: object, *, least: int) -> None:
         raise ConfigError(
             f"{name}={value!r} is out of range", remedy=f"pass a whole number, at least {least}"
         )
+
+
+def check_path(name: str, value: object) -> None:
+    """Raise an InputError unless ``value`` is a path or URL: text, or an ``os.PathLike`` that gives text."""
+    if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
+        return
+    kind = type(value).__name__
+    if isinstance(value, bytes | os.PathLike):
+        remedy = "pass os.fsdecode(...) of it"
+    elif hasattr(value, "read"):
+        kind, remedy = f"{kind}, an open file", "pass the file's path"
+    else:
+        remedy = "pass a str or a pathlib.Path"
+    raise InputError(f"{name} is a {kind}, and not text", remedy=remedy)

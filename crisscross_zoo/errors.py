@@ -47,7 +47,7 @@ class ConfigError(CrissCrossError, ValueError):
 
 
 class InputError(CrissCrossError, ValueError):
-    """An array or tensor has the wrong shape, dtype or range."""
+    """An array or tensor has the wrong shape, dtype or range, or what should be a path is none."""
 
 
 class MediaError(CrissCrossError):
@@ -76,6 +76,10 @@ class DecoderCrashError(MediaError):
 
 class OutputError(CrissCrossError):
     """Features cannot be written to, or read from, this path."""
+
+
+class StorageError(OutputError):
+    """The disk is full, over quota or read-only: whatever is written next fails as well, so the run ends."""
 
 
 class ClusterError(CrissCrossError):

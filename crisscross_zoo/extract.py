@@ -31,12 +31,13 @@ from crisscross_zoo.config import (
     check_choice,
     check_clip_options,
     check_count,
+    check_path,
 )
 from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.classifier import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, first_line
+from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, StorageError, first_line
 from crisscross_zoo.features import Features
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views
 from crisscross_zoo.media.decode import INT16_SCALE
@@ -44,6 +45,7 @@ from crisscross_zoo.media.packets import StrPath
 from crisscross_zoo.media.pool import read_files, usable_cores
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec
+from crisscross_zoo.numerics import exact_float32, plain_torch
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.load import load_encoder
 
@@ -201,7 +203,8 @@ class FeatureExtractor:
                 )
             changed = "" if sha256 == source.weights_sha256 or source.weights_sha256 is None else " (changed)"
             self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
-            self.encoders[name] = source.to(self.device).eval()
+            with plain_torch():
+                self.encoders[name] = source.to(self.device).eval()
             self._networks[name] = source.optimize_for_inference(PRECISIONS[precision])
         self._sampling = self._make_sampling(
             window, stride, clips, views, frames, fps, size, audio_seconds, strict
@@ -219,6 +222,7 @@ class FeatureExtractor:
         """Extract the features of one file.
 
         Raises:
+            InputError: ``path`` is no path: bytes, an open file.
             MediaError: the file cannot be used; the error says why and what to do.
         """
         ((_, result),) = self._run([path], workers=0, on_progress=None)
@@ -237,9 +241,16 @@ class FeatureExtractor:
 
         Yields:
             ``(path, result)`` as files get ready, which need not be the order of ``paths``.
+
+        Raises:
+            ConfigError: ``paths`` is one path.
+            InputError: ``paths`` is an open file or bytes.
+            StorageError: the disk that files at URLs are fetched to is full.
         """
         if isinstance(paths, str | os.PathLike):
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
+        if isinstance(paths, bytes) or hasattr(paths, "read"):  # both can be iterated over
+            check_path("paths", paths)
         workers = self.workers
         if workers is None:
             alone = isinstance(paths, Sized) and len(paths) <= 1
@@ -264,6 +275,10 @@ class FeatureExtractor:
         )
         with contextlib.closing(news_of_files):
             for serial, path, news in news_of_files:
+                if isinstance(
+                    news, StorageError
+                ):  # where files are fetched to: no other file would fit either
+                    raise news
                 if isinstance(news, CrissCrossError):
                     open_files.pop(serial, None)
                     yield path, news
@@ -320,9 +335,11 @@ class FeatureExtractor:
         """Return what must be the same for finished features of ``path`` to be used again.
 
         Raises:
+            InputError: ``path`` is no path: bytes, an open file.
             OSError: there is no such file.
             UnreadableMediaError: it is at a URL that cannot be asked.
         """
+        check_path("the path", path)
         return self._identity(remote.source_of(path))
 
     def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -448,7 +465,8 @@ class _Batch:
             dtype = torch.from_numpy(clip.values).dtype
             pinned = self._encoder.device.type == "cuda"
             with self._memory_errors():
-                self._clips = torch.zeros((self._size, *clip.values.shape), dtype=dtype, pin_memory=pinned)
+                shape = (self._size, *clip.values.shape)
+                self._clips = torch.zeros(shape, dtype=dtype, device="cpu", pin_memory=pinned)
         self._clips[len(self._owners)] = torch.from_numpy(clip.values)
         self._owners.append((file, clip.row))
 
@@ -472,7 +490,7 @@ class _Batch:
         assert self._clips is not None
         self._clips[len(owners) :] = 0
         clips = self._clips.to(self._encoder.device)
-        with torch.inference_mode(), repeatable(), self._memory_errors():
+        with torch.inference_mode(), exact_float32(), self._memory_errors():
             if clips.is_floating_point():  # an augmented clip is ready
                 x = clips
             elif isinstance(self._encoder, AudioEncoder):
@@ -484,24 +502,6 @@ class _Batch:
         for (file, row), values in zip(owners, rows, strict=False):
             file.take(modality, row, values)
         return len(owners)
-
-
-@contextlib.contextmanager
-def repeatable() -> Iterator[None]:
-    """Make cuDNN repeatable and keep it off TF32; everything else stays as torch has it."""
-    cudnn: Any = torch.backends.cudnn
-    # Since torch 2.9 the precision is the convolutions' own, and mixing it with the older switch is an error.
-    owner, name, exact = (
-        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
-    )
-    before = cudnn.deterministic, getattr(owner, name)
-    cudnn.deterministic = True
-    setattr(owner, name, exact)
-    try:
-        yield
-    finally:
-        cudnn.deterministic = before[0]
-        setattr(owner, name, before[1])
 
 
 def default_workers(device: torch.device) -> int:

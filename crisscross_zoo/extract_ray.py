@@ -26,7 +26,7 @@ from typing import Any
 from crisscross_zoo import remote
 from crisscross_zoo.errors import ClusterError, ConfigError, CrissCrossError, DecoderCrashError, first_line
 from crisscross_zoo.extract import FeatureExtractor
-from crisscross_zoo.outputs import PARTS_NAME, Outcome, already_there, save
+from crisscross_zoo.outputs import PARTS_NAME, Outcome, known_outcome, save
 
 CHUNK = 10_000
 """Files sent to the queue at once."""
@@ -222,9 +222,7 @@ class _Worker:
 
         def paths() -> Iterator[str]:
             for path, output in files:
-                there = (
-                    None if self._setup.overwrite else already_there(path, output, self._extractor.identity)
-                )
+                there = known_outcome(path, output, self._extractor.identity, overwrite=self._setup.overwrite)
                 if there is None:
                     outputs[path] = output
                     yield path

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path, write_atomically
-from crisscross_zoo.config import suggest
+from crisscross_zoo.atomic import atomic_path, longest_name, write_atomically
+from crisscross_zoo.config import check_path, suggest
 from crisscross_zoo.errors import InputError, OutputError
 from crisscross_zoo.remote import is_url
 
@@ -26,6 +26,9 @@ FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
 
 SIDECAR_SUFFIX = ".json"
 """Beside ``feats.npy`` stands ``feats.npy.json`` with what an array has no place for: windows and metadata."""
+
+_SHORT_NAME_BYTES = 128
+"""No file system is asked whether it takes a name as short as this."""
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged or foreign file may raise, besides safetensors' own."""
@@ -92,9 +95,11 @@ class Features:
         one modality there is; windows and metadata go beside it, to ``<path>.json``.
 
         Raises:
-            OutputError: another suffix, two modalities for ``.npy``, or the file cannot be written.
+            OutputError: another suffix, two modalities for ``.npy``, a name too long, or the file cannot be written.
+            StorageError: the disk is full, over quota or read-only.
         """
         check_format(path)
+        check_name(path)
         target = Path(path)
         try:
             if target.suffix == ".npz":
@@ -102,11 +107,10 @@ class Features:
                 with atomic_path(target) as temporary, temporary.open("wb") as file:
                     np.savez(file, **arrays)
             elif target.suffix == ".safetensors":
-                from safetensors.numpy import save_file
+                from safetensors.numpy import save
 
                 tensors = {k: np.ascontiguousarray(v) for k, v in self.arrays().items()}
-                with atomic_path(target) as temporary:
-                    save_file(tensors, temporary, metadata={"metadata": json.dumps(self.metadata)})
+                write_atomically(target, save(tensors, metadata={"metadata": json.dumps(self.metadata)}))
             else:
                 self._save_npy(target)
         except OSError as error:
@@ -130,11 +134,13 @@ class Features:
             "windows": getattr(self, f"{rows[0]}_windows").tolist(),
             "metadata": self.metadata,
         }
-        # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
-        target.unlink(missing_ok=True)
-        write_atomically(_sidecar(target), json.dumps(sidecar).encode())
-        with atomic_path(target) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+        with atomic_path(target) as temporary:
+            with temporary.open("wb") as file:
+                np.save(file, array)
+            with atomic_path(_sidecar(target)) as beside:
+                beside.write_bytes(json.dumps(sidecar).encode())
+                # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
+                target.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Features:
@@ -143,8 +149,8 @@ class Features:
         Raises:
             OutputError: no such file, another format, or damaged.
         """
-        source = Path(path)
         check_format(path)
+        source = Path(path)
         with _reading(source):
             if source.suffix == ".npz":
                 with np.load(source, allow_pickle=False) as stored:
@@ -186,6 +192,7 @@ def _array_sha256(array: npt.NDArray[Any]) -> str:
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read no more than the metadata of saved features; raises like :meth:`Features.load`."""
+    check_path("the path", path)
     if Path(path).suffix != ".npz":
         return dict(Features.load(path).metadata)
     with _reading(Path(path)), np.load(path, allow_pickle=False) as stored:
@@ -194,7 +201,12 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise an OutputError unless ``path`` is local and its suffix one of :data:`FORMATS`."""
+    """Raise an OutputError unless ``path`` is local and its suffix one of :data:`FORMATS`.
+
+    Raises:
+        InputError: it is no path: bytes, an open file.
+    """
+    check_path("the path", path)
     if is_url(path):
         raise OutputError(
             "features are saved at local paths",
@@ -208,6 +220,16 @@ def check_format(path: str | os.PathLike[str]) -> None:
             remedy=suggest(suffix, FORMATS),
             path=path,
         )
+
+
+def check_name(path: str | os.PathLike[str], *, remedy: str = "choose a shorter one") -> None:
+    """Raise an OutputError where the file system has no room for a name of the files of :func:`files_of`."""
+    for file in files_of(Path(path)):
+        length = len(os.fsencode(file.name))
+        if length > _SHORT_NAME_BYTES and length > (most := longest_name(file.parent)):
+            raise OutputError(
+                f"a file name of {length} bytes, where {most} are allowed", remedy=remedy, path=file
+            )
 
 
 def files_of(path: Path) -> list[Path]:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from crisscross_zoo.encoders import AudioEncoder
 from crisscross_zoo.encoders.classifier import clip_features
 from crisscross_zoo.errors import InputError
-from crisscross_zoo.extract import DEFAULT_BATCH, repeatable
+from crisscross_zoo.extract import DEFAULT_BATCH
 from crisscross_zoo.media.windows import dense_starts
+from crisscross_zoo.numerics import exact_float32
 from crisscross_zoo.transforms.mel import log_mel, mono_at_rate
 from crisscross_zoo.weights.load import load_encoder
 
@@ -92,7 +93,8 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     waves = _waves(audio, model)
     timestamps = timestamps_ms(waves.shape[1], model.sample_rate)
     starts = clip_starts(timestamps, model.sample_rate, model.clip_samples)
-    embeddings = torch.empty((len(waves), len(starts), model.timestamp_embedding_size), device=waves.device)
+    shape = (len(waves), len(starts), model.timestamp_embedding_size)
+    embeddings = torch.empty(shape, dtype=torch.float32, device=waves.device)
     for rows, values in _embed(waves, starts, model):
         embeddings.view(-1, embeddings.shape[2])[rows] = values
     times = torch.from_numpy(timestamps.astype(np.float32)).to(waves.device)
@@ -116,7 +118,8 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
     clip = model.clip_samples / model.sample_rate
     seconds = dense_starts((0.0, waves.shape[1] / model.sample_rate), clip, clip / 2)
     starts = np.rint(seconds * model.sample_rate).astype(np.int64)
-    scenes = torch.zeros((len(waves), model.scene_embedding_size), device=waves.device)
+    shape = (len(waves), model.scene_embedding_size)
+    scenes = torch.zeros(shape, dtype=torch.float32, device=waves.device)
     for rows, values in _embed(waves, starts, model):
         sounds = torch.arange(rows.start, rows.stop, device=waves.device) // len(starts)
         scenes.index_add_(0, sounds, values / len(starts))
@@ -154,11 +157,12 @@ def _embed(waves: Tensor, starts: npt.NDArray[np.int64], model: HearModel) -> It
     size = DEFAULT_BATCH.get(device.type, DEFAULT_BATCH["cuda"])["audio"]
     for first in range(0, total, size):
         rows = slice(first, min(first + size, total))
-        clips = torch.zeros((rows.stop - first, model.clip_samples), device=waves.device)
+        shape = (rows.stop - first, model.clip_samples)
+        clips = torch.zeros(shape, dtype=torch.float32, device=waves.device)
         for clip, row in zip(clips, range(rows.start, rows.stop), strict=True):
             start = int(starts[row % len(starts)])
             begin, end = max(start, 0), min(start + model.clip_samples, length)
             clip[begin - start : end - start] = waves[row // len(starts), begin:end]
-        with torch.no_grad(), repeatable():
+        with torch.no_grad(), exact_float32():
             values = model(clips.to(device))
         yield rows, values.to(waves.device)

@@ -7,6 +7,7 @@ lists; :class:`Lists` without a part takes them together.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,15 +16,22 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from crisscross_zoo import remote
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError, MediaNotFoundError, OutputError
-from crisscross_zoo.features import Features, files_of, load_metadata
+from crisscross_zoo.atomic import atomic_path, writing
+from crisscross_zoo.errors import (
+    ConfigError,
+    CrissCrossError,
+    MediaError,
+    MediaNotFoundError,
+    OutputError,
+    StorageError,
+)
+from crisscross_zoo.features import Features, check_name, files_of, load_metadata
 
 INDEX_NAME = "index.csv"
 FAILED_NAME = "failed.jsonl"
@@ -132,15 +140,25 @@ class Outcome:
     skipped: bool = False
 
 
-def already_there(path: str, output: Path, identity: Callable[[str], Mapping[str, Any]]) -> Outcome | None:
-    """Return the outcome of an input that need not be extracted, else None: see :func:`finished`.
+def known_outcome(
+    path: str, output: Path, identity: Callable[[str], Mapping[str, Any]], *, overwrite: bool = False
+) -> Outcome | None:
+    """Return the outcome of an input that need not be extracted, or could not be written, else None.
 
     Args:
         path: The input.
         output: Where its features would be written.
         identity: :meth:`crisscross_zoo.FeatureExtractor.identity`.
+        overwrite: Extract also what is there, see :func:`finished`.
     """
     if not remote.exists(path):
+        return None
+    if not remote.is_remote(output):
+        try:
+            check_name(output, remedy="shorten the input's name, or choose another --format")
+        except OutputError as error:
+            return Outcome(path, error=error)
+    if overwrite:
         return None
     try:
         with remote.using_store(output, "read"):
@@ -168,21 +186,28 @@ def save(
         result: They, or the error.
         scratch: Folder on the same file system for what is not whole yet, for processes that may, unknown to each
             other, write the same output.
+
+    Raises:
+        StorageError: the disk is full, over quota or read-only: no other output could be written either.
     """
     if isinstance(result, CrissCrossError):
         return Outcome(path, error=result)
     try:
         if remote.is_remote(output):
-            with tempfile.TemporaryDirectory(prefix="crisscross-") as local:
-                result.save(Path(local) / output.name)
-                remote.write(output, (Path(local) / output.name).read_bytes())
+            with tempfile.TemporaryDirectory(prefix="crisscross-") as folder:
+                local = Path(folder) / f"features{output.suffix}"  # a store takes longer names
+                result.save(local)
+                remote.write(output, local.read_bytes())
         elif scratch is None:
             result.save(output)
         else:
             result.save(scratch / output.name)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            for file in files_of(scratch / output.name):
-                file.replace(output.with_name(file.name))
+            with writing(output.parent):
+                output.parent.mkdir(parents=True, exist_ok=True)
+                for file in files_of(scratch / output.name):
+                    file.replace(output.with_name(file.name))
+    except StorageError:
+        raise
     except OutputError as error:
         return Outcome(path, error=error)
     except OSError as error:
@@ -278,11 +303,12 @@ class Lists:
         self._failures[remote.unsigned(path)] = {**failure, "output": name}
 
     def write(self) -> None:
-        """Write both, sorted; ``failed.jsonl`` goes where nothing failed.
+        """Write both, sorted; ``failed.jsonl`` goes where nothing failed. What was there stays unless both are whole.
 
         The lists themselves, once written, take the place of all parts.
 
         Raises:
+            StorageError: the disk is full, over quota or read-only.
             OSError: they cannot be written.
         """
         if self._part is not None:
@@ -303,16 +329,17 @@ class Lists:
             failures = [{k: v for k, v in f.items() if k != "output"} for f in failures]
             there = remote.names_in(self._folder) if remote.is_remote(self._folder) else None
             names = [n for n in names if ((self._folder / n).exists() if there is None else n in there)]
-        if failures:
-            lines = "".join(json.dumps(f) + "\n" for f in failures)
-            _write_whole(place / FAILED_NAME, lines.encode(), by)
-        else:
-            remote.remove(place / FAILED_NAME)
         text = io.StringIO()
         table = csv.DictWriter(text, _INDEX_COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(self._rows[name] for name in names)
-        _write_whole(place / INDEX_NAME, text.getvalue().encode(**_TEXT), by)
+        with _written(place / INDEX_NAME, text.getvalue().encode(**_TEXT), by), writing(place):
+            if failures:
+                lines = "".join(json.dumps(f) + "\n" for f in failures)
+                with _written(place / FAILED_NAME, lines.encode(), by):
+                    pass
+            else:
+                remote.remove(place / FAILED_NAME)
 
     @classmethod
     def merge(cls, folder: Path, parts: Sequence[str], *, by: str) -> bool:
@@ -339,11 +366,16 @@ def _indexes_in(parts: Path) -> list[Path]:
     return [parts / name for name in remote.names_in(parts) if PurePosixPath(name).match(f"*/{INDEX_NAME}")]
 
 
-def _write_whole(path: Path, data: bytes, by: str) -> None:
+@contextlib.contextmanager
+def _written(path: Path, data: bytes, by: str) -> Iterator[None]:
+    """Write a file that takes its place when the block ends: to a disk that is full it fails before."""
     if remote.is_remote(path):
+        yield
         remote.write(path, data)
-    else:
-        write_atomically(path, data, by=by)
+        return
+    with atomic_path(path, by=by) as temporary:
+        temporary.write_bytes(data)
+        yield
 
 
 def describe_failure(path: str, modality: str, error: CrissCrossError) -> dict[str, str]:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from crisscross_zoo.atomic import writing
 from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
@@ -217,6 +218,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]
     Raises:
         MediaNotFoundError: the store has no such object.
         UnreadableMediaError: it cannot be fetched.
+        StorageError: the disk of temporary files (``TMPDIR``) is full.
     """
     if not is_url(path):
         yield path
@@ -225,7 +227,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]
     with tempfile.TemporaryDirectory(prefix="crisscross-") as folder:
         name = urlsplit(url).path if is_http(url) else url  # a signed query may be longer than a name
         local = os.path.join(folder, local_name(PurePosixPath(name).name))  # noqa: PTH118
-        with _fetching(url):
+        with _fetching(url), writing(folder):
             _fetch(url, local)
         yield local
 

@@ -156,7 +156,7 @@ def test_what_is_there_is_told_before_anything_is_extracted(monkeypatch):
 
     worker._extractor = SimpleNamespace(identity=None, stream=stream)
     there = {"a": Outcome("a", {}, skipped=True), "b": None}
-    monkeypatch.setattr(extract_ray, "already_there", lambda path, *_: there[path])
+    monkeypatch.setattr(extract_ray, "known_outcome", lambda path, *_, **__: there[path])
     worker._extract(iter([("a", Path("a.npz")), ("b", Path("b.npz"))]), put=told.append)
     assert [o.path for o in told] == ["a", "b"]
 

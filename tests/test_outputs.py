@@ -9,7 +9,7 @@ import pytest
 from crisscross_zoo import Features, remote
 from crisscross_zoo.errors import ConfigError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.files import common_folder
-from crisscross_zoo.outputs import Lists, already_there, describe_failure, finished, mirror
+from crisscross_zoo.outputs import Lists, describe_failure, finished, known_outcome, mirror
 
 SOURCE = {"path": "in/a.mp4", "bytes": 10, "modified_ns": 5}
 IDENTITY = {
@@ -110,13 +110,13 @@ def test_finished_means_same_file_settings_and_weights(tmp_path, suffix):
 
 
 def test_an_input_is_not_looked_at_where_no_output_is(tmp_path):
-    assert already_there("https://host/a.mp4", tmp_path / "a.npz", identity=None) is None
+    assert known_outcome("https://host/a.mp4", tmp_path / "a.npz", identity=None) is None
 
 
 def test_a_name_too_long_is_the_outcome_of_its_file_alone(tmp_path):
-    outcome = already_there("https://host/a.mp4", tmp_path / f"{'a' * 300}.npz", identity=None)
+    outcome = known_outcome("https://host/a.mp4", tmp_path / f"{'a' * 300}.npz", identity=None)
     assert isinstance(outcome.error, OutputError)
-    assert "File name too long" in str(outcome.error)
+    assert "a file name of 304 bytes, where 255 are allowed" in str(outcome.error)
 
 
 def test_features_of_another_file_and_other_files_are_not_replaced(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 from make_media import make_media
 
 from crisscross_zoo import FeatureExtractor, Features, errors, extract_ray, load_encoder
+from crisscross_zoo.atomic import writing
 from crisscross_zoo.errors import CrissCrossError
 from crisscross_zoo.evaluate.layer import train_layer
 from crisscross_zoo.evaluate.protocols import LayerConfig
@@ -137,6 +139,11 @@ def no_folder() -> None:
     convert_checkpoint(load.BUNDLED_FOLDER / "demo_video.safetensors", "taken/model.safetensors")
 
 
+def full_disk() -> None:
+    with writing("feats"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def dying_workers() -> None:
     cluster = extract_ray._Cluster(None, None, {}, say=str)
     for _ in range(extract_ray._START_ATTEMPTS):
@@ -152,6 +159,7 @@ CASES: dict[str, Callable[[], object]] = {
     "TruncatedMediaError": truncated,
     "DecoderCrashError": crash,
     "OutputError": lambda: Features.load("feats.csv"),
+    "StorageError": full_disk,
     "ClusterError": dying_workers,
     "TrainingError": nan_loss,
     "UnknownWeightsError": lambda: load_encoder("video", "audioste"),
@@ -177,6 +185,8 @@ def test_every_class_has_its_paragraph_and_a_true_message(
     assert type(caught.value) is CLASSES[name] or name == "CrissCrossError"
     (shown,) = re.findall(r"```text\n(.*)\n```", section(name))
     said = f"{caught.value.reason}; {caught.value.remedy}"
+    if name == "StorageError":
+        said = re.sub(r"\(.* MB free\)", "(DISK)", said)
     assert shown in (said, f"{PATHS.get(name, caught.value.path)}: {said}")
     paragraph = section(name).split("```\n")[1]
     assert len(paragraph.split()) > 20

@@ -1,6 +1,7 @@
 """What every command shares: option parsing with suggestions, exit codes, errors as one line, JSON.
 
-Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted. Results go to stdout, all else to stderr.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted, 141 done but the reader of stdout was gone. Results go to
+stdout, all else to stderr. A standard stream that is closed, or whose reader goes away, stops no work.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from crisscross_zoo import __version__
+from crisscross_zoo.atomic import storage_error
 from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, UnknownWeightsError
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_BROKEN_PIPE = 141
+"""What a shell says of a program that SIGPIPE ended."""
 
 _BAD_CHOICE = re.compile(r"invalid choice: (?P<value>'.*?'|\S+) \(choose from (?P<choices>.*)\)$")
 _UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (?P<option>-[^\s=]+)")
@@ -89,18 +94,29 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, *, prog: str) -> int:
     """Call ``main(argv)`` and return the exit code; what it raises on purpose becomes one line on stderr.
 
+    While it runs, standard streams are such that writing to them does not fail: see :class:`_Stream`.
+
     Args:
         main: Parses and works; returns 0, or 1 where some of the inputs failed.
         argv: Arguments without the program's name; None: those of the process.
         prog: The command's name, for the error line.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names need not be text
-            stream.reconfigure(errors="backslashreplace")
+    _open_closed_streams()
+    with _stream("stderr"), _stream("stdout") as stdout:
+        code = _exit_code(main, argv, prog=prog)
+        with contextlib.suppress(ValueError):  # it was closed by somebody else
+            sys.stdout.flush()
+        if stdout is None or stdout.lost is None:
+            return code
+        if not isinstance(stdout.lost, BrokenPipeError):  # a full disk
+            print(f"{prog}: error: standard output: {stdout.lost.strerror}", file=sys.stderr)
+            return code or EXIT_FAILED
+        return code or EXIT_BROKEN_PIPE
+
+
+def _exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, *, prog: str) -> int:
     try:
-        code = main(argv)
-        sys.stdout.flush()
-        return code
+        return main(argv)
     except SystemExit as stop:  # argparse: --help, --version and bad usage
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except CrissCrossError as error:
@@ -109,13 +125,83 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None,
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader (head, less) has seen enough: keep the last flush quiet too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
     except OSError as error:  # a name too long, a folder that may not be entered, a full disk
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"{prog}: error: {where}{error.strerror or error}", file=sys.stderr)
+        print(
+            f"{prog}: error: {storage_error(error) or f'{where}{error.strerror or error}'}", file=sys.stderr
+        )
         return EXIT_FAILED
+
+
+class _Stream(io.FileIO):
+    """A standard stream whose reader may go away, or whose disk may be full: what is written then is dropped.
+
+    Attributes:
+        lost: The first error of writing, if there was one.
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write, or drop what cannot be written."""
+        if self.lost is None:
+            try:
+                return super().write(data)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                self.lost = error
+        return memoryview(data).nbytes
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of standard streams that the process was started without (daemons, ``>&-``).
+
+    Otherwise the next file to be opened would take a closed one's number, and with it what libraries print.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number: this one
+            os.set_inheritable(opened, True)
+
+
+@contextlib.contextmanager
+def _stream(name: str) -> Iterator[_Stream | None]:
+    """While open, ``sys.stdout`` or ``sys.stderr`` takes any file name and does not fail; gives what it writes to.
+
+    None where that is no file of the system's (a notebook, a test).
+    """
+    before = getattr(sys, name)
+    with contextlib.ExitStack() as stack:
+        raw: _Stream | None = None
+        if before is None or before.closed:  # there was none at the start
+            now: Any = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        elif before is getattr(sys, f"__{name}__") and type(_raw(before)) is io.FileIO:
+            with contextlib.suppress(OSError):
+                before.flush()
+            raw = _Stream(before.fileno(), "w", closefd=False)
+            now = io.TextIOWrapper(
+                io.BufferedWriter(raw) if _raw(before) is not before.buffer else raw,  # python -u
+                encoding=before.encoding,
+                errors="backslashreplace",  # file names need not be text
+                line_buffering=before.line_buffering,
+                write_through=before.write_through,
+            )
+            stack.callback(now.flush)
+        else:
+            now = before
+            if isinstance(now, io.TextIOWrapper):
+                now.reconfigure(errors="backslashreplace")
+        setattr(sys, name, now)
+        stack.callback(setattr, sys, name, before)
+        yield raw
+
+
+def _raw(stream: Any) -> Any:
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
 
 
 @contextlib.contextmanager

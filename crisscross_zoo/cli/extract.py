@@ -35,7 +35,7 @@ from crisscross_zoo.config import (
     VIDEO_SUFFIXES,
     check_clip_options,
 )
-from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError
+from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError, StorageError
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract import FeatureExtractor
@@ -54,7 +54,7 @@ examples:
                                                           it with torchrun or srun, which number their processes
 
 exit codes: 0 done, 1 some inputs failed (0 under torchrun, which would end the other processes), 2 bad usage,
-            130 interrupted (run the same command again to go on)
+            130 interrupted (run the same command again to go on), 141 done, but the reader of stdout was gone
 """
 
 _REMARKS = 3
@@ -218,6 +218,10 @@ def _main(argv: Sequence[str] | None) -> int:
         raise MediaNotFoundError("no such file", remedy="check the path", path=paths[0])
     outputs, folder = _outputs(args, paths, single=single)
     if not remote.is_url(args.out):
+        if single:
+            from crisscross_zoo.features import check_name
+
+            check_name(args.out)
         _check_writable(folder or Path(args.out))
     if share.count > 1:
         outputs = {p: outputs[p] for p in share.of(paths)}
@@ -256,6 +260,7 @@ class _Job:
         part = self.share.name() if self.share.count > 1 else None
         lists = None if self.folder is None else Lists(self.folder, part)
         interrupted = stopped = False
+        full: StorageError | None = None
         try:
             for outcome in self._outcomes():
                 self._take(outcome)
@@ -264,10 +269,17 @@ class _Job:
                     break
         except KeyboardInterrupt:
             interrupted = True
-        whole = not (interrupted or stopped)
+        except StorageError as error:
+            full = error
+        whole = not (interrupted or stopped or full)
         if lists is not None and (whole or part is None):  # others take a part that is there for whole
-            self._write_lists(lists)
-        self._report(interrupted=interrupted)
+            with contextlib.suppress(*[] if full is None else [OutputError]):  # they may still fit
+                self._write_lists(lists)
+        if full is not None and not self.args.json:
+            raise full
+        self._report(interrupted=interrupted or full is not None)
+        if full is not None:
+            raise full
         if interrupted:
             return EXIT_INTERRUPTED
         if self.failures and self.share.origin == "torchrun" and not stopped:
@@ -278,7 +290,7 @@ class _Job:
         return EXIT_FAILED if self.failures else EXIT_DONE
 
     def _outcomes(self) -> Iterator[Outcome]:
-        from crisscross_zoo.outputs import already_there, save
+        from crisscross_zoo.outputs import known_outcome, save
 
         if self.args.engine == "ray":
             yield from self._outcomes_of_ray()
@@ -288,7 +300,7 @@ class _Job:
             extractor = _make_extractor(self.args, device)
         todo = []
         for given, output in self.outputs.items():
-            there = None if self.args.overwrite else already_there(given, output, extractor.identity)
+            there = known_outcome(given, output, extractor.identity, overwrite=self.args.overwrite)
             if there is None:
                 todo.append(given)
             else:
@@ -483,7 +495,8 @@ def _is_single_output(args: argparse.Namespace) -> bool:
     from crisscross_zoo.features import FORMATS
 
     out = Path(args.out)
-    if out.is_dir() or args.out.endswith(("/", "\\")):
+    # os.path answers False where pathlib raises: names too long.
+    if os.path.isdir(out) or args.out.endswith(("/", "\\")):  # noqa: PTH112
         return False
     if out.suffix.lower() in FORMATS and out.suffix not in FORMATS:
         raise ConfigError(f"--out: {out.suffix} is not written", remedy=f"write it as {out.suffix.lower()}")

@@ -23,7 +23,14 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import STAGES, EncoderConfig, check_choice, check_count, config_from_dict
+from crisscross_zoo.config import (
+    STAGES,
+    EncoderConfig,
+    check_choice,
+    check_count,
+    check_path,
+    config_from_dict,
+)
 from crisscross_zoo.encoders.checkpoint import (
     CHECKPOINT_OF,
     CONFIG_FILE,
@@ -39,6 +46,7 @@ from crisscross_zoo.encoders.hub import Access, hub_file
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
+from crisscross_zoo.numerics import plain_torch
 
 _REDUCTIONS = (4, 4, 8, 16, 32)  # input pixels, or mel bands and columns, for one cell of each stage's map
 
@@ -285,7 +293,8 @@ class Encoder(
         Args:
             dtype: Of the weights, and of what is computed: float32, bfloat16 or float16. Clips may have any.
         """
-        return self._inference_module().to(self.device, dtype).eval()
+        with plain_torch():
+            return self._inference_module().to(self.device, dtype).eval()
 
     @abc.abstractmethod
     def _inference_module(self) -> InferenceEncoder:
@@ -420,7 +429,9 @@ class Encoder(
             WeightsNotAvailableError: no access, or not in the cache while offline.
             DownloadError: the download failed.
             ConfigError: a field is unknown or out of range.
+            InputError: the folder, file or repository is no text or path: bytes, an open file.
         """
+        check_path("pretrained_model_name_or_path", pretrained_model_name_or_path)
         return cls._from_pretrained(
             model_id=os.fspath(pretrained_model_name_or_path),
             revision=revision,
@@ -463,9 +474,9 @@ class Encoder(
                 remedy=f"use {config.modality.capitalize()}Encoder",
                 path=model_id,
             )
-        with torch.random.fork_rng(devices=()):
+        with plain_torch(), torch.random.fork_rng(devices=()):
             encoder = cls(config, **fields).to(map_location)
-        apply_state_dict(encoder, state_dict, source=model_id)
+            apply_state_dict(encoder, state_dict, source=model_id)
         encoder.weights_id = weights_id
         encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)
         return encoder.eval()

@@ -80,7 +80,7 @@ def pooled_size(pooling: str, size: Sequence[int], channels: int) -> int:
     """
     reductions = (8, _REDUCTION, _REDUCTION) if len(size) == 3 else (_REDUCTION, _REDUCTION)
     cells = (-(-n // r) for n, r in zip(size, reductions, strict=True))
-    return pool(torch.empty(1, channels, *cells), pooling).shape[1]
+    return pool(torch.empty(1, channels, *cells, dtype=torch.float32, device="cpu"), pooling).shape[1]
 
 
 def _max_video(features: Tensor, *, stride: tuple[int, int, int]) -> Tensor:

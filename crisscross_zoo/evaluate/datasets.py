@@ -19,7 +19,7 @@ from pathlib import Path
 
 from crisscross_zoo.config import MEDIA_SUFFIXES, VIDEO_SUFFIXES, check_choice
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.files import find_media
+from crisscross_zoo.media.files import find_media, read_list
 
 DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound", "folder")
 """What :func:`read_dataset` reads:
@@ -275,7 +275,7 @@ def _esc50(tree: _Tree) -> _Found:
     rows: dict[str, tuple[int, str]] = {}  # of each file the target and the fold
     categories: dict[int, str] = {}
     columns = ("filename", "fold", "target", "category")
-    reader = csv.DictReader(_text(path).split("\n"), strict=True)
+    reader = csv.DictReader(read_list(path).split("\n"), strict=True)
     try:
         lines = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
@@ -569,17 +569,10 @@ def _folder(path: str | Path, remedy: str) -> str:
     return full
 
 
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise _unreadable(path, error) from None
-
-
 def _lines(path: str, pattern: str, expected: str) -> Iterator[tuple[int, re.Match[str]]]:
     """Match each line of a list, but blank ones; yields their numbers too."""
     empty = True
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_list(path).split("\n"), start=1):
         if not line.strip():
             continue
         match = re.fullmatch(pattern, line.strip())

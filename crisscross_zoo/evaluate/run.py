@@ -34,6 +34,7 @@ from crisscross_zoo.config import (
     VIDEO_SUFFIXES,
     Pooling,
     VideoConfig,
+    check_path,
     check_training_precision,
 )
 from crisscross_zoo.encoders import Encoder
@@ -280,6 +281,7 @@ def resolve_weights(weights: Source | Mapping[str, Source], modality: str) -> di
     if isinstance(weights, Encoder):
         return dict.fromkeys(wanted, weights)
     found: dict[str, Source] = {}
+    check_path("weights", weights)
     for m in wanted:
         inside = Path(weights) / m
         found[m] = inside if inside.is_dir() else weights

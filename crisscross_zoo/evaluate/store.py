@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.atomic import write_atomically, writing
 from crisscross_zoo.errors import CrissCrossError, OutputError
 from crisscross_zoo.extract import FeatureExtractor
 from crisscross_zoo.features import Features
@@ -135,7 +135,8 @@ class FeatureStore:
             What went wrong, by file; nothing of such a file is kept, so that it is tried again the next time.
 
         Raises:
-            OSError: it cannot be written.
+            StorageError: the disk is full, over quota or read-only; what was written before stays.
+            OutputError: it is damaged.
         """
         wanted = list(dict.fromkeys(paths))
         failures: dict[str, CrissCrossError] = {}
@@ -152,7 +153,7 @@ class FeatureStore:
             on_file(done, len(wanted))
         if not todo:
             return failures
-        with contextlib.ExitStack() as stack:
+        with writing(self.folder), contextlib.ExitStack() as stack:
             stack.enter_context(_locked(self.folder / _LOCK_FILE, on_wait))
             self._load()  # another run may have added to it, or died in the middle
             self._cut()

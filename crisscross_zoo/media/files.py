@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
-from collections.abc import Callable, Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from crisscross_zoo import remote
 from crisscross_zoo.config import MEDIA_SUFFIXES, VIDEO_SUFFIXES
 from crisscross_zoo.errors import ConfigError
+
+# The mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def find_media(
@@ -24,8 +36,8 @@ def find_media(
     Args:
         inputs: Files, their URLs, folders (searched recursively for ``suffixes``, hidden files left out) and glob
             patterns (``**`` crosses folders). A file that does not exist is kept: reading it will say so.
-        list_file: A file with one path a line, relative to the working directory; blank lines and lines that begin
-            with # do not count, nor does white space around a path.
+        list_file: A file with one path a line, relative to the working directory, as :func:`read_list` takes it;
+            blank lines and lines that begin with # do not count, nor does white space around a path.
         suffixes: Those of :data:`crisscross_zoo.config.MEDIA_SUFFIXES` to take from folders.
         on_left_out: Told of each folder of which some media are taken and others left, and of how many are left.
 
@@ -33,7 +45,7 @@ def find_media(
         ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
     """
     found: dict[str, None] = {}
-    for given in [*inputs, *(_read_list(list_file) if list_file is not None else ())]:
+    for given in [*inputs, *(_paths_in_list(list_file) if list_file is not None else ())]:
         given = remote.without_file_scheme(given)
         if is_folder(given):
             media = sorted(_walk(given))
@@ -113,13 +125,62 @@ def _walk(folder: str) -> Iterable[str]:
                 yield os.path.join(here, name)  # noqa: PTH118 - a million times, and as it was given
 
 
-def _read_list(path: str) -> list[str]:
+def read_list(path: str) -> str:
+    """Return the text of a list: UTF-8, or UTF-16 or UTF-32 with a byte order mark; lines end in any system's way.
+
+    What is not UTF-8 in it goes through as it is, since file names need not be.
+
+    Raises:
+        ConfigError: it cannot be read, or a line of it is no text.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
-        lines = (line.strip() for line in text.split("\n"))  # splitlines() cuts names at U+2028 and the like
-        return [line for line in lines if line and not line.startswith("#")]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        data = Path(path).read_bytes()
+    except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be read as a list ({reason})", remedy="write one path a line"
+            f"cannot be read ({error.strerror})",
+            remedy="check that it is there, and its access rights",
+            path=path,
         ) from None
+    encoding, mark = next(((e, m) for m, e in _MARKS if data.startswith(m)), ("utf-8", b""))
+    try:
+        text = data[len(mark) :].decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as error:
+        before = data[len(mark) :][: error.start].decode(encoding)
+        raise ConfigError(
+            f"line {len(_LINE_END.split(before))} is not {encoding.upper()}, as the list's first bytes say",
+            remedy="save the list as UTF-8",
+            path=path,
+        ) from None
+    lines = _LINE_END.split(text)
+    if (
+        bad := next((number for number, line in enumerate(lines, start=1) if "\0" in line), None)
+    ) is not None:
+        raise ConfigError(
+            f"line {bad} has a NUL byte: the list is no text, or UTF-16 without a byte order mark",
+            remedy="write one path a line, in UTF-8",
+            path=path,
+        )
+    return "\n".join(lines)
+
+
+def _paths_in_list(path: str) -> Iterator[str]:
+    for number, line in enumerate(read_list(path).split("\n"), start=1):
+        given = line.strip()
+        if not given or given.startswith("#"):
+            continue
+        # Bytes that are no UTF-8 name a file as they are, or come from a list in another encoding.
+        if (
+            not given.isascii()
+            and _is_undecodable(given)
+            and not (os.path.lexists(given) or glob.has_magic(given))
+        ):
+            raise ConfigError(
+                f"line {number} is not UTF-8, and there is no file whose name has these bytes",
+                remedy="save the list as UTF-8",
+                path=path,
+            )
+        yield given
+
+
+def _is_undecodable(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)

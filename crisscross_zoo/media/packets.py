@@ -19,6 +19,7 @@ from av.stream import Disposition
 from av.video import VideoStream
 
 from crisscross_zoo.errors import MediaError, MediaNotFoundError, UnreadableMediaError
+from crisscross_zoo.media.advice import known_trouble
 from crisscross_zoo.media.tracks import NO_STAMP
 
 StrPath = str | os.PathLike[str]
@@ -75,7 +76,7 @@ def open_media(
             options=_UNPROBED if unprobed else {},
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _unreadable(name, error) from None
+        raise known_trouble(name) or _unreadable(name, error) from None
     if container.format.name in _REFUSED_FORMATS:
         container.close()
         raise UnreadableMediaError(

@@ -19,7 +19,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crisscross_zoo.errors import DecoderCrashError
+from crisscross_zoo.config import check_path
+from crisscross_zoo.errors import DecoderCrashError, InputError
 from crisscross_zoo.media.packets import StrPath
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def work_on_files(
     workers: int = 0,
     queue_size: int = 16,
     timeout: float | None = None,
-) -> Generator[tuple[int, StrPath, T | DecoderCrashError], None, None]:
+) -> Generator[tuple[int, StrPath, T | DecoderCrashError | InputError], None, None]:
     """Run ``job(path)`` on many files and pass on what it yields.
 
     Args:
@@ -89,15 +90,15 @@ def work_on_files(
     Yields:
         ``(serial, path, item)``: serial numbers ``paths`` from 0. Items of one file come in order, those of several
         files mixed. A file whose process dies ends with a DecoderCrashError, a :class:`WorkerStartError` where the
-        process did not start at all.
+        process did not start at all; what is no path (bytes, an open file) gives an InputError.
     """
     numbered = enumerate(paths)
     lock = threading.Lock()
-    news: queue.Queue[tuple[int, StrPath, T | DecoderCrashError] | BaseException | None]
+    news: queue.Queue[tuple[int, StrPath, T | DecoderCrashError | InputError] | BaseException | None]
     news = queue.Queue(queue_size)
     stop = threading.Event()
 
-    def put(item: tuple[int, StrPath, T | DecoderCrashError] | BaseException | None) -> bool:
+    def put(item: tuple[int, StrPath, T | DecoderCrashError | InputError] | BaseException | None) -> bool:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
                 news.put(item, timeout=_POLL_SECONDS)
@@ -111,6 +112,11 @@ def work_on_files(
                     serial, path = next(numbered, (-1, ""))
                 if serial < 0:
                     break
+                try:
+                    check_path("the path", path)
+                except InputError as error:
+                    put((serial, path, error))
+                    continue
                 for item in source.read(path):
                     if not put((serial, path, item)):
                         return
@@ -188,9 +194,7 @@ class _WorkerProcess:
             self._process = None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
-            process.kill()  # where what it said made no sense
-            code = process.wait()
-            self._temporary.cleanup()
+            code = self._end(process)  # also where what it said made no sense
             silent_for, self._silent_for = self._silent_for, 0.0
             if silent_for:
                 yield DecoderCrashError(
@@ -242,6 +246,9 @@ class _WorkerProcess:
             [sys.executable, "-P", "-m", "crisscross_zoo.media.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=None
+            if _is_open(2)
+            else subprocess.DEVNULL,  # else a pipe would get its number, and what is printed
             env=environment,
         )
         return self._process
@@ -250,6 +257,23 @@ class _WorkerProcess:
         """End the process, whatever it is doing."""
         self._closed = True
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._temporary.cleanup()
+            self._end(self._process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        """End a process and free what it had; return its exit code."""
+        process.kill()
+        code = process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):  # what was to be written to it
+                pipe.close()
+        self._temporary.cleanup()
+        return code
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

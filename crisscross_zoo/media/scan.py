@@ -23,6 +23,7 @@ from av.container import InputContainer
 from av.video import VideoStream
 
 from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
+from crisscross_zoo.media.advice import known_trouble
 from crisscross_zoo.media.clock import STRAY_SECONDS, StreamStamps, fill_in, gaps, run_through
 from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets
@@ -100,7 +101,7 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
             )
         found = _Scan(container, video, audio)
     if not found.streams:
-        raise UnreadableMediaError(
+        raise known_trouble(os.fspath(path)) or UnreadableMediaError(
             "nothing in it can be decoded", remedy="check the file in a player, or fetch it again", path=path
         )
     if source is None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.atomic import storage_error, write_atomically
 from crisscross_zoo.config import VIDEO_SUFFIXES, check_choice, suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.files import common_folder, find_media
@@ -685,7 +685,9 @@ def _text(value: str) -> str:
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot be written ({error.strerror})", remedy="choose another --out", path=path)
+    return storage_error(error, path) or OutputError(
+        f"cannot be written ({error.strerror})", remedy="choose another --out", path=path
+    )
 
 
 def _files(number: int) -> str:

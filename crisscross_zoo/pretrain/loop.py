@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.atomic import write_atomically, writing
 from crisscross_zoo.config import check_training_precision
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError
@@ -368,7 +368,10 @@ class _Reporter:
         self._samples += self._share
         self._failures += len(failures)
         if failures:
-            with self._failed_path.open("a", encoding="utf-8", newline="\n") as file:
+            with (
+                writing(self._failed_path.parent),
+                self._failed_path.open("a", encoding="utf-8", newline="\n") as file,
+            ):
                 for failure in failures:
                     file.write(json.dumps({"step": step, **vars(failure)}) + "\n")
                     _log.warning("%s: %s; another file takes its place", failure.path, failure.reason)

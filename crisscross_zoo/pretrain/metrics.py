@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.atomic import write_atomically, writing
 from crisscross_zoo.errors import ConfigError, first_line
 from crisscross_zoo.pretrain.loss import LossTerms
 
@@ -122,10 +123,11 @@ class Log:
     def write(self, row: Mapping[str, float]) -> None:
         """Write a row of :data:`COLUMNS`; what is NaN stays empty."""
         cells = {k: v for k, v in row.items() if not math.isnan(v)}
-        csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writerow(
-            {k: _short(v) for k, v in cells.items()}
-        )
-        self._file.flush()
+        with writing(self._path.parent):
+            csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writerow(
+                {k: _short(v) for k, v in cells.items()}
+            )
+            self._file.flush()
         if self._tensorboard is not None:
             for name, value in cells.items():
                 if name != "step":
@@ -135,11 +137,13 @@ class Log:
 
     def close(self) -> None:
         """Finish the files."""
-        self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        with contextlib.ExitStack() as stack:
+            if self._wandb is not None:
+                stack.callback(self._wandb.finish)
+            if self._tensorboard is not None:
+                stack.callback(self._tensorboard.close)
+            with writing(self._path.parent):
+                self._file.close()
 
 
 def read_log(run: Path) -> list[dict[str, float]]:

@@ -52,8 +52,8 @@ def normalize(clips: Tensor, config: VideoConfig) -> Tensor:
     Returns:
         The same shape, strides and device, float32.
     """
-    mean = torch.tensor(config.mean, device=clips.device).view(3, 1, 1, 1)
-    std = torch.tensor(config.std, device=clips.device).view(3, 1, 1, 1)
+    mean = torch.tensor(config.mean, dtype=torch.float32, device=clips.device).view(3, 1, 1, 1)
+    std = torch.tensor(config.std, dtype=torch.float32, device=clips.device).view(3, 1, 1, 1)
     return clips.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from crisscross_zoo.config import AudioConfig, check_choice
 from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.numerics import exact_float32
 from crisscross_zoo.transforms.resample import resample
 
 MAX_PEAK = 16.0
@@ -65,7 +66,7 @@ def mono_at_rate(
     if mono.ndim > 1:
         mono = mono.mean(-2)
     if rate != config.sample_rate:
-        with torch.autocast(mono.device.type, enabled=False):
+        with exact_float32(), mono.device:  # torchaudio makes tensors on torch's default device
             mono = resample(mono, int(rate), config.sample_rate)
     return mono
 
@@ -99,7 +100,7 @@ def log_mel(wave: Tensor, config: AudioConfig, *, backend: Backend = "torch") ->
     waves = wave.to(torch.float32).reshape(-1, samples)
     # On a CPU one wave at a time: its spectrum stays in the cache, and its sums in the same order.
     chunks = torch.split(waves, 1) if waves.device.type == "cpu" else (waves,)
-    with torch.autocast(waves.device.type, enabled=False):
+    with exact_float32():
         mels = torch.cat([_log_mel_torch(chunk, config) for chunk in chunks])
     return mels.reshape(*wave.shape[:-1], 1, *mels.shape[-2:])
 
@@ -143,7 +144,7 @@ def _normalize(log_mels: Tensor, config: AudioConfig) -> Tensor:
 @lru_cache(maxsize=16)
 def _window_and_filters(config: AudioConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(mode=False):  # else the cached tensors could not be used in training
-        window = torch.hann_window(config.n_fft, periodic=True, device=device)
+        window = torch.hann_window(config.n_fft, periodic=True, dtype=torch.float32, device=device)
         return window, torch.from_numpy(mel_filters(config)).to(device)
 
 

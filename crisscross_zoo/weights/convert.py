@@ -34,6 +34,7 @@ from crisscross_zoo.config import (
 from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.encoders.checkpoint import apply_state_dict, read_checkpoint, write_checkpoint
 from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError, WeightsError
+from crisscross_zoo.numerics import plain_torch
 
 PTH_SUFFIXES = (".pth.tar.zip", ".pth.zip", ".pth.tar", ".pth", ".pt")
 """Names of the files that :func:`read_pth` is for."""
@@ -103,7 +104,7 @@ def strict_encoder(state_dict: Mapping[str, Tensor], config: EncoderConfig, *, s
         CheckpointError: a key, shape or value does not fit, or no memory holds an encoder of that size.
     """
     try:
-        with torch.random.fork_rng(devices=()):
+        with plain_torch(), torch.random.fork_rng(devices=()):
             encoder = build_encoder(config)
     except RuntimeError as error:
         raise CheckpointError(

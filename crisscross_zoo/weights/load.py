@@ -33,6 +33,7 @@ from crisscross_zoo.config import (
     Modality,
     Pooling,
     check_choice,
+    check_path,
     suggest,
 )
 from crisscross_zoo.encoders import Encoder, build_encoder
@@ -50,6 +51,7 @@ from crisscross_zoo.errors import (
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.numerics import plain_torch
 from crisscross_zoo.weights.card import card_data
 from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
@@ -87,6 +89,7 @@ def load_encoder(
         token: For private or gated repositories; None: the one that ``hf auth login`` stored.
 
     Raises:
+        InputError: ``weights`` or ``cache_dir`` is no text or path: bytes, an open file.
         ConfigError: an unknown modality, pooling or device, a seed that is no number, or a revision of
             something that is not on the Hub.
         UnknownWeightsError: no checkpoint, file or repository goes by this name.
@@ -96,13 +99,18 @@ def load_encoder(
         CheckpointError: the file is broken, hostile, of the other modality, or does not fit.
     """
     check_choice("modality", modality, MODALITIES)
+    if cache_dir is not None:
+        check_path("cache_dir", cache_dir)
     config = CONFIG_TYPES[modality](pooling=pooling)  # what is wrong here raises now, not after a download
     device = _usable_device(device)
     random = _RANDOM.match(weights) if isinstance(weights, str) else None
     if weights is None or random is not None:
         if revision is not None:
             raise _no_revision(weights)
-        encoder = build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
+        with plain_torch():
+            encoder = (
+                build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
+            )
         encoder.weights_id = "random" if weights is None else str(weights)
         encoder.weights_sha256 = state_sha256(encoder.state_dict(), CONFIG_TYPES[modality]())
     else:
@@ -113,7 +121,8 @@ def load_encoder(
         )
         found = find_checkpoint(modality, weights, revision=revision, access=access)
         encoder = open_checkpoint(found, modality, pooling=pooling)
-    return encoder.eval().to(device)
+    with plain_torch():
+        return encoder.eval().to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +184,11 @@ def find_checkpoint(
         access: Cache, network and token; None: the Hub's defaults.
 
     Raises:
+        InputError: ``weights`` is no text or path.
         WeightsError: as :func:`load_encoder`, but for what is wrong inside the file.
         ConfigError: a revision of something that is not on the Hub.
     """
+    check_path("weights", weights)
     access = access or Access()
     text = os.fspath(weights)
     hub_id = _HUB_ID.fullmatch(text) if isinstance(weights, str) else None

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from crisscross_zoo.config import VIDEO_SUFFIXES
@@ -86,7 +89,7 @@ def test_a_missing_file_is_kept_for_its_own_error(tree):
         (["empty"], {}, "has no media files"),
         (["tree/*.ogg"], {}, "matches no file"),
         ([], {}, "no input"),
-        ([], {"list_file": "none.txt"}, "cannot be read as a list"),
+        ([], {"list_file": "none.txt"}, r"none.txt: cannot be read \(No such file or directory\)"),
     ],
 )
 def test_nothing_to_do_is_said(tree, inputs, options, says):
@@ -103,3 +106,52 @@ def test_the_common_folder_of_a_folder_is_itself(tree):
     assert common_folder(["tree/a.mp4", "tree/sub/b.WAV"]) == tree / "tree"
     assert common_folder(["tree/sub/b.WAV"]) == tree / "tree" / "sub"
     assert common_folder(["tree/sub/b.WAV", "tree/sub/../a.mp4"]) == tree / "tree"
+
+
+LISTED = "tree/a.mp4\ntree/sub/b.WAV\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LISTED.encode(),
+        LISTED.encode("utf-8-sig"),
+        LISTED.encode("utf-16"),
+        b"\xfe\xff" + LISTED.encode("utf-16-be"),
+        LISTED.encode("utf-32"),
+        LISTED.replace("\n", "\r\n").encode(),
+        LISTED.replace("\n", "\r\n").encode("utf-16"),
+        LISTED.replace("\n", "\r").encode(),
+    ],
+    ids=["utf-8", "utf-8 mark", "utf-16", "utf-16-be", "utf-32", "CRLF", "utf-16 CRLF", "CR"],
+)
+def test_lists_are_read_in_any_unicode(tree, data):
+    (tree / "list.txt").write_bytes(data)
+    assert find_media([], list_file="list.txt") == ["tree/a.mp4", "tree/sub/b.WAV"]
+
+
+def test_a_list_may_name_files_of_any_bytes(tree):
+    name = os.fsencode(tree) + b"/caf\xe9.mp4"  # Latin-1
+    Path(os.fsdecode(name)).touch()
+    separator = tree / "a\u2028b.mp4"  # Unicode's, which ends no line of a list
+    separator.touch()
+    (tree / "list.txt").write_bytes(name + b"\n" + os.fsencode(separator) + b"\n")
+    assert find_media([], list_file="list.txt") == [os.fsdecode(name), str(separator)]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("tree/a.mp4\ncafé.mp4\n".encode("latin-1"), "line 2 is not UTF-8, and there is no file"),
+        (LISTED.encode("utf-16-le"), "line 1 has a NUL byte: the list is no text, or UTF-16 without"),
+        (b"tree/a.mp4\n\ntree/a.mp4\0tree/sub/b.WAV\0", "line 3 has a NUL byte"),
+        ("a\nb".encode("utf-16") + b"\0", "line 2 is not UTF-16-LE, as the list's first bytes say"),
+    ],
+    ids=["latin-1", "utf-16 without mark", "find -print0", "cut off"],
+)
+def test_a_list_that_cannot_be_read_is_named_with_its_line(tree, data, says):
+    (tree / "list.txt").write_bytes(data)
+    with pytest.raises(ConfigError, match=says) as caught:
+        find_media([], list_file="list.txt")
+    assert str(caught.value).startswith("list.txt: ")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,44 @@
+"""What is the matter with a file that FFmpeg cannot read: kinds that are told by their first bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crisscross_zoo.errors import UnreadableMediaError
+
+_HEAD_BYTES = 64
+_ID3_HEADER_BYTES = 10
+
+
+def known_trouble(path: str) -> UnreadableMediaError | None:
+    """Return the error for a file of a kind that players may know and FFmpeg refuses, None for any other.
+
+    Args:
+        path: A local file that could not be opened, or in which nothing could be decoded.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and head[12:16] == b"VP8X" and head[20] & 2:
+                return UnreadableMediaError(
+                    "is an animated WebP, which FFmpeg does not decode",
+                    remedy="convert it to GIF or MP4 with another tool, such as ImageMagick",
+                    path=path,
+                )
+            if head[:3] == b"ID3" and len(head) > _ID3_HEADER_BYTES:
+                # Its length is in four bytes of 7 bits, without its header and the footer that flag 16 stands for.
+                length = sum(
+                    (byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
+                )
+                size = length + _ID3_HEADER_BYTES * (2 if head[5] & 16 else 1)
+                file.seek(size)
+                inside = file.read(12)
+                if inside[:4] in (b"RIFF", b"RF64") and inside[8:] == b"WAVE":
+                    return UnreadableMediaError(
+                        f"is WAV behind an ID3 tag of {size} bytes, where FFmpeg looks for MP3",
+                        remedy=f"cut the tag off: tail -c +{size + 1} FILE > NEW.wav",
+                        path=path,
+                    )
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,97 @@
+"""Advice for files that are told by their first bytes and that FFmpeg cannot read.
+
+To be carried over into the split of media/: :func:`known_trouble` is asked where "nothing in it can be decoded" and "is
+not media that FFmpeg can read" are raised. The tests by ``scan`` are marked until then.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import wave
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from crisscross_zoo.errors import UnreadableMediaError
+from crisscross_zoo.media.advice import known_trouble
+from crisscross_zoo.media.scan import scan
+
+
+def webp(*, pictures: int) -> bytes:
+    made = [Image.new("RGB", (32, 32), (40 * k, 0, 0)) for k in range(pictures)]
+    memory = io.BytesIO()
+    made[0].save(memory, "WEBP", save_all=pictures > 1, append_images=made[1:])
+    return memory.getvalue()
+
+
+def wav(seconds: float = 1.0) -> bytes:
+    memory = io.BytesIO()
+    with wave.open(memory, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(b"\0\1" * round(seconds * 16_000))
+    return memory.getvalue()
+
+
+def id3(size: int, *, footer: bool = False) -> bytes:
+    """A tag of ``size`` bytes with its header, and with its footer where there is one."""
+    length = size - (20 if footer else 10)
+    sevens = bytes((length >> shift) & 127 for shift in (21, 14, 7, 0))
+    head = b"ID3\x04\0" + bytes([16 if footer else 0]) + sevens
+    frame = b"TIT2" + struct.pack(">I", length - 10) + b"\0\0"
+    tag = head + frame + b"\0" * (length - 10)
+    return tag + (b"3DI" + head[3:] if footer else b"")
+
+
+def animated(folder: Path) -> tuple[Path, str]:
+    path = folder / "moving.webp"
+    path.write_bytes(webp(pictures=3))
+    return (
+        path,
+        "is an animated WebP, which FFmpeg does not decode; convert it to GIF or MP4 with another tool",
+    )
+
+
+def tagged(folder: Path, size: int = 300, *, footer: bool = False) -> tuple[Path, str]:
+    path = folder / "tagged.wav"
+    path.write_bytes(id3(size, footer=footer) + wav())
+    return (
+        path,
+        f"is WAV behind an ID3 tag of {size} bytes, .*cut the tag off: tail -c \\+{size + 1} FILE > NEW.wav",
+    )
+
+
+@pytest.mark.parametrize("make", [animated, tagged])
+def test_the_trouble_is_known(tmp_path: Path, make) -> None:
+    path, says = make(tmp_path)
+    error = known_trouble(str(path))
+    assert isinstance(error, UnreadableMediaError)
+    with pytest.raises(UnreadableMediaError, match=says):
+        raise error
+
+
+@pytest.mark.parametrize(("size", "footer"), [(20, False), (300, True), (40_000, False)])
+def test_what_is_left_without_the_tag_is_read(tmp_path: Path, size: int, footer: bool) -> None:
+    path, says = tagged(tmp_path, size, footer=footer)
+    with pytest.raises(UnreadableMediaError, match=says):
+        raise known_trouble(str(path))
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(path.read_bytes()[size:])  # tail -c +N begins with byte N, counted from 1
+    assert scan(cut).duration == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"ID3", id3(30), id3(30) + b"RIFF", webp(pictures=1), wav(), b"RIFF" * 9]
+)
+def test_of_other_files_nothing_is_said(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    assert known_trouble(str(tmp_path / "x")) is None
+    assert known_trouble(str(tmp_path / "gone")) is None
+
+
+@pytest.mark.parametrize("make", [animated, tagged])
+def test_the_advice_is_that_of_the_kind(tmp_path: Path, make) -> None:
+    path, says = make(tmp_path)
+    with pytest.raises(UnreadableMediaError, match=says):
+        scan(path)
