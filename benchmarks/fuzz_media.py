@@ -2,30 +2,39 @@
 
     python benchmarks/fuzz_media.py --rounds 10000
 
-Prints how the files ended, the slowest, and exits with 1 if any crashed the decoder, hung, or raised an error that
-:func:`crisscross_zoo.media.clips.file_news` had to catch unforeseen. Needs no weights.
+Each is read as extraction does, both modalities, and at moments as training does: scanned as it is, and by what was
+known of it before it was damaged. Prints how each ended, the slowest, and exits with 1 if any crashed the decoder,
+hung, or raised an unforeseen error. Needs no weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from make_media import make_media
 
 from crisscross_zoo.config import AudioConfig, VideoConfig
-from crisscross_zoo.errors import CrissCrossError, DecoderCrashError
-from crisscross_zoo.media.clips import Clip, FileRead, Sampling
-from crisscross_zoo.media.pool import read_files
+from crisscross_zoo.errors import CrissCrossError, MediaError
+from crisscross_zoo.media.clips import Clip, FileRead, Sampling, file_news
+from crisscross_zoo.media.pool import work_on_files
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import read_moment
+from crisscross_zoo.media.tracks import Media
 
+SURPRISE = "surprise"
 HANG_SECONDS = 30.0
 
 ORIGINALS = {
@@ -65,8 +74,7 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
     return bytes(broken)
 
 
-def broken_files(folder: Path, rounds: int, seed: int) -> Iterator[Path]:
-    originals = [make_media(folder / n, seconds=1, size=(96, 64), **o) for n, o in ORIGINALS.items()]
+def broken_files(originals: list[Path], folder: Path, rounds: int, seed: int) -> Iterator[Path]:
     data = {p: p.read_bytes() for p in originals}
     chance = random.Random(seed)
     for number in range(rounds):
@@ -74,6 +82,44 @@ def broken_files(folder: Path, rounds: int, seed: int) -> Iterator[Path]:
         path = folder / f"{number:06d}-{original.name}"
         path.write_bytes(mutate(data[original], chance))
         yield path
+
+
+def read_one(indexed: Mapping[str, Media], path: str) -> Iterator[tuple[str, str]]:
+    """Read a file as extraction and as training do; yields what was done, and how it ended.
+
+    Args:
+        indexed: What was known of each original before it was broken, by name.
+        path: The broken file, its original's name behind a dash.
+    """
+    sampling, known = (
+        Sampling(video=VideoConfig(size=32), audio=AudioConfig()),
+        indexed[Path(path).name.partition("-")[2]],
+    )
+    for news in file_news(path, sampling):
+        if isinstance(news, Clip):
+            yield "clips", "a clip"
+        elif isinstance(news, FileRead):
+            yield "clips", "read with a warning" if news.damage else "read"
+        elif isinstance(news, CrissCrossError):
+            unforeseen = "reading it failed" in news.reason
+            yield "clips", f"{SURPRISE}: {news}" if unforeseen else type(news).__name__
+    size = Path(path).stat().st_size
+    moved = dataclasses.replace(known, path=path, size=size)
+    for when, media in (
+        ("damaged after indexing", lambda: moved),
+        ("damaged before", lambda: scan(path).compact()),
+    ):
+        try:
+            found = media()
+            for start in (0.0, 0.6):
+                times = None if found.video is None else start + np.arange(4) / 16
+                sound = None if found.audio is None else (start, 4000)
+                read_moment(found, times=times, sound=sound)
+            yield when, "read"
+        except MediaError as error:
+            yield when, type(error).__name__
+        except Exception as error:
+            yield when, f"{SURPRISE}: {type(error).__name__}: {error}"
 
 
 def main() -> int:
@@ -85,45 +131,34 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="copy files that crash, hang or surprise here")
     args = parser.parse_args()
-    sampling = Sampling(video=VideoConfig(size=32), audio=AudioConfig())
-    outcomes: Counter[str] = Counter()
+    import fuzz_media  # this file, by a name that decoding processes can import
+
+    outcomes: Counter[tuple[str, str]] = Counter()
     bad: list[str] = []
-    clips = 0
     last = time.monotonic()
     slowest = (0.0, "")
-    most = (0, "")
-    rows: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
-        files = broken_files(Path(name), args.rounds, args.seed)
-        for _, path, news in read_files(files, sampling, workers=args.workers):
-            path = Path(path)
-            if isinstance(news, Clip):
-                clips += 1
-                rows[path.name] += 1
-                continue
-            if not isinstance(news, FileRead | CrissCrossError):
-                continue
-            took, last = time.monotonic() - last, time.monotonic()
-            slowest = max(slowest, (took, path.name))
-            most = max(most, (rows.pop(path.name, 0), path.name))
-            if isinstance(news, CrissCrossError):
-                surprise = isinstance(news, DecoderCrashError) or "reading it failed" in news.reason
-                outcomes[type(news).__name__] += 1
-            else:
-                surprise = False
-                outcomes["read with a warning" if news.damage else "read"] += 1
-            if surprise or took > HANG_SECONDS:
-                bad.append(f"{path.name}: {news} ({took:.1f} s)")
+        folder = Path(name)
+        originals = [make_media(folder / n, seconds=1, size=(96, 64), **o) for n, o in ORIGINALS.items()]
+        indexed = {p.name: scan(p).compact() for p in originals}
+        files = broken_files(originals, folder, args.rounds, args.seed)
+        job = functools.partial(fuzz_media.read_one, indexed)
+        for _, given, item in work_on_files(files, job, workers=args.workers):
+            path, now = Path(given), time.monotonic()
+            slowest = max(slowest, (now - last, path.name))
+            crashed = isinstance(item, CrissCrossError)
+            what, how = ("any", type(item).__name__) if isinstance(item, CrissCrossError) else item
+            outcomes[what, how.partition(":")[0]] += 1
+            if crashed or how.startswith(SURPRISE) or now - last > HANG_SECONDS:
+                bad.append(f"{path.name}: {item} ({now - last:.1f} s)")
                 if args.keep:
                     args.keep.mkdir(parents=True, exist_ok=True)
                     (args.keep / path.name).write_bytes(path.read_bytes())
-            path.unlink()
-    print(f"{args.rounds} broken files, seed {args.seed}: {clips} clips read")
-    for outcome, count in outcomes.most_common():
-        print(f"  {count:6d}  {outcome}")
-    print(
-        f"  slowest: {slowest[1]}, {slowest[0]:.2f} s after the one before; most clips: {most[1]}, {most[0]}"
-    )
+            last = now
+    print(f"{args.rounds} broken files, seed {args.seed}, each read as clips and at moments")
+    for (what, how), count in sorted(outcomes.items()):
+        print(f"  {count:6d}  {what}: {how}")
+    print(f"  slowest: {slowest[1]}, {slowest[0]:.2f} s")
     print(f"  crashes, hangs and surprises: {len(bad)}")
     for line in bad:
         print(f"    {line}")
