@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -70,8 +72,6 @@ def make_media(
             stream.gop_size = gop
             base = Fraction(1, 1000) if frame_ticks is not None else 1 / Fraction(fps)
             stream.codec_context.time_base = base
-            if rotation:
-                stream.set_display_rotation(rotation)
             streams.append(stream)
             ticks = frame_ticks if frame_ticks is not None else range(round(seconds * fps))
             for number, tick in enumerate(ticks):
@@ -96,4 +96,15 @@ def make_media(
             container.mux(stream.encode(frame))
         for stream in streams:
             container.mux(stream.encode(None))
+    if rotation:
+        _turn(path, rotation)
     return path
+
+
+def _turn(path: Path, degrees: int) -> None:
+    """Make players turn the first track of an MP4 counterclockwise, by the matrix in its header (``tkhd``)."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    cosine, sine = (round(f(math.radians(degrees))) << 16 for f in (math.cos, math.sin))
+    data[matrix : matrix + 36] = struct.pack(">9i", cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)

@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from make_media import make_media, sine
@@ -106,7 +107,7 @@ def test_paths_come_in_any_form(fitted: MediaFeatures, files: list[Path]) -> Non
     expected, text = fitted.transform(files[:2]), [str(path) for path in files[:2]]
     for paths in (text, tuple(text), np.array(text), np.array(text, dtype=object)[:, None]):
         assert np.array_equal(fitted.transform(paths), expected)
-    pandas = pytest.importorskip("pandas")
+    pandas = needs.package("pandas", extra="examples")
     assert np.array_equal(fitted.transform(pandas.Series(text)), expected)
     frame = clone(fitted).set_output(transform="pandas").fit_transform(pandas.DataFrame({"path": text}))
     assert np.array_equal(frame.to_numpy(), expected)

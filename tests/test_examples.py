@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -183,8 +184,8 @@ def test_events_are_aligned_by_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("modality", "width"), [("video", 64), ("audio", 576)])
 def test_export_to_onnx(tmp_path: Path, modality: str, width: int) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    onnxruntime = needs.package("onnxruntime", extra="onnx")
+    needs.package("onnxscript", extra="onnx")
     printed = run("export_onnx.py", str(CLIP), "--modality", modality, "--out", "x.onnx", folder=tmp_path)
     lines = re.findall(r"^batch of (\d): \((\d), (\d+)\), largest difference (\S+) of", printed, re.M)
     assert [line[:3] for line in lines] == [("3", "3", str(width)), ("1", "1", str(width))]
@@ -201,7 +202,7 @@ def test_export_to_onnx(tmp_path: Path, modality: str, width: int) -> None:
 
 
 def test_datasets_map(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = needs.package("datasets", extra="examples")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp4").write_bytes(CLIP.read_bytes())
     (tmp_path / "in" / "b.mp4").write_bytes(b"no media")
@@ -217,8 +218,11 @@ def test_datasets_map(tmp_path: Path) -> None:
 
 
 def test_notebook(tmp_path: Path) -> None:
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
+    nbclient, nbformat = (
+        needs.package("nbclient", extra="examples"),
+        needs.package("nbformat", extra="examples"),
+    )
+    needs.package("ipykernel", extra="examples")
     notebook = nbformat.read(EXAMPLES / "explore.ipynb", as_version=4)
     assert [c.id for c in notebook.cells if c.get("outputs") or c.get("execution_count")] == []
     (tmp_path / "clip.mp4").write_bytes(CLIP.read_bytes())

@@ -5,6 +5,7 @@ from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 
+import needs
 import pytest
 
 from crisscross_zoo import extract_ray
@@ -27,7 +28,7 @@ FAULTS = Path(__file__).parents[1] / "benchmarks" / "ray_faults.py"
 )
 def test_bad_usage_is_one_line(arguments, says, tmp_path, capsys):
     if "cuda:1" in arguments:
-        pytest.importorskip("ray")
+        needs.package("ray", extra="ray")
     (tmp_path / "a.mp4").touch()
     assert (
         main([str(tmp_path / "a.mp4"), "--weights", "demo", *(a.format(tmp=tmp_path) for a in arguments)])
@@ -68,7 +69,7 @@ class FakeRay:
 
     @property
     def exceptions(self):
-        return pytest.importorskip("ray").exceptions
+        return needs.package("ray", extra="ray").exceptions
 
     def nodes(self):
         return self._nodes
@@ -120,7 +121,7 @@ def test_workers_fill_the_nodes_and_one_more_waits(nodes, options, takes, worker
 
 
 def test_only_the_death_of_a_worker_that_can_be_reached_counts_against_its_file():
-    errors = pytest.importorskip("ray").exceptions
+    errors = needs.package("ray", extra="ray").exceptions
     done = Outcome("a.mp4", {})
     ray = FakeRay({"CPU": 1.0}, results=["node", errors.ActorUnavailableError("away", None), "node", done])
     assert list(cluster(ray)._one_by_one(deque(["a.mp4"]))) == [done]
@@ -162,7 +163,7 @@ def test_what_is_there_is_told_before_anything_is_extracted(monkeypatch):
 
 
 def test_a_worker_that_fails_at_no_file_is_one_line(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray")
+    ray = needs.package("ray", extra="ray")
 
     def run(_):
         raise ray.exceptions.RayTaskError(
@@ -187,7 +188,7 @@ def test_a_cache_named_from_here_makes_workers_go_here():
     [(4, "poison"), *(pytest.param(12, c, marks=pytest.mark.slow) for c in ("node", "all"))],
 )
 def test_on_two_nodes_nothing_is_lost_or_doubled(files, case):
-    pytest.importorskip("ray")
+    needs.package("ray", extra="ray")
     done = subprocess.run(
         [sys.executable, FAULTS, "--files", str(files), "--cases", case, "--timeout", "3"],
         capture_output=True, text=True, timeout=500,

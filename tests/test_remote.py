@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import fsspec
+import needs
 import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem
@@ -16,7 +17,7 @@ from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError, 
 from crisscross_zoo.media.files import find_media
 from crisscross_zoo.outputs import Lists, mirror
 
-pytest.importorskip("upath")
+needs.package("upath", extra="remote")
 
 NAMES = ("a.mp4", "sub/b.mp4", "sub/deep/c.mp4")
 

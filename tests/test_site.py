@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
 import runpy
 import shlex
@@ -18,10 +17,11 @@ from threading import Thread
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
+import needs
 import pytest
 import torch
 import yaml
-from evaluate.headless import Browser, find_chromium
+from evaluate.headless import Browser
 from PIL import Image
 from readme_blocks import Block, read_blocks
 
@@ -190,8 +190,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site from a copy of what it is made of."""
-    if importlib.util.find_spec("zensical") is None or importlib.util.find_spec("mkdocstrings") is None:
-        pytest.skip('needs pip install ".[docs]"')
+    for name in ("zensical", "mkdocstrings"):
+        needs.package(name, extra="docs")
     folder = tmp_path_factory.mktemp("site")
     for name in ("mkdocs.yml", "CHANGELOG.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, folder)
@@ -241,9 +241,6 @@ def test_docstrings_lose_their_restructured_text(site: Path) -> None:
     assert "load_encoder" in (site / "api" / "index.html").read_text(encoding="utf-8")
 
 
-CHROMIUM = find_chromium()
-
-
 class Quiet(SimpleHTTPRequestHandler):
     """Serves a folder and says nothing."""
 
@@ -251,14 +248,12 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_browser_finds_nothing_wrong(site: Path, tmp_path: Path, width: int, scheme: str) -> None:
     (tmp_path / "profile").mkdir()
-    assert CHROMIUM is not None
     with (
         ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server,
-        Browser(CHROMIUM, tmp_path / "profile") as browser,
+        Browser(needs.chromium(), tmp_path / "profile") as browser,
     ):
         Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://127.0.0.1:{server.server_port}/"

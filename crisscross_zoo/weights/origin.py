@@ -221,7 +221,7 @@ def _answer(url: str, headers: Mapping[str, str]) -> Iterator[tuple[int, Mapping
     """
     session: Any = get_session()
     asked = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
-    if hasattr(session, "stream"):
+    if callable(getattr(session, "stream", None)):  # a setting of the same name in requests
         with _passing(HTTPError), session.stream("GET", url, follow_redirects=True, **asked) as response:
             yield response.status_code, response.headers, response.iter_bytes()
     else:

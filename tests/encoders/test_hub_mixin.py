@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 import torch
-from httpx2 import Request, Response
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, errors
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -133,9 +132,14 @@ class TestRefused:
             VideoEncoder.from_pretrained(name)
 
 
+MissingEntryError = getattr(
+    errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError
+)  # the first since 1.0
+
+
 def http_error(kind, status):
-    request = Request("GET", "http://hub/org/name")
-    return kind("the Hub's words", response=Response(status, request=request))
+    # What the client reads of its transport's response: requests, httpx or httpx2, by its version.
+    return kind("the Hub's words", response=SimpleNamespace(status_code=status, headers={}, request=None))
 
 
 def not_in_cache(cause):
@@ -156,7 +160,7 @@ class TestHub:
         def download(repo_id, filename, **options):
             asked.append((repo_id, filename, options))
             if not (snapshot / filename).exists():
-                raise http_error(RemoteEntryNotFoundError, 404)
+                raise http_error(MissingEntryError, 404)
             return str(snapshot / filename)
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)

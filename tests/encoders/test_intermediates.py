@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 
+import needs
 import pytest
 import torch
 from torch import nn
@@ -183,7 +184,7 @@ def test_a_refused_classifier_changes_nothing(small, arguments, error, line):
 
 @pytest.fixture(scope="module")
 def timm():
-    return pytest.importorskip("timm")
+    return needs.package("timm", extra="test")
 
 
 @pytest.mark.parametrize(

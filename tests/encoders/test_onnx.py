@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import needs
 import pytest
 import torch
 
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 
-onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "crisscross-zoo[onnx]"')
-pytest.importorskip("onnxscript", reason='pip install "crisscross-zoo[onnx]"')
+onnxruntime = needs.package("onnxruntime", extra="onnx")
+needs.package("onnxscript", extra="onnx")
 
 CASES = {"video": (VideoEncoder, (2, 3, 8, 112, 112)), "audio": (AudioEncoder, (2, 1, 80, 200))}
 

@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import selectors
-import shutil
 import subprocess
 import sys
 import time
@@ -53,18 +52,6 @@ for place, end in enumerate(ends, start=3):
     os.dup2(end, place)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-
-
-def find_chromium() -> str | None:
-    """Return the browser's path: ``$CHROMIUM``, or the first of the usual names on the PATH."""
-    names = (
-        os.environ.get("CHROMIUM"),
-        "chromium",
-        "chromium-browser",
-        "google-chrome",
-        "google-chrome-stable",
-    )
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 class Browser:

@@ -16,9 +16,10 @@ from typing import Any
 
 import av
 import matplotlib as mpl
+import needs
 import numpy as np
 import pytest
-from headless import Browser, find_chromium
+from headless import Browser
 from make_media import make_media, read_number
 from PIL import Image
 
@@ -479,10 +480,7 @@ def test_a_preview_s_arrays_are_checked(frames: Any, wave: Any, fps: float, rate
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium; name one in $CHROMIUM")
-    with Browser(program, tmp_path_factory.mktemp("chromium") / "profile") as started:
+    with Browser(needs.chromium(), tmp_path_factory.mktemp("chromium") / "profile") as started:
         yield started
 
 

@@ -177,7 +177,8 @@ def test_late_sound_keeps_its_distance(tmp_path, suffix):
 def test_late_pictures_keep_their_distance(tmp_path, suffix):
     path = make_media(tmp_path / f"late{suffix}", seconds=2, video_start=1.0, audio_seconds=3)
     media = scan(path)
-    assert media.video.span == pytest.approx((1.0, 3.0), abs=0.01)
+    # FFmpeg 7 writes Matroska with both streams moved by AAC's delay, 23 ms, so that nothing is before 0.
+    assert media.video.span == pytest.approx((1.0, 3.0), abs=0.03)
     assert media.audio.span == pytest.approx((0.0, 3.0), abs=0.05)
     assert pictures(path, [0.0, 1.0, 1.5]) == [0, 0, 12]
 

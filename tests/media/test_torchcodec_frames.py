@@ -7,6 +7,7 @@ import sys
 
 import av
 import make_media as media_maker
+import needs
 import numpy as np
 import pytest
 import torch
@@ -24,15 +25,17 @@ def make_media(path, **options):
     return media_maker.make_media(path, **{"size": (64, 64), **options})
 
 
-def there() -> bool:
+@pytest.fixture(scope="module")
+def torchcodec():
+    package = needs.package("torchcodec", extra="torchcodec")
     try:
         check_torchcodec()
-    except ConfigError:
-        return False
-    return True
+    except ConfigError as error:
+        needs.absent(str(error), extra="torchcodec")
+    return package
 
 
-needs_torchcodec = pytest.mark.skipif(not there(), reason="needs torchcodec and FFmpeg")
+needs_torchcodec = pytest.mark.usefixtures("torchcodec")
 VIDEO = VideoConfig(size=56, crop_ratio=1.0)  # the whole of square pictures: their numbers must show
 TICKS = [0, 40, 100, 130, 300, 310, 700, 720, 900, 1500, 1540]
 
@@ -183,7 +186,7 @@ def test_a_missing_package_is_named(monkeypatch, capsys, tmp_path):
 
 
 def test_a_missing_ffmpeg_is_named(monkeypatch):
-    torchcodec = pytest.importorskip("torchcodec")
+    torchcodec = needs.package("torchcodec", extra="torchcodec")
     monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None)
     with pytest.raises(ConfigError, match="finds no FFmpeg it can load; install FFmpeg 4 to 9"):
         FeatureExtractor("demo", decoder="torchcodec")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import needs
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -274,7 +275,7 @@ def test_copies_keep_the_tree_and_are_trained_on_as_they_are(films: Path, tmp_pa
 
 
 def test_copies_can_be_packed(films: Path, tmp_path: Path) -> None:
-    pytest.importorskip("litdata")
+    needs.package("litdata", extra="shards")
     prepare(read_index(films / "i.parquet"), tmp_path / "out", SMALL, workers=0)
     pack(read_index(tmp_path / "out" / "index.parquet"), tmp_path / "shards")
     reader = ShardReader(tmp_path / "shards")

@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 import torch
 from make_media import make_media, sine
@@ -38,7 +39,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 
 def test_every_file_comes_back_byte_for_byte_in_any_order(index: Index, tmp_path: Path) -> None:
-    pytest.importorskip("litdata")
+    needs.package("litdata", extra="shards")
     pack(index, tmp_path / "shards", workers=1, shard_bytes=100_000)
     chunks = sorted((tmp_path / "shards").glob("*.bin"))
     assert len(chunks) > 2
@@ -61,7 +62,7 @@ def test_every_file_comes_back_byte_for_byte_in_any_order(index: Index, tmp_path
 
 
 def test_a_folder_without_an_index_was_not_finished(tmp_path: Path) -> None:
-    pytest.importorskip("litdata")
+    needs.package("litdata", extra="shards")
     with pytest.raises(ConfigError, match=r"has no index\.parquet, so it is no finished folder of shards"):
         open_data(tmp_path)
 
@@ -69,7 +70,7 @@ def test_a_folder_without_an_index_was_not_finished(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an index of four files of as many formats, ``i.parquet``, and a shard of each, in ``shards``."""
-    pytest.importorskip("litdata")
+    needs.package("litdata", extra="shards")
     folder = tmp_path_factory.mktemp("films")
     (folder / "data").mkdir()
     for k, (suffix, video) in enumerate(
@@ -158,7 +159,7 @@ def test_the_command_packs_and_either_is_data_of_the_same_name(
 
 
 def test_a_changed_file_is_named_before_anything_is_written(index: Index, tmp_path: Path) -> None:
-    pytest.importorskip("litdata")
+    needs.package("litdata", extra="shards")
     shutil.copytree(index.root, tmp_path / "data")
     moved = read_index(index.path, root=tmp_path / "data")
     (tmp_path / "data" / "3.mp4").write_bytes(b"shorter")
@@ -172,7 +173,7 @@ def test_a_changed_file_is_named_before_anything_is_written(index: Index, tmp_pa
 
 @pytest.mark.parametrize("bad", [{"workers": 0}, {"shard_bytes": 0}, {"shard_bytes": 1 << 32}])
 def test_options_out_of_range(index: Index, tmp_path: Path, bad: dict[str, int]) -> None:
-    pytest.importorskip("litdata")
+    needs.package("litdata", extra="shards")
     with pytest.raises(ConfigError, match=f"{next(iter(bad))}=.* is not allowed"):
         pack(index, tmp_path / "out", **bad)
 

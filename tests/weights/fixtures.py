@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,21 +68,31 @@ def zip_bytes(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED
     return buffer.getvalue()
 
 
+def set_constants(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
+    """Set constants of the Hub's client, in its modules that hold a copy too: which do, changes with its version."""
+    for name, value in values.items():
+        monkeypatch.setattr(constants, name, value)
+        for module in [m for n, m in sys.modules.items() if n.startswith("huggingface_hub.")]:
+            if name in vars(module):
+                monkeypatch.setattr(module, name, value)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     """A loopback Hub that the real client in this process talks to, with a fresh cache and short waits."""
     with running_hub() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        set_constants(
+            monkeypatch,
+            ENDPOINT=running.url,
+            HUGGINGFACE_CO_URL_TEMPLATE=running.url + "/{repo_id}/resolve/{revision}/{filename}",
+            HF_HUB_CACHE=str(tmp_path / "hf" / "hub"),
+            HF_ASSETS_CACHE=str(tmp_path / "hf" / "assets"),
+            HF_TOKEN_PATH=str(tmp_path / "hf" / "token"),
+            HF_HUB_DISABLE_XET=True,  # there is no Xet store on loopback
         )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "hf" / "assets"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setattr(hub, "BACKOFF_SECONDS", 0.01)
         monkeypatch.setattr(origin, "BACKOFF_SECONDS", 0.01)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # there is no Xet store on loopback
         yield running
 
 

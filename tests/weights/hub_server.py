@@ -82,13 +82,20 @@ class HubServer:
         """Answer nobody any more, not even on connections that are open."""
         self.http.shutdown()
         self.http.server_close()
-        huggingface_hub.close_session()
+        close_sessions()
 
     def origin(self, name: str) -> str:
         return f"{self.url}/origin/{name}"
 
     def count(self, method: str, contains: str = "") -> int:
         return sum(m == method and contains in path for m, path, _ in self.requests)
+
+
+def close_sessions() -> None:
+    """Have the client in this process open new connections, under the name that its version has for it."""
+    if (close := getattr(huggingface_hub, "close_session", None)) is None:
+        from huggingface_hub.utils import reset_sessions as close
+    close()
 
 
 @contextmanager

@@ -1,0 +1,40 @@
+"""Programs and packages that only some tests want: without them these skip, and with ``CI=true`` they fail.
+
+A job of CI that leaves out extras names them in ``CRISSCROSS_TESTS_WITHOUT``, separated by spaces.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from types import ModuleType
+from typing import NoReturn
+
+import pytest
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def package(name: str, *, extra: str) -> ModuleType:
+    """Import and return a package that is installed with an ``extra`` of this one."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        absent(f'{name}: pip install "crisscross-zoo[{extra}]"', extra=extra)
+
+
+def chromium() -> str:
+    """Return the browser's path: ``$CHROMIUM``, or the first of the usual names on the PATH."""
+    names = (os.environ.get("CHROMIUM"), *CHROMIUM)
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    return found or absent("Chromium: install it, or name it in $CHROMIUM")
+
+
+def absent(what: str, *, extra: str = "") -> NoReturn:
+    """Skip, or fail in CI; ``extra`` may be one that the job leaves out."""
+    __tracebackhide__ = True
+    left_out = os.environ.get("CRISSCROSS_TESTS_WITHOUT", "").split()
+    if os.environ.get("CI") == "true" and extra not in left_out:
+        pytest.fail(f"needs {what}", pytrace=False)
+    pytest.skip(f"needs {what}", allow_module_level=True)
