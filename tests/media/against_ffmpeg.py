@@ -1,0 +1,308 @@
+"""What Debian's ``ffmpeg`` command shows and plays when, and how far this package's answer is from it.
+
+The oracle is ``ffmpeg -copyts`` with the filters showinfo and ashowinfo: for each picture that it shows the time stamp
+and the number that stands in the picture, for each piece of sound the time stamp and the samples. Everything is then
+put on seconds since the first picture shown, or since the first sound where that leads by more than 0.1 s.
+
+Rules where a stream's clock cannot be taken as it is:
+
+- Clocks that restart (recordings joined end to end). ``-copyts`` would show the second recording on top of the first,
+  so that ``ffmpeg`` is asked without it. It then continues the clock as players do: the second recording's first
+  picture (its first sound where there are no pictures) follows where the first recording's last ended, and sound keeps
+  the distance to the pictures that it has within its own recording.
+- :data:`DIFFERS` lists the combinations for which another answer than ffmpeg's is right, with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from make_media import read_number
+from numbered import FPS, Combination, FfmpegError
+
+from crisscross_zoo.media.decode import CODEC_DELAY_SECONDS, read_frames, read_sound, scan
+
+INSTANTS_A_SECOND = 16
+
+MAX_SHIFT_SECONDS = 1e-3
+"""Sound may be this far from where ffmpeg places it."""
+
+JITTER_SECONDS = 2e-3
+"""Pieces of sound whose stamps are this near to where the one before ended follow on."""
+
+WINDOW_SECONDS, SEARCH_SECONDS = 0.2, 0.15
+"""Sound is compared in windows of this length, each looked for this far to both sides."""
+
+LIKENESS = 0.6
+"""Two windows whose normalized cross-correlation stays below are different sound."""
+
+SIZE = (192, 64)  # what ffmpeg scales to before its numbers are read
+
+Shown = list[tuple[float, int]]
+"""Pictures in the order shown: seconds from which on, and the number read from it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is shown and heard.
+
+    Attributes:
+        shown: The pictures, on seconds since time 0.
+        end: When the last picture ends, None where there are none.
+        rate: Samples a second of the sound, 0 where there is none.
+        first: Place of ``sound``'s first sample, in samples since time 0.
+        sound: float32 samples with gaps as silence.
+    """
+
+    shown: Shown
+    end: float | None
+    rate: int
+    first: int
+    sound: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far this package is from the oracle on one file.
+
+    Attributes:
+        compared: Pictures compared: instants at which one was asked for.
+        wrong: ``(seconds, number wanted, number given)`` of those that are not the oracle's.
+        ends: Seconds by which the pictures' span ends too late.
+        shift: The largest shift of sound in seconds, infinite where sound is lost or made up, None without sound.
+        sound_text: Where that is, for the reader.
+        damage: What the package says is wrong with the file.
+        notes: What it says is unusual.
+    """
+
+    compared: int
+    wrong: list[tuple[float, int, int]]
+    ends: float
+    shift: float | None
+    sound_text: str
+    damage: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+# --- ffmpeg's answer ---------------------------------------------------------------------------------------------
+
+_TIME_BASE = re.compile(r"showinfo\S* @ \S+\] config in time_base: (\d+)/(\d+)")
+_PICTURE = re.compile(r"_showinfo\S* @ \S+\] n: *\d+ pts: *(\S+) ")
+_SOUND = re.compile(r"_ashowinfo\S* @ \S+\] n: *\d+ pts: *(\S+) .* rate:(\d+) nb_samples:(\d+)")
+
+
+def ffmpeg_answer(combination: Combination, path: Path) -> Answer:
+    """Ask ``ffmpeg`` what it shows and plays when."""
+    with tempfile.TemporaryDirectory() as folder:
+        pictures, sounds = Path(folder) / "pictures", Path(folder) / "sounds"
+        command = ["ffmpeg", "-hide_banner", "-nostdin", "-nostats"]
+        command += [] if combination.restarts else ["-copyts"]
+        command += ["-threads", "1", *combination.oracle_options, "-i", str(path)]
+        if combination.video is not None:
+            chain = f"showinfo=checksum=0,scale={SIZE[0]}:{SIZE[1]}:flags=area,format=gray"
+            command += ["-map", f"0:{combination.video}", "-vf", chain, "-fps_mode", "passthrough"]
+            command += ["-f", "rawvideo", str(pictures)]
+        if combination.audio is not None:
+            command += [
+                "-map",
+                f"0:{combination.audio}",
+                "-af",
+                "ashowinfo",
+                "-ac",
+                "1",
+                "-f",
+                "s16le",
+                str(sounds),
+            ]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            raise FfmpegError(done.stderr[-2000:])
+        shown, end = _shown(done.stderr, pictures) if combination.video is not None else ([], None)
+        pieces, rate = _pieces(done.stderr, sounds) if combination.audio is not None else ([], 0)
+    return _aligned(shown, end, pieces, rate)
+
+
+def _shown(log: str, pictures: Path) -> tuple[Shown, float]:
+    bases = _TIME_BASE.findall(log)
+    tick = Fraction(*map(int, bases[0]))
+    assert len(set(bases)) == 1, f"ffmpeg changes its time base: {bases}"
+    stamps = _PICTURE.findall(log)
+    assert stamps, "ffmpeg shows no picture"
+    assert "NOPTS" not in stamps, "ffmpeg shows pictures without a time"
+    times = [float(int(s) * tick) for s in stamps]
+    frames = np.fromfile(pictures, np.uint8).reshape(-1, SIZE[1], SIZE[0], 1)
+    assert len(frames) == len(times), f"{len(frames)} pictures, {len(times)} times"
+    steps = np.diff(times)
+    typical = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1 / FPS
+    return [(t, read_number(f)) for t, f in zip(times, frames, strict=True)], max(times) + typical
+
+
+def _pieces(log: str, sounds: Path) -> tuple[list[tuple[float, np.ndarray]], int]:
+    found = [(p, int(r), int(n)) for p, r, n in _SOUND.findall(log) if int(n)]
+    assert found, "ffmpeg plays no sound"
+    assert all(p != "NOPTS" for p, _, _ in found), "ffmpeg plays sound without a time"
+    rate = found[0][1]
+    samples = np.fromfile(sounds, np.int16).astype(np.float32)
+    # Stamps jitter by what the container and ffmpeg round: pieces that follow on are one run, placed by all of them.
+    runs: list[list[tuple[float, np.ndarray]]] = []
+    starts: list[float] = []
+    done, follows = 0, np.inf
+    for stamp, its_rate, length in found:
+        # ashowinfo counts in 1 / rate of the piece; what comes out has the rate of the first.
+        length = round(length * rate / its_rate)
+        seconds = int(stamp) / its_rate
+        if abs(seconds - follows) > JITTER_SECONDS:
+            runs.append([])
+            follows = seconds
+        runs[-1].append((seconds - follows, samples[done : done + length]))
+        done += length
+        follows += length / rate
+        if len(runs[-1]) == 1:
+            starts.append(seconds)
+    assert abs(done - len(samples)) <= 0.01 * rate, f"{done} samples by ashowinfo, {len(samples)} written"
+    return [
+        (start + float(np.median([late for late, _ in run])), np.concatenate([piece for _, piece in run]))
+        for start, run in zip(starts, runs, strict=True)
+    ], rate
+
+
+def _aligned(shown: Shown, end: float | None, pieces: list[tuple[float, np.ndarray]], rate: int) -> Answer:
+    """Seconds since the first picture shown, or the first sound where it leads by more."""
+    heard = min((t for t, _ in pieces), default=None)
+    origin = min((t for t, _ in shown), default=heard)
+    assert origin is not None
+    if heard is not None and heard < origin - CODEC_DELAY_SECONDS:
+        origin = heard
+    first, sound = placed([(round((t - origin) * rate), s) for t, s in pieces])
+    return Answer(
+        [(t - origin, n) for t, n in sorted(shown, key=lambda pair: pair[0])],
+        None if end is None else end - origin,
+        rate,
+        first,
+        sound,
+    )
+
+
+def placed(pieces: list[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
+    """All pieces in one array with silence between, and the place of its first sample; a later piece covers."""
+    if not pieces:
+        return 0, np.zeros(0, np.float32)
+    first = min(p for p, _ in pieces)
+    whole = np.zeros(max(p + len(s) for p, s in pieces) - first, np.float32)
+    for place, samples in pieces:
+        whole[place - first : place - first + len(samples)] = samples
+    return first, whole
+
+
+# --- where ffmpeg's answer is not the right one ------------------------------------------------------------------
+
+DIFFERS: dict[str, tuple[str, Callable[[Answer], Answer]]] = {}
+"""By combination: the reason, in one line, and what makes the right answer of ffmpeg's."""
+
+
+def expected(combination: Combination, path: Path) -> Answer:
+    """The right answer: ffmpeg's, but for what :data:`DIFFERS` says."""
+    answer = ffmpeg_answer(combination, path)
+    if combination.name in DIFFERS:
+        answer = DIFFERS[combination.name][1](answer)
+    return answer
+
+
+# --- comparison --------------------------------------------------------------------------------------------------
+
+
+def instants(answer: Answer, rounding: float) -> list[tuple[float, int]]:
+    """Seconds, ascending, and the number of the picture shown then.
+
+    16 a second, none of them on a picture's boundary, and each boundary itself, passed by ``rounding`` and a
+    microsecond: the container's tick where it rounds times that the package restores.
+    """
+    times = np.array([t for t, _ in answer.shown])
+    assert answer.end is not None
+    spread = np.arange(0.25 / FPS, answer.end, 1 / INSTANTS_A_SECOND)
+    nearest = np.abs(spread[:, None] - times[None]).min(axis=1)
+    margin = 1e-6 + rounding
+    asked = np.concatenate([spread[nearest > 2 * margin], times + margin])
+    asked = np.sort(asked[asked < answer.end - margin])
+    # Of pictures with one time the last is shown; one that is over before its time plus the margin is not asked for.
+    shown = np.maximum(np.searchsorted(times, asked, side="right") - 1, 0)
+    clear = np.append(times, np.inf)[shown + 1] - asked > margin
+    return [(float(t), answer.shown[i][1]) for t, i in zip(asked[clear], shown[clear], strict=True)]
+
+
+def compare(combination: Combination, path: Path, answer: Answer) -> Comparison:
+    """Hold what the package gives against ``answer``."""
+    media = scan(path)
+    said: list[str] = []
+    wrong: list[tuple[float, int, int]] = []
+    asked: list[tuple[float, int]] = []
+    ends = 0.0
+    if combination.video is not None:
+        assert media.video is not None
+        assert answer.end is not None
+        asked = instants(answer, combination.rounding)
+        given: list[int] = []
+        times = np.array([t for t, _ in asked])
+        for count, picture in read_frames(media, times, on_damage=said.append):
+            given += [read_number(picture)] * count
+        assert len(given) == len(asked)
+        wrong = [(t, n, g) for (t, n), g in zip(asked, given, strict=True) if n != g]
+        ends = media.video.span[1] - answer.end
+    shift, text = None, ""
+    if combination.audio is not None:
+        first, sound = placed(list(read_sound(media, answer.rate, on_damage=said.append)))
+        shift, text = shift_of_sound(answer, first, sound.astype(np.float32))
+    damage = (*media.damage, *said)
+    return Comparison(len(asked), wrong, ends, shift, text, damage, getattr(media, "notes", ()))
+
+
+def shift_of_sound(answer: Answer, first: int, sound: np.ndarray) -> tuple[float, str]:
+    """The largest shift of ``sound`` against the answer's, later counted positive; infinite where one has no like."""
+    worst, text = 0.0, ""
+    for mine, (a_first, a), (b_first, b) in (
+        (False, (answer.first, answer.sound), (first, sound)),
+        (True, (first, sound), (answer.first, answer.sound)),
+    ):
+        for at, shift in _shifts(a_first, a, b_first, b, answer.rate):
+            shift = -shift if mine else shift
+            if abs(shift) > abs(worst):
+                worst = shift
+                lost = "made up" if mine else "lost"
+                text = f"at {at:.2f} s " + (lost if np.isinf(shift) else f"{1000 * shift:+.1f} ms")
+    return worst, text
+
+
+def _shifts(a_first: int, a: np.ndarray, b_first: int, b: np.ndarray, rate: int) -> list[tuple[float, float]]:
+    """For windows of ``a`` in which there is sound: seconds, and by how many it comes later in ``b``."""
+    length, search = round(WINDOW_SECONDS * rate), round(SEARCH_SECONDS * rate)
+    # What lies around b, so that each window can be looked for past its ends.
+    start = a_first - search
+    around = np.zeros(len(a) + 2 * search + length, np.float32)
+    low, high = max(b_first, start), min(b_first + len(b), start + len(around))
+    if high > low:
+        around[low - start : high - start] = b[low - b_first : high - b_first]
+    loud = 0.1 * float(np.sqrt(np.mean(np.square(a)))) if len(a) else 0.0
+    found = []
+    for place in range(0, max(len(a) - length // 2, 1), length):
+        window = a[place : place + length]
+        # Silence cannot be told from silence: a quarter of the window or more must be sound.
+        if np.mean(np.abs(window) > loud) < 0.25 or len(window) < length // 4:
+            continue
+        field = around[place : place + len(window) + 2 * search]
+        size = 1 << (len(field) + len(window) - 1).bit_length()
+        product = np.fft.irfft(np.fft.rfft(field, size) * np.conj(np.fft.rfft(window, size)), size)
+        energy = np.concatenate([[0.0], np.cumsum(np.square(field, dtype=np.float64))])
+        energy = energy[len(window) :] - energy[: len(energy) - len(window)]
+        norm = np.sqrt(np.maximum(energy, 1e-9) * float(np.square(window, dtype=np.float64).sum()))
+        likeness = product[: 2 * search + 1] / norm
+        best = int(np.argmax(likeness))
+        shift = (best - search) / rate if likeness[best] > LIKENESS else np.inf
+        found.append(((a_first + place) / rate, shift))
+    return found
