@@ -4,12 +4,12 @@ The oracle is ``ffmpeg -copyts`` with the filters showinfo and ashowinfo: for ea
 and the number that stands in the picture, for each piece of sound the time stamp and the samples. Everything is then
 put on seconds since the first picture shown, or since the first sound where that leads by more than 0.1 s.
 
-Rules where a stream's clock cannot be taken as it is:
+Where the clock of a file cannot be taken as it is, ``ffmpeg`` is asked about files whose clock can:
 
-- Clocks that restart (recordings joined end to end). ``-copyts`` would show the second recording on top of the first,
-  so that ``ffmpeg`` is asked without it. It then continues the clock as players do: the second recording's first
-  picture (its first sound where there are no pictures) follows where the first recording's last ended, and sound keeps
-  the distance to the pictures that it has within its own recording.
+- Recordings joined end to end, whose clock restarts: about each recording. The first picture of the second (its first
+  sound where there are no pictures) follows where the last of the first ended, and sound keeps the distance to the
+  pictures that it has within its own recording.
+- Time stamps that were taken out or changed by hand: about the file as it was before.
 - :data:`DIFFERS` lists the combinations for which another answer than ffmpeg's is right, with the reason.
 """
 
@@ -18,14 +18,13 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from make_media import read_number
-from numbered import FPS, Combination, FfmpegError
+from numbered import FPS, Combination, FfmpegError, Shelf, part_of
 
 from crisscross_zoo.media.decode import CODEC_DELAY_SECONDS, read_frames, read_sound, scan
 
@@ -37,8 +36,14 @@ MAX_SHIFT_SECONDS = 1e-3
 JITTER_SECONDS = 2e-3
 """Pieces of sound whose stamps are this near to where the one before ended follow on."""
 
+MAX_SOUND_ENDS_SECONDS = 0.05
+"""The first and the last sound may be this far from ffmpeg's: a frame of a codec, which one may trim and one not."""
+
 WINDOW_SECONDS, SEARCH_SECONDS = 0.2, 0.15
 """Sound is compared in windows of this length, each looked for this far to both sides."""
+
+THINNING = 4
+"""Of so many samples one is compared: the noise has nothing above 3 kHz."""
 
 LIKENESS = 0.6
 """Two windows whose normalized cross-correlation stays below are different sound."""
@@ -59,6 +64,7 @@ class Answer:
         rate: Samples a second of the sound, 0 where there is none.
         first: Place of ``sound``'s first sample, in samples since time 0.
         sound: float32 samples with gaps as silence.
+        slack: Seconds by which time 0 may be off: it is as good as sound can be placed where the sound leads.
     """
 
     shown: Shown
@@ -66,6 +72,7 @@ class Answer:
     rate: int
     first: int
     sound: np.ndarray
+    slack: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Comparison:
         ends: Seconds by which the pictures' span ends too late.
         shift: The largest shift of sound in seconds, infinite where sound is lost or made up, None without sound.
         sound_text: Where that is, for the reader.
+        sound_ends: Seconds by which the sound begins and ends too late.
         damage: What the package says is wrong with the file.
         notes: What it says is unusual.
     """
@@ -87,6 +95,7 @@ class Comparison:
     ends: float
     shift: float | None
     sound_text: str
+    sound_ends: tuple[float, float]
     damage: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -98,35 +107,60 @@ _PICTURE = re.compile(r"_showinfo\S* @ \S+\] n: *\d+ pts: *(\S+) ")
 _SOUND = re.compile(r"_ashowinfo\S* @ \S+\] n: *\d+ pts: *(\S+) .* rate:(\d+) nb_samples:(\d+)")
 
 
-def ffmpeg_answer(combination: Combination, path: Path) -> Answer:
+@dataclass(frozen=True)
+class _Raw:
+    """What ``ffmpeg`` says of a file, on the file's own clock in seconds; see :class:`Answer`."""
+
+    shown: Shown
+    end: float
+    pieces: list[tuple[float, np.ndarray]]
+    rate: int
+
+    @property
+    def heard(self) -> float:
+        """When the first sound is heard."""
+        return min((t for t, _ in self.pieces), default=np.inf)
+
+    def later(self, seconds: float) -> _Raw:
+        """The same, so much later."""
+        return _Raw(
+            [(t + seconds, n) for t, n in self.shown],
+            self.end + seconds,
+            [(t + seconds, s) for t, s in self.pieces],
+            self.rate,
+        )
+
+
+def _ask(combination: Combination, path: Path) -> _Raw:
     """Ask ``ffmpeg`` what it shows and plays when."""
     with tempfile.TemporaryDirectory() as folder:
         pictures, sounds = Path(folder) / "pictures", Path(folder) / "sounds"
-        command = ["ffmpeg", "-hide_banner", "-nostdin", "-nostats"]
-        command += [] if combination.restarts else ["-copyts"]
-        command += ["-threads", "1", *combination.oracle_options, "-i", str(path)]
+        command = [
+            "ffmpeg",
+            "-hide_banner",
+            "-nostdin",
+            "-nostats",
+            "-copyts",
+            "-threads",
+            "1",
+            "-i",
+            str(path),
+        ]
         if combination.video is not None:
             chain = f"showinfo=checksum=0,scale={SIZE[0]}:{SIZE[1]}:flags=area,format=gray"
             command += ["-map", f"0:{combination.video}", "-vf", chain, "-fps_mode", "passthrough"]
             command += ["-f", "rawvideo", str(pictures)]
         if combination.audio is not None:
-            command += [
-                "-map",
-                f"0:{combination.audio}",
-                "-af",
-                "ashowinfo",
-                "-ac",
-                "1",
-                "-f",
-                "s16le",
-                str(sounds),
-            ]
+            command += ["-map", f"0:{combination.audio}", "-af", "ashowinfo", "-ac", "1"]
+            command += ["-f", "s16le", str(sounds)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
             raise FfmpegError(done.stderr[-2000:])
-        shown, end = _shown(done.stderr, pictures) if combination.video is not None else ([], None)
+        shown, end = _shown(done.stderr, pictures) if combination.video is not None else ([], 0.0)
         pieces, rate = _pieces(done.stderr, sounds) if combination.audio is not None else ([], 0)
-    return _aligned(shown, end, pieces, rate)
+    if combination.video is None:
+        end = max(t + len(s) / rate for t, s in pieces)
+    return _Raw(shown, end, pieces, rate)
 
 
 def _shown(log: str, pictures: Path) -> tuple[Shown, float]:
@@ -173,25 +207,22 @@ def _pieces(log: str, sounds: Path) -> tuple[list[tuple[float, np.ndarray]], int
     ], rate
 
 
-def _aligned(shown: Shown, end: float | None, pieces: list[tuple[float, np.ndarray]], rate: int) -> Answer:
+def _aligned(raw: _Raw) -> Answer:
     """Seconds since the first picture shown, or the first sound where it leads by more."""
-    heard = min((t for t, _ in pieces), default=None)
-    origin = min((t for t, _ in shown), default=heard)
-    assert origin is not None
-    if heard is not None and heard < origin - CODEC_DELAY_SECONDS:
-        origin = heard
-    first, sound = placed([(round((t - origin) * rate), s) for t, s in pieces])
-    return Answer(
-        [(t - origin, n) for t, n in sorted(shown, key=lambda pair: pair[0])],
-        None if end is None else end - origin,
-        rate,
-        first,
-        sound,
-    )
+    origin, slack = min((t for t, _ in raw.shown), default=raw.heard), 0.0
+    if raw.heard < origin - CODEC_DELAY_SECONDS:
+        origin, slack = raw.heard, MAX_SHIFT_SECONDS
+    first, sound = placed([(round((t - origin) * raw.rate), s) for t, s in raw.pieces])
+    shown = [(t - origin, n) for t, n in sorted(raw.shown, key=lambda pair: pair[0])]
+    return Answer(shown, raw.end - origin if shown else None, raw.rate, first, sound, slack)
 
 
 def placed(pieces: list[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
-    """All pieces in one array with silence between, and the place of its first sample; a later piece covers."""
+    """All pieces in one array with silence between, and the place of its first sample; a later piece covers.
+
+    What comes before time 0 is left out: sound may lead by a codec's delay.
+    """
+    pieces = [(max(place, 0), samples[max(-place, 0) :]) for place, samples in pieces]
     if not pieces:
         return 0, np.zeros(0, np.float32)
     first = min(p for p, _ in pieces)
@@ -203,16 +234,28 @@ def placed(pieces: list[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
 
 # --- where ffmpeg's answer is not the right one ------------------------------------------------------------------
 
-DIFFERS: dict[str, tuple[str, Callable[[Answer], Answer]]] = {}
-"""By combination: the reason, in one line, and what makes the right answer of ffmpeg's."""
+DIFFERS: dict[str, str] = {}
+"""By combination: the reason, in one line."""
 
 
-def expected(combination: Combination, path: Path) -> Answer:
-    """The right answer: ffmpeg's, but for what :data:`DIFFERS` says."""
-    answer = ffmpeg_answer(combination, path)
-    if combination.name in DIFFERS:
-        answer = DIFFERS[combination.name][1](answer)
-    return answer
+def expected(combination: Combination, path: Path, shelf: Shelf) -> Answer:
+    """The right answer; see the module."""
+    if combination.same_as is not None:
+        return _aligned(_ask(combination, shelf.file(combination.same_as)))
+    if combination.recordings == 1:
+        return _aligned(_ask(combination, path))
+    whole = None
+    for number in range(combination.recordings):
+        part = _ask(combination, part_of(path, number))
+        if whole is None:
+            whole = part
+            continue
+        first = min((t for t, _ in part.shown), default=part.heard)
+        part = part.later(whole.end - first)
+        assert part.rate == whole.rate
+        whole = _Raw(whole.shown + part.shown, part.end, whole.pieces + part.pieces, whole.rate)
+    assert whole is not None
+    return _aligned(whole)
 
 
 # --- comparison --------------------------------------------------------------------------------------------------
@@ -247,7 +290,7 @@ def compare(combination: Combination, path: Path, answer: Answer) -> Comparison:
     if combination.video is not None:
         assert media.video is not None
         assert answer.end is not None
-        asked = instants(answer, combination.rounding)
+        asked = instants(answer, max(combination.rounding, answer.slack))
         given: list[int] = []
         times = np.array([t for t, _ in asked])
         for count, picture in read_frames(media, times, on_damage=said.append):
@@ -255,28 +298,41 @@ def compare(combination: Combination, path: Path, answer: Answer) -> Comparison:
         assert len(given) == len(asked)
         wrong = [(t, n, g) for (t, n), g in zip(asked, given, strict=True) if n != g]
         ends = media.video.span[1] - answer.end
-    shift, text = None, ""
+    shift, text, sound_ends = None, "", (0.0, 0.0)
     if combination.audio is not None:
         first, sound = placed(list(read_sound(media, answer.rate, on_damage=said.append)))
-        shift, text = shift_of_sound(answer, first, sound.astype(np.float32))
+        sound = sound.astype(np.float32)
+        shift, text = shift_of_sound(answer, first, sound)
+        (a, b), (c, d) = _loud_part(first, sound), _loud_part(answer.first, answer.sound)
+        sound_ends = ((a - c) / answer.rate, (b - d) / answer.rate)
     damage = (*media.damage, *said)
-    return Comparison(len(asked), wrong, ends, shift, text, damage, getattr(media, "notes", ()))
+    return Comparison(len(asked), wrong, ends, shift, text, sound_ends, damage, getattr(media, "notes", ()))
+
+
+def _loud_part(first: int, sound: np.ndarray) -> tuple[int, int]:
+    """Places between which there is sound."""
+    loud = np.flatnonzero(np.abs(sound) > 0.1 * np.abs(sound).max(initial=1.0))
+    return (first + int(loud[0]), first + int(loud[-1])) if len(loud) else (first, first)
 
 
 def shift_of_sound(answer: Answer, first: int, sound: np.ndarray) -> tuple[float, str]:
     """The largest shift of ``sound`` against the answer's, later counted positive; infinite where one has no like."""
     worst, text = 0.0, ""
-    for mine, (a_first, a), (b_first, b) in (
-        (False, (answer.first, answer.sound), (first, sound)),
-        (True, (first, sound), (answer.first, answer.sound)),
-    ):
-        for at, shift in _shifts(a_first, a, b_first, b, answer.rate):
+    theirs, ours = _thinned(answer.first, answer.sound), _thinned(first, sound)
+    for mine, a, b in ((False, theirs, ours), (True, ours, theirs)):
+        for at, shift in _shifts(*a, *b, answer.rate // THINNING):
             shift = -shift if mine else shift
             if abs(shift) > abs(worst):
                 worst = shift
                 lost = "made up" if mine else "lost"
                 text = f"at {at:.2f} s " + (lost if np.isinf(shift) else f"{1000 * shift:+.1f} ms")
     return worst, text
+
+
+def _thinned(first: int, sound: np.ndarray) -> tuple[int, np.ndarray]:
+    """One of :data:`THINNING` samples, those whose place it divides."""
+    skipped = -first % THINNING
+    return (first + skipped) // THINNING, sound[skipped::THINNING]
 
 
 def _shifts(a_first: int, a: np.ndarray, b_first: int, b: np.ndarray, rate: int) -> list[tuple[float, float]]:
@@ -300,8 +356,8 @@ def _shifts(a_first: int, a: np.ndarray, b_first: int, b: np.ndarray, rate: int)
         product = np.fft.irfft(np.fft.rfft(field, size) * np.conj(np.fft.rfft(window, size)), size)
         energy = np.concatenate([[0.0], np.cumsum(np.square(field, dtype=np.float64))])
         energy = energy[len(window) :] - energy[: len(energy) - len(window)]
-        norm = np.sqrt(np.maximum(energy, 1e-9) * float(np.square(window, dtype=np.float64).sum()))
-        likeness = product[: 2 * search + 1] / norm
+        whole = float(np.square(window, dtype=np.float64).sum())
+        likeness = product[: 2 * search + 1] / np.sqrt(np.maximum(energy, 0.2 * whole) * whole)
         best = int(np.argmax(likeness))
         shift = (best - search) / rate if likeness[best] > LIKENESS else np.inf
         found.append(((a_first + place) / rate, shift))

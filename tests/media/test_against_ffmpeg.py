@@ -3,8 +3,9 @@
 import os
 import shutil
 
+import combinations  # noqa: F401  registers them
 import pytest
-from against_ffmpeg import MAX_SHIFT_SECONDS, compare, expected
+from against_ffmpeg import MAX_SHIFT_SECONDS, MAX_SOUND_ENDS_SECONDS, compare, expected
 from numbered import COMBINATIONS, FPS, FfmpegError, Shelf
 
 
@@ -29,10 +30,11 @@ def test_pictures_and_sound_are_where_ffmpeg_has_them(name, shelf, tmp_path):
         if "Unknown encoder" in str(error) and not os.environ.get("CI"):
             pytest.skip(str(error))
         raise
-    found = compare(combination, path, expected(combination, path))
+    found = compare(combination, path, expected(combination, path, shelf))
     assert not found.wrong, f"{len(found.wrong)} of {found.compared} pictures: {found.wrong[:5]}"
     assert abs(found.ends) < 1.5 / FPS
     assert found.shift is None or abs(found.shift) <= MAX_SHIFT_SECONDS, found.sound_text
+    assert max(map(abs, found.sound_ends)) <= MAX_SOUND_ENDS_SECONDS
     if combination.said == "nothing":
         assert found.damage == ()
     if combination.said == "damage":

@@ -1,0 +1,227 @@
+"""Change the bytes of media files: time stamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+# --- MPEG-TS and MPEG-PS -----------------------------------------------------------------------------------------
+
+VIDEO_PID, AUDIO_PID = 0x100, 0x101
+TS_PACKET = 188
+CLOCK = 90_000  # time stamps a second
+
+Stamps = tuple[int | None, int | None]
+"""Presentation and decoding time stamp in 1 / 90000 s; the second is None where it equals the first."""
+
+ChangeStamps = Callable[[int, int | None, int | None], Stamps]
+"""Given the serial of a PES packet, its presentation and its decoding time stamp: those that it gets."""
+
+
+def _read_stamp(data: bytes | bytearray, at: int) -> int:
+    a, b, c = data[at], data[at + 1] << 8 | data[at + 2], data[at + 3] << 8 | data[at + 4]
+    return (a >> 1 & 7) << 30 | (b >> 1) << 15 | c >> 1
+
+
+def _stamp(mark: int, value: int) -> bytes:
+    value &= (1 << 33) - 1
+    return struct.pack(
+        ">BHH", mark << 4 | value >> 30 << 1 | 1, (value >> 15 & 0x7FFF) << 1 | 1, (value & 0x7FFF) << 1 | 1
+    )
+
+
+def _change_pes(data: bytearray, at: int, serial: int, change: ChangeStamps) -> None:
+    """Rewrite the stamps of the MPEG-2 PES packet at ``at``; those that go leave stuffing behind."""
+    flags, length = data[at + 7], data[at + 8]
+    pts = _read_stamp(data, at + 9) if flags & 0x80 else None
+    dts = _read_stamp(data, at + 14) if flags & 0x40 else None
+    pts, dts = change(serial, pts, dts)
+    header = b""
+    if pts is not None:
+        header = _stamp(2 if dts is None else 3, pts) + (b"" if dts is None else _stamp(1, dts))
+    assert len(header) <= length, "no room for a stamp"
+    data[at + 7] = flags & 0x3F | (0 if pts is None else 0x80 if dts is None else 0xC0)
+    data[at + 9 : at + 9 + length] = header + b"\xff" * (length - len(header))
+
+
+def ts_starts(data: bytes | bytearray, pid: int) -> Iterator[tuple[int, int]]:
+    """Offsets of the TS packet and of the PES header where the stream's PES packets start."""
+    for at in range(0, len(data) - TS_PACKET + 1, TS_PACKET):
+        if (data[at + 1] & 0x1F) << 8 | data[at + 2] != pid or not data[at + 1] & 0x40:
+            continue
+        header = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+        if data[header : header + 3] == b"\0\0\1":
+            yield at, header
+
+
+def change_ts(data: bytes, pid: int, change: ChangeStamps) -> bytes:
+    """Change the time stamps of one stream."""
+    changed = bytearray(data)
+    for serial, (_, header) in enumerate(ts_starts(data, pid)):
+        _change_pes(changed, header, serial, change)
+    return bytes(changed)
+
+
+def cut_ts(data: bytes, first: int, pid: int = VIDEO_PID) -> bytes:
+    """The recording from the stream's PES packet number ``first`` on, after the tables."""
+    tables = b"".join(
+        data[at : at + TS_PACKET]
+        for at in range(0, 3 * TS_PACKET, TS_PACKET)
+        if (data[at + 1] & 0x1F) << 8 | data[at + 2] not in (VIDEO_PID, AUDIO_PID)
+    )
+    return tables + data[[at for at, _ in ts_starts(data, pid)][first] :]
+
+
+def change_ps(data: bytes, stream: int, change: ChangeStamps) -> bytes:
+    """Change one stream's time stamps (0xE0 pictures, 0xC0 sound) in an MPEG-2 program stream.
+
+    PES packets without a time stamp, in which no picture starts, do not count.
+    """
+    changed = bytearray(data)
+    at = serial = 0
+    while at + 9 < len(data):
+        assert data[at : at + 3] == b"\0\0\1", at
+        if data[at + 3] == 0xBA:
+            at += 14 + (data[at + 13] & 7)
+            continue
+        if data[at + 3] == 0xB9:
+            break
+        if data[at + 3] == stream:
+            if data[at + 7] & 0x80:
+                _change_pes(changed, at, serial, change)
+                serial += 1
+        at += 6 + (data[at + 4] << 8 | data[at + 5])
+    return bytes(changed)
+
+
+# --- MP4 ---------------------------------------------------------------------------------------------------------
+
+_HOLDERS = {b"moov", b"trak", b"mdia"}
+
+
+def boxes(
+    data: bytes | bytearray, start: int = 0, end: int | None = None
+) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, offset and length of each box between, and of those inside moov, trak and mdia."""
+    at, end = start, len(data) if end is None else end
+    while at + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if size == 1:
+            size = struct.unpack_from(">Q", data, at + 8)[0]
+        yield kind, at, size or end - at
+        if kind in _HOLDERS:
+            yield from boxes(data, at + 8, at + size)
+        at += size or end - at
+
+
+def _track(data: bytes, handler: bytes) -> tuple[int, int]:
+    for kind, at, size in boxes(data):
+        if kind == b"trak":
+            inner = {k: a for k, a, _ in boxes(data, at + 8, at + size)}
+            if data[inner[b"hdlr"] + 16 : inner[b"hdlr"] + 20] == handler:
+                return at, size
+    raise ValueError(f"no track of {handler!r}")
+
+
+Edit = tuple[float | None, float]
+"""Seconds of the track's own presentation from which on, None for nothing, and for how many seconds."""
+
+
+def set_edits(data: bytes, handler: bytes, edits: Iterable[Edit] | None, *, version: int = 0) -> bytes:
+    """Replace a track's edit list (``vide`` or ``soun``); None removes it. The moov must come last."""
+    track, size = _track(data, handler)
+    inner = {k: (a, s) for k, a, s in boxes(data, track + 8, track + size)}
+    moov = next((a, s) for k, a, s in boxes(data) if k == b"moov")
+    mvhd = next(a for k, a, _ in boxes(data) if k == b"mvhd")
+    assert next(a for k, a, _ in boxes(data) if k == b"mdat") < moov[0], (
+        "moving the moov's end breaks offsets"
+    )
+    movie = struct.unpack_from(">I", data, mvhd + 20)[0]
+    media = struct.unpack_from(">I", data, inner[b"mdhd"][0] + 20)[0]
+    first = 0
+    old, old_size = inner.get(b"edts", (inner[b"mdia"][0], 0))
+    if old_size:
+        # Edts holds elst alone; the last of its edits begins where the track's presentation does.
+        count = struct.unpack_from(">I", data, old + 20)[0]
+        first = struct.unpack_from(">i", data, old + 24 + 12 * (count - 1) + 4)[0]
+    new = b""
+    if edits is not None:
+        rows = [(round(s * movie), -1 if t is None else first + round(t * media), 1 << 16) for t, s in edits]
+        form = ">QqI" if version else ">IiI"
+        body = struct.pack(">II", version << 24, len(rows)) + b"".join(struct.pack(form, *r) for r in rows)
+        elst = struct.pack(">I4s", 8 + len(body), b"elst") + body
+        new = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
+    changed = bytearray(data)
+    changed[old : old + old_size] = new
+    for at, length in ((track, size), moov):
+        struct.pack_into(">I", changed, at, length + len(new) - old_size)
+    return bytes(changed)
+
+
+def set_matrix(data: bytes, matrix: tuple[int, ...]) -> bytes:
+    """Replace the picture track's display matrix: nine numbers, the first six in 1 / 65536, the last in 1 / 2^30."""
+    track, size = _track(data, b"vide")
+    at = next(a for k, a, _ in boxes(data, track + 8, track + size) if k == b"tkhd")
+    place = at + 8 + (32 if data[at + 8] else 20) + 20
+    return data[:place] + struct.pack(">9i", *matrix) + data[place + 36 :]
+
+
+def pick_fragments(data: bytes, wanted: Callable[[int], bool]) -> bytes:
+    """A fragmented file's header and those moof and mdat pairs whose number is wanted."""
+    parts, fragment = [], -1
+    for kind, at, size in boxes(data):
+        if kind == b"moof":
+            fragment += 1
+        top = kind in {b"ftyp", b"moov"} or (kind in {b"moof", b"mdat"} and wanted(fragment))
+        if top:
+            parts.append(data[at : at + size])
+    return b"".join(parts)
+
+
+# --- AVI ---------------------------------------------------------------------------------------------------------
+
+
+def change_avi(data: bytes, change: Callable[[int, bytes], bytes | None]) -> bytes:
+    """Change the picture chunks (``00dc``): given number and bytes, those that it gets, None for no such chunk."""
+    movi = data.index(b"movi")
+    end = movi - 4 + struct.unpack_from("<I", data, movi - 4)[0] + 4
+    at, serial = movi + 4, 0
+    body, index = b"movi", b""
+    while at + 8 <= end:
+        kind, size = struct.unpack_from("<4sI", data, at)
+        chunk: bytes | None = data[at + 8 : at + 8 + size]
+        if kind == b"00dc":
+            assert chunk is not None
+            chunk = change(serial, chunk)
+            serial += 1
+        if chunk is not None:
+            key = kind != b"00dc" or (bool(chunk) and _is_key(chunk))
+            index += struct.pack("<4sIII", kind, 0x10 * key, len(body), len(chunk))
+            body += struct.pack("<4sI", kind, len(chunk)) + chunk + b"\0" * (len(chunk) % 2)
+        at += 8 + size + size % 2
+    head = data[: movi - 8]
+    whole = head + struct.pack("<4sI", b"LIST", len(body)) + body
+    whole += struct.pack("<4sI", b"idx1", len(index)) + index
+    return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+
+
+def _is_key(picture: bytes) -> bool:
+    """Whether it stands alone: an MPEG-4 I-picture, or one of a codec that has no others."""
+    start = picture.find(b"\0\0\1\xb6")
+    return start < 0 or picture[start + 4] >> 6 == 0
+
+
+# --- MPEG-4 pictures ---------------------------------------------------------------------------------------------
+
+
+def not_coded(picture: bytes, increment_bits: int) -> bytes:
+    """The MPEG-4 P-picture as one that is "not coded": the one before stays."""
+    start = picture.index(b"\0\0\1\xb6") + 4
+    bits = "".join(f"{b:08b}" for b in picture[start : start + 8])
+    assert bits[:2] == "01", "not a P-picture"
+    kept = (
+        2 + bits[2:].index("0") + 1 + 1 + increment_bits + 1
+    )  # coding type, seconds, marker, increment, marker
+    new = bits[:kept] + "0"
+    new += "0" + "1" * ((-len(new) - 1) % 8)
+    return picture[:start] + bytes(int(new[i : i + 8], 2) for i in range(0, len(new), 8))
