@@ -13,14 +13,18 @@ from container_bytes import (
     VIDEO_PID,
     ChangeStamps,
     Edit,
+    avi_pictures,
     change_avi,
     change_ps,
     change_ts,
     cut_ts,
     not_coded,
+    packed,
     pick_fragments,
+    picture_type,
     set_edits,
     set_matrix,
+    telecined,
     ts_starts,
 )
 from numbered import (
@@ -288,7 +292,9 @@ def apart(text: str, seconds: float) -> None:
         def make(shelf: Shelf, out: Path) -> None:
             base = shelf.file("base")
             early, late = ("", f"-itsoffset {seconds}") if seconds > 0 else (f"-itsoffset {-seconds}", "")
-            ffmpeg(f"{early} -i {base} {late} -i {base} -map 0:v -map 1:a {options} {out}")
+            ffmpeg(
+                early, "-i", base, late, "-i", base, "-map 0:v -map 1:a -fps_mode passthrough", options, out
+            )
 
         combination(name, suffix)(make)
 
@@ -441,7 +447,7 @@ def joined(name: str, suffix: str, *options: str, restarts: bool = True, **detai
         for k in range(count):
             part = part_of(out, k)
             cut = f"-ss {edges[k]} -t {edges[k + 1] - edges[k]:.3f}"
-            ffmpeg(f"{cut} -i {shelf.file('base')} {options[k]} {part}")
+            ffmpeg(cut, "-i", shelf.file("base"), options[k], part)
             whole += part.read_bytes()
         out.write_bytes(whole)
 
@@ -464,9 +470,9 @@ for _name, _suffix, _options, _details in (
     ("ogg-flac-chained", "oga", "-vn -c:a flac", {"video": None}),
     ("ogv-theora-chained", "ogv", f"{THEORA} -an", {"audio": None}),
     ("h264-raw-joined", "h264", f"{H264_B} -an", {"audio": None, "restarts": False}),
-    ("m4v-raw-joined", "m4v", f"{MPEG4} -an -f m4v", {"audio": None, "restarts": False}),
+    ("m4v-raw-joined", "m4v", f"{MPEG4} -an -f m4v", {"audio": None, "said": "either"}),
     ("adts-aac-joined", "aac", f"-vn {AAC}", {"video": None, "restarts": False}),
-    ("mp3-joined", "mp3", f"-vn {MP3} -write_xing 0", {"video": None, "restarts": False}),
+    ("mp3-joined", "mp3", f"-vn {MP3} -write_xing 0", {"video": None, "restarts": False, "said": "either"}),
 ):
     joined(_name, _suffix, _options, _options, **_details)
 joined("ts-h264-joined-three", "ts", *[f"{H264_B} {AAC}"] * 3)
@@ -480,11 +486,18 @@ LATER = tuple(f"-output_ts_offset {10 + seconds}" for seconds in (0, round(COUNT
 for _name, _first, _second in (
     ("ts-h264-size", f"{H264_B} {AAC}", f"{LARGER} {H264_B} {AAC}"),
     ("ts-mpeg2-size", f"{MPEG2} {MP2}", f"{LARGER} {MPEG2} {MP2}"),
-    ("ts-h264-audio-rate", f"{H264_B} {AAC}", f"{H264_B} {AAC} -ar 44100"),
     ("ts-h264-audio-mono", f"{H264_B} {AAC}", f"{H264_B} {AAC} -ac 1"),
     ("ts-h264-audio-surround", f"{H264_B} {AAC}", f"{H264_B} {AAC} -ac 6"),
 ):
     joined(_name, "ts", f"{_first} {LATER[0]}", f"{_second} {LATER[1]}", restarts=False)
+# ffmpeg counts the second rate's samples by the first's, but not within a recording.
+joined(
+    "ts-h264-audio-rate",
+    "ts",
+    f"{H264_B} {AAC} {LATER[0]}",
+    f"{H264_B} {AAC} -ar 44100 {LATER[1]}",
+    said="nothing",
+)
 joined("ts-h264-size-restarts", "ts", f"{H264_B} {AAC}", f"{LARGER} {H264_B} {AAC}")
 joined("h264-raw-size", "h264", f"{H264_B} -an", f"{LARGER} {H264_B} -an", audio=None, restarts=False)
 
@@ -554,38 +567,52 @@ avi-mpeg4-vbr-mp3      avi   {MPEG4} {MP3} -q:a 4
 )
 
 
-def with_pictures(name: str, base: str, change: Callable[[int, bytes], bytes | None], **details: Any) -> None:
+def with_pictures(name: str, base: str, change: Callable[[list[bytes]], list[bytes]], **details: Any) -> None:
     """Register an AVI whose picture chunks are changed."""
 
     def make(shelf: Shelf, out: Path) -> None:
-        out.write_bytes(change_avi(shelf.bytes(base), change))
+        data = shelf.bytes(base)
+        out.write_bytes(change_avi(data, change(avi_pictures(data))))
 
     combination(name, "avi", **details)(make)
 
 
-FROZEN_BITS = 5  # of the time increment at 25 pictures a second
+def each(change: Callable[[int, bytes], bytes]) -> Callable[[list[bytes]], list[bytes]]:
+    """Change every chunk, given its number."""
+    return lambda chunks: [change(k, chunk) for k, chunk in enumerate(chunks)]
 
 
-def frozen(k: int, picture: bytes) -> bytes:
-    """Those that show what the one before does become "not coded"; key frames stay."""
-    start = picture.find(b"\0\0\1\xb6")
-    return (
-        not_coded(picture, FROZEN_BITS)
-        if k % 10 in range(6, 10) and picture[start + 4] >> 6 == 1
-        else picture
-    )
+INCREMENT_BITS = 5  # of MPEG-4's time within a second, at 25 pictures a second
 
 
-with_pictures("avi-mpeg4-not-coded", "frozen.avi", frozen)
-with_pictures("avi-mpeg4-empty-chunks", "frozen.avi", lambda k, p: b"" if frozen(k, p) != p else p)
-with_pictures("avi-mjpeg-empty-chunks", "mjpeg.avi", lambda k, p: b"" if k % 7 in (3, 4) else p)
-with_pictures("avi-mjpeg-empty-first", "mjpeg.avi", lambda k, p: b"" if k in (0, 1) else p)
-with_pictures("avi-mpeg4-one-byte", "frozen.avi", lambda k, p: b"\x7f" if frozen(k, p) != p else p)
+def is_frozen(k: int, picture: bytes) -> bool:
+    """Whether a picture of frozen.avi, or of frozen.mkv, shows what the one before does, and is no key frame."""
+    return k % 10 in range(6, 10) and picture_type(picture) == "P"
+
+
+def as_not_coded(k: int, picture: bytes) -> bytes:
+    return not_coded(picture, INCREMENT_BITS) if is_frozen(k, picture) else picture
+
+
+def with_empty_chunks(pictures: list[bytes]) -> list[bytes]:
+    """Packed, and each tenth chunk shown twice."""
+    chunks = packed(pictures, INCREMENT_BITS)
+    return [c for k, chunk in enumerate(chunks) for c in ([chunk, b""] if k % 10 == 9 else [chunk])]
+
+
+with_pictures("avi-mpeg4-not-coded", "frozen.avi", each(as_not_coded))
+with_pictures("avi-mpeg4-empty-chunks", "frozen.avi", each(lambda k, p: b"" if is_frozen(k, p) else p))
+with_pictures("avi-mpeg4-one-byte", "frozen.avi", each(lambda k, p: b"\x7f" if is_frozen(k, p) else p))
+with_pictures("avi-mjpeg-empty-chunks", "mjpeg.avi", each(lambda k, p: b"" if k % 7 in (3, 4) else p))
+with_pictures("avi-mjpeg-empty-first", "mjpeg.avi", each(lambda k, p: b"" if k in (0, 1) else p))
+with_pictures("avi-mpeg4-packed", "mpeg4-b.avi", lambda pictures: packed(pictures, INCREMENT_BITS))
+with_pictures("avi-mpeg4-packed-dropped", "mpeg4-b.avi", with_empty_chunks)
 
 
 @combination("avi-mpeg4-no-index", "avi")
 def _(shelf: Shelf, out: Path) -> None:
-    data = change_avi(shelf.bytes("mpeg4.avi"), lambda k, p: p)
+    data = shelf.bytes("mpeg4.avi")
+    data = change_avi(data, avi_pictures(data))
     out.write_bytes(data[: data.rindex(b"idx1")])
 
 
@@ -618,7 +645,7 @@ def remuxed(
 
 
 for _suffix in ("mkv", "mp4"):
-    remuxed(f"{_suffix}-mpeg4-not-coded", _suffix, "frozen.mkv", lambda k, p: frozen(k, bytes(p)))
+    remuxed(f"{_suffix}-mpeg4-not-coded", _suffix, "frozen.mkv", lambda k, p: as_not_coded(k, bytes(p)))
 remuxed("mkv-h264-from-inside", "mkv", "h264.mkv", lambda k, p: None if k < 5 else bytes(p), said="damage")
 remuxed("mkv-h264-picture-missing", "mkv", "h264-nob.mp4", lambda k, p: None if 30 <= k < 36 else bytes(p))
 
@@ -645,19 +672,6 @@ mp4-hevc-10bit         mp4   {HEVC}:keyint=12:bframes=3 -pix_fmt yuv420p10le {AA
 )
 
 
-def telecined(data: bytes) -> bytes:
-    """MPEG-2 pictures that say in turn that a field is repeated (2:3 pulldown)."""
-    changed = bytearray(data)
-    at, k = -1, 0
-    while (at := data.find(b"\0\0\1\xb5", at + 1)) >= 0:
-        if data[at + 4] >> 4 == 1:
-            changed[at + 5] &= ~0x08  # the sequence is not progressive
-        if data[at + 4] >> 4 == 8:
-            changed[at + 7] = changed[at + 7] & ~0x82 | (0, 0x02, 0x80, 0x82)[k % 4]
-            k += 1
-    return bytes(changed)
-
-
 @combination("m2v-raw-telecine", "m2v", audio=None)
 def _(shelf: Shelf, out: Path) -> None:
     out.write_bytes(telecined(shelf.bytes("mpeg2.m2v")))
@@ -678,7 +692,7 @@ MATRICES = {
 for _name, (_filter, _matrix) in MATRICES.items():
 
     def _turned(shelf: Shelf, out: Path, chain: str = _filter, matrix: tuple[int, ...] = _matrix) -> None:
-        ffmpeg(f"-i {shelf.file('base')} -vf {chain} {H264} -g 12 -an {out}")
+        ffmpeg("-i", shelf.file("base"), f"-vf {chain} {H264} -g 12 -an", out)
         out.write_bytes(set_matrix(out.read_bytes(), matrix))
 
     combination(f"mp4-h264-{_name}", "mp4", audio=None)(_turned)
@@ -705,34 +719,44 @@ mp4-h264-8khz          mp4   {H264_B} {AAC} -ar 16000
 table(f"mka-aac-hole  mka  -vn {HOLE} {AAC}", video=None)
 
 
-def with_inputs(name: str, suffix: str, options: str, **details: Any) -> None:
-    """Register a file made of the base, ``{{srt}}`` (subtitles that last 25 s) and ``{{png}}`` (a cover)."""
+def with_input(name: str, suffix: str, second: str, options: str, **details: Any) -> None:
+    """Register a file made of the base and of another input: ``srt`` (subtitles of 25 s), ``png`` or options."""
 
     def make(shelf: Shelf, out: Path) -> None:
-        srt = out.with_suffix(".srt")
-        srt.write_text("1\n00:00:00,500 --> 00:00:02,000\nhello\n\n2\n00:00:20,000 --> 00:00:25,000\nlate\n")
-        inputs = options.replace("SRT", f"-i {srt}").replace("PNG", f"-i {shelf.file('cover.png')}")
-        ffmpeg(f"-i {shelf.file('base')} {inputs} {out}")
+        extra: list[str | Path] = [second]
+        if second == "srt":
+            extra = ["-i", out.with_suffix(".srt")]
+            out.with_suffix(".srt").write_text(SUBTITLES)
+        elif second == "png":
+            extra = ["-i", shelf.file("cover.png")]
+        ffmpeg("-i", shelf.file("base"), *extra, options, out)
 
     combination(name, suffix, **details)(make)
 
 
+SUBTITLES = "1\n00:00:00,500 --> 00:00:02,000\nhello\n\n2\n00:00:20,000 --> 00:00:25,000\nlate\n"
 LONG_SINE = "-f lavfi -i sine=440:d=9"
-with_inputs("mkv-h264-subtitles", "mkv", f"SRT -map 0 -map 1 {H264_B} {AAC} -c:s srt")
-with_inputs("mp4-h264-subtitles", "mp4", f"SRT -map 0 -map 1 {H264_B} {AAC} -c:s mov_text")
-with_inputs("webm-vp9-subtitles", "webm", f"SRT -map 0 -map 1 {VP9} {OPUS} -c:s webvtt")
+with_input("mkv-h264-subtitles", "mkv", "srt", f"-map 0 -map 1 {H264_B} {AAC} -c:s srt")
+with_input("mp4-h264-subtitles", "mp4", "srt", f"-map 0 -map 1 {H264_B} {AAC} -c:s mov_text")
+with_input("webm-vp9-subtitles", "webm", "srt", f"-map 0 -map 1 {VP9} {OPUS} -c:s webvtt")
 for _suffix, _options in (
     ("mp4", f"{H264_B} {AAC}"),
     ("mkv", f"{H264_B} {AAC}"),
     ("ts", f"{H264_B} {AAC}"),
     ("avi", f"{MPEG4} {PCM}"),
-    ("ogv", f"{THEORA} {VORBIS}"),
 ):
-    _sounds = f"{LONG_SINE} -map 0 -map 1 {_options}"
-    with_inputs(f"{_suffix}-two-sounds", _suffix, _sounds)
-with_inputs(
-    "mp4-h264-cover", "mp4", f"PNG -map 0 -map 1 {H264_B} {AAC} -c:v:1 png -disposition:v:1 attached_pic"
+    with_input(f"{_suffix}-two-sounds", _suffix, LONG_SINE, f"-map 0 -map 1 {_options}")
+with_input(
+    "mp4-h264-cover", "mp4", "png", f"-map 0 -map 1 {H264_B} {AAC} -c:v:1 png -disposition:v:1 attached_pic"
 )
-with_inputs("mp3-cover", "mp3", f"PNG -map 0:a -map 1 {MP3} -c:v png -disposition:v attached_pic", video=None)
-table(f"mov-h264-timecode  mov  {H264_B} {PCM} -timecode 01:00:00:00")
-table(f"mxf-h264-timecode  mxf  {MPEG2} -qmin 1 {PCM} -timecode 10:00:00:00")
+with_input(
+    "mp3-cover", "mp3", "png", f"-map 0:a -map 1 {MP3} -c:v png -disposition:v attached_pic", video=None
+)
+table(
+    f"""
+mov-h264-timecode      mov   {H264_B} {PCM} -timecode 01:00:00:00
+mxf-mpeg2-timecode     mxf   {MPEG2} -qmin 1 {PCM} -timecode 10:00:00:00
+mkv-h264-two-pictures  mkv   -map 0 -map 0:v {H264_B} -s:v:1 96x32 -disposition:v:0 default {AAC}
+ts-h264-two-pictures   ts    -map 0 -map 0:v {H264_B} -s:v:1 96x32 {AAC}
+"""
+)

@@ -1,7 +1,11 @@
-"""Change the bytes of media files: time stamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI."""
+"""Change the bytes of media files.
+
+Time stamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI, pictures of MPEG-2 and MPEG-4.
+"""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 
@@ -86,10 +90,9 @@ def change_ps(data: bytes, stream: int, change: ChangeStamps) -> bytes:
             continue
         if data[at + 3] == 0xB9:
             break
-        if data[at + 3] == stream:
-            if data[at + 7] & 0x80:
-                _change_pes(changed, at, serial, change)
-                serial += 1
+        if data[at + 3] == stream and data[at + 7] & 0x80:
+            _change_pes(changed, at, serial, change)
+            serial += 1
         at += 6 + (data[at + 4] << 8 | data[at + 5])
     return bytes(changed)
 
@@ -181,47 +184,95 @@ def pick_fragments(data: bytes, wanted: Callable[[int], bool]) -> bytes:
 # --- AVI ---------------------------------------------------------------------------------------------------------
 
 
-def change_avi(data: bytes, change: Callable[[int, bytes], bytes | None]) -> bytes:
-    """Change the picture chunks (``00dc``): given number and bytes, those that it gets, None for no such chunk."""
+def _avi_chunks(data: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Where the LIST of chunks begins, and each chunk's kind and bytes."""
     movi = data.index(b"movi")
-    end = movi - 4 + struct.unpack_from("<I", data, movi - 4)[0] + 4
-    at, serial = movi + 4, 0
-    body, index = b"movi", b""
+    end = movi + struct.unpack_from("<I", data, movi - 4)[0]
+    at, chunks = movi + 4, []
     while at + 8 <= end:
         kind, size = struct.unpack_from("<4sI", data, at)
-        chunk: bytes | None = data[at + 8 : at + 8 + size]
-        if kind == b"00dc":
-            assert chunk is not None
-            chunk = change(serial, chunk)
-            serial += 1
-        if chunk is not None:
-            key = kind != b"00dc" or (bool(chunk) and _is_key(chunk))
-            index += struct.pack("<4sIII", kind, 0x10 * key, len(body), len(chunk))
-            body += struct.pack("<4sI", kind, len(chunk)) + chunk + b"\0" * (len(chunk) % 2)
+        chunks.append((kind, data[at + 8 : at + 8 + size]))
         at += 8 + size + size % 2
-    head = data[: movi - 8]
-    whole = head + struct.pack("<4sI", b"LIST", len(body)) + body
+    return movi - 8, chunks
+
+
+def avi_pictures(data: bytes) -> list[bytes]:
+    """The chunks of the picture stream, which is the first."""
+    return [chunk for kind, chunk in _avi_chunks(data)[1] if kind == b"00dc"]
+
+
+def change_avi(data: bytes, pictures: list[bytes]) -> bytes:
+    """Replace the picture chunks; there must be as many or more."""
+    start, chunks = _avi_chunks(data)
+    serials = [k for k, (kind, _) in enumerate(chunks) if kind == b"00dc"]
+    assert len(pictures) >= len(serials)
+    for serial, picture in zip(serials, pictures, strict=False):
+        chunks[serial] = (b"00dc", picture)
+    chunks += [(b"00dc", picture) for picture in pictures[len(serials) :]]
+    body, index = b"movi", b""
+    for kind, chunk in chunks:
+        key = kind != b"00dc" or (bool(chunk) and picture_type(chunk) in "I?")
+        index += struct.pack("<4sIII", kind, 0x10 * key, len(body), len(chunk))
+        body += struct.pack("<4sI", kind, len(chunk)) + chunk + b"\0" * (len(chunk) % 2)
+    whole = data[:start] + struct.pack("<4sI", b"LIST", len(body)) + body
     whole += struct.pack("<4sI", b"idx1", len(index)) + index
     return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
 
 
-def _is_key(picture: bytes) -> bool:
-    """Whether it stands alone: an MPEG-4 I-picture, or one of a codec that has no others."""
-    start = picture.find(b"\0\0\1\xb6")
-    return start < 0 or picture[start + 4] >> 6 == 0
+# --- MPEG-2 and MPEG-4 pictures ----------------------------------------------------------------------------------
 
 
-# --- MPEG-4 pictures ---------------------------------------------------------------------------------------------
+def telecined(data: bytes) -> bytes:
+    """MPEG-2 pictures that say in turn that a field is repeated (2:3 pulldown)."""
+    changed = bytearray(data)
+    at, k = -1, 0
+    while (at := data.find(b"\0\0\1\xb5", at + 1)) >= 0:
+        if data[at + 4] >> 4 == 1:
+            changed[at + 5] &= ~0x08  # the sequence is not progressive
+        if data[at + 4] >> 4 == 8:
+            changed[at + 7] = changed[at + 7] & ~0x82 | (0x80, 0x82, 0, 0x02)[k % 4]
+            k += 1
+    return bytes(changed)
+
+
+_VOP = b"\0\0\1\xb6"
+
+
+def picture_type(chunk: bytes) -> str:
+    """I, P, B or S of an MPEG-4 picture, ``?`` of another codec's."""
+    start = chunk.find(_VOP)
+    return "?" if start < 0 else "IPBS"[chunk[start + 4] >> 6]
 
 
 def not_coded(picture: bytes, increment_bits: int) -> bytes:
-    """The MPEG-4 P-picture as one that is "not coded": the one before stays."""
-    start = picture.index(b"\0\0\1\xb6") + 4
+    """An MPEG-4 picture of the same time that is "not coded": the one before stays."""
+    start = picture.index(_VOP) + 4
     bits = "".join(f"{b:08b}" for b in picture[start : start + 8])
-    assert bits[:2] == "01", "not a P-picture"
-    kept = (
-        2 + bits[2:].index("0") + 1 + 1 + increment_bits + 1
-    )  # coding type, seconds, marker, increment, marker
-    new = bits[:kept] + "0"
+    # Coding type, whole seconds in unary, a marker, the fraction, a marker, whether it is coded.
+    kept = bits[2:].index("0") + 3 + 1 + increment_bits + 1
+    new = "01" + bits[2:kept] + "0"
     new += "0" + "1" * ((-len(new) - 1) % 8)
-    return picture[:start] + bytes(int(new[i : i + 8], 2) for i in range(0, len(new), 8))
+    return _VOP + bytes(int(new[i : i + 8], 2) for i in range(0, len(new), 8))
+
+
+def packed(pictures: list[bytes], increment_bits: int) -> list[bytes]:
+    """MPEG-4 pictures packed as DivX and XviD do.
+
+    A picture shares its chunk with the first B-picture shown before it, and where it is to be shown itself there
+    stands one that is not coded.
+    """
+    groups: list[list[bytes]] = []
+    for picture in pictures:
+        # "Lavc" keeps FFmpeg from looking for packed pictures; the "p" after "DivX" says that they are.
+        picture = re.sub(rb"Lavc[0-9.]*", b"DivX503b1393p", picture)
+        if picture_type(picture) == "B":
+            groups[-1].append(picture)
+        else:
+            groups.append([picture])
+    chunks: list[bytes] = []
+    for reference, *between in groups:
+        if between:
+            chunks += [reference + between[0], *between[1:], not_coded(reference, increment_bits)]
+        else:
+            chunks.append(reference)
+    return chunks

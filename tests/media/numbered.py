@@ -7,10 +7,10 @@ band-limited noise, the same in both channels.
 
 from __future__ import annotations
 
-import struct
 import subprocess
+import threading
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,6 @@ class Combination:
         same_as: The shelf's file of which only time stamps were taken or changed, so that the same pictures are to be
             shown when ``ffmpeg`` shows those of that file.
         rounding: Seconds by which the container rounds time stamps, where the package undoes that.
-        oracle_options: Options of ``ffmpeg`` before ``-i``.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Combination:
     recordings: int = 1
     same_as: str | None = None
     rounding: float = 0.0
-    oracle_options: tuple[str, ...] = ()
 
 
 COMBINATIONS: dict[str, Combination] = {}
@@ -87,14 +85,16 @@ def encoded(
     """Register a combination that one ``ffmpeg`` command makes of the shelf's ``base``."""
 
     def make(shelf: Shelf, out: Path) -> None:
-        ffmpeg(f"{before} -i {shelf.file(base)} {options} {out}")
+        ffmpeg(before, "-i", shelf.file(base), options, out)
 
     combination(name, suffix, **details)(make)
 
 
-def ffmpeg(options: str) -> None:
-    """Run ``ffmpeg`` with options that hold no spaces."""
-    command = ["ffmpeg", "-y", "-nostdin", "-v", "error", *options.split()]
+def ffmpeg(*options: str | Path) -> None:
+    """Run ``ffmpeg`` with files and with options, which are split at spaces."""
+    command = ["ffmpeg", "-y", "-nostdin", "-v", "error"]
+    for option in options:
+        command += [str(option)] if isinstance(option, Path) else option.split()
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise FfmpegError(f"{' '.join(command)}\n{done.stderr[-2000:]}")
@@ -115,29 +115,34 @@ def part_of(path: Path, number: int) -> Path:
 
 
 class Shelf:
-    """Files that several combinations are made of, each made once in one folder."""
+    """Files that several combinations are made of, each made once in one folder, whatever thread asks first."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._folder = folder / "shelf"
+        self._folder.mkdir(exist_ok=True)
+        self._made: set[str] = set()
+        self._lock = threading.RLock()
 
     def file(self, name: str) -> Path:
         """The file of this name from :data:`SHELF`, or the base."""
-        if name == "base":
-            return self._base()
-        path = self.folder / name
-        if not path.exists():
-            source, options = SHELF[name]
-            ffmpeg(f"-i {self.file(source)} {options} {path}")
-        return path
+        with self._lock:
+            if name == "base":
+                return self._base()
+            path = self._folder / name
+            if name not in self._made:
+                source, options = SHELF[name]
+                ffmpeg("-i", self.file(source), options, path)
+                self._made.add(name)
+            return path
 
     def bytes(self, name: str) -> bytes:
         """What is in that file."""
         return self.file(name).read_bytes()
 
     def _base(self) -> Path:
-        path = self.folder / "base.nut"  # Matroska would round the sound's time stamps
-        if not path.exists():
-            raw, wav = self.folder / "base.rgb", self.folder / "base.wav"
+        path = self._folder / "base.nut"  # Matroska would round the sound's time stamps
+        if "base" not in self._made:
+            raw, wav = self._folder / "base.rgb", self._folder / "base.wav"
             raw.write_bytes(b"".join(numbered_picture(n).tobytes() for n in range(COUNT)))
             with wave.open(str(wav), "wb") as file:
                 file.setnchannels(2)
@@ -145,7 +150,8 @@ class Shelf:
                 file.setframerate(SAMPLE_RATE)
                 file.writeframes(np.repeat(noise(round(SECONDS * SAMPLE_RATE))[:, None], 2, axis=1).tobytes())
             form = f"-f rawvideo -pix_fmt rgb24 -video_size 192x64 -framerate {FPS}"
-            ffmpeg(f"{form} -i {raw} -i {wav} -pix_fmt yuv420p -c:v ffv1 -g 1 -c:a pcm_s16le {path}")
+            ffmpeg(form, "-i", raw, "-i", wav, "-pix_fmt yuv420p -c:v ffv1 -g 1 -c:a pcm_s16le", path)
+            self._made.add("base")
         return path
 
 
@@ -159,12 +165,12 @@ HEVC_OPEN = f"{HEVC}:keyint=12:bframes=3:open-gop=1"
 MPEG4 = "-c:v mpeg4 -q:v 3 -g 12"
 MPEG2 = "-c:v mpeg2video -q:v 3 -g 12 -bf 2"
 XVID = "-c:v libxvid -q:v 3 -g 12"
-VP8 = "-c:v libvpx -deadline realtime -cpu-used 8 -b:v 1M -g 24"
+VP8 = "-c:v libvpx -deadline realtime -cpu-used 16 -b:v 1M -g 24 -threads 1"
 VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 1M -g 24 -row-mt 0 -threads 1"
 AV1 = "-c:v libsvtav1 -preset 12 -crf 20 -g 25 -svtav1-params lp=1"
 THEORA = "-c:v libtheora -q:v 9 -g 12"
 
-AAC = "-c:a aac"
+AAC = "-c:a aac -aac_coder fast"
 MP2 = "-c:a mp2"
 MP3 = "-c:a libmp3lame"
 OPUS = "-c:a libopus"
@@ -194,6 +200,7 @@ SHELF: dict[str, tuple[str, str]] = {
     "h264.mkv": ("base", f"{H264_B} {AAC}"),
     "vp9.webm": ("base", f"{VP9} {OPUS}"),
     "mpeg4.avi": ("base", f"{MPEG4} {PCM}"),
+    "mpeg4-b.avi": ("base", f"{MPEG4} -bf 2 {PCM}"),
     "mjpeg.avi": ("base", f"-c:v mjpeg -q:v 3 {PCM}"),
     "frozen.avi": ("base", f"-vf select='not(between(mod(n,10),6,9))',fps=25 {MPEG4} {PCM}"),
     "frozen.mkv": ("base", f"-vf select='not(between(mod(n,10),6,9))',fps=25 {MPEG4} {MP3}"),
