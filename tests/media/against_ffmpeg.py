@@ -343,6 +343,27 @@ def compare(combination: Combination, path: Path, answer: Answer) -> Comparison:
     return Comparison(len(asked), wrong, ends, shift, text, sound_ends, damage, getattr(media, "notes", ()))
 
 
+def complaints(combination: Combination, found: Comparison) -> list[str]:
+    """What of a comparison is not as it must be, a phrase each."""
+    bad = []
+    if found.wrong:
+        some = ", ".join(f"{given} for {wanted} at {t:.3f} s" for t, wanted, given in found.wrong[:3])
+        bad.append(f"{len(found.wrong)} of {found.compared} pictures: {some}")
+    if abs(found.ends) >= 1.5 / FPS:
+        bad.append(f"the pictures end {1000 * found.ends:+.0f} ms off")
+    if found.shift is not None and abs(found.shift) > MAX_SHIFT_SECONDS:
+        bad.append(f"sound {found.sound_text}")
+    if max(map(abs, found.sound_ends)) > MAX_SOUND_ENDS_SECONDS:
+        bad.append(
+            "sound begins and ends {:+.0f} and {:+.0f} ms off".format(*(1000 * s for s in found.sound_ends))
+        )
+    if combination.said == "nothing" and found.damage:
+        bad.append(f"damage said of a file that has none: {found.damage[0]}")
+    if combination.said == "damage" and not found.damage:
+        bad.append("no word about damage")
+    return bad
+
+
 def _loud_part(first: int, sound: np.ndarray) -> tuple[int, int]:
     """Places between which there is sound."""
     loud = np.flatnonzero(np.abs(sound) > 0.1 * np.abs(sound).max(initial=1.0))

@@ -529,22 +529,23 @@ def _(shelf: Shelf, out: Path) -> None:
     out.write_bytes(data[: starts[30]] + data[starts[36] :])  # from inside a group to the next
 
 
-for _name, _source, _share in (
-    ("mp4-h264-frag-cut-off", "h264-fragments.mp4", 0.6),
-    ("mkv-h264-cut-off", "h264.mkv", 0.6),
-    ("ts-h264-cut-off", "h264.ts", 0.6),
-    ("webm-vp9-cut-off", "vp9.webm", 0.6),
-    ("avi-mjpeg-cut-off", "mjpeg.avi", 0.6),
-    ("flv-h264-cut-off", "h264.flv", 0.6),
-    ("ogv-theora-cut-off", "theora.ogv", 0.6),
-    ("vob-mpeg2-cut-off", "mpeg2.vob", 0.6),
+for _name, _source, _said in (
+    ("mp4-h264-frag-cut-off", "h264-fragments.mp4", "either"),
+    ("mkv-h264-cut-off", "h264.mkv", "damage"),
+    ("ts-h264-cut-off", "h264.ts", "either"),
+    ("webm-vp9-cut-off", "vp9.webm", "damage"),
+    ("avi-mjpeg-cut-off", "mjpeg.avi", "damage"),
+    ("flv-h264-cut-off", "h264.flv", "damage"),
+    ("ogv-theora-cut-off", "theora.ogv", "either"),
+    ("vob-mpeg2-cut-off", "mpeg2.vob", "either"),
 ):
 
-    def _cut_off(shelf: Shelf, out: Path, source: str = _source, share: float = _share) -> None:
+    def _cut_off(shelf: Shelf, out: Path, source: str = _source) -> None:
         data = shelf.bytes(source)
-        out.write_bytes(data[: round(share * len(data))])
+        out.write_bytes(data[: round(0.6 * len(data))])
 
-    combination(_name, Path(_source).suffix[1:], said="either")(_cut_off)
+    # Those whose header tells no length may be taken for whole.
+    combination(_name, Path(_source).suffix[1:], said=_said)(_cut_off)
 
 
 # --- AVI: dropped and not-coded pictures, packed B-pictures ------------------------------------------------------
@@ -647,7 +648,13 @@ def remuxed(
 for _suffix in ("mkv", "mp4"):
     remuxed(f"{_suffix}-mpeg4-not-coded", _suffix, "frozen.mkv", lambda k, p: as_not_coded(k, bytes(p)))
 remuxed("mkv-h264-from-inside", "mkv", "h264.mkv", lambda k, p: None if k < 5 else bytes(p), said="damage")
-remuxed("mkv-h264-picture-missing", "mkv", "h264-nob.mp4", lambda k, p: None if 30 <= k < 36 else bytes(p))
+remuxed(
+    "mkv-h264-picture-missing",
+    "mkv",
+    "h264-nob.mp4",
+    lambda k, p: None if 30 <= k < 36 else bytes(p),
+    said="either",
+)
 
 # --- interlaced, telecine, display matrices, sizes ---------------------------------------------------------------
 
