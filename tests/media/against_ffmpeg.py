@@ -28,9 +28,12 @@ from container_bytes import avi_pictures
 from make_media import read_number
 from numbered import COUNT, FPS, Combination, FfmpegError, Shelf, part_of
 
-from crisscross_zoo.media.decode import CODEC_DELAY_SECONDS, read_frames, read_sound, scan
+from crisscross_zoo.media.decode import read_frames, read_sound, scan
 
 INSTANTS_A_SECOND = 16
+
+LEAD_SECONDS = 0.1
+"""Sound that begins so much before the first picture, or more, is time 0; docs/time.md."""
 
 MAX_SHIFT_SECONDS = 1e-3
 """Sound may be this far from where ffmpeg places it."""
@@ -213,7 +216,7 @@ def _pieces(log: str, sounds: Path, rate: int | None) -> tuple[list[tuple[float,
 def _aligned(raw: _Raw) -> Answer:
     """Seconds since the first picture shown, or the first sound where it leads by more."""
     origin, slack = min((t for t, _ in raw.shown), default=raw.heard), 0.0
-    if raw.heard < origin - CODEC_DELAY_SECONDS:
+    if raw.heard < origin - LEAD_SECONDS:
         origin, slack = raw.heard, MAX_SHIFT_SECONDS
     first, sound = placed([(round((t - origin) * raw.rate), s) for t, s in raw.pieces])
     shown = [(t - origin, n) for t, n in sorted(raw.shown, key=lambda pair: pair[0])]
