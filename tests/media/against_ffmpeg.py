@@ -6,9 +6,9 @@ put on seconds since the first picture shown, or since the first sound where tha
 
 Where the clock of a file cannot be taken as it is, ``ffmpeg`` is asked about files whose clock can:
 
-- Recordings joined end to end, whose clock restarts: about each recording. The first picture of the second (its first
-  sound where there are no pictures) follows where the last of the first ended, and sound keeps the distance to the
-  pictures that it has within its own recording.
+- Recordings joined end to end, whose clock restarts or jumps ahead too far for a gap: about each recording. The first
+  picture of the second (its first sound where there are no pictures) follows where the last of the first ended, and
+  sound keeps the distance to the pictures that it has within its own recording.
 - Time stamps that were taken out or changed by hand: about the file as it was before.
 - :data:`DIFFERS` lists the combinations for which another answer than ffmpeg's is right, with the reason.
 """
@@ -242,16 +242,13 @@ def placed(pieces: list[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
 
 
 def _by_chunk(raw: _Raw, path: Path) -> _Raw:
-    """Each picture at the time of the chunk that brings it, in the order shown."""
+    """Each picture at the time of a chunk that brings one, in the order shown; empty ones prolong the one before."""
     numbers = [n for _, n in raw.shown]
-    filled = [k for k, chunk in enumerate(avi_pictures(path.read_bytes())) if chunk]
+    chunks = avi_pictures(path.read_bytes())
+    filled = [k for k, chunk in enumerate(chunks) if chunk]
     assert len(numbers) == len(filled)
-    return _Raw(
-        [(k / FPS, n) for k, n in zip(filled, numbers, strict=True)],
-        (filled[-1] + 1) / FPS,
-        raw.pieces,
-        raw.rate,
-    )
+    shown = [(k / FPS, n) for k, n in zip(filled, numbers, strict=True)]
+    return _Raw(shown, len(chunks) / FPS, raw.pieces, raw.rate)
 
 
 def _readable(raw: _Raw, path: Path) -> _Raw:
@@ -259,13 +256,23 @@ def _readable(raw: _Raw, path: Path) -> _Raw:
     return _Raw([(t, n) for t, n in raw.shown if n < COUNT], raw.end, raw.pieces, raw.rate)
 
 
+_AVI_DELAY = (
+    "AVI has no presentation times. ffmpeg adds the decoder's delay, by which the sound is early against the original; "
+    "with the k-th picture shown at the chunk of the k-th picture it is not"
+)
+_AVI_PACKED = (
+    "packed B-pictures belong to the chunk that brings them; libavcodec hands them out a chunk late, and those before "
+    "an empty chunk two"
+)
 DIFFERS: dict[str, tuple[str, Callable[[_Raw, Path], _Raw]]] = {
-    "avi-mpeg4-packed": (
-        "libavcodec hands out packed B-pictures one chunk late; they belong to the chunk that brings them",
+    **dict.fromkeys(("avi-mpeg4-bframes", "avi-h264-bframes", "avi-mpeg2-bframes"), (_AVI_DELAY, _by_chunk)),
+    **dict.fromkeys(
+        ("avi-mpeg4-packed", "avi-mpeg4-packed-dropped", "avi-xvid-packed"), (_AVI_PACKED, _by_chunk)
+    ),
+    "avi-mjpeg-empty-chunks": (
+        "empty chunks at the end prolong the last picture; showinfo tells no length",
         _by_chunk,
     ),
-    "avi-mpeg4-packed-dropped": ("the same, and pictures before an empty chunk come two late", _by_chunk),
-    "avi-xvid-packed": ("the same", _by_chunk),
     "ts-hevc-from-inside": (
         "this ffmpeg shows pictures whose references are missing as white; a newer one leaves them out",
         _readable,

@@ -17,6 +17,7 @@ from container_bytes import (
     change_avi,
     change_ps,
     change_ts,
+    counted_on,
     cut_ts,
     not_coded,
     packed,
@@ -24,6 +25,7 @@ from container_bytes import (
     picture_type,
     set_edits,
     set_matrix,
+    start_later,
     telecined,
     ts_starts,
 )
@@ -266,6 +268,7 @@ mp4-h264-late          mp4   -c copy -output_ts_offset 5
 ts-h264-late           ts    -c copy -output_ts_offset 5000
 flv-h264-late          flv   -c copy -output_ts_offset 100
 mkv-h264-cut-copyts    mkv   -c copy -copyts -ss 1
+mkv-h264-live          mkv   -c copy -live 1
 mkv-h264-cut           mkv   -c copy -ss 1
 mp4-h264-cut           mp4   -c copy -ss 1
 ts-h264-cut            ts    -c copy -ss 1
@@ -283,6 +286,10 @@ mka-opus-late          mka   -vn {OPUS} -output_ts_offset 7
 )
 table(f"ogv-theora-late  ogv  {THEORA} {VORBIS} -output_ts_offset 100")
 table("asf-wmv2-late  wmv  -c:v wmv2 -q:v 3 -c:a wmav2 -output_ts_offset 10")
+table("mp4-hevc-opengop-cut  mp4  -c copy", base="hevc-opengop.mp4", before="-ss 1", said="either")
+table("mkv-hevc-opengop-cut  mkv  -c copy", base="hevc-opengop.mp4", before="-ss 1", said="either")
+table("mp4-h264-opengop-cut  mp4  -c copy", base="h264-opengop.mp4", before="-ss 1", said="either")
+table("mkv-h264-opengop-cut  mkv  -c copy", base="h264-opengop.mp4", before="-ss 1", said="either")
 
 
 def apart(text: str, seconds: float) -> None:
@@ -424,8 +431,29 @@ def repeated(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int 
     return pts - back, None if dts is None else dts - back
 
 
-stamps("ts-h264-pts-repeated", "h264-nob.ts", repeated, said="either")
-stamps("ts-mpeg2-pts-repeated", "mpeg2-nob.ts", repeated, said="either")
+stamps("ts-h264-pts-repeated", "h264-nob.ts", repeated, same_as="h264-nob.ts", said="damage")
+stamps("ts-mpeg2-pts-repeated", "mpeg2-nob.ts", repeated, same_as="mpeg2-nob.ts", said="damage")
+
+for _name, _by in (("astray", 1000.0), ("late", 0.5), ("early", -0.5), ("astray-back", -1000.0)):
+    stamps(
+        f"ts-h264-pts-one-{_name}", "h264.ts", moved(lambda k: k == 20, _by), same_as="h264.ts", said="damage"
+    )
+stamps(
+    "ts-h264-audio-pts-one-astray",
+    "h264.ts",
+    without(lambda k: False),
+    moved(lambda k: k == 5, 1000.0),
+    same_as="h264.ts",
+    said="damage",
+)
+stamps("ts-h264-dts-missing", "h264.ts", lambda k, pts, dts: (pts, None), same_as="h264.ts")
+stamps(
+    "ts-h264-pts-all-but-first-missing",
+    "h264-nob.ts",
+    without(lambda k: k > 0),
+    same_as="h264-nob.ts",
+    said="either",
+)
 
 table(
     """
@@ -449,7 +477,7 @@ def joined(name: str, suffix: str, *options: str, restarts: bool = True, **detai
             cut = f"-ss {edges[k]} -t {edges[k + 1] - edges[k]:.3f}"
             ffmpeg(cut, "-i", shelf.file("base"), options[k], part)
             whole += part.read_bytes()
-        out.write_bytes(whole)
+        out.write_bytes(whole if restarts or suffix != "ts" else counted_on(whole))
 
     if restarts:
         details = {"recordings": count, "said": "damage", **details}
@@ -476,7 +504,13 @@ for _name, _suffix, _options, _details in (
 ):
     joined(_name, _suffix, _options, _options, **_details)
 joined("ts-h264-joined-three", "ts", *[f"{H264_B} {AAC}"] * 3)
-# Of two streams at once ffmpeg reads the first recording alone; that must be said.
+joined("webm-vp9-joined", "webm", *[f"{VP9} {OPUS}"] * 2)
+# A jump ahead within a minute and twice the file is a gap, a longer one another recording.
+_later = [f"{H264_B} {AAC}", f"{H264_B} {AAC} -output_ts_offset"]
+joined("ts-h264-joined-later", "ts", _later[0], f"{_later[1]} 20", recordings=1, said="either")
+joined("ts-h264-joined-much-later", "ts", _later[0], f"{_later[1]} 1000")
+# Of these ffmpeg reads the first recording alone; that must be said.
+joined("flv-h264-joined", "flv", *[f"{H264_B} {AAC}"] * 2, recordings=1)
 joined("ogv-theora-vorbis-chained", "ogv", *[f"{THEORA} {VORBIS}"] * 2, recordings=1)
 
 # --- changes in midstream ----------------------------------------------------------------------------------------
@@ -485,18 +519,20 @@ LARGER = "-vf scale=384:128:flags=neighbor"
 LATER = tuple(f"-output_ts_offset {10 + seconds}" for seconds in (0, round(COUNT / 2) / FPS))
 for _name, _first, _second in (
     ("ts-h264-size", f"{H264_B} {AAC}", f"{LARGER} {H264_B} {AAC}"),
-    ("ts-mpeg2-size", f"{MPEG2} {MP2}", f"{LARGER} {MPEG2} {MP2}"),
     ("ts-h264-audio-mono", f"{H264_B} {AAC}", f"{H264_B} {AAC} -ac 1"),
     ("ts-h264-audio-surround", f"{H264_B} {AAC}", f"{H264_B} {AAC} -ac 6"),
 ):
     joined(_name, "ts", f"{_first} {LATER[0]}", f"{_second} {LATER[1]}", restarts=False)
+# libavcodec drops the last picture before the size changes.
+_halves = f"{MPEG2} {MP2} {LATER[0]}", f"{LARGER} {MPEG2} {MP2} {LATER[1]}"
+joined("ts-mpeg2-size", "ts", *_halves, restarts=False, said="either")
 # ffmpeg counts the second rate's samples by the first's, but not within a recording.
 joined(
     "ts-h264-audio-rate",
     "ts",
     f"{H264_B} {AAC} {LATER[0]}",
     f"{H264_B} {AAC} -ar 44100 {LATER[1]}",
-    said="nothing",
+    said="either",
 )
 joined("ts-h264-size-restarts", "ts", f"{H264_B} {AAC}", f"{LARGER} {H264_B} {AAC}")
 joined("h264-raw-size", "h264", f"{H264_B} -an", f"{LARGER} {H264_B} -an", audio=None, restarts=False)
@@ -528,6 +564,8 @@ def _(shelf: Shelf, out: Path) -> None:
     starts = [at for at, _ in ts_starts(data, VIDEO_PID)]
     out.write_bytes(data[: starts[30]] + data[starts[36] :])  # from inside a group to the next
 
+
+cut("ts-h264-refresh-from-inside", "h264-refresh.ts", 30, said="damage")
 
 for _name, _source, _said in (
     ("mp4-h264-frag-cut-off", "h264-fragments.mp4", "either"),
@@ -610,6 +648,14 @@ with_pictures("avi-mpeg4-packed", "mpeg4-b.avi", lambda pictures: packed(picture
 with_pictures("avi-mpeg4-packed-dropped", "mpeg4-b.avi", with_empty_chunks)
 
 
+for _name, _stream, _ticks in (("video", 0, 10), ("audio", 1, 24_000)):
+
+    def _late_stream(shelf: Shelf, out: Path, stream: int = _stream, ticks: int = _ticks) -> None:
+        out.write_bytes(start_later(shelf.bytes("mjpeg.avi"), stream, ticks))
+
+    combination(f"avi-mjpeg-{_name}-starts-late", "avi")(_late_stream)
+
+
 @combination("avi-mpeg4-no-index", "avi")
 def _(shelf: Shelf, out: Path) -> None:
     data = shelf.bytes("mpeg4.avi")
@@ -683,6 +729,15 @@ mp4-hevc-10bit         mp4   {HEVC}:keyint=12:bframes=3 -pix_fmt yuv420p10le {AA
 def _(shelf: Shelf, out: Path) -> None:
     out.write_bytes(telecined(shelf.bytes("mpeg2.m2v")))
 
+
+for _suffix in ("vob", "ts", "mkv"):
+
+    def _telecined(shelf: Shelf, out: Path) -> None:
+        raw = out.with_suffix(".m2v")
+        raw.write_bytes(telecined(shelf.bytes("mpeg2.m2v")))
+        ffmpeg("-fflags +genpts -i", raw, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {MP2}", out)
+
+    combination(f"{_suffix}-mpeg2-telecine", _suffix)(_telecined)
 
 _ONE, _UNIT = 1 << 16, 1 << 30
 MATRICES = {

@@ -76,6 +76,17 @@ def cut_ts(data: bytes, first: int, pid: int = VIDEO_PID) -> bytes:
     return tables + data[[at for at, _ in ts_starts(data, pid)][first] :]
 
 
+def counted_on(data: bytes) -> bytes:
+    """The packets with their continuity counters counted anew, as a recorder writes them."""
+    changed, last = bytearray(data), dict[int, int]()
+    for at in range(0, len(data), TS_PACKET):
+        pid = (data[at + 1] & 0x1F) << 8 | data[at + 2]
+        if data[at + 3] & 0x10:  # has payload
+            last[pid] = (last.get(pid, -1) + 1) % 16
+        changed[at + 3] = data[at + 3] & 0xF0 | last.get(pid, 0)
+    return bytes(changed)
+
+
 def change_ps(data: bytes, stream: int, change: ChangeStamps) -> bytes:
     """Change one stream's time stamps (0xE0 pictures, 0xC0 sound) in an MPEG-2 program stream.
 
@@ -219,19 +230,33 @@ def change_avi(data: bytes, pictures: list[bytes]) -> bytes:
     return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
 
 
+def start_later(data: bytes, stream: int, ticks: int) -> bytes:
+    """Set the stream's ``dwStart``: how many of its ticks of nothing come first."""
+    at = -1
+    for _ in range(stream + 1):
+        at = data.index(b"strh", at + 1)
+    return data[: at + 8 + 28] + struct.pack("<I", ticks) + data[at + 8 + 32 :]
+
+
 # --- MPEG-2 and MPEG-4 pictures ----------------------------------------------------------------------------------
 
 
 def telecined(data: bytes) -> bytes:
-    """MPEG-2 pictures that say in turn that a field is repeated (2:3 pulldown)."""
+    """MPEG-2 pictures of which, as shown, every other repeats a field (2:3 pulldown)."""
     changed = bytearray(data)
-    at, k = -1, 0
-    while (at := data.find(b"\0\0\1\xb5", at + 1)) >= 0:
-        if data[at + 4] >> 4 == 1:
-            changed[at + 5] &= ~0x08  # the sequence is not progressive
-        if data[at + 4] >> 4 == 8:
-            changed[at + 7] = changed[at + 7] & ~0x82 | (0x80, 0x82, 0, 0x02)[k % 4]
-            k += 1
+    before = done = shown = 0  # pictures before the group, before this one in the file, and as shown
+    for match in re.finditer(rb"\x00\x00\x01[\x00\xb5\xb8]", data):
+        at, kind = match.start() + 4, data[match.start() + 3]
+        if kind == 0xB8:
+            before = done
+        elif kind == 0:
+            shown = before + (data[at] << 2 | data[at + 1] >> 6)
+            done += 1
+        elif data[at] >> 4 == 1:
+            changed[at + 1] &= ~0x08  # the sequence is not progressive
+        elif data[at] >> 4 == 8:
+            # Top field first, and whether the first is repeated.
+            changed[at + 3] = changed[at + 3] & ~0x82 | (0x82, 0x00, 0x02, 0x80)[shown % 4]
     return bytes(changed)
 
 

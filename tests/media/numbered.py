@@ -181,6 +181,8 @@ SHELF: dict[str, tuple[str, str]] = {
     "h264.mp4": ("base", f"{H264_B} {AAC}"),
     "h264-nob.mp4": ("base", f"{H264} -bf 0 -g 12 {AAC}"),
     "h264-opengop.mp4": ("base", f"{H264_OPEN} {AAC}"),
+    "hevc-opengop.mp4": ("base", f"{HEVC_OPEN} {AAC}"),
+    "h264-refresh.ts": ("base", f"{H264} -x264-params intra-refresh=1:keyint=25:bframes=0 {AAC}"),
     "hevc.mp4": ("base", f"{HEVC}:keyint=12:bframes=3 {AAC}"),
     "pcm.mov": ("base", f"{H264_B} {PCM}"),
     "prores.mov": ("base", f"-c:v prores {PCM}"),
