@@ -1,0 +1,303 @@
+"""Change the bytes of media files.
+
+Time stamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI, pictures of MPEG-2 and MPEG-4.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+# --- MPEG-TS and MPEG-PS -----------------------------------------------------------------------------------------
+
+VIDEO_PID, AUDIO_PID = 0x100, 0x101
+TS_PACKET = 188
+CLOCK = 90_000  # time stamps a second
+
+Stamps = tuple[int | None, int | None]
+"""Presentation and decoding time stamp in 1 / 90000 s; the second is None where it equals the first."""
+
+ChangeStamps = Callable[[int, int | None, int | None], Stamps]
+"""Given the serial of a PES packet, its presentation and its decoding time stamp: those that it gets."""
+
+
+def _read_stamp(data: bytes | bytearray, at: int) -> int:
+    a, b, c = data[at], data[at + 1] << 8 | data[at + 2], data[at + 3] << 8 | data[at + 4]
+    return (a >> 1 & 7) << 30 | (b >> 1) << 15 | c >> 1
+
+
+def _stamp(mark: int, value: int) -> bytes:
+    value &= (1 << 33) - 1
+    return struct.pack(
+        ">BHH", mark << 4 | value >> 30 << 1 | 1, (value >> 15 & 0x7FFF) << 1 | 1, (value & 0x7FFF) << 1 | 1
+    )
+
+
+def _change_pes(data: bytearray, at: int, serial: int, change: ChangeStamps) -> None:
+    """Rewrite the stamps of the MPEG-2 PES packet at ``at``; those that go leave stuffing behind."""
+    flags, length = data[at + 7], data[at + 8]
+    pts = _read_stamp(data, at + 9) if flags & 0x80 else None
+    dts = _read_stamp(data, at + 14) if flags & 0x40 else None
+    pts, dts = change(serial, pts, dts)
+    header = b""
+    if pts is not None:
+        header = _stamp(2 if dts is None else 3, pts) + (b"" if dts is None else _stamp(1, dts))
+    assert len(header) <= length, "no room for a stamp"
+    data[at + 7] = flags & 0x3F | (0 if pts is None else 0x80 if dts is None else 0xC0)
+    data[at + 9 : at + 9 + length] = header + b"\xff" * (length - len(header))
+
+
+def ts_starts(data: bytes | bytearray, pid: int) -> Iterator[tuple[int, int]]:
+    """Offsets of the TS packet and of the PES header where the stream's PES packets start."""
+    for at in range(0, len(data) - TS_PACKET + 1, TS_PACKET):
+        if (data[at + 1] & 0x1F) << 8 | data[at + 2] != pid or not data[at + 1] & 0x40:
+            continue
+        header = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+        if data[header : header + 3] == b"\0\0\1":
+            yield at, header
+
+
+def change_ts(data: bytes, pid: int, change: ChangeStamps) -> bytes:
+    """Change the time stamps of one stream."""
+    changed = bytearray(data)
+    for serial, (_, header) in enumerate(ts_starts(data, pid)):
+        _change_pes(changed, header, serial, change)
+    return bytes(changed)
+
+
+def cut_ts(data: bytes, first: int, pid: int = VIDEO_PID) -> bytes:
+    """The recording from the stream's PES packet number ``first`` on, after the tables."""
+    tables = b"".join(
+        data[at : at + TS_PACKET]
+        for at in range(0, 3 * TS_PACKET, TS_PACKET)
+        if (data[at + 1] & 0x1F) << 8 | data[at + 2] not in (VIDEO_PID, AUDIO_PID)
+    )
+    return tables + data[[at for at, _ in ts_starts(data, pid)][first] :]
+
+
+def counted_on(data: bytes) -> bytes:
+    """The packets with their continuity counters counted anew, as a recorder writes them."""
+    changed, last = bytearray(data), dict[int, int]()
+    for at in range(0, len(data), TS_PACKET):
+        pid = (data[at + 1] & 0x1F) << 8 | data[at + 2]
+        if data[at + 3] & 0x10:  # has payload
+            last[pid] = (last.get(pid, -1) + 1) % 16
+        changed[at + 3] = data[at + 3] & 0xF0 | last.get(pid, 0)
+    return bytes(changed)
+
+
+def change_ps(data: bytes, stream: int, change: ChangeStamps) -> bytes:
+    """Change one stream's time stamps (0xE0 pictures, 0xC0 sound) in an MPEG-2 program stream.
+
+    PES packets without a time stamp, in which no picture starts, do not count.
+    """
+    changed = bytearray(data)
+    at = serial = 0
+    while at + 9 < len(data):
+        assert data[at : at + 3] == b"\0\0\1", at
+        if data[at + 3] == 0xBA:
+            at += 14 + (data[at + 13] & 7)
+            continue
+        if data[at + 3] == 0xB9:
+            break
+        if data[at + 3] == stream and data[at + 7] & 0x80:
+            _change_pes(changed, at, serial, change)
+            serial += 1
+        at += 6 + (data[at + 4] << 8 | data[at + 5])
+    return bytes(changed)
+
+
+# --- MP4 ---------------------------------------------------------------------------------------------------------
+
+_HOLDERS = {b"moov", b"trak", b"mdia"}
+
+
+def boxes(
+    data: bytes | bytearray, start: int = 0, end: int | None = None
+) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, offset and length of each box between, and of those inside moov, trak and mdia."""
+    at, end = start, len(data) if end is None else end
+    while at + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if size == 1:
+            size = struct.unpack_from(">Q", data, at + 8)[0]
+        yield kind, at, size or end - at
+        if kind in _HOLDERS:
+            yield from boxes(data, at + 8, at + size)
+        at += size or end - at
+
+
+def _track(data: bytes, handler: bytes) -> tuple[int, int]:
+    for kind, at, size in boxes(data):
+        if kind == b"trak":
+            inner = {k: a for k, a, _ in boxes(data, at + 8, at + size)}
+            if data[inner[b"hdlr"] + 16 : inner[b"hdlr"] + 20] == handler:
+                return at, size
+    raise ValueError(f"no track of {handler!r}")
+
+
+Edit = tuple[float | None, float]
+"""Seconds of the track's own presentation from which on, None for nothing, and for how many seconds."""
+
+
+def set_edits(data: bytes, handler: bytes, edits: Iterable[Edit] | None, *, version: int = 0) -> bytes:
+    """Replace a track's edit list (``vide`` or ``soun``); None removes it. The moov must come last."""
+    track, size = _track(data, handler)
+    inner = {k: (a, s) for k, a, s in boxes(data, track + 8, track + size)}
+    moov = next((a, s) for k, a, s in boxes(data) if k == b"moov")
+    mvhd = next(a for k, a, _ in boxes(data) if k == b"mvhd")
+    assert next(a for k, a, _ in boxes(data) if k == b"mdat") < moov[0], (
+        "moving the moov's end breaks offsets"
+    )
+    movie = struct.unpack_from(">I", data, mvhd + 20)[0]
+    media = struct.unpack_from(">I", data, inner[b"mdhd"][0] + 20)[0]
+    first = 0
+    old, old_size = inner.get(b"edts", (inner[b"mdia"][0], 0))
+    if old_size:
+        # Edts holds elst alone; the last of its edits begins where the track's presentation does.
+        count = struct.unpack_from(">I", data, old + 20)[0]
+        first = struct.unpack_from(">i", data, old + 24 + 12 * (count - 1) + 4)[0]
+    new = b""
+    if edits is not None:
+        rows = [(round(s * movie), -1 if t is None else first + round(t * media), 1 << 16) for t, s in edits]
+        form = ">QqI" if version else ">IiI"
+        body = struct.pack(">II", version << 24, len(rows)) + b"".join(struct.pack(form, *r) for r in rows)
+        elst = struct.pack(">I4s", 8 + len(body), b"elst") + body
+        new = struct.pack(">I4s", 8 + len(elst), b"edts") + elst
+    changed = bytearray(data)
+    changed[old : old + old_size] = new
+    for at, length in ((track, size), moov):
+        struct.pack_into(">I", changed, at, length + len(new) - old_size)
+    return bytes(changed)
+
+
+def set_matrix(data: bytes, matrix: tuple[int, ...]) -> bytes:
+    """Replace the picture track's display matrix: nine numbers, the first six in 1 / 65536, the last in 1 / 2^30."""
+    track, size = _track(data, b"vide")
+    at = next(a for k, a, _ in boxes(data, track + 8, track + size) if k == b"tkhd")
+    place = at + 8 + (32 if data[at + 8] else 20) + 20
+    return data[:place] + struct.pack(">9i", *matrix) + data[place + 36 :]
+
+
+def pick_fragments(data: bytes, wanted: Callable[[int], bool]) -> bytes:
+    """A fragmented file's header and those moof and mdat pairs whose number is wanted."""
+    parts, fragment = [], -1
+    for kind, at, size in boxes(data):
+        if kind == b"moof":
+            fragment += 1
+        top = kind in {b"ftyp", b"moov"} or (kind in {b"moof", b"mdat"} and wanted(fragment))
+        if top:
+            parts.append(data[at : at + size])
+    return b"".join(parts)
+
+
+# --- AVI ---------------------------------------------------------------------------------------------------------
+
+
+def _avi_chunks(data: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Where the LIST of chunks begins, and each chunk's kind and bytes."""
+    movi = data.index(b"movi")
+    end = movi + struct.unpack_from("<I", data, movi - 4)[0]
+    at, chunks = movi + 4, []
+    while at + 8 <= end:
+        kind, size = struct.unpack_from("<4sI", data, at)
+        chunks.append((kind, data[at + 8 : at + 8 + size]))
+        at += 8 + size + size % 2
+    return movi - 8, chunks
+
+
+def avi_pictures(data: bytes) -> list[bytes]:
+    """The chunks of the picture stream, which is the first."""
+    return [chunk for kind, chunk in _avi_chunks(data)[1] if kind == b"00dc"]
+
+
+def change_avi(data: bytes, pictures: list[bytes]) -> bytes:
+    """Replace the picture chunks; there must be as many or more."""
+    start, chunks = _avi_chunks(data)
+    serials = [k for k, (kind, _) in enumerate(chunks) if kind == b"00dc"]
+    assert len(pictures) >= len(serials)
+    for serial, picture in zip(serials, pictures, strict=False):
+        chunks[serial] = (b"00dc", picture)
+    chunks += [(b"00dc", picture) for picture in pictures[len(serials) :]]
+    body, index = b"movi", b""
+    for kind, chunk in chunks:
+        key = kind != b"00dc" or (bool(chunk) and picture_type(chunk) in "I?")
+        index += struct.pack("<4sIII", kind, 0x10 * key, len(body), len(chunk))
+        body += struct.pack("<4sI", kind, len(chunk)) + chunk + b"\0" * (len(chunk) % 2)
+    whole = data[:start] + struct.pack("<4sI", b"LIST", len(body)) + body
+    whole += struct.pack("<4sI", b"idx1", len(index)) + index
+    return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+
+
+def start_later(data: bytes, stream: int, ticks: int) -> bytes:
+    """Set the stream's ``dwStart``: how many of its ticks of nothing come first."""
+    at = -1
+    for _ in range(stream + 1):
+        at = data.index(b"strh", at + 1)
+    return data[: at + 8 + 28] + struct.pack("<I", ticks) + data[at + 8 + 32 :]
+
+
+# --- MPEG-2 and MPEG-4 pictures ----------------------------------------------------------------------------------
+
+
+def telecined(data: bytes) -> bytes:
+    """MPEG-2 pictures of which, as shown, every other repeats a field (2:3 pulldown)."""
+    changed = bytearray(data)
+    before = done = shown = 0  # pictures before the group, before this one in the file, and as shown
+    for match in re.finditer(rb"\x00\x00\x01[\x00\xb5\xb8]", data):
+        at, kind = match.start() + 4, data[match.start() + 3]
+        if kind == 0xB8:
+            before = done
+        elif kind == 0:
+            shown = before + (data[at] << 2 | data[at + 1] >> 6)
+            done += 1
+        elif data[at] >> 4 == 1:
+            changed[at + 1] &= ~0x08  # the sequence is not progressive
+        elif data[at] >> 4 == 8:
+            # Top field first, and whether the first is repeated.
+            changed[at + 3] = changed[at + 3] & ~0x82 | (0x82, 0x00, 0x02, 0x80)[shown % 4]
+    return bytes(changed)
+
+
+_VOP = b"\0\0\1\xb6"
+
+
+def picture_type(chunk: bytes) -> str:
+    """I, P, B or S of an MPEG-4 picture, ``?`` of another codec's."""
+    start = chunk.find(_VOP)
+    return "?" if start < 0 else "IPBS"[chunk[start + 4] >> 6]
+
+
+def not_coded(picture: bytes, increment_bits: int) -> bytes:
+    """An MPEG-4 picture of the same time that is "not coded": the one before stays."""
+    start = picture.index(_VOP) + 4
+    bits = "".join(f"{b:08b}" for b in picture[start : start + 8])
+    # Coding type, whole seconds in unary, a marker, the fraction, a marker, whether it is coded.
+    kept = bits[2:].index("0") + 3 + 1 + increment_bits + 1
+    new = "01" + bits[2:kept] + "0"
+    new += "0" + "1" * ((-len(new) - 1) % 8)
+    return _VOP + bytes(int(new[i : i + 8], 2) for i in range(0, len(new), 8))
+
+
+def packed(pictures: list[bytes], increment_bits: int) -> list[bytes]:
+    """MPEG-4 pictures packed as DivX and XviD do.
+
+    A picture shares its chunk with the first B-picture shown before it, and where it is to be shown itself there
+    stands one that is not coded.
+    """
+    groups: list[list[bytes]] = []
+    for picture in pictures:
+        # "Lavc" keeps FFmpeg from looking for packed pictures; the "p" after "DivX" says that they are.
+        picture = re.sub(rb"Lavc[0-9.]*", b"DivX503b1393p", picture)
+        if picture_type(picture) == "B":
+            groups[-1].append(picture)
+        else:
+            groups.append([picture])
+    chunks: list[bytes] = []
+    for reference, *between in groups:
+        if between:
+            chunks += [reference + between[0], *between[1:], not_coded(reference, increment_bits)]
+        else:
+            chunks.append(reference)
+    return chunks
