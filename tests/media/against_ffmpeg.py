@@ -28,7 +28,8 @@ from container_bytes import avi_pictures
 from make_media import read_number
 from numbered import COUNT, FPS, Combination, FfmpegError, Shelf, part_of
 
-from crisscross_zoo.media.decode import read_frames, read_sound, scan
+from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.scan import scan
 
 INSTANTS_A_SECOND = 16
 
