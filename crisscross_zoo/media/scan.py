@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -61,6 +62,15 @@ _COUNTED_FORMATS = frozenset({"avi", "h264", "hevc", "vvc", "m4v", "mpegvideo", 
 
 # Formats whose header states a real duration; elsewhere FFmpeg estimates it from the bit rate.
 _STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "flac", "ogg"})
+
+# How another file begins in formats of which FFmpeg reads the first alone where several were joined end to end.
+_BEGINNINGS = {
+    "mov,mp4,m4a,3gp,3g2,mj2": re.compile(rb"\0\0\0.ftyp", re.DOTALL),
+    "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)", re.DOTALL),
+    "flv": re.compile(rb"FLV\x01[\x00-\x05]\0\0\0\x09"),
+    "avi": re.compile(rb"RIFF.{4}AVI LIST", re.DOTALL),
+    "wav": re.compile(rb"RIFF.{4}WAVEfmt ", re.DOTALL),
+}
 
 # Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
 _EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "mpeg"})
@@ -204,6 +214,7 @@ class _Scan:
         findings: What is wrong or unusual so far.
         stated: Length of the file by its header, seconds; 0 where there is none.
         length: Of what was read of all streams together, by their own timestamps from 0 or from the first, seconds.
+        read: Bytes of the file up to the end of the last packet.
     """
 
     def __init__(
@@ -214,7 +225,7 @@ class _Scan:
         self.stated = (container.duration or 0) / av.time_base if stated else 0.0
         self.streams: dict[Stream, _StreamScan] = {}
         self.findings: list[Finding] = []
-        self.length = 0.0
+        self.length, self.read = 0.0, 0
         if video is not None:
             self.rate = float(video.guessed_rate or video.average_rate or 25)
             self.width, self.height = video.width, video.height
@@ -227,6 +238,7 @@ class _Scan:
         try:
             for packet in container.demux():
                 index = packet.stream_index
+                self.read = max(self.read, (packet.pos or 0) + packet.size)
                 if index < len(ticks) and packet.size > 0 and packet.pts is not None:
                     begins = packet.pts * ticks[index]
                     start = min(start, begins)
@@ -278,6 +290,8 @@ class _Placing:
             self._tell(kind)
         tracks: dict[Stream, VideoTrack | AudioTrack | None] = {"video": video, "audio": audio}
         self._check_length({kind: track for kind, track in tracks.items() if track is not None})
+        if _another_begins(self._found, self._path, self._source):
+            self._add(None, "another file is joined to its end, which is not read")
         return video, audio
 
     def _add(self, stream: Stream | None, text: str, *, harmless: bool = False) -> None:
@@ -466,9 +480,27 @@ def _is_constant(stamps: npt.NDArray[np.int64], tick: float, rate: float) -> boo
     return rounding < 0.4 and bool(np.all(np.abs(grid - np.rint(grid)) <= rounding))
 
 
+def _another_begins(found: _Scan, path: StrPath, source: BinaryIO | None) -> bool:
+    """Whether another file of the same kind begins behind the last packet."""
+    if (beginning := _BEGINNINGS.get(found.format)) is None:
+        return False
+    with _opened(path, source) as file:
+        file.seek(found.read)
+        before = b""
+        while data := file.read(1 << 20):
+            if beginning.search(before + data):
+                return True
+            before = data[-128:]
+    return False
+
+
+def _opened(path: StrPath, source: BinaryIO | None) -> contextlib.AbstractContextManager[BinaryIO]:
+    return Path(path).open("rb") if source is None else contextlib.nullcontext(source)
+
+
 def _avi_is_cut(path: StrPath, source: BinaryIO | None) -> bool:
     """Whether an AVI is shorter than its RIFF chunks say."""
-    with contextlib.nullcontext(source) if source is not None else Path(path).open("rb") as file:
+    with _opened(path, source) as file:
         size, at = file.seek(0, os.SEEK_END), 0
         while at < size:
             file.seek(at)

@@ -362,7 +362,7 @@ def complaints(combination: Combination, found: Comparison) -> list[str]:
         bad.append(f"{len(found.wrong)} of {found.compared} pictures: {some}")
     if abs(found.ends) >= 1.5 / FPS:
         bad.append(f"the pictures end {1000 * found.ends:+.0f} ms off")
-    if found.shift is not None and abs(found.shift) > MAX_SHIFT_SECONDS:
+    if found.shift is not None and abs(found.shift) > combination.shift:
         bad.append(f"sound {found.sound_text}")
     if max(map(abs, found.sound_ends)) > MAX_SOUND_ENDS_SECONDS:
         bad.append(

@@ -45,6 +45,8 @@ class Combination:
             (:func:`part_of`), and the second is to follow where the first ended.
         same_as: The shelf's file of which only time stamps were taken or changed, so that the same pictures are to be
             shown when ``ffmpeg`` shows those of that file.
+        shift: Seconds by which sound may be off, where the demultiplexer does not say what to leave out of a recording
+            that is chained to another: Opus's pre-skip, Vorbis's first block.
         rounding: Seconds by which the container rounds time stamps, where the package undoes that.
     """
 
@@ -56,6 +58,7 @@ class Combination:
     said: Said = "nothing"
     recordings: int = 1
     same_as: str | None = None
+    shift: float = 1e-3
     rounding: float = 0.0
 
 
