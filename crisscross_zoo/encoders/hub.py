@@ -138,7 +138,6 @@ def hub_error(
 ) -> WeightsError:
     """Return, in this package's words, why the Hub's client could not do something."""
     status = _status(error)
-    cause = error.__cause__ or error
     offline = isinstance(error, OfflineModeIsEnabled) or (
         isinstance(error, LocalEntryNotFoundError)
         and (error.__cause__ is None or isinstance(error.__cause__, OfflineModeIsEnabled))
@@ -166,17 +165,31 @@ def hub_error(
         kind, reason, remedy = WeightsNotAvailableError, f"the Hub refuses access ({status})", _LOG_IN
     else:
         kind = DownloadError
-        reason = f"cannot {doing} {constants.ENDPOINT} ({_one_line(cause)})"
+        reason = f"cannot {doing} {constants.ENDPOINT} ({_one_line(_innermost(error))})"
         remedy = "check the connection and the disk, then try again"
     return kind(reason, remedy=remedy, path=repo)
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether a failure may pass: a 5xx on the file itself, which the client does not retry."""
-    return (_status(error) or 0) >= 500
+    """Whether a failure may pass: of those that the client does not retry, or not in every version.
+
+    A 5xx, which is the cause where the client looked into its cache next, and a body that broke off under ``requests``.
+    """
+    tired = max(_status(error) or 0, _status(error.__cause__) or 0) >= 500
+    return tired or type(error).__name__ == "ChunkedEncodingError"
 
 
-def _status(error: Exception) -> int | None:
+def _innermost(error: BaseException) -> BaseException:
+    """Return the system's own error at the bottom of what transports wrapped around it; else the cause, if any."""
+    found, inner = error.__cause__ or error, error.__cause__ or error.__context__
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno is not None:
+            found = inner
+        inner = inner.__cause__ or inner.__context__
+    return found
+
+
+def _status(error: BaseException | None) -> int | None:
     """Return the HTTP status that the Hub answered, if it did: before version 1 the client may have no response."""
     if not isinstance(error, HfHubHTTPError) or error.response is None:
         return None

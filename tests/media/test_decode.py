@@ -180,7 +180,7 @@ def test_late_pictures_keep_their_distance(tmp_path, suffix):
     # FFmpeg 7 writes Matroska with both streams moved by AAC's delay, 23 ms, so that nothing is before 0.
     assert media.video.span == pytest.approx((1.0, 3.0), abs=0.03)
     assert media.audio.span == pytest.approx((0.0, 3.0), abs=0.05)
-    assert pictures(path, [0.0, 1.0, 1.5]) == [0, 0, 12]
+    assert pictures(path, [0.0, 1.0, 1.51]) == [0, 0, 12]
 
 
 def test_codec_delay_does_not_move_the_picture(tmp_path):

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -65,6 +66,14 @@ class Faults:
     retry_after: str | None = None
 
 
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that hang up, which some do after an error."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class HubServer:
     """The server; ``url`` is the ``HF_ENDPOINT``, ``origin(name)`` a release file's address."""
 
@@ -75,7 +84,7 @@ class HubServer:
         self.faults = Faults()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self.http = _Server(("127.0.0.1", 0), _handler_of(self))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def stop(self) -> None:
@@ -141,6 +150,10 @@ def _handler_of(server: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.write_api(path, body)
             elif path.startswith("/origin/"):
                 self.origin_file(method, path.removeprefix("/origin/"))
+            elif found := re.fullmatch(
+                r"/api/models/(.+)/revision/main", path
+            ):  # before version 1 of the client
+                self.answer_json({"id": found[1], "xetEnabled": False})
             elif found := _RESOLVE.fullmatch(path):
                 self.repo_file(method, **found.groupdict())
             else:

@@ -186,10 +186,15 @@ def test_a_token_opens_a_private_repository(
     load_encoder("video", "org/private", cache_dir=Path(str(origin.constants.HF_HUB_CACHE)) / "other")
 
 
+def test_a_5xx_to_the_first_question_is_survived(server: HubServer, on_hub: str) -> None:
+    server.faults.head_statuses = [503]
+    assert load_encoder("video", "tiny").weights_id == "tiny"
+    assert server.count("HEAD") > 1
+
+
 def test_a_5xx_that_passes_is_survived(
     server: HubServer, on_hub: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.faults.head_statuses = [503]
     server.faults.statuses = [502, 503]
     assert load_encoder("video", "tiny").weights_id == "tiny"
     assert server.count("GET") == 3
