@@ -725,7 +725,10 @@ mp4-hevc-10bit         mp4   {HEVC}:keyint=12:bframes=3 -pix_fmt yuv420p10le {AA
 )
 
 
-@combination("m2v-raw-telecine", "m2v", audio=None)
+FIELD = 0.5 / FPS  # the demuxer guesses by so much when it shows the last picture of a raw stream
+
+
+@combination("m2v-raw-telecine", "m2v", audio=None, rounding=FIELD)
 def _(shelf: Shelf, out: Path) -> None:
     out.write_bytes(telecined(shelf.bytes("mpeg2.m2v")))
 

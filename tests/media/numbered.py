@@ -196,7 +196,7 @@ SHELF: dict[str, tuple[str, str]] = {
     "mpeg2-nob.ts": ("base", f"-c:v mpeg2video -q:v 3 -g 12 {MP2}"),
     "h264.flv": ("base", f"{H264_B} {AAC}"),
     "theora.ogv": ("base", f"{THEORA} {VORBIS}"),
-    "mpeg2.m2v": ("base", f"{MPEG2} -an"),
+    "mpeg2.m2v": ("base", f"{MPEG2} -frames:v 74 -an"),
     "cover.png": ("base", "-frames:v 1 -an"),
     "h264-opengop.ts": ("base", f"{H264_OPEN} {AAC}"),
     "hevc-opengop.ts": ("base", f"{HEVC}:keyint=12:bframes=3:open-gop=1 {AAC}"),
