@@ -77,7 +77,7 @@ _computing, _building = _Pinned(_of_computing), _Pinned(_of_building)
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """Build modules as a fresh torch does: float32 parameters on the CPU that can be trained.
+    """Build modules and read weights as a fresh torch does: float32 on the CPU, parameters that can be trained.
 
     Undone are a default dtype, a default device and inference mode. The default dtype is the whole process's: other
     threads see float32 for as long.

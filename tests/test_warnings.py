@@ -29,42 +29,11 @@ print([type(result).__name__ for _, result in extract.stream(paths)])
 gc.collect()
 """
 
-TINY = [
-    "--video.depth",
-    "10",
-    "--video.width",
-    "8",
-    "--video.frames",
-    "4",
-    "--audio.depth",
-    "10",
-    "--audio.width",
-    "8",
-    "--audio.seconds",
-    "0.64",
-    "--heads.projection",
-    "16",
-    "--heads.prediction-hidden",
-    "8",
-    "--data.crop",
-    "32",
-    "--data.epoch-size",
-    "8",
-    "--optim.batch-size",
-    "4",
-    "--optim.epochs",
-    "1",
-    "--optim.warmup-epochs",
-    "0.5",
-    "--optim.precision",
-    "fp32",
-    "--run.workers",
-    "1",
-    "--run.device",
-    "cpu",
-    "--run.log-steps",
-    "1",
-]
+TINY = """
+--video.depth 10 --video.width 8 --video.frames 4 --audio.depth 10 --audio.width 8 --audio.seconds 0.64
+--heads.projection 16 --heads.prediction-hidden 8 --data.crop 32 --data.epoch-size 8 --optim.batch-size 4
+--optim.epochs 1 --optim.warmup-epochs 0.5 --optim.precision fp32 --run.workers 1 --run.device cpu --run.log-steps 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -109,4 +78,4 @@ def test_pretraining_leaves_nothing_open(tree: Path, tmp_path: Path) -> None:
     index = tmp_path / "i.parquet"
     command = ("-m", "crisscross_zoo.cli.pretrain")
     output_of(*command, "index", tree, "--out", index, "--workers", "1", "--quiet")
-    output_of(*command, "audioset", "--data", index, "--out", tmp_path / "run", *TINY, "--quiet")
+    output_of(*command, "audioset", "--data", index, "--out", tmp_path / "run", *TINY.split(), "--quiet")

@@ -21,6 +21,7 @@ from torch import Tensor
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import BLOCKS_PER_STAGE, EncoderConfig, config_from_dict
 from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError
+from crisscross_zoo.numerics import plain_torch
 
 if TYPE_CHECKING:
     from crisscross_zoo.encoders.encoder import Encoder
@@ -76,7 +77,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
             path=path,
         )
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
+        with plain_torch(), safetensors.safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
             state_dict = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:

@@ -177,6 +177,15 @@ def _jumps(
             strays[here:done] = True
             done += 1  # the jump with which they return
             continue
+        earlier = decoding[max(0, here - 1 - _LONGEST_STRAY) : here - 1][::-1]
+        went_on = np.flatnonzero(
+            np.abs(earlier + step * np.arange(2, len(earlier) + 2) - decoding[here]) <= near
+        )
+        if decoding[here] < last and len(
+            went_on
+        ):  # it is those before that lay ahead, by too little to be seen
+            strays[here - 1 - int(went_on[0]) : here] = True
+            continue
         before, after = (stream.pts[part][shown[part]] for part in (slice(0, here), slice(here, None)))
         goes_on = (
             len(before)

@@ -322,7 +322,7 @@ def test_a_reader_that_leaves_early_is_no_traceback() -> None:
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait() == 1
+    assert process.wait() == 141
 
 
 def test_a_suggestion_of_an_option_comes_from_the_whole_parser(capsys: Capture) -> None:
