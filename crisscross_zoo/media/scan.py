@@ -23,6 +23,7 @@ from av.audio import AudioStream
 from av.container import InputContainer
 from av.video import VideoStream
 
+from crisscross_zoo.config import check_path
 from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
 from crisscross_zoo.media.clock import STRAY_SECONDS, StreamStamps, fill_in, gaps, run_through
@@ -97,10 +98,12 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
         The best stream of each kind, with the times between which it has content, and what is wrong.
 
     Raises:
+        InputError: ``path`` is no path.
         MediaNotFoundError: there is no such file.
         UnreadableMediaError: empty, not media, a folder or device, no permission, or nothing can be decoded.
         NoStreamError: readable, but with neither video nor audio.
     """
+    check_path("the path", path)
     with open_media(path, source, format_name) as container:
         video, audio = best_streams(container)
         if video is None and audio is None:

@@ -5,10 +5,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import combinations  # noqa: F401  registers them
+<<<<<<< HEAD
 import needs
+=======
+import numpy as np
+>>>>>>> wt-oracle
 import pytest
-from against_ffmpeg import DIFFERS, compare, complaints, expected
-from numbered import COMBINATIONS, FfmpegError, Shelf
+from against_ffmpeg import DIFFERS, Answer, compare, complaints, expected, instants, shift_of_sound
+from numbered import COMBINATIONS, SAMPLE_RATE, FfmpegError, Shelf, noise
 
 # Files made, and put before ffmpeg, while the ones before are compared; another worker has the next.
 AHEAD = 1 if "PYTEST_XDIST_WORKER" in os.environ else 4
@@ -70,3 +74,26 @@ def test_pictures_and_sound_are_where_ffmpeg_has_them(combination, prepared):
         raise
     found = compare(COMBINATIONS[combination], path, answer)
     assert complaints(COMBINATIONS[combination], found) == []
+
+
+@pytest.mark.parametrize("late", [-0.1, 0.0, 0.005])
+def test_a_shift_of_sound_is_measured(late):
+    sound = noise(SAMPLE_RATE).astype(np.float32)
+    answer = Answer([], None, SAMPLE_RATE, 0, sound)
+    assert shift_of_sound(answer, round(late * SAMPLE_RATE), sound)[0] == pytest.approx(late, abs=1e-4)
+
+
+def test_sound_that_is_lost_or_made_up_is_seen():
+    sound = noise(SAMPLE_RATE).astype(np.float32)
+    hole = sound.copy()
+    hole[12_000:36_000] = 0
+    whole, holed = (Answer([], None, SAMPLE_RATE, 0, s) for s in (sound, hole))
+    assert "lost" in shift_of_sound(whole, 0, hole)[1]
+    assert "made up" in shift_of_sound(holed, 0, sound)[1]
+
+
+def test_instants_keep_off_what_may_be_rounded_and_ask_of_frames_of_one_time_for_the_last():
+    answer = Answer([(0.0, 0), (0.04, 1), (0.04, 2), (0.08, 3)], 0.12, 0, 0, np.zeros(0))
+    asked = instants(answer, 0.001)
+    assert [n for _, n in asked] == [0, 0, 2, 2, 2, 3]
+    assert all(min(abs(t - edge) for edge in (0.0, 0.04, 0.08)) > 0.001 for t, _ in asked)
