@@ -5,11 +5,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import combinations  # noqa: F401  registers them
-<<<<<<< HEAD
 import needs
-=======
 import numpy as np
->>>>>>> wt-oracle
 import pytest
 from against_ffmpeg import DIFFERS, Answer, compare, complaints, expected, instants, shift_of_sound
 from numbered import COMBINATIONS, SAMPLE_RATE, FfmpegError, Shelf, noise
