@@ -22,7 +22,7 @@ PARSERS = {
     "crisscross-pretrain": pretrain.build_parser,
     "crisscross-weights": weights.build_parser,
 }
-OTHER_OPTIONS = {"--size", "--out", "--steps", "--nproc-per-node"}  # of examples/ and torchrun
+OTHER_OPTIONS = {"--size", "--out", "--steps", "--nproc-per-node", "--index-url"}  # of examples/ and torchrun
 
 
 def commands() -> list[list[str]]:

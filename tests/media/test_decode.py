@@ -1,6 +1,9 @@
 import json
 import os
+import threading
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -432,3 +435,27 @@ def test_playlists_open_nothing(tmp_path):
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip.name}\n#EXT-X-ENDLIST\n")
     with pytest.raises((UnreadableMediaError, NoStreamError)):
         scan(playlist)
+
+
+def test_playlists_ask_no_server(tmp_path):
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    make_media(tmp_path / "clip.ts", seconds=1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/clip.ts"
+        hls, concat = tmp_path / "a.m3u8", tmp_path / "a.ffconcat"
+        hls.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n")
+        concat.write_text(f"ffconcat version 1.0\nfile '{url}'\n")
+        for playlist in (hls, concat):
+            with pytest.raises(UnreadableMediaError):
+                scan(playlist)
+        assert asked == []
+        # The whitelist is why: with another one FFmpeg asks.
+        av.open(str(hls), container_options={"protocol_whitelist": "file,http,tcp"}).close()
+        assert asked != []
+        server.shutdown()
