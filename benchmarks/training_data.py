@@ -18,7 +18,6 @@ rounds, a variant's time the mean over samples.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import sys
 import tempfile
@@ -38,10 +37,12 @@ from report import Ratio, Report, add_json_option, finish
 from torchvision.transforms import functional as pil
 
 from crisscross_zoo.config import VideoConfig
-from crisscross_zoo.media.decode import INT16_SCALE, _decoded, _DecodingPlan, _open, _packets
+from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.encode import CopyOptions, reencode
+from crisscross_zoo.media.frames import DecodingPlan, decode_video
+from crisscross_zoo.media.packets import decode_audio, open_media, read_packets
 from crisscross_zoo.media.scan import scan
-from crisscross_zoo.media.seek import _stretches, read_moment
+from crisscross_zoo.media.seek import _stretches, read_moment, track_of
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times
 from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
@@ -190,29 +191,24 @@ def decode_alone(info: Media, config: PretrainConfig, number: int, *, probed: bo
     """Open the file, as PyAV does or unprobed as we do, and decode what :func:`read_moment` decodes of it."""
     times, (a1, a2), _ = draw(info, config, number)
     end = max(a1, a2) + config.audio.window_seconds
-    video, wanted = info._video(), np.unique(times)
+    video, wanted = info.video, np.unique(times)
     assert video is not None
-    with _open(info.path, unprobed=not probed) as container:
+    with open_media(info.path, unprobed=not probed) as container:
         sound, stream = container.streams.audio[0], container.streams.video[0]
         if min(a1, a2) > 0.3:
             container.seek(int((min(a1, a2) - 0.25) / sound.time_base), stream=sound)
-        for frame in _decoded(_packets(container, sound, ignore), sound, None, ignore):
-            if frame.time > end:
+        for frame in decode_audio(read_packets(container, sound, ignore), sound, ignore):
+            if frame is not None and frame.time > end:
                 break
         for packets, moments in _stretches(container, stream, video, wanted):
-            plan = planned(video, packets, moments)
-            for _ in _decoded(packets[: np.flatnonzero(plan.needed)[-1] + 1], stream, plan, ignore):
+            plan = DecodingPlan(track_of(packets, video, stream), moments)
+            for _ in decode_video(packets[: np.flatnonzero(plan.needed)[-1] + 1], stream, plan, ignore):
                 pass
 
 
 def open_alone(info: Media, _: int) -> None:
-    with _open(info.path, unprobed=True):
+    with open_media(info.path, unprobed=True):
         pass
-
-
-def planned(video: Any, packets: list[Any], moments: np.ndarray) -> _DecodingPlan:
-    pts, keys = np.array([p.pts for p in packets]), np.array([p.is_keyframe for p in packets])
-    return _DecodingPlan(dataclasses.replace(video, pts=pts, keys=keys), moments)
 
 
 def ignore(_: str) -> None:

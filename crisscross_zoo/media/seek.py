@@ -208,15 +208,7 @@ def _sought_frames(
     for packets, moments in _stretches(container, stream, track, times):
         context.flush_buffers()
         context.skip_frame = "DEFAULT"
-        hidden = HiddenPackets(track.codec, context.extradata)
-        part = dataclasses.replace(
-            track,
-            packets=Packets(
-                np.array([p.pts for p in packets], np.int64),
-                np.array([not (p.is_discard or (hidden.looks and hidden.hides(bytes(p)))) for p in packets]),
-                np.array([p.is_keyframe for p in packets], np.bool_),
-            ),
-        )
+        part = track_of(packets, track, stream)
         assert part.packets is not None
         if not part.packets.shown.any():
             raise NotAsIndexedError
@@ -230,6 +222,19 @@ def _sought_frames(
             yield from shown_frames(decoded, part, moments, convert, plan, media.path, _nobody)
         except UnreadableMediaError:
             raise NotAsIndexedError from None
+
+
+def track_of(packets: list[av.Packet[Any]], track: VideoTrack, stream: VideoStream) -> VideoTrack:
+    """Return the track of some packets of a stream, from a key frame on, as if there were no others."""
+    hidden = HiddenPackets(track.codec, stream.codec_context.extradata)
+    return dataclasses.replace(
+        track,
+        packets=Packets(
+            np.array([p.pts for p in packets], np.int64),
+            np.array([not (p.is_discard or (hidden.looks and hidden.hides(bytes(p)))) for p in packets]),
+            np.array([p.is_keyframe for p in packets], np.bool_),
+        ),
+    )
 
 
 def _from_first(
