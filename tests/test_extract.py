@@ -243,22 +243,20 @@ def test_what_an_encoder_holds_now_is_what_counts(files):
 
 
 def test_cudnn_stays_on_and_is_left_as_it_was(encoders, files):
-    seen = []
+    cudnn, seen = torch.backends.cudnn, []
+    # The precision is the convolutions' own since torch 2.9.
+    owner, name, exact = (
+        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    )
     extract = extractor(encoders, "video")
     hook = extract._networks["video"].register_forward_hook(
-        lambda *_: seen.append(
-            (
-                torch.backends.cudnn.enabled,
-                torch.backends.cudnn.deterministic,
-                torch.backends.cudnn.conv.fp32_precision,
-            )
-        )
+        lambda *_: seen.append((cudnn.enabled, cudnn.deterministic, getattr(owner, name)))
     )
-    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision
+    before = cudnn.deterministic, getattr(owner, name)
     extract(files[0])
     hook.remove()
-    assert set(seen) == {(True, True, "ieee")}
-    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.conv.fp32_precision) == before
+    assert set(seen) == {(True, True, exact)}
+    assert (cudnn.deterministic, getattr(owner, name)) == before
 
 
 def test_a_batch_too_large_is_said(encoders, files):
