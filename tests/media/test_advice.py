@@ -7,11 +7,11 @@ not media that FFmpeg can read" are raised. The tests by ``scan`` are marked unt
 from __future__ import annotations
 
 import io
-import re
 import struct
 import wave
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 
@@ -94,9 +94,8 @@ def test_of_other_files_nothing_is_said(tmp_path: Path, data: bytes) -> None:
 @pytest.mark.parametrize("make", [animated, tagged])
 def test_the_advice_is_that_of_the_kind(tmp_path: Path, make) -> None:
     path, says = make(tmp_path)
-    try:
-        media = scan(path)
-    except UnreadableMediaError as error:
-        assert re.search(says, str(error))
-    else:  # PyAV 15's FFmpeg looks behind the tag
-        assert (media.format, media.duration) == ("wav", pytest.approx(1.0))
+    if make is tagged and av.__version__ < "16":  # its FFmpeg looks behind the tag
+        assert scan(path).format == "wav"
+    else:
+        with pytest.raises(UnreadableMediaError, match=says):
+            scan(path)
