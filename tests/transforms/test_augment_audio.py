@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import random
 import re
 
@@ -435,5 +436,7 @@ def test_a_list_is_as_good_as_a_tuple():
 
 def test_every_setting_is_described():
     """The command line's help is read from these lines."""
-    described = re.findall(r"^ {8}(\w+): .+\.$", AudioAugment.__doc__.split("Attributes:")[1], re.MULTILINE)
+    described = re.findall(
+        r"^ {4}(\w+): .+\.$", inspect.getdoc(AudioAugment).split("Attributes:")[1], re.MULTILINE
+    )
     assert described == [field.name for field in dataclasses.fields(AudioAugment)]
