@@ -216,7 +216,7 @@ def test_the_lists_of_before_stay_where_one_of_the_new_does_not_fit(
     out.mkdir()
     lists = Lists(out)
     (out / "a.npz").touch()
-    metadata = {"shapes": {}, "duration": 1.0, "missing": [], "warnings": []}
+    metadata = {"shapes": {}, "duration": 1.0, "missing": [], "warnings": [], "notes": []}
     lists.add("a.mp4", out / "a.npz", metadata)
     lists.write()
     before = tables(out)

@@ -175,8 +175,9 @@ def test_key_frames_are_near(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", frames, np.zeros(20_000, np.float32), fps=16, sample_rate=16_000)
     track = scan(tmp_path / "a.mp4").video
     assert track is not None
-    assert len(track.pts) == 20
-    assert np.diff(np.flatnonzero(track.keys)).max() <= KEY_FRAME_EVERY
+    assert track.packets is not None
+    assert track.pictures == 20
+    assert np.diff(np.flatnonzero(track.packets.keys)).max() <= KEY_FRAME_EVERY
 
 
 @pytest.mark.parametrize(
