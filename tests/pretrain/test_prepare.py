@@ -201,7 +201,7 @@ def test_a_lower_rate_takes_what_is_shown_and_a_higher_one_changes_nothing(tmp_p
     assert copy(path, fps=30).read_bytes() == copy(path).read_bytes()
     original, again = scan(path), scan(copy(path, fps=10))
     assert again.video is not None
-    assert len(again.video.pts) == 20
+    assert again.video.pictures == 20
     times = np.arange(20) / 10
     assert numbers(again, times) == numbers(original, times)
     assert again.video.span == pytest.approx((0, 2), abs=1e-4)
@@ -210,9 +210,7 @@ def test_a_lower_rate_takes_what_is_shown_and_a_higher_one_changes_nothing(tmp_p
 def test_pictures_that_change_in_size_are_an_error() -> None:
     scale = encode._CopyScaler("clip.ts", 32)
     assert [scale(av.VideoFrame(96, 64, "yuv422p")).width for _ in range(2)] == [48, 48]
-    with pytest.raises(
-        UnreadableMediaError, match=r"its pictures change from \(96, 64, 0\S*\) to \(64, 96, 0\S*\)"
-    ):
+    with pytest.raises(UnreadableMediaError, match="its frames change from 96x64 to 64x96"):
         scale(av.VideoFrame(64, 96, "yuv422p"))
 
 
