@@ -331,7 +331,7 @@ def largest(part: Part) -> None:
 
 @contextlib.contextmanager
 def tf32() -> Iterator[None]:
-    """Stand in for the extractor's ``repeatable``, with TF32 convolutions."""
+    """Stand in for the extractor's ``exact_float32``, with TF32 convolutions."""
     cudnn: Any = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.conv.fp32_precision
     cudnn.deterministic, cudnn.conv.fp32_precision = True, "tf32"
@@ -378,7 +378,7 @@ def encode(by: FeatureExtractor, precision: str, count: int, until: float = floa
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(extract, "read_files", read_files))
         if precision == "tf32":
-            stack.enter_context(mock.patch.object(extract, "repeatable", tf32))
+            stack.enter_context(mock.patch.object(extract, "exact_float32", tf32))
         found = [features for _, features in by.stream(paths())]
     return getattr(found[0], modality), count * len(found)
 
