@@ -272,7 +272,8 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
 def differences(original: Media, copy: Media, config: PretrainConfig) -> dict[str, float]:
     """What a copy changes: PSNR of whole pictures at 112 lines, and log-mel, over the file."""
     size = config.data.crop
-    shape = (size, round(size * (original.video_width or 1) / (original.video_height or 1)))
+    assert original.video is not None
+    shape = (size, round(size * original.video.width / original.video.height))
     times, (start, end) = np.arange(0.1, original.duration - 0.1, 0.37), original.audio_span or (0.0, 0.0)
     length = round((end - start - 0.1) * config.audio.sample_rate)
     pictures, spectrograms = [], []
