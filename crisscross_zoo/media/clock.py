@@ -1,6 +1,6 @@
 """One clock for a whole file, made of its packets' timestamps: pure arithmetic.
 
-Decoding timestamps (DTS) ascend in every sound file, whatever has happened to presentation timestamps (PTS), so jumps
+Decoding timestamps (DTS) ascend in every intact file, whatever has happened to presentation timestamps (PTS), so jumps
 are looked for in them:
 
 - a few that lie elsewhere, between ones that go on as before, are broken: what they stamp counts as unstamped;
@@ -8,7 +8,7 @@ are looked for in them:
   the one before ended. Streams that jump back at the same place get the same shift, so that they stay together;
 - where they jump ahead by more than the file's length, the same; a shorter gap is kept.
 
-The rules, one test each, are in docs/time.md.
+The rules are in docs/time.md.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[S
         strays, restarts = _jumps(stream, decoding, RESTART_SECONDS / stream.tick, far / stream.tick)
         pts = stream.pts.copy()
         pts[strays] = NO_STAMP
-        good = np.flatnonzero(~strays)
+        good = np.flatnonzero(~strays) if not strays.all() else np.arange(len(pts))
         dts = np.rint(np.interp(np.arange(len(pts)), good, decoding[good])).astype(np.int64)
         clocks[name] = Clock(pts, dts, int(strays.sum()), restarts)
     _continue(streams, clocks)
@@ -234,7 +234,7 @@ def _around(stream: StreamStamps, clock: Clock, at: int) -> tuple[float, float]:
     edges = [0, *clock.restarts, len(best)]
     place = edges.index(at)
     before, after = np.arange(edges[place - 1], at), np.arange(at, edges[place + 1])
-    before, after = (part[~stream.unseen[part]] for part in (before, after))
+    before, after = (p if stream.unseen[p].all() else p[~stream.unseen[p]] for p in (before, after))
     ended, begins = float((best[before] + durations[before]).max()), max(float(best[after].min()), 0.0)
     return ended * stream.tick, begins * stream.tick
 
