@@ -22,7 +22,7 @@ from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, Unr
 from crisscross_zoo.media import pool
 from crisscross_zoo.media.pool import WorkerStartError
 from crisscross_zoo.pretrain import index as index_module
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES, build_index, describe_file, read_index
+from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES, build_index, read_index, scan_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,7 +100,7 @@ def test_what_is_read_back_is_what_a_scan_says(tree: Path, tmp_path: Path) -> No
     build_index([str(tree)], tmp_path / "i.parquet", workers=0)
     index = read_index(tmp_path / "i.parquet")
     paths = [str(tree / n) for n in ("b.mp4", "c.mp4", "sub/a.mp4")]
-    assert list(index) == [next(iter(describe_file(p))) for p in paths]
+    assert list(index) == [next(iter(scan_file(p))) for p in paths]
     assert [info.path for info in index[1:]] == paths[1:]
     assert index[-1] == index[2]
     with pytest.raises(IndexError):
@@ -365,14 +365,14 @@ def crashing(path: str) -> Iterator[object]:
     """The job, but for a file that takes its process down."""
     if "boom" in str(path):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return describe_file(path)
+    return scan_file(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_file_that_kills_its_process_costs_itself_alone(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "describe_file", crashing)
+    monkeypatch.setattr(index_module, "scan_file", crashing)
     root, out = tmp_path / "data", tmp_path / "i.parquet"
     put(clip, *(root / n for n in ("a.mp4", "boom1.mp4", "boom2.mp4", "z.mp4")))
     report = build_index([str(root)], out, workers=1)
@@ -399,15 +399,15 @@ def test_a_scan_that_goes_wrong_in_any_way_is_that_files_error(
         raise ZeroDivisionError("by\nzero")
 
     monkeypatch.setattr(index_module, "scan", broken)
-    (error,) = describe_file(clip)
+    (error,) = scan_file(clip)
     assert isinstance(error, UnreadableMediaError)
     assert error.reason == "reading it failed (ZeroDivisionError: by zero)"
 
 
 def test_scanning_does_not_import_torch(clip: Path) -> None:
     script = (
-        "import sys; from crisscross_zoo.pretrain.index import describe_file\n"
-        f"list(describe_file({str(clip)!r})); print('torch' in sys.modules)"
+        "import sys; from crisscross_zoo.pretrain.index import scan_file\n"
+        f"list(scan_file({str(clip)!r})); print('torch' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
