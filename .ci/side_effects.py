@@ -65,6 +65,8 @@ def changes(uv: str, python: Path) -> tuple[list[str], list[str]]:
     done = re.findall(r"^ ([-+~]) (\S+)", said, re.M)
     there = {what.split("==")[0] for sign, what in done if sign != "+"}
     added = [what for _, what in done if what.split("==")[0] not in there]
+    if not any(what.startswith("crisscross-zoo") for what in added):
+        sys.exit(f"the list of changes cannot be read:\n{said}")
     return added, [sign + what for sign, what in done if what not in added]
 
 

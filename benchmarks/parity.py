@@ -39,12 +39,12 @@ AUDIO_INPUTS = {"in80x200": (201, (2, 1, 80, 200)), "in80x500": (203, (1, 1, 80,
 
 POOLED = {  # our name: the golden's, by modality
     "video": {
-        "linear": "maxpool144_defaultstride",
-        "linear-dense": "maxpool144_stride1",
+        "linear": "maxpool144_stride1",
+        "linear-strided": "maxpool144_defaultstride",
         "fusion": "adaptivemax122",
         "max": "adaptivemax111",
     },
-    "audio": {"linear": "maxpool13s12", "linear-dense": "maxpool13s12", "fusion": "adaptivemax14"},
+    "audio": {"linear": "maxpool13s12", "fusion": "adaptivemax14"},
 }
 
 

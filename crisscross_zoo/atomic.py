@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,25 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
         if (full := storage_error(error, folder)) is None:
             raise
         raise full from None
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for temporary files (``TMPDIR``), which goes when the block that it is used in ends.
+
+    Raises:
+        StorageError: there is none that can be written to.
+    """
+    try:
+        with writing(tempfile.gettempdir()):
+            return tempfile.TemporaryDirectory(prefix="crisscross-", ignore_cleanup_errors=True)
+    except (
+        FileNotFoundError
+    ) as error:  # where each candidate is full, gettempdir says this in place of ENOSPC
+        raise StorageError(
+            f"no folder for temporary files can be written to ({error.strerror})",
+            remedy="make room there, or set TMPDIR to a folder that can be written to",
+            path=os.environ.get("TMPDIR", ""),
+        ) from None
 
 
 def storage_error(error: OSError, folder: str | os.PathLike[str] | None = None) -> StorageError | None:

@@ -18,11 +18,11 @@ from crisscross_zoo.errors import ConfigError, InputError
 
 Modality = Literal["video", "audio"]
 Decoder = Literal["pyav", "torchcodec"]
-Pooling = Literal["linear", "linear-dense", "fusion", "avg", "max"]
+Pooling = Literal["linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max"]
 
 MODALITIES: tuple[str, ...] = ("video", "audio")
 DECODERS: tuple[str, ...] = ("pyav", "torchcodec")
-POOLINGS: tuple[str, ...] = ("linear", "linear-dense", "fusion", "avg", "max")
+POOLINGS: tuple[str, ...] = ("linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max")
 
 _VIDEO_SUFFIXES = """
 .3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
@@ -55,10 +55,10 @@ _C = TypeVar("_C", bound="EncoderConfig")
 
 def suggest(value: object, allowed: Collection[object]) -> str:
     """Say what is allowed, and which of it was probably meant: ``"did you mean 'audio'? (audio, video)"``."""
-    names = [str(a) for a in allowed]
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    listing = "choose from " + ", ".join(names)
-    return f"did you mean {near[0]!r}? ({listing})" if near else listing
+    names = {str(a).lstrip("-"): str(a) for a in allowed}  # the dashes of two options are no likeness
+    near = difflib.get_close_matches(str(value).lstrip("-"), names, n=1)
+    listing = "choose from " + ", ".join(names.values())
+    return f"did you mean {names[near[0]]!r}? ({listing})" if near else listing
 
 
 def check_training_precision(device: str, precision: str) -> None:

@@ -56,7 +56,7 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         modality: Literal["video", "audio", "both"] = "video",
         *,
         clips: int = 10,
-        pooling: Pooling = "linear",
+        pooling: Pooling | None = None,
         frames: int | None = None,
         size: int | None = None,
         audio_seconds: float | None = None,

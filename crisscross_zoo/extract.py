@@ -77,7 +77,7 @@ class FeatureExtractor:
             each modality.
         modality: ``"video"``, ``"audio"`` or ``"both"``.
         device: ``"auto"`` (CUDA, then MPS, then CPU) or a torch device.
-        pooling: See :mod:`crisscross_zoo.encoders.pooling`. Encoders passed as ``weights`` keep their own.
+        pooling: See :mod:`crisscross_zoo.encoders.pooling`. Default: the checkpoint's or encoder's own.
         precision: ``"fp32"``, or a network in ``"bf16"`` or ``"fp16"``. Features are float32 in any case.
         window: Seconds of each window; sets ``frames`` and ``audio_seconds``.
         stride: Seconds between windows. Default: the window, or with both modalities the video's.
@@ -119,7 +119,7 @@ class FeatureExtractor:
         modality: Literal["video", "audio", "both"] = "video",
         *,
         device: str | torch.device = "auto",
-        pooling: Pooling = "linear",
+        pooling: Pooling | None = None,
         precision: Precision = "fp32",
         window: float | None = None,
         stride: float | None = None,
@@ -182,6 +182,7 @@ class FeatureExtractor:
             if isinstance(source, Encoder):
                 # It may have been trained since it was loaded: what it holds now is what counts.
                 sha256: str | None = state_sha256(source.state_dict(), source.config)
+                source = source.with_pooling(pooling)
             else:
                 source = load_encoder(
                     name,  # type: ignore[arg-type]

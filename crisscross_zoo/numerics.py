@@ -33,9 +33,14 @@ class _Pinned:
         with self._lock:
             self._holders += 1
             if self._holders == 1:
-                for read, write, value in self._settings():
-                    self._undo.callback(write, read())
-                    write(value)
+                try:
+                    for read, write, value in self._settings():
+                        self._undo.callback(write, read())
+                        write(value)
+                except BaseException:
+                    self._holders = 0
+                    self._undo.close()
+                    raise
         try:
             yield
         finally:
@@ -92,7 +97,8 @@ def exact_float32() -> Iterator[None]:
 
     Undone are TF32 and bfloat16 inside float32 products (``torch.set_float32_matmul_precision`` and the flags of the
     back ends), cuDNN's free choice of algorithms, oneDNN or cuDNN switched off, and autocast. The back ends' flags are
-    the whole process's.
+    the whole process's; while they are held, torch 2.9 and newer refuses to read the older names of the same flags,
+    such as ``torch.backends.cudnn.allow_tf32``.
     """
     devices = ("cpu", "cuda", "mps") if torch.backends.mps.is_available() else ("cpu", "cuda")
     with _computing.held(), contextlib.ExitStack() as stack:

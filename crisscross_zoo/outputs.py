@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from crisscross_zoo import remote
-from crisscross_zoo.atomic import atomic_path, writing
+from crisscross_zoo.atomic import atomic_path, temporary_folder, writing
 from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
@@ -194,7 +193,7 @@ def save(
         return Outcome(path, error=result)
     try:
         if remote.is_remote(output):
-            with tempfile.TemporaryDirectory(prefix="crisscross-") as folder:
+            with temporary_folder() as folder:
                 local = Path(folder) / f"features{output.suffix}"  # a store takes longer names
                 result.save(local)
                 remote.write(output, local.read_bytes())
@@ -218,8 +217,8 @@ def save(
 
 def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Keep little for each of a million files."""
-    kept = {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings", "notes")}
-    return {**kept, "padded": metadata.get("padded", ())}  # older features do not say
+    kept = {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
+    return kept | {name: metadata.get(name, ()) for name in ("notes", "padded")}  # older features do not say
 
 
 class Lists:

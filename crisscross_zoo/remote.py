@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from glob import has_magic
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from crisscross_zoo.atomic import writing
+from crisscross_zoo.atomic import temporary_folder, writing
 from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
@@ -224,7 +223,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]
         yield path
         return
     url = os.fspath(path)
-    with tempfile.TemporaryDirectory(prefix="crisscross-") as folder:
+    with temporary_folder() as folder:
         name = urlsplit(url).path if is_http(url) else url  # a signed query may be longer than a name
         local = os.path.join(folder, local_name(PurePosixPath(name).name))  # noqa: PTH118
         with _fetching(url), writing(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import runpy
 import shlex
@@ -82,12 +83,29 @@ def test_the_table_of_weights_is_the_manifest() -> None:
         assert rows[entry.name][0] == f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}"
 
 
+# conv5x of 8 frames at 112 and 224, of 32 frames at both, of 2 and 5 s
+MAPS = [(1, 4, 4), (1, 7, 7), (4, 4, 4), (4, 7, 7), (3, 7), (3, 16)]
+
+
 def test_the_table_of_poolings_is_what_pooling_gives() -> None:
     rows = table("choosing.md", "name | video")
     assert tuple(rows) == POOLINGS
-    maps = [(1, 7, 7), (4, 7, 7), (3, 7), (3, 16)]  # conv5x of 8 and 32 frames at 224, of 2 and 5 s
     for name, row in rows.items():
-        assert [int(cell) for cell in row[2:]] == [pool(torch.zeros(1, 512, *m), name).shape[1] for m in maps]
+        assert [int(cell) for cell in row[2:]] == [pool(torch.zeros(1, 512, *m), name).shape[1] for m in MAPS]
+
+
+def test_the_table_of_cells_that_poolings_read_is_true() -> None:
+    rows = {
+        name: row for names, row in table("choosing.md", "cells read").items() for name in names.split(", ")
+    }
+    assert tuple(rows) == POOLINGS
+    for name, row in rows.items():
+        assert row == [f"{cells_read(name, m)} of {math.prod(m)}" for m in MAPS]
+
+
+def cells_read(name: str, size: tuple[int, ...]) -> int:
+    one_each = torch.eye(math.prod(size)).reshape(-1, 1, *size)
+    return int(pool(one_each, name).any(1).sum())
 
 
 # --- code ----------------------------------------------------------------------------------------------------------

@@ -102,7 +102,9 @@ def build_parser() -> ArgumentParser:
     what.add_argument("--cache-dir", help="where downloaded weights are kept (default: the Hub's cache)")
     what.add_argument("--local-files-only", action="store_true", help="download nothing")
     what.add_argument(
-        "--pooling", choices=POOLINGS, default="linear", help="(default: linear, as in the paper)"
+        "--pooling",
+        choices=POOLINGS,
+        help="(default: the checkpoint's own; linear, as in the paper, for those listed)",
     )
 
     clips = parser.add_argument_group("clips")

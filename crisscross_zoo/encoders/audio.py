@@ -37,7 +37,6 @@ class AudioEncoder(Encoder):
     architecture = "ResNet"
     config_type = AudioConfig
     input_form = "(N, 1, F, T)"
-    input_channels = 1
 
     config: AudioConfig
 

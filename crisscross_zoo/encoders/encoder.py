@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import (
     STAGES,
+    AudioConfig,
     EncoderConfig,
+    Pooling,
     check_choice,
     check_count,
     check_path,
@@ -101,7 +103,6 @@ class Encoder(
     architecture: ClassVar[str]
     config_type: ClassVar[type[EncoderConfig]]
     input_form: ClassVar[str]
-    input_channels: ClassVar[int]
 
     config: EncoderConfig
     weights_id: str
@@ -161,7 +162,8 @@ class Encoder(
         With a classifier (:meth:`reset_classifier`): logits (N, num_classes).
 
         Raises:
-            InputError: ``x`` has not the form of a batch, or is too small for the pooling.
+            InputError: ``x`` is no batch of clips, has another dtype than the weights, in eval mode also NaN or
+                infinities; or it is too small for the pooling.
         """
         return self.forward_head(self.forward_features(x))
 
@@ -178,10 +180,18 @@ class Encoder(
         Raises:
             InputError: ``x`` has not the form of a batch.
         """
-        x = _batch_of(x, self.input_form, self.input_channels, self.config.modality)
+        x = self._checked(x)
         for name, stage in zip(STAGES, self.stages(), strict=True):
             x = self._named(name, stage, stage(x))
         return x
+
+    def _checked(self, x: Tensor) -> Tensor:
+        channels: tuple[int, ...] = (3,)
+        form = self.input_form
+        if isinstance(self.config, AudioConfig):
+            form, channels = form.replace("F", str(self.config.n_mels)), (1, self.config.n_mels)
+        weight = next(self.parameters())
+        return _batch_of(x, form, channels, self.config.modality, weight, self.training)
 
     def _named(self, name: str, stage: nn.Module, x: Tensor) -> Tensor:
         """Pass a map through the identity that has the stage's name, where the stage itself has another."""
@@ -244,7 +254,7 @@ class Encoder(
         """
         check_choice("output_fmt", output_fmt, ("NCHW",))
         wanted = _wanted_stages(indices)
-        x = _batch_of(x, self.input_form, self.input_channels, self.config.modality)
+        x = self._checked(x)
         maps = {}
         for number, (name, stage) in enumerate(zip(STAGES, self.stages(), strict=True)):
             if stop_early and number > max(wanted):
@@ -255,6 +265,21 @@ class Encoder(
         if intermediates_only:
             return list(maps.values())
         return maps if indices is None else (x, list(maps.values()))
+
+    def with_pooling(self, pooling: Pooling | None) -> Self:
+        """Return the encoder with another pooling and the same parameters, not copied; itself, if nothing changes.
+
+        Args:
+            pooling: A name of :mod:`crisscross_zoo.encoders.pooling`; None: the present one.
+
+        Raises:
+            ConfigError: no pooling goes by this name.
+        """
+        if pooling in (None, self.config.pooling):
+            return self
+        other = copy.copy(self)
+        other.config = self.config.replace(pooling=pooling)
+        return other
 
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:
         """Return the classifier: a linear layer, or an identity where there is none; ``name_only``: its name."""
@@ -482,10 +507,17 @@ class Encoder(
         return encoder.eval()
 
 
-def _batch_of(x: Tensor, form: str, channels: int, modality: str) -> Tensor:
-    """Return ``x`` if it is a batch of clips."""
+def _batch_of(
+    x: Tensor, form: str, channels: tuple[int, ...], modality: str, weight: Tensor, training: bool
+) -> Tensor:
+    """Return ``x`` if it is a batch of clips, ``channels`` behind the first axis, of the dtype of ``weight``."""
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"the {modality} encoder takes a tensor, not {type(x).__name__}",
+            remedy="pass what preprocess returns; torch.from_numpy(x) wraps an array",
+        )
     dims = form.count(",") + 1
-    if x.ndim != dims or x.shape[1] != channels:
+    if x.ndim != dims or tuple(x.shape[1 : 1 + len(channels)]) != channels:
         raise InputError(
             f"the {modality} encoder takes a batch {form}, not {tuple(x.shape)}",
             remedy="add the batch axis: x[None]" if x.ndim == dims - 1 else "make it with preprocess",
@@ -495,7 +527,28 @@ def _batch_of(x: Tensor, form: str, channels: int, modality: str) -> Tensor:
             f"the {modality} encoder takes floating point, not {x.dtype}",
             remedy="pass what preprocess returns",
         )
+    autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    if x.dtype != weight.dtype and not autocast:
+        raise InputError(
+            f"the {modality} encoder's weights are {weight.dtype}, its input is {x.dtype}",
+            remedy=f"pass x.to({weight.dtype}), or convert the encoder",
+        )
+    if not training and not _is_finite(x):
+        raise InputError(
+            f"the {modality} clips hold values that are not finite", remedy="replace NaN and infinities"
+        )
     return x
+
+
+def _is_finite(x: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity in ``x``, as far as its values can be looked at."""
+    tracing: Any = torch.jit
+    if torch.compiler.is_compiling() or tracing.is_tracing():
+        return True
+    try:
+        return bool(torch.isfinite(x).all())
+    except RuntimeError:  # meta and fake tensors, vmap
+        return True
 
 
 # What looks at shapes is one call in a traced graph.

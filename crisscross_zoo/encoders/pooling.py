@@ -1,31 +1,37 @@
-"""How the last feature map, conv5x, becomes one vector a clip.
+"""How the last feature map, conv5x, becomes one vector per clip.
 
-================  ===============================  ===============================
-name              video (N, C, T, H, W)            audio (N, C, F, T)
-================  ===============================  ===============================
-``linear``        max, kernel (1, 4, 4), stride    max, kernel (1, 3), stride
-                  = kernel                         (1, 2)
-``linear-dense``  max, kernel (1, 4, 4), stride 1  as ``linear``
-``fusion``        adaptive max to (1, 2, 2)        adaptive max to (1, 4)
-``avg``           global average                   global average
-``max``           global max                       global max
-================  ===============================  ===============================
+===================  ===============================  ===============================
+name                 video (N, C, T, H, W)            audio (N, C, F, T)
+===================  ===============================  ===============================
+``linear``           max, kernel (1, 4, 4), stride 1  max, kernel (1, 3), stride
+                                                      (1, 2)
+``linear-adaptive``  adaptive max to (1, 4, 4)        as ``linear``
+``linear-strided``   max, kernel (1, 4, 4), stride    as ``linear``
+                     = kernel
+``fusion``           adaptive max to (1, 2, 2)        adaptive max to (1, 4)
+``avg``              global average                   global average
+``max``              global max                       global max
+===================  ===============================  ===============================
 
-and the length of the vector, of a network of width 64:
+and D, the length of the vector, for a network of width 64:
 
-================  ========  =========  ====  =====
-name              8x224²    32x224²    2 s   5 s
-================  ========  =========  ====  =====
-``linear``        512       2048       4608  10752
-``linear-dense``  8192      32768      4608  10752
-``fusion``        2048      2048       2048  2048
-``avg``, ``max``  512       512        512   512
-================  ========  =========  ====  =====
+===================  ========  ========  =========  =========  ====  =====
+name                 8x112²    8x224²    32x112²    32x224²    2 s   5 s
+===================  ========  ========  =========  =========  ====  =====
+``linear``           512       8192      2048       32768      4608  10752
+``linear-adaptive``  8192      8192      8192       8192       4608  10752
+``linear-strided``   512       512       2048       2048       4608  10752
+``fusion``           2048      2048      2048       2048       2048  2048
+``avg``, ``max``     512       512       512        512        512   512
+===================  ========  ========  =========  =========  ====  =====
 
-``avg`` ends the pretraining networks (Tables S5 and S6) and ``max`` the fully finetuned ones. For linear
-evaluation of video the paper names only the kernel (1, 4, 4). With stride = kernel (``linear``) the vector of
-8 frames has 512 numbers; with stride 1 (``linear-dense``) it has 8192, which fits the paper's remark that the
-vectors of 32 frames do not fit in memory. Both are offered.
+``avg`` ends the pretraining networks (Tables S5 and S6) and ``max`` the fully finetuned ones (section E.2). For linear
+evaluation of video (section E.1) the paper names only the kernel (1, 4, 4). Stride 1 takes that at its word, sees the
+whole 7x7 map of 224² pixels, and fits the paper's remark that the vectors of 32 frames do not fit in memory.
+``linear-adaptive`` is what the code of AVID (Morgado et al., CVPR 2021) does, whose protocol the paper cites.
+``linear-strided`` reads 16 of the 49 cells of a 7x7 map, those in the top left corner: it exists for comparison only.
+No other pooling leaves a cell unread, except the last of the 16 columns of 5 s of audio: kernel 3 and stride 2
+(section E.1) end at the fifteenth.
 """
 
 from __future__ import annotations
@@ -121,8 +127,9 @@ def _max(features: Tensor) -> Tensor:
 
 _POOLINGS: dict[str, dict[int, Callable[[Tensor], Tensor]]] = {
     # name: {5: of a video map, 4: of an audio map}
-    "linear": {5: partial(_max_video, stride=_VIDEO_KERNEL), 4: _max_audio},
-    "linear-dense": {5: partial(_max_video, stride=(1, 1, 1)), 4: _max_audio},
+    "linear": {5: partial(_max_video, stride=(1, 1, 1)), 4: _max_audio},
+    "linear-adaptive": {5: partial(_adaptive_max, size=_VIDEO_KERNEL), 4: _max_audio},
+    "linear-strided": {5: partial(_max_video, stride=_VIDEO_KERNEL), 4: _max_audio},
     "fusion": {5: partial(_adaptive_max, size=(1, 2, 2)), 4: partial(_adaptive_max, size=(1, 4))},
     "avg": {5: _mean, 4: _mean},
     "max": {5: _max, 4: _max},

@@ -43,7 +43,6 @@ class VideoEncoder(Encoder):
     architecture = "R(2+1)D"
     config_type = VideoConfig
     input_form = "(N, 3, T, H, W)"
-    input_channels = 3
 
     config: VideoConfig
 

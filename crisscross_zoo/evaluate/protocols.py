@@ -224,7 +224,7 @@ class ProtocolConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed={self.seed!r} is out of range", remedy="pass a whole number, 0 or more")
         if self.clips.normalize == "l2-time" and (
-            self.modality != "audio" or self.clips.pooling not in ("linear", "linear-dense")
+            self.modality != "audio" or not self.clips.pooling.startswith("linear")
         ):
             raise ConfigError(
                 "clips.normalize='l2-time' is for audio with the pooling 'linear'",
@@ -312,7 +312,7 @@ def _table() -> tuple[ProtocolConfig, ...]:
             "32-frame",
             "video",
             layer_source,
-            clips=ClipsConfig(train=10, frames=32, pooling="linear-dense"),
+            clips=ClipsConfig(train=10, frames=32),
             layer=LayerConfig(),
         )
     add(
@@ -321,7 +321,7 @@ def _table() -> tuple[ProtocolConfig, ...]:
         "8-frame",
         "video",
         layer_source,
-        clips=ClipsConfig(train=1, pooling="linear-dense"),
+        clips=ClipsConfig(train=1),
         layer=LayerConfig(),
     )
     add("linear", "esc50", "2s", "audio", _E1, clips=ClipsConfig(train=10, test=10), svm=SvmConfig())

@@ -367,10 +367,7 @@ class _Run:
         if random:
             options["views"] = self.views()
         extractor = FeatureExtractor(
-            {
-                name: self._encoder(name, pooling) if isinstance(source, Encoder) else source
-                for name, source in self.weights.items()
-            },
+            self.weights,
             cast(Any, config.modality),
             device=self.device,
             pooling=pooling,
@@ -396,9 +393,7 @@ class _Run:
         source = self.weights[modality]
         if not isinstance(source, Encoder):
             return load_encoder(cast(Any, modality), source, pooling=pooling)
-        same = copy.copy(source)  # another pooling, the same parameters
-        same.config = source.config.replace(pooling=pooling)
-        return same
+        return source.with_pooling(pooling)
 
     # --- classification ----------------------------------------------------------------------------------------
 

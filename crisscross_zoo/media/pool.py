@@ -12,14 +12,13 @@ import pickle
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crisscross_zoo.atomic import writing
+from crisscross_zoo.atomic import temporary_folder
 from crisscross_zoo.config import check_path
 from crisscross_zoo.errors import DecoderCrashError, InputError
 from crisscross_zoo.media.packets import StrPath
@@ -240,8 +239,7 @@ class _WorkerProcess:
         # The package need not be installed, nor its folder be on the path still.
         here = str(Path(__file__).parents[2])
         # Temporary files go with the process, also where it cannot remove them itself.
-        with writing(tempfile.gettempdir()):
-            self._temporary = tempfile.TemporaryDirectory(prefix="crisscross-", ignore_cleanup_errors=True)
+        self._temporary = temporary_folder()
         environment["TMPDIR"] = environment["TEMP"] = environment["TMP"] = self._temporary.name
         environment["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), here])
         self._process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoin
 from crisscross_zoo.pretrain.loss import needed_views
 
 CARD_FILE = "README.md"
+
+_STEPS = re.compile(r"after [\d,]+ steps of")  # in a card of an earlier export
 
 _CARD = """---
 library_name: crisscross-zoo
@@ -93,6 +96,8 @@ def _export(state: dict[str, Any], config: dict[str, Any], modality: str, folder
         version=versions["crisscross_zoo"],
         torch=versions["torch"],
     )
-    if not (folder / CARD_FILE).exists():  # its owner may have written more into it
-        write_atomically(folder / CARD_FILE, card.encode())
+    if (folder / CARD_FILE).exists():  # its owner may have written more into it
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        card = _STEPS.sub(f"after {state['step']:,} steps of", text)
+    write_atomically(folder / CARD_FILE, card.encode())
     encoder.eval().save_pretrained(folder)

@@ -25,6 +25,9 @@ from crisscross_zoo.transforms.resample import resample
 MAX_PEAK = 16.0
 """A wave beyond this is taken for one that was never scaled to [-1, 1]."""
 
+MOST_CHANNELS = 8
+"""A wave of two axes with more rows than 7.1 surround sound is taken for a batch of mono waves."""
+
 Backend = Literal["torch", "librosa"]
 
 
@@ -49,7 +52,8 @@ def mono_at_rate(
         (samples,) or, of three axes, (N, samples), float32.
 
     Raises:
-        InputError: ``wave`` has integers, values that are not finite or far beyond [-1, 1], or another form.
+        InputError: ``wave`` has integers, values that are not finite or far beyond [-1, 1], another form, or two axes
+            with more than :data:`MOST_CHANNELS` rows, which are rather a batch.
         ConfigError: ``sample_rate`` is not a whole number above 0.
     """
     rate = config.sample_rate if sample_rate is None else sample_rate
@@ -201,6 +205,11 @@ def _as_waves(wave: np.ndarray | Tensor) -> Tensor:
     if len(shape) > 1 and shape[-2] > shape[-1]:
         raise InputError(
             f"the wave has the shape {shape}: more channels than samples", remedy=f"transpose it to {forms}"
+        )
+    if len(shape) == 2 and shape[0] > MOST_CHANNELS:
+        raise InputError(
+            f"the wave has the shape {shape}: {shape[0]} channels, which would be averaged",
+            remedy="pass wave[:, None] for a batch of mono waves, or wave[None] for one wave of so many channels",
         )
     if isinstance(wave, np.ndarray):
         # also copies what torch cannot wrap: read-only, byte-swapped or of negative strides

@@ -29,6 +29,7 @@ import torch
 from crisscross_zoo.config import (
     CONFIG_TYPES,
     MODALITIES,
+    POOLINGS,
     EncoderConfig,
     Modality,
     Pooling,
@@ -66,7 +67,7 @@ def load_encoder(
     modality: Modality,
     weights: str | os.PathLike[str] | None = "audioset",
     *,
-    pooling: Pooling = "linear",
+    pooling: Pooling | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -79,9 +80,10 @@ def load_encoder(
         modality: ``"video"`` or ``"audio"``.
         weights: A name that :func:`list_weights` gives; a Hub id, ``"org/name"`` or ``"org/name@revision"``;
             a file (safetensors, ``.pth.tar``, ``.pth``, ``.pt``, the authors' ``.pth.tar.zip``) or a folder
-            that ``save_pretrained`` made; ``"random:SEED"``; None: random without a seed. The documentation
-            of :mod:`crisscross_zoo.weights.load` has the rule that tells them apart.
-        pooling: How conv5x becomes a vector, whatever the checkpoint's config says.
+            that ``save_pretrained`` or a pretraining run made; ``"random:SEED"``; None: random without a seed. The
+            documentation of :mod:`crisscross_zoo.weights.load` has the rule that tells them apart.
+        pooling: How conv5x becomes a vector, see :mod:`crisscross_zoo.encoders.pooling`; None: as the checkpoint's
+            config says, ``"linear"`` for those of the manifest and for random ones.
         device: Where to put it; None: the CPU.
         revision: Branch, tag or commit on the Hub, instead of the one pinned in the manifest.
         cache_dir: Instead of the Hub's cache, and of this package's folder beside it.
@@ -101,12 +103,14 @@ def load_encoder(
     check_choice("modality", modality, MODALITIES)
     if cache_dir is not None:
         check_path("cache_dir", cache_dir)
-    config = CONFIG_TYPES[modality](pooling=pooling)  # what is wrong here raises now, not after a download
+    if pooling is not None:
+        check_choice("pooling", pooling, POOLINGS)  # now, not after a download
     device = _usable_device(device)
     random = _RANDOM.match(weights) if isinstance(weights, str) else None
     if weights is None or random is not None:
         if revision is not None:
             raise _no_revision(weights)
+        config = CONFIG_TYPES[modality](pooling=pooling or "linear")
         with plain_torch():
             encoder = (
                 build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
@@ -143,7 +147,7 @@ class FoundCheckpoint:
 
 
 def open_checkpoint(
-    found: FoundCheckpoint, modality: Modality | None = None, *, pooling: Pooling = "linear"
+    found: FoundCheckpoint, modality: Modality | None = None, *, pooling: Pooling | None = None
 ) -> Encoder:
     """Read and check a checkpoint on disk and return its encoder, on the CPU, in eval mode.
 
@@ -157,7 +161,7 @@ def open_checkpoint(
     """
     state_dict, own_config = read_local(found.path, modality)
     config = found.config or own_config
-    encoder = strict_encoder(state_dict, config.replace(pooling=pooling), source=os.fspath(found.path))
+    encoder = strict_encoder(state_dict, config, source=os.fspath(found.path)).with_pooling(pooling)
     encoder.weights_id = found.weights_id
     if found.path.name.lower().endswith(PTH_SUFFIXES):
         encoder.weights_sha256 = state_sha256(encoder.state_dict(), config)  # as if it were converted
@@ -210,7 +214,12 @@ def find_checkpoint(
             )
         if revision is not None:
             raise _no_revision(text)
-        return FoundCheckpoint(path=path, weights_id=path.resolve().name)
+        weights_id = path.resolve().name
+        if (path / modality / MODEL_FILE).is_file() and not (
+            path / MODEL_FILE
+        ).is_file():  # a pretraining run
+            path, weights_id = path / modality, f"{weights_id}/{modality}"
+        return FoundCheckpoint(path=path, weights_id=weights_id)
 
     names = [entry.name for entry in list_weights(modality) if entry.status != "planned"]
     raise UnknownWeightsError(

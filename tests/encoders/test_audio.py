@@ -66,7 +66,7 @@ def test_convolutions_start_from_kaimings_normal_distribution():
 
 @pytest.mark.parametrize("shape", [(1, 80, 200), (1, 3, 80, 200), (80, 200)])
 def test_what_is_no_batch_of_spectrograms_is_refused(shape):
-    with pytest.raises(InputError, match=r"takes a batch \(N, 1, F, T\)"):
+    with pytest.raises(InputError, match=r"takes a batch \(N, 1, 80, T\)"):
         AudioEncoder(depth=10, width=2)(torch.zeros(shape))
 
 

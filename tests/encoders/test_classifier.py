@@ -25,9 +25,30 @@ CONFIGS = {
 }
 POOLED = {
     # 64 channels times the cells that each pooling leaves of conv5x: (1, 4, 4), (2, 5, 5) and (3, 7)
-    "video": {"linear": 64, "linear-dense": 64, "fusion": 64 * 4, "avg": 64, "max": 64},
-    "long video": {"linear": 64 * 2, "linear-dense": 64 * 2 * 4, "fusion": 64 * 4, "avg": 64, "max": 64},
-    "audio": {"linear": 64 * 9, "linear-dense": 64 * 9, "fusion": 64 * 4, "avg": 64, "max": 64},
+    "video": {
+        "linear": 64,
+        "linear-adaptive": 1024,
+        "linear-strided": 64,
+        "fusion": 64 * 4,
+        "avg": 64,
+        "max": 64,
+    },
+    "long video": {
+        "linear": 64 * 2 * 4,
+        "linear-adaptive": 1024,
+        "linear-strided": 64 * 2,
+        "fusion": 64 * 4,
+        "avg": 64,
+        "max": 64,
+    },
+    "audio": {
+        "linear": 64 * 9,
+        "linear-adaptive": 64 * 9,
+        "linear-strided": 64 * 9,
+        "fusion": 64 * 4,
+        "avg": 64,
+        "max": 64,
+    },
 }
 
 

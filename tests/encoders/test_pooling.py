@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,32 +12,62 @@ from crisscross_zoo.encoders.pooling import pool, pooled_size
 from crisscross_zoo.errors import ConfigError, InputError
 
 # conv5x of the paper's inputs (N, 512, ...), and how long the vector is (the table in pooling.py)
+MAPS = {
+    "8x112": (1, 4, 4),
+    "8x224": (1, 7, 7),
+    "32x112": (4, 4, 4),
+    "32x224": (4, 7, 7),
+    "2 s": (3, 7),
+    "5 s": (3, 16),
+}
 LENGTHS = {
-    "8x112": ((1, 4, 4), {"linear": 512, "linear-dense": 512, "fusion": 2048, "avg": 512, "max": 512}),
-    "8x224": ((1, 7, 7), {"linear": 512, "linear-dense": 8192, "fusion": 2048, "avg": 512, "max": 512}),
-    "32x224": ((4, 7, 7), {"linear": 2048, "linear-dense": 32768, "fusion": 2048, "avg": 512, "max": 512}),
-    "2 s": ((3, 7), {"linear": 4608, "linear-dense": 4608, "fusion": 2048, "avg": 512, "max": 512}),
-    "5 s": ((3, 16), {"linear": 10752, "linear-dense": 10752, "fusion": 2048, "avg": 512, "max": 512}),
+    "linear": (512, 8192, 2048, 32768, 4608, 10752),
+    "linear-adaptive": (8192, 8192, 8192, 8192, 4608, 10752),
+    "linear-strided": (512, 512, 2048, 2048, 4608, 10752),
+    "fusion": (2048,) * 6,
+    "avg": (512,) * 6,
+    "max": (512,) * 6,
+}
+UNREAD = {  # every cell that does not reach the vector; all others do
+    ("linear-strided", "8x224"): lambda t, y, x: y > 3 or x > 3,
+    ("linear-strided", "32x224"): lambda t, y, x: y > 3 or x > 3,
+    ("linear", "5 s"): lambda y, x: x == 15,
+    ("linear-adaptive", "5 s"): lambda y, x: x == 15,
+    ("linear-strided", "5 s"): lambda y, x: x == 15,
 }
 
 GOLDENS = [  # the map's file and key, the pooled features' key, our name
-    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.maxpool144_defaultstride", "linear"),
-    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.maxpool144_stride1", "linear-dense"),
+    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.maxpool144_defaultstride", "linear-strided"),
+    ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.maxpool144_stride1", "linear"),
     ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.adaptivemax122", "fusion"),
     ("video_backbone", "d18.in112x8.conv5x", "video.in112x8.adaptivemax111", "max"),
     ("audio_backbone", "in80x200.conv5x", "audio.in80x200.maxpool13s12", "linear"),
-    ("audio_backbone", "in80x500.conv5x", "audio.in80x500.maxpool13s12", "linear-dense"),
+    ("audio_backbone", "in80x500.conv5x", "audio.in80x500.maxpool13s12", "linear-adaptive"),
     ("audio_backbone", "in80x200.conv5x", "audio.in80x200.adaptivemax14", "fusion"),
     ("audio_backbone", "in80x500.conv5x", "audio.in80x500.adaptivemax14", "fusion"),
 ]
 
 
-@pytest.mark.parametrize("name", LENGTHS)
-def test_the_vectors_have_the_lengths_of_the_table(name):
-    size, lengths = LENGTHS[name]
-    assert set(lengths) == set(POOLINGS)
-    features = torch.randn(2, 512, *size)
-    assert {pooling: pool(features, pooling).shape[1] for pooling in lengths} == lengths
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_vectors_have_the_lengths_of_the_table(pooling):
+    lengths = tuple(pool(torch.randn(2, 512, *size), pooling).shape[1] for size in MAPS.values())
+    assert lengths == LENGTHS[pooling]
+
+
+@pytest.mark.parametrize("clip", MAPS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_cell_of_the_map_reaches_the_vector_but_for_the_exceptions_named(pooling, clip):
+    """A map for each cell, in which that cell is the largest, so that its gradient is not 0 where it is read."""
+    size = MAPS[clip]
+    cells = list(itertools.product(*map(range, size)))
+    maps = torch.zeros(len(cells), 1, *size)
+    for number, cell in enumerate(cells):
+        maps[(number, 0, *cell)] = 1.0
+    maps.requires_grad_()
+    pool(maps, pooling).sum().backward()
+    read = {cell for number, cell in enumerate(cells) if maps.grad[(number, 0, *cell)] > 0}
+    unread = UNREAD.get((pooling, clip), lambda *cell: False)
+    assert read == {cell for cell in cells if not unread(*cell)}
 
 
 @pytest.mark.parametrize(("file", "map_key", "key", "pooling"), GOLDENS)
@@ -44,14 +76,19 @@ def test_pooled_features_agree_with_the_released_code(golden, file, map_key, key
     np.testing.assert_allclose(ours, golden("pooled_features")[f"{key}.flat"], rtol=1e-6)
 
 
-def test_linear_and_dense_differ_in_stride_alone():
-    features = torch.randn(1, 2, 1, 7, 7)
-    windows = features[0, :, 0].unfold(1, 4, 1).unfold(2, 4, 1).amax((-1, -2))  # (2, 4, 4)
-    assert torch.equal(pool(features, "linear-dense")[0], windows.flatten())
-    assert torch.equal(pool(features, "linear")[0], windows[:, 0, 0])
+def test_what_the_three_linear_poolings_take_the_maximum_of():
+    features = torch.randn(1, 2, 3, 7, 7)
+    windows = features[0].unfold(2, 4, 1).unfold(3, 4, 1).amax((-1, -2))  # (2, 3, 4, 4)
+    assert torch.equal(pool(features, "linear")[0], windows.flatten())
+    assert torch.equal(pool(features, "linear-strided")[0], windows[:, :, 0, 0].flatten())
+    # 7 cells in 4 parts: 0-1, 1-3, 3-5, 5-6
+    parts = [slice(0, 2), slice(1, 4), slice(3, 6), slice(5, 7)]
+    adaptive = [[features[0, :, :, y, x].amax((1, 2, 3)) for x in parts] for y in parts]
+    expected = torch.stack([torch.stack(row, -1) for row in adaptive], -2)
+    assert torch.equal(pool(features, "linear-adaptive")[0], expected.flatten())
 
 
-@pytest.mark.parametrize("pooling", ["linear", "linear-dense"])
+@pytest.mark.parametrize("pooling", ["linear", "linear-strided"])
 @pytest.mark.parametrize(
     ("encoder", "too_small", "enough"),
     [(VideoEncoder, (3, 8, 96, 200), (3, 8, 97, 97)), (AudioEncoder, (1, 80, 64), (1, 80, 65))],

@@ -34,10 +34,10 @@ def test_the_costs_are_those_of_section_e1() -> None:
 CLIPS = {
     # protocol, data set, setup: what is looked at, training clips, test clips, then frames, seconds, pooling
     ("linear", "ucf101", "8-frame"): ("video", 25, 10, 8, None, "linear"),
-    ("linear", "ucf101", "32-frame"): ("video", 10, 10, 32, None, "linear-dense"),
+    ("linear", "ucf101", "32-frame"): ("video", 10, 10, 32, None, "linear"),
     ("linear", "hmdb51", "8-frame"): ("video", 25, 10, 8, None, "linear"),
-    ("linear", "hmdb51", "32-frame"): ("video", 10, 10, 32, None, "linear-dense"),
-    ("linear", "kinetics400", "8-frame"): ("video", 1, 10, 8, None, "linear-dense"),
+    ("linear", "hmdb51", "32-frame"): ("video", 10, 10, 32, None, "linear"),
+    ("linear", "kinetics400", "8-frame"): ("video", 1, 10, 8, None, "linear"),
     ("linear", "esc50", "2s"): ("audio", 10, 10, None, 2.0, "linear"),
     ("linear", "esc50", "5s"): ("audio", 10, 1, None, 5.0, "linear"),
     ("linear", "dcase", "2s"): ("audio", 60, 60, None, 2.0, "linear"),

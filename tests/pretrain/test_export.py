@@ -61,6 +61,23 @@ def test_the_six_backbones_of_finished_runs(
         assert again.weights_sha256 == encoder.weights_sha256
 
 
+def test_a_later_export_says_its_step_in_the_card_and_keeps_what_its_owner_wrote(tmp_path: Path) -> None:
+    config = make_config(
+        "kinetics-sound",
+        overrides={"run.device": "cpu", "video.width": 2, "audio.width": 2, "optim.precision": "fp32"},
+    )
+    trainer = _Trainer(config, World("cpu"))
+    for step in (1000, 2500):
+        trainer.save(tmp_path, step, {"data_id": ""})
+        export_encoders(tmp_path, tmp_path)
+        card = tmp_path / "video" / "README.md"
+        text = card.read_text()
+        assert f"after {step:,} steps of" in text
+        card.write_text(text + "\nMine: 1,000 steps.\n")
+    assert text.endswith("\nMine: 1,000 steps.\n")
+    assert "after 1,000 steps" not in text
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has no checkpoints; name the folder of a pretraining run"):
         export_encoders(tmp_path, tmp_path)

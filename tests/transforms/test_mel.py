@@ -154,11 +154,20 @@ def test_any_floating_point_will_do(dtype):
         (np.full(16_000, np.nan), "not finite"),
         (torch.full((16_000,), torch.inf), "not finite"),
         ([0.0] * 16_000, "the wave is a list"),
+        (torch.rand(200, 32_000), r"200 channels, which would be averaged; pass wave\[:, None\]"),
+        (torch.rand(9, 32_000), "9 channels"),
     ],
 )
 def test_what_is_no_wave_is_refused(wave, message):
     with pytest.raises(InputError, match=message):
         mono_at_rate(wave, CONFIG)
+
+
+def test_a_batch_of_mono_waves_and_a_wave_of_many_channels_are_told_apart():
+    waves = torch.rand(9, 16_000) - 0.5
+    assert torch.equal(mono_at_rate(waves[:, None], CONFIG), waves)
+    assert torch.equal(mono_at_rate(waves[None], CONFIG), waves.mean(0)[None])
+    assert torch.equal(mono_at_rate(waves[:8], CONFIG), waves[:8].mean(0))
 
 
 @pytest.mark.parametrize("backend", ["torch", "librosa"])

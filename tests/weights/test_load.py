@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 from weights.fixtures import NARROW, pth_bytes
 from weights.hub_server import HubServer
 
-from crisscross_zoo import load_encoder
+from crisscross_zoo import FeatureExtractor, load_encoder
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders.checkpoint import file_sha256, state_sha256
 from crisscross_zoo.errors import (
@@ -63,6 +64,33 @@ def test_none_draws_from_the_global_generator() -> None:
     assert a.weights_sha256 == c.weights_sha256 != b.weights_sha256
     assert a.weights_id == "random"
     assert a.weights_sha256 == state_sha256(a.state_dict(), AudioConfig())
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_an_encoder_keeps_the_pooling_that_it_was_saved_with(modality: Any, tmp_path: Path) -> None:
+    load_encoder(modality, "random:0", pooling="fusion").save_pretrained(tmp_path / "saved")
+    assert load_encoder(modality, tmp_path / "saved").config.pooling == "fusion"
+    assert load_encoder(modality, tmp_path / "saved", pooling="avg").config.pooling == "avg"
+    assert load_encoder(modality, "demo").config.pooling == "linear"
+    extractor = FeatureExtractor(tmp_path / "saved", modality, device="cpu")
+    assert extractor.settings[modality]["pooling"] == extractor.encoders[modality].config.pooling == "fusion"
+    given = load_encoder(modality, tmp_path / "saved")
+    extractor = FeatureExtractor(given, modality, device="cpu", pooling="max")
+    assert extractor.settings[modality]["pooling"] == "max"
+    assert extractor.sizes == {modality: 512}
+    assert given.config.pooling == "fusion"
+
+
+def test_a_pretraining_runs_folder_stands_for_its_encoders(tmp_path: Path) -> None:
+    for modality in ("video", "audio"):
+        load_encoder(modality, "demo").save_pretrained(tmp_path / "run" / modality)  # type: ignore[arg-type]
+    for modality in ("video", "audio"):
+        encoder = load_encoder(modality, tmp_path / "run")  # type: ignore[arg-type]
+        assert (encoder.config.modality, encoder.weights_id) == (modality, f"run/{modality}")
+    assert list(FeatureExtractor(tmp_path / "run", "both", device="cpu").encoders) == ["video", "audio"]
+    shutil.rmtree(tmp_path / "run" / "audio")
+    with pytest.raises(CheckpointError, match=r"the folder has no model\.safetensors"):
+        load_encoder("audio", tmp_path / "run")
 
 
 @pytest.mark.parametrize("modality", ["video", "audio"])
