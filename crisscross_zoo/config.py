@@ -20,7 +20,10 @@ Modality = Literal["video", "audio"]
 Decoder = Literal["pyav", "torchcodec"]
 Pooling = Literal["linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max"]
 
+Edges = Literal["keep", "drop"]
+
 MODALITIES: tuple[str, ...] = ("video", "audio")
+EDGES: tuple[str, ...] = ("keep", "drop")
 DECODERS: tuple[str, ...] = ("pyav", "torchcodec")
 POOLINGS: tuple[str, ...] = ("linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max")
 
@@ -249,6 +252,7 @@ def check_clip_options(
     fps: float | None = None,
     size: int | None = None,
     audio_seconds: float | None = None,
+    edges: Edges = "keep",
 ) -> None:
     """Check the options that say which clips to take, see :class:`crisscross_zoo.FeatureExtractor`.
 
@@ -276,6 +280,9 @@ def check_clip_options(
             )
     if audio_seconds is not None and modality == "video":
         raise ConfigError("audio_seconds is for audio", remedy="use modality 'audio' or 'both'")
+    check_choice("edges", edges, EDGES)
+    if edges == "drop" and modality != "both":
+        raise ConfigError("edges='drop' compares two modalities", remedy="use modality 'both'")
 
 
 def check_count(name: str, value: object, *, least: int) -> None:

@@ -26,6 +26,7 @@ from crisscross_zoo.config import (
     MODALITIES,
     AudioConfig,
     Decoder,
+    Edges,
     Pooling,
     VideoConfig,
     check_choice,
@@ -87,6 +88,8 @@ class FeatureExtractor:
         fps: Frames a second. Default: the checkpoint's, 16.
         size: Side of the square crop in pixels. Default: the checkpoint's, 224.
         audio_seconds: Seconds of an audio clip. Default: the checkpoint's, 2.
+        edges: ``"drop"``: with both modalities, leave out the rows whose windows are not centred within half a frame of
+            each other, as at the ends of a file, where windows are moved inside. ``"keep"``: keep them.
         batch_size: Clips a batch. Default: :data:`DEFAULT_BATCH`.
         workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
             cores; for one file or a GPU that decodes 0, or with ``timeout`` 1.
@@ -129,6 +132,7 @@ class FeatureExtractor:
         fps: float | None = None,
         size: int | None = None,
         audio_seconds: float | None = None,
+        edges: Edges = "keep",
         batch_size: int | None = None,
         workers: int | None = None,
         timeout: float | None = None,
@@ -151,6 +155,7 @@ class FeatureExtractor:
             fps=fps,
             size=size,
             audio_seconds=audio_seconds,
+            edges=edges,
         )
         if views is not None and clips is None:
             raise ConfigError("views without clips", remedy="say how many: clips=10")
@@ -208,7 +213,7 @@ class FeatureExtractor:
                 self.encoders[name] = source.to(self.device).eval()
             self._networks[name] = source.optimize_for_inference(PRECISIONS[precision])
         self._sampling = self._make_sampling(
-            window, stride, clips, views, frames, fps, size, audio_seconds, strict
+            window, stride, clips, views, frames, fps, size, audio_seconds, edges, strict
         )
         if decoder == "torchcodec":
             decodes = str(self.device) if self.device.type == "cuda" else "cpu"
@@ -356,6 +361,7 @@ class FeatureExtractor:
         fps: float | None,
         size: int | None,
         audio_seconds: float | None,
+        edges: Edges,
         strict: bool,
     ) -> Sampling:
         video: VideoConfig | None = None
@@ -373,7 +379,9 @@ class FeatureExtractor:
             assert isinstance(heard, AudioConfig)
             seconds = window if audio_seconds is None else audio_seconds
             audio = heard if seconds is None else heard.replace(seconds=seconds)
-        return Sampling(video=video, audio=audio, stride=stride, clips=clips, views=views, strict=strict)
+        return Sampling(
+            video=video, audio=audio, stride=stride, clips=clips, views=views, edges=edges, strict=strict
+        )
 
     def _check_clips(self) -> None:
         """Find out before any file is read whether clips fit the networks."""
@@ -399,6 +407,8 @@ class FeatureExtractor:
         for name in self.encoders:
             config = getattr(self._sampling, name)
             settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
+        if self._sampling.edges != "keep":
+            settings["edges"] = self._sampling.edges
         if self._sampling.torchcodec is not None:
             settings["decoder"] = "torchcodec"
         if (views := self._sampling.views) is not None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from crisscross_zoo.atomic import atomic_path, longest_name, write_atomically
 from crisscross_zoo.config import check_path, suggest
 from crisscross_zoo.errors import InputError, OutputError
+from crisscross_zoo.media.windows import centred_alike, centres_of
 from crisscross_zoo.remote import is_url
 
 FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
@@ -83,6 +84,38 @@ class Features:
                 until = f", {windows[0, 0]:.3f} to {windows[-1, 1]:.3f} s" if len(rows) else ""
                 parts.append(f"{name}: {rows.dtype} {rows.shape}{until}")
         return f"Features({'; '.join(parts)})"
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """The instant that each row is about, seconds, shape (n,): the middle of its window, the video's if it has one.
+
+        Raises:
+            InputError: there are no rows of either modality.
+        """
+        windows = self.audio_windows if self.video_windows is None else self.video_windows
+        if windows is None:
+            raise InputError("the features have neither video nor audio")
+        return centres_of(windows)
+
+    @property
+    def aligned(self) -> npt.NDArray[np.bool_]:
+        """Whether both windows of a row are centred within half a frame of each other, shape (n,).
+
+        At the ends of a file they may not be: a window that would reach beyond it is moved inside. True where there is
+        one modality. ``features.video[features.aligned]`` are the rows that ``edges="drop"`` leaves.
+
+        Raises:
+            InputError: the metadata do not say the frame rate.
+        """
+        if self.video_windows is None or self.audio_windows is None:
+            return np.ones(len(self.centres), np.bool_)
+        try:
+            fps = float(self.metadata["settings"]["video"]["fps"])
+        except (KeyError, TypeError):
+            raise InputError(
+                "metadata['settings']['video'] does not say the fps", remedy="use the extractor's features"
+            ) from None
+        return centred_alike(self.video_windows, self.audio_windows, fps)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays that are there, by name."""

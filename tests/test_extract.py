@@ -122,6 +122,29 @@ def test_metadata_says_how_the_features_were_made(encoders, files):
     assert metadata["missing"] == []
 
 
+@pytest.mark.parametrize("options", [{"stride": 0.25}, {"clips": 7}, {"stride": 0.25, "window": 1.0}])
+def test_rows_whose_windows_are_centred_apart_can_be_left_out(encoders, files, options):
+    whole = extractor(encoders, **options)(files[3])
+    inner = extractor(encoders, edges="drop", **options)(files[3])
+    apart = np.abs(whole.video_windows.mean(1) - whole.audio_windows.mean(1)) > 1 / 32 + 1e-6
+    assert apart.any() == (options == {"stride": 0.25})
+    for name, array in inner.arrays().items():
+        assert array.tobytes() == whole.arrays()[name][~apart].tobytes(), name
+    assert inner.aligned.all()
+    np.testing.assert_array_equal(whole.aligned, ~apart)
+    assert inner.metadata["settings"] == {**whole.metadata["settings"], "edges": "drop"}
+
+
+def test_a_file_without_a_row_centred_alike_fails_and_one_of_one_stream_keeps_its_rows(
+    encoders, files, tmp_path
+):
+    drop = extractor(encoders, edges="drop", stride=0.25, audio_seconds=1.2)
+    with pytest.raises(MediaError, match=r"no row has both windows .*; use edges 'keep'"):
+        extractor(encoders, edges="drop", stride=5)(files[3])
+    silent = make_media(tmp_path / "silent.mp4", audio=None, seconds=1.2, size=(96, 64))
+    assert drop(silent).video.shape[0] == 4
+
+
 def test_window_sets_both_lengths(encoders, files):
     features = extractor(encoders, window=1.0, stride=0.5)(files[2])
     np.testing.assert_allclose(np.diff(features.video_windows), 1.0, atol=1e-6)
@@ -167,6 +190,8 @@ def test_progress_counts_clips(encoders, files):
         ({"precision": "fp8"}, "precision='fp8'"),
         ({"stride": 1, "clips": 2}, "exclude each other"),
         ({"window": 1, "frames": 8}, "exclude each other"),
+        ({"edges": "cut"}, "edges='cut' is not known; choose from keep, drop"),
+        ({"edges": "drop", "modality": "audio"}, "edges='drop' compares two modalities; use modality 'both'"),
         ({"stride": 0}, "stride=0 is out of range"),
         ({"frames": 0}, "frames=0"),
         ({"workers": -1}, "workers=-1"),

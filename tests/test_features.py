@@ -126,3 +126,23 @@ def test_it_prints_shapes_not_data(both):
     assert repr(both) == (
         "Features(video: float32 (3, 5), 0.000 to 1.250 s; audio: float32 (3, 7), 1.000 to 2.250 s)"
     )
+
+
+def windows_of(centres, length):
+    return np.stack([np.array(centres) - length / 2, np.array(centres) + length / 2], axis=1)
+
+
+def test_centres_are_those_of_the_video_and_aligned_is_within_half_a_frame():
+    rows = np.zeros((4, 2), np.float32)
+    video, audio = windows_of([0.25, 1.0, 2.0, 3.0], 0.5), windows_of([1.0, 1.0 + 0.5 / 16, 2.0, 2.96], 2.0)
+    metadata = {"settings": {"video": {"fps": 16.0}}}
+    both = Features(rows, video, rows, audio, metadata)
+    np.testing.assert_allclose(both.centres, [0.25, 1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(both.aligned, [False, True, True, False])
+    with pytest.raises(InputError, match="does not say the fps"):
+        _ = Features(rows, video, rows, audio).aligned
+    sound = Features(audio=rows, audio_windows=audio)
+    np.testing.assert_allclose(sound.centres, audio.mean(1))
+    assert sound.aligned.all()
+    with pytest.raises(InputError, match="neither video nor audio"):
+        _ = Features().centres

@@ -29,6 +29,7 @@ from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.cli.share import Share, shard, started_share
 from crisscross_zoo.config import (
     DECODERS,
+    EDGES,
     MEDIA_SUFFIXES,
     MODALITIES,
     POOLINGS,
@@ -61,8 +62,8 @@ _REMARKS = 3
 """For how many files the same remark is made one by one."""
 
 _EXTRACTOR_OPTIONS = """
-device pooling precision window stride clips frames fps size audio_seconds batch_size workers timeout decoder strict
-revision cache_dir local_files_only
+device pooling precision window stride clips frames fps size audio_seconds edges batch_size workers timeout decoder
+strict revision cache_dir local_files_only
 """
 
 
@@ -133,6 +134,13 @@ def build_parser() -> ArgumentParser:
         metavar="SECONDS",
         help="length of a sound clip (default: the weights', 2)",
     )
+    clips.add_argument(
+        "--edges",
+        choices=EDGES,
+        default="keep",
+        help="with --modality both, of rows at the ends of a file whose two windows are not centred on the same"
+        " instant (default: keep)",
+    )
 
     how = parser.add_argument_group("how to run")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
@@ -196,7 +204,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args.root = None if args.root is None else remote.without_file_scheme(args.root)
     from crisscross_zoo.media.files import find_media
 
-    names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds")
+    names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds", "edges")
     check_clip_options(args.modality, **{name: getattr(args, name) for name in names})
     share = args.shard or started_share()
     single = _is_single_output(args)

@@ -17,8 +17,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from crisscross_zoo import remote
-from crisscross_zoo.config import AudioConfig, VideoConfig
-from crisscross_zoo.errors import CrissCrossError, NoStreamError, TruncatedMediaError, UnreadableMediaError
+from crisscross_zoo.config import AudioConfig, Edges, VideoConfig
+from crisscross_zoo.errors import (
+    CrissCrossError,
+    MediaError,
+    NoStreamError,
+    TruncatedMediaError,
+    UnreadableMediaError,
+)
 from crisscross_zoo.media import torchcodec_frames
 from crisscross_zoo.media.decode import INT16_SCALE, read_frames, read_sound
 from crisscross_zoo.media.packets import StrPath
@@ -26,6 +32,7 @@ from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import (
     FloatArray,
+    centred_alike,
     centred_starts,
     dense_starts,
     frame_times,
@@ -74,6 +81,8 @@ class Sampling:
         stride: Seconds between dense windows. None: end to end; with both modalities, the video window's length.
         clips: Take this many uniformly spread clips in place of dense windows.
         views: Take ``clips`` random, augmented ones in place of spread ones.
+        edges: "drop": with both modalities, leave out rows whose windows are not centred within half a frame of each
+            other, as at the ends of a file, where windows are moved inside.
         strict: Refuse files that are truncated or damaged.
         torchcodec: Device on which torchcodec decodes the pictures; None: PyAV does, on the CPU.
     """
@@ -83,6 +92,7 @@ class Sampling:
     stride: float | None = None
     clips: int | None = None
     views: Views | None = None
+    edges: Edges = "keep"
     strict: bool = False
     torchcodec: str | None = None
 
@@ -302,7 +312,18 @@ def _place_clips(
     else:
         centres = grid + lengths[lead] / 2
         starts = {k: centred_starts(centres, span, lengths[k]) for k, span in spans.items()}
-    return starts, {k: real_windows(s, spans[k], lengths[k]) for k, s in starts.items()}
+    windows = {k: real_windows(s, spans[k], lengths[k]) for k, s in starts.items()}
+    if sampling.edges == "drop" and len(starts) == 2:
+        alike = centred_alike(windows["video"], windows["audio"], rates["video"])
+        if not alike.any():
+            raise MediaError(
+                f"no row has both windows centred on one instant (windows of {lengths['video']:g} and"
+                f" {lengths['audio']:g} s in {extent[1] - extent[0]:.2f} s)",
+                remedy="use edges 'keep', or a shorter audio clip",
+                path=media.path,
+            )
+        starts, windows = ({k: v[alike] for k, v in by.items()} for by in (starts, windows))
+    return starts, windows
 
 
 def video_clips(

@@ -115,6 +115,27 @@ def real_windows(starts: FloatArray, span: tuple[float, float], window: float) -
     return np.stack([starts, np.minimum(starts + window, max(span[1], span[0]))], axis=1)
 
 
+def centres_of(windows: FloatArray) -> FloatArray:
+    """Return the middle of each window, seconds, shape (n,)."""
+    middles: FloatArray = windows.mean(1)
+    return middles
+
+
+def centred_alike(video: FloatArray, audio: FloatArray, fps: float) -> npt.NDArray[np.bool_]:
+    """Whether the video and audio windows of each row are centred within half a frame of each other.
+
+    Args:
+        video: Seconds, shape (n, 2).
+        audio: Likewise.
+        fps: Frames a second of the video clips.
+
+    Returns:
+        Shape (n,).
+    """
+    alike: npt.NDArray[np.bool_] = np.abs(centres_of(video) - centres_of(audio)) <= 0.5 / fps + _ROUNDING
+    return alike
+
+
 def whole_units(seconds: float, rate: float) -> int:
     """Count the whole units of ``1 / rate`` in ``seconds``; a hundredth of a unit short still counts."""
     return math.floor(seconds * rate + 0.01)
