@@ -527,8 +527,7 @@ def _batch_of(
             f"the {modality} encoder takes floating point, not {x.dtype}",
             remedy="pass what preprocess returns",
         )
-    autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
-    if x.dtype != weight.dtype and not autocast:
+    if x.dtype != weight.dtype and (x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type)):
         raise InputError(
             f"the {modality} encoder's weights are {weight.dtype}, its input is {x.dtype}",
             remedy=f"pass x.to({weight.dtype}), or convert the encoder",

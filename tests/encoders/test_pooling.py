@@ -139,7 +139,8 @@ def test_fusion_is_computed_on_the_cpu_for_mps(shape):
 )
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_what_can_be_pooled_is_known_from_the_size_of_the_clip(encoder, shape, pooling):
-    encoder = encoder(depth=10, width=2, pooling=pooling).eval()
+    bands = {"n_mels": shape[1]} if encoder is AudioEncoder else {}
+    encoder = encoder(depth=10, width=2, pooling=pooling, **bands).eval()
 
     def length(call):
         try:
