@@ -607,6 +607,7 @@ class _Run:
             on_failure=lambda failure: late.update({failure["path"]: failure}),
             after_epoch=after_epoch if self.config.select == "test" else None,
             restart=self.overwrite,
+            say=self.say,
         )
         epoch = int(best(accuracies)) if accuracies else config.epochs
         done = test()
