@@ -45,6 +45,7 @@ from crisscross_zoo.evaluate.finetune import describe_files, finetune
 from crisscross_zoo.evaluate.gallery import Hit, Item, Query
 from crisscross_zoo.evaluate.layer import train_layer
 from crisscross_zoo.evaluate.metrics import (
+    chance_at,
     file_scores,
     recall_at,
     softmax,
@@ -59,6 +60,7 @@ from crisscross_zoo.evaluate.probe import (
     unit_length,
 )
 from crisscross_zoo.evaluate.protocols import ProtocolConfig, changed_settings
+from crisscross_zoo.evaluate.releases import describe_missing, find_missing
 from crisscross_zoo.evaluate.results import (
     RESULT_FILE,
     FoldResult,
@@ -179,6 +181,11 @@ def evaluate(
     run = _Run(config, data, weights, compute, out, heads, overwrite, say, on_progress)
     identity = run.identity(list(chosen))
     check_out(out / RESULT_FILE, identity, overwrite=overwrite)
+    incomplete = find_missing(data, chosen)
+    for line in describe_missing(data.name, incomplete):
+        say(
+            f"{data.root} is not the whole data set, so the paper's number is not put beside the result: {line}"
+        )
     for fold in chosen.values():
         check_no_leak(fold)
     shared: dict[int, int] = {}
@@ -199,6 +206,8 @@ def evaluate(
     result = {
         **identity,
         **run.facts(),
+        **({"published": None} if incomplete else {}),
+        "incomplete": incomplete,
         "shared_content": shared,
         "absent": list(data.absent),
         **summary(config, data, chosen, done),
@@ -652,6 +661,7 @@ class _Run:
             )
             if self.data.classes:
                 done.recall[direction] = recall_at(labels_of(train)[places], labels_of(test), ks)
+                done.chance = chance_at(labels_of(train), labels_of(test), ks)
             done.queries[direction] = [
                 Query(
                     self._item(sample),

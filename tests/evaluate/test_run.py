@@ -128,6 +128,8 @@ def test_every_protocol_runs_on_its_data_set(
     assert (result["protocol"], result["dataset"], result["setup"]) == (protocol, dataset, setup)
     assert result["weights"][next(iter(result["weights"]))]["id"] == "demo"
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    assert result["published"] is None
+    assert bool(result["incomplete"]) == (dataset != "kinetics-sound")  # of that, the files are not known
     folds = result["folds"].values()
     assert all(f["test_files"] == f["of_test_files"] > 0 and not f["failed"] for f in folds)
     if protocol == "retrieval":
@@ -152,6 +154,38 @@ def test_every_protocol_runs_on_its_data_set(
     )
     if len(folds) == 1:
         np.testing.assert_allclose(mean, table["scores"][0], rtol=1e-6)
+
+
+def test_a_part_of_a_data_set_is_told_and_the_papers_number_left_out(
+    trees: Trees,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    number = {"value": 90.0, "metric": "top-1 accuracy in %", "note": None}
+    monkeypatch.setattr("crisscross_zoo.evaluate.run.published", lambda *_: number)
+    argv = ["linear", "esc50", "--root", str(trees("esc50")), "--fold", "1", *SMALL, "--weights", "demo"]
+    argv += ["--cache", str(cache), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    streams = capsys.readouterr()
+    lacks = "2 of the 50 classes of ESC-50, without airplane, breathing, brushing_teeth, can_opening, "
+    for line in (lacks, "fold 1 has 4 of 1600 training files and 2 of 400 test files"):
+        assert f"not put beside the result: {line}" in streams.err
+        assert f"not the whole data set: {line}" in streams.out
+    assert "files of a class: dog 3 of 40, rooster 3 of 40" in streams.out
+    assert "chance: top-1 50.0 %, top-5 100.0 %" in streams.out
+    assert "\npaper: " not in streams.out
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["published"] is None
+    assert len(result["incomplete"]["classes"]) == 48
+    assert main(["report", str(tmp_path / "out"), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["paper"], row["chance"]) == (None, 50.0)
+    assert lacks in row["notes"]
+    monkeypatch.setattr("crisscross_zoo.evaluate.run.find_missing", lambda *_: {})
+    assert main([*argv, "--overwrite"]) == 0  # of a whole one it is there
+    assert "\npaper: 90.0 %" in capsys.readouterr().out
 
 
 def test_a_second_run_takes_the_features_from_the_cache(
