@@ -136,6 +136,10 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         tags.transformer_tags.preserves_dtype = []
         return tags
 
+    def _more_tags(self) -> dict[str, Any]:
+        """Return the same for scikit-learn before 1.6."""
+        return {"X_types": ["1darray", "string"], "no_validation": True, "preserves_dtype": []}
+
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_extractor"}

@@ -418,7 +418,8 @@ class FeatureExtractor:
                 n: {k: list(v) if isinstance(v, tuple) else v for k, v in a.items()}
                 for n, a in augment.items()
             }
-            settings["views"] = {"seed": views.seed, **plain}
+            epoch = {"epoch": views.epoch} if views.epoch else {}
+            settings["views"] = {"seed": views.seed, **epoch, **plain}
         return settings
 
 

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.config import VideoConfig, check_training_precision
 from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.encoders.classifier import Classifier
@@ -32,6 +31,7 @@ from crisscross_zoo.errors import (
     UnreadableMediaError,
 )
 from crisscross_zoo.evaluate.datasets import Sample
+from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.evaluate.results import failure_row
 from crisscross_zoo.extract import PRECISIONS
@@ -171,6 +171,7 @@ def finetune(
     on_failure: Callable[[dict[str, str]], None] | None = None,
     after_epoch: Callable[[int], float | None] | None = None,
     restart: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[list[float], dict[int, float]]:
     """Train all of a classifier, going on from ``folder`` where it was stopped.
 
@@ -192,6 +193,7 @@ def finetune(
             for epochs that a run before this one has done. May return a score: then the classifier ends as it was
             after the epoch of the highest, of equal ones the first, instead of after the last.
         restart: Begin anew where the checkpoint is of another run.
+        say: Told of a damaged checkpoint, which is set aside, in a line.
 
     Returns:
         The mean loss of each epoch, and the scores by epoch.
@@ -224,9 +226,15 @@ def finetune(
             "weights": state_sha256(classifier.encoder.state_dict(), classifier.encoder.config),
         }
     )
-    scores: dict[int, float] = {}
-    highest: dict[str, Tensor] = {}
-    losses = _resume(folder / CHECKPOINT_FILE, parts, identity, scores, highest, restart=restart)
+    checkpoint = folder / CHECKPOINT_FILE
+    wanted = {*parts, "losses", "scores", "best"}
+    before = load_progress(checkpoint, identity, wanted, restart=restart, say=say)
+    for name, part in parts.items() if before is not None else ():
+        part.load_state_dict(before[name])  # type: ignore[index, attr-defined]
+    before = before or {"losses": [], "scores": {}, "best": {}}
+    losses: list[float] = before["losses"]
+    scores: dict[int, float] = before["scores"]
+    highest: dict[str, Tensor] = before["best"]
     data = ClipDataset(files, video, augment, seed=seed)
     dtype = PRECISIONS[precision]
     for epoch in range(len(losses), config.epochs):
@@ -243,7 +251,10 @@ def finetune(
         classifier.train()
         with torch.random.fork_rng([device] if device.type == "cuda" else []), _explained():
             torch.manual_seed(seed + epoch)  # dropout
-            for x, labels, failures in loader:
+            for batch in loader:
+                if isinstance(batch, CrissCrossError):
+                    raise batch
+                x, labels, failures = batch
                 if on_failure is not None:
                     for failure in failures:
                         on_failure(failure)
@@ -270,12 +281,7 @@ def finetune(
                 }
             scores[epoch + 1] = score
         states = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / CHECKPOINT_FILE) as temporary:
-            torch.save(
-                {**states, "losses": losses, "scores": scores, "best": highest, "identity": identity},
-                temporary,
-            )
+        save_progress(checkpoint, identity, {**states, "losses": losses, "scores": scores, "best": highest})
     if highest:
         classifier.load_state_dict(highest)
     classifier.eval()
@@ -301,39 +307,14 @@ def _explained() -> Iterator[None]:
         ) from None
 
 
-def _resume(
-    path: Path,
-    parts: dict[str, Any],
-    identity: str,
-    scores: dict[int, float],
-    highest: dict[str, Tensor],
-    *,
-    restart: bool,
-) -> list[float]:
-    if not path.exists():
-        return []
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["identity"] != identity:
-        if restart:
-            return []
-        raise TrainingError(
-            "is the checkpoint of a run with other files, weights or settings",
-            remedy="use another --out, or pass --overwrite",
-            path=path,
-        )
-    scores.update(state["scores"])
-    highest.update(state["best"])
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    losses: list[float] = state["losses"]
-    return losses
-
-
-def _collate(items: Sequence[Item | CrissCrossError]) -> tuple[Tensor, Tensor, list[dict[str, str]]]:
+def _collate(
+    items: Sequence[Item | CrissCrossError],
+) -> tuple[Tensor, Tensor, list[dict[str, str]]] | CrissCrossError:
+    """Stack clips to a batch; an error among them stands for it: raised here it would lose its fields."""
     good = []
     for item in items:
         if isinstance(item, CrissCrossError):
-            raise item
+            return item
         good.append(item)
     clips, labels, failures = zip(*good, strict=True)
     return torch.stack(clips), torch.tensor(labels), [f for some in failures for f in some]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from crisscross_zoo.encoders.classifier import linear_head
 from crisscross_zoo.errors import TrainingError
 from crisscross_zoo.evaluate.protocols import LayerConfig
 from crisscross_zoo.evaluate.store import Rows
+
+_PARTS = ("module", "optimizer", "schedule")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,101 @@ class TrainedLayer:
         return np.concatenate(found)
 
 
+class LayerTraining:
+    """A layer in training, an epoch at a time, each on rows of its own.
+
+    Args:
+        features: D.
+        classes: K.
+        config: Rate, epochs and the like.
+        seed: Of the layer, of dropout and of the order of the clips.
+        device: Where it is trained.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        config: LayerConfig,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.device, self.epoch = config, torch.device(device), 0
+        self._order = np.random.default_rng(seed)
+        self._random: dict[str, Tensor] = {}
+        with self._own_random():
+            torch.manual_seed(seed)
+            self.module = linear_head(
+                features, classes, dropout=config.dropout, batch_norm=config.batch_norm
+            ).to(self.device)
+        self.optimizer = torch.optim.Adam(
+            self.module.parameters(), config.lr, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(
+            self.optimizer, list(config.milestones), config.gamma
+        )
+
+    def train_epoch(self, rows: Rows, labels: npt.NDArray[np.int64]) -> TrainedLayer:
+        """Train an epoch more.
+
+        Args:
+            rows: (n, D), finite.
+            labels: (n,), from 0 to K - 1.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        targets = torch.from_numpy(np.asarray(labels, np.int64))
+        size = min(self.config.batch_size, len(rows))
+        losses = []
+        self.module.train()
+        with self._own_random():
+            order = self._order.permutation(len(rows))
+            for first in range(0, len(order) - size + 1, size):
+                places = np.sort(order[first : first + size])  # in the order in which they lie on the disk
+                logits = self.module(torch.from_numpy(rows[places]).to(self.device))
+                loss = F.cross_entropy(logits, targets[places].to(self.device))
+                self.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step()
+                losses.append(loss.detach())
+        self.schedule.step()
+        self.epoch += 1
+        layer = TrainedLayer(self.module.eval(), self.epoch, float(torch.stack(losses).mean()))
+        if not np.isfinite(layer.loss):
+            raise TrainingError(f"the loss is {layer.loss} in epoch {self.epoch}", remedy="lower layer.lr")
+        return layer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that going on needs: tensors and plain values."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        order = json.dumps(self._order.bit_generator.state)
+        return {**parts, "epoch": self.epoch, "order": order, "random": self._random}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what :meth:`state_dict` gave."""
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.module.eval()
+        self.epoch, self._random = state["epoch"], dict(state["random"])
+        self._order.bit_generator.state = json.loads(state["order"])
+
+    @contextlib.contextmanager
+    def _own_random(self) -> Iterator[None]:
+        """Give torch the random numbers of this training, where it left them; the caller's are left alone."""
+        cuda = self.device.type == "cuda"
+        with torch.random.fork_rng([self.device] if cuda else []):
+            if "cpu" in self._random:
+                torch.set_rng_state(self._random["cpu"])
+            if cuda and "cuda" in self._random:
+                torch.cuda.set_rng_state(self._random["cuda"], self.device)
+            yield
+            self._random = {"cpu": torch.get_rng_state()}
+            if cuda:
+                self._random["cuda"] = torch.cuda.get_rng_state(self.device)
+
+
 def train_layer(
     rows: Rows,
     labels: npt.NDArray[np.int64],
@@ -51,7 +151,7 @@ def train_layer(
     device: torch.device | str = "cpu",
     after_epoch: Callable[[TrainedLayer], None] | None = None,
 ) -> TrainedLayer:
-    """Train a layer, and give it to ``after_epoch`` as it is after each epoch.
+    """Train a layer on the same rows in every epoch, and give it to ``after_epoch`` as it is after each.
 
     Args:
         rows: (n, D), finite.
@@ -68,31 +168,9 @@ def train_layer(
     Raises:
         TrainingError: the loss is no longer finite.
     """
-    random = np.random.default_rng(seed)
-    targets = torch.from_numpy(np.asarray(labels, np.int64))
-    size = min(config.batch_size, len(rows))
-    with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
-        torch.manual_seed(seed)
-        head = linear_head(rows.shape[1], classes, dropout=config.dropout, batch_norm=config.batch_norm)
-        head.to(device)
-        optimizer = torch.optim.Adam(head.parameters(), config.lr, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(config.milestones), config.gamma)
-        for epoch in range(1, config.epochs + 1):
-            head.train()
-            order = random.permutation(len(rows))
-            losses = []
-            for first in range(0, len(order) - size + 1, size):
-                places = np.sort(order[first : first + size])  # in the order in which they lie on the disk
-                logits = head(torch.from_numpy(rows[places]).to(device))
-                loss = F.cross_entropy(logits, targets[places].to(device))
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                losses.append(loss.detach())
-            schedule.step()
-            layer = TrainedLayer(head.eval(), epoch, float(torch.stack(losses).mean()))
-            if not np.isfinite(layer.loss):
-                raise TrainingError(f"the loss is {layer.loss} in epoch {epoch}", remedy="lower layer.lr")
-            if after_epoch is not None:
-                after_epoch(layer)
+    training = LayerTraining(rows.shape[1], classes, config, seed=seed, device=device)
+    for _ in range(config.epochs):
+        layer = training.train_epoch(rows, labels)
+        if after_epoch is not None:
+            after_epoch(layer)
     return layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,6 +64,26 @@ def recall_at(neighbours: Ints, labels: Ints, ks: Sequence[int]) -> dict[int, fl
     """
     right = neighbours == labels[:, None]
     return {k: float(right[:, :k].any(axis=1).mean()) for k in ks}
+
+
+def chance_at(known: Ints, labels: Ints, ks: Sequence[int]) -> dict[int, float]:
+    """Return the R@k to be expected of neighbours drawn at random, without putting any back.
+
+    Args:
+        known: Labels of what is searched.
+        labels: Of the queries: (queries,).
+        ks: Each k.
+    """
+    counts = dict(zip(*np.unique(known, return_counts=True), strict=True))
+
+    def missed(own: int, k: int) -> float:
+        """How likely none of k drawn is among ``own`` of them."""
+        return math.comb(len(known) - own, k) / math.comb(len(known), k)
+
+    return {
+        k: float(np.mean([1 - missed(int(counts.get(label, 0)), min(k, len(known))) for label in labels]))
+        for k in ks
+    }
 
 
 def mean_and_deviation(values: Sequence[float]) -> Mapping[str, float]:

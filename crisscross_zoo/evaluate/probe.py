@@ -20,7 +20,8 @@ from crisscross_zoo.features import Features
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-    from sklearn.utils.validation import check_is_fitted
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, column_or_1d
 except ImportError:
     raise ConfigError(
         "scikit-learn is not installed", remedy='run pip install "crisscross-zoo[evaluate]"'
@@ -77,9 +78,15 @@ class FileClips:
                 f"files with features of lengths {sorted({a.shape[1] for a in arrays})}",
                 remedy="pass one file or more, all extracted in the same way",
             )
+        for number, array in enumerate(arrays):
+            if not len(array):
+                raise InputError("a file has no clips", remedy="leave it out")
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f"file {number} has NaN or infinity in its features",
+                    remedy="leave it out, or extract it again",
+                )
         owners = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
-        if len(np.unique(owners)) < len(arrays):
-            raise InputError("a file has no clips", remedy="leave it out")
         return cls(Rows.of(np.concatenate(arrays)), owners)
 
 
@@ -93,13 +100,43 @@ def _array(file: Any) -> Floats:
             )
         return np.concatenate(found, axis=1)
     array = np.asarray(file, np.float32)
+    if array.ndim not in (1, 2):
+        raise InputError(f"a file of shape {array.shape}", remedy="pass (clips, D), or (D,) for one clip")
     return array[None] if array.ndim == 1 else array
+
+
+def _is_list_of_files(X: Any) -> bool:  # noqa: N803
+    """Return whether ``X`` has the features of files, each of one clip or more; else it is an array of numbers."""
+    if isinstance(X, FileClips) or (isinstance(X, np.ndarray) and X.ndim == 3):
+        return True
+    if not isinstance(X, list | tuple) and not (
+        isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
+    ):
+        return False
+    return not len(X) or isinstance(X[0], Features) or hasattr(X[0], "ndim") or np.ndim(X[0]) == 2
+
+
+def _validate(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:  # noqa: N803
+    """Check an array as scikit-learn does, which notes or compares the columns.
+
+    Raises:
+        InputError: not an array (n, D) of finite numbers, not as many columns as in training, or no fitting ``y``.
+    """
+    try:
+        try:
+            from sklearn.utils.validation import validate_data
+        except ImportError:  # scikit-learn before 1.6
+            return estimator._validate_data(X, *y, reset=reset, dtype=np.float32)
+        return validate_data(estimator, X, *y, reset=reset, dtype=np.float32)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A linear SVM (one against all) on the features of clips, whose scores are averaged over the clips of a file.
 
-    A scikit-learn classifier: it clones, goes into pipelines and grid searches. Where several costs are given, the
+    A scikit-learn classifier: it clones, goes into pipelines and grid searches, and on arrays it passes scikit-learn's
+    own checks (``check_estimator``). Where several costs are given, the
     best is chosen by cross-validation over the training *files* (section E.1 chooses it on the test files).
 
     >>> from crisscross_zoo.evaluate.probe import LinearProbe
@@ -116,6 +153,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
     Attributes:
         classes_: The labels, sorted.
+        n_features_in_: D.
+        feature_names_in_: Names of the columns, where it was trained on a data frame that has them.
         coef_: float32, (K, D).
         intercept_: float32, (K,).
         cost_: The cost that was chosen.
@@ -149,11 +188,21 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
             groups: Files of one group are never held out apart; default: each file is its own.
 
         Raises:
-            InputError: ``X`` and ``y`` do not fit together.
+            InputError: ``X`` is not finite, or ``X`` and ``y`` do not fit together.
+            TypeError: ``X`` is sparse.
             ConfigError: no cost can be chosen, since a class has one file alone.
         """
-        clips = _normalized(FileClips.of(X), self.normalize)
-        self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
+        if _is_list_of_files(X):
+            files = FileClips.of(X)
+            truth = self._labels(y)
+            self.n_features_in_ = files.rows.shape[1]
+            self.__dict__.pop("feature_names_in_", None)  # of a fit before
+        else:
+            array, truth = _validate(self, X, y, reset=True)
+            files = FileClips.of(array)
+            truth = self._labels(truth)
+        clips = _normalized(files, self.normalize)
+        self.classes_, labels = np.unique(truth, return_inverse=True)
         if len(labels) != clips.files or len(self.classes_) < 2:
             raise InputError(
                 f"{clips.files} files, {len(labels)} labels of {len(self.classes_)} classes",
@@ -187,24 +236,56 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
     def clip_scores(self, X: Any) -> Floats:  # noqa: N803
         """Return decision values of clips, float32 (n, K)."""
-        check_is_fitted(self)
-        rows = _normalized(FileClips.of(X), self.normalize).rows
-        if rows.shape[1] != self.coef_.shape[1]:
-            raise InputError(
-                f"clips of {rows.shape[1]} numbers; it was trained on {self.coef_.shape[1]}",
-                remedy="extract both in the same way",
-            )
-        return self._planes.scores(rows)
+        return self._scored_clips(X)[0]
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Return decision values of files: float64 (files, K), the mean over the clips of each."""
-        clips = FileClips.of(X)
-        return file_scores(self.clip_scores(clips), clips.owners)
+        """Return decision values of files, the mean over the clips of each.
+
+        Args:
+            X: As for :meth:`fit`.
+
+        Returns:
+            float64, (files, K); with two classes (files,), above 0 for the second, as scikit-learn has it.
+
+        Raises:
+            NotFittedError: :meth:`fit` was not called.
+            InputError: ``X`` is not finite, or has not the columns that it was trained on.
+        """
+        scores = self._file_scores(X)
+        return scores[:, 1] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
-        """Return the label of each file."""
-        found: npt.NDArray[Any] = self.classes_[self.decision_function(X).argmax(axis=1)]
+        """Return the label of each file; raises as :meth:`decision_function`."""
+        places = self._file_scores(X).argmax(axis=1)
+        found: npt.NDArray[Any] = self.classes_[places]
         return found
+
+    def _labels(self, y: Any) -> npt.NDArray[Any]:
+        """Return class labels, one-dimensional."""
+        if y is None:
+            raise InputError(
+                "requires y to be passed, but the target y is None", remedy="pass a label for each file"
+            )
+        try:
+            labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
+            check_classification_targets(labels)
+        except ValueError as error:
+            raise InputError(str(error), remedy="pass a class for each file") from error
+        return labels
+
+    def _scored_clips(self, X: Any) -> tuple[Floats, Ints]:  # noqa: N803
+        """Return the decision values of clips, (n, K), and their owners."""
+        check_is_fitted(self)
+        clips = FileClips.of(X if _is_list_of_files(X) else _validate(self, X, reset=False))
+        if clips.rows.shape[1] != self.n_features_in_:
+            raise InputError(
+                f"clips of {clips.rows.shape[1]} numbers; it was trained on {self.n_features_in_}",
+                remedy="extract both in the same way",
+            )
+        return self._planes.scores(_normalized(clips, self.normalize).rows), clips.owners
+
+    def _file_scores(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
+        return file_scores(*self._scored_clips(X))
 
 
 def held_out_parts(

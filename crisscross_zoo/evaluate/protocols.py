@@ -43,6 +43,7 @@ class ClipsConfig:
     Attributes:
         train: Clips of each training file, at random places.
         test: Clips of each test file, uniformly spread.
+        epochs: Draws of the training clips that a linear layer sees in turn, an epoch each; their features are kept. 0: drawn anew in every epoch, and not kept.
         augment: Whether training clips are augmented (Tables S3, S4); test clips never are.
         frames: Frames of a video clip.
         fps: Frames a second.
@@ -54,6 +55,7 @@ class ClipsConfig:
 
     train: int = 10
     test: int = 10
+    epochs: int = 1
     augment: bool = True
     frames: int = 8
     fps: float = 16.0
@@ -65,6 +67,7 @@ class ClipsConfig:
     def __post_init__(self) -> None:
         for name in ("train", "test", "frames", "size"):
             _check("clips", name, getattr(self, name), 1)
+        _check("clips", "epochs", self.epochs, 0)
         for name in ("fps", "seconds"):
             _check("clips", name, getattr(self, name), 1e-3)
         check_choice("clips.pooling", self.pooling, POOLINGS)
@@ -223,6 +226,10 @@ class ProtocolConfig:
         check_choice("modality", self.modality, ("video", "audio", "both"))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ConfigError(f"seed={self.seed!r} is out of range", remedy="pass a whole number, 0 or more")
+        if self.clips.epochs != 1 and self.layer is None:
+            raise ConfigError(
+                f"clips.epochs={self.clips.epochs} is for linear layers", remedy="leave it out, or pass 1"
+            )
         if self.clips.normalize == "l2-time" and (
             self.modality != "audio" or not self.clips.pooling.startswith("linear")
         ):
@@ -312,7 +319,7 @@ def _table() -> tuple[ProtocolConfig, ...]:
             "32-frame",
             "video",
             layer_source,
-            clips=ClipsConfig(train=10, frames=32),
+            clips=ClipsConfig(train=10, epochs=0, frames=32),
             layer=LayerConfig(),
         )
     add(
@@ -321,7 +328,7 @@ def _table() -> tuple[ProtocolConfig, ...]:
         "8-frame",
         "video",
         layer_source,
-        clips=ClipsConfig(train=1),
+        clips=ClipsConfig(train=1, epochs=0),
         layer=LayerConfig(),
     )
     add("linear", "esc50", "2s", "audio", _E1, clips=ClipsConfig(train=10, test=10), svm=SvmConfig())

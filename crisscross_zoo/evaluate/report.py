@@ -14,6 +14,7 @@ from typing import Any
 from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import OutputError
+from crisscross_zoo.evaluate.releases import describe_missing
 from crisscross_zoo.evaluate.results import RESULT_FILE, weights_name
 
 COLUMNS: tuple[str, ...] = (
@@ -25,6 +26,7 @@ COLUMNS: tuple[str, ...] = (
     "%",
     "std",
     "paper",
+    "chance",
     "folds",
     "test files",
     "chosen on",
@@ -80,12 +82,15 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         notes.append("as the released code")
     notes += [f"{name} {value}" for name, value in result["changed"].items()]
     notes += result["absent"]
-    metrics: dict[str, Mapping[str, float]] = {}
+    # Results of before have neither.
+    notes += describe_missing(result["dataset"], result.get("incomplete", {}))
+    chance = result.get("chance", {})
+    metrics: dict[tuple[str, str], Mapping[str, float]] = {}
     if "recall" in result:
         for direction, recall in result["recall"].items():
-            metrics |= {f"R@{k}, {direction}": value for k, value in recall.items()}
+            metrics |= {(f"R@{k}, {direction}", k): value for k, value in recall.items()}
     else:
-        metrics["top-1"] = result["top1"]
+        metrics["top-1", "1"] = result["top1"]
     known = result["published"]
     where = {"test": "test", "train": "training"}.get(folds[0].get("chosen_on"), "nothing")
     return [
@@ -98,12 +103,13 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             "%": round(100 * value["mean"], 2),
             "std": round(100 * value["std"], 2) if len(folds) > 1 else None,
             "paper": known["value"] if known and name == "top-1" and not result["changed"] else None,
+            "chance": round(100 * chance[k], 2) if k in chance else None,
             "folds": ", ".join(result["folds"]),
             "test files": sum(fold["test_files"] for fold in folds),
             "chosen on": where,
             "notes": "; ".join(notes) or None,
         }
-        for name, value in metrics.items()
+        for (name, k), value in metrics.items()
     ]
 
 
@@ -168,15 +174,16 @@ body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80re
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .4rem .7rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }}
 th {{ border-bottom: 2px solid; }}
-td:nth-child(6), td:nth-child(7), td:nth-child(8), td:nth-child(10) {{ text-align: right; }}
+td:nth-child(n+6):nth-child(-n+9), td:nth-child(11) {{ text-align: right; }}
 td:nth-child(6) {{ font-weight: 600; }}
 </style>
 </head>
 <body>
 <main>
 <h1>CrissCross evaluations</h1>
-<p>"paper" is what the authors published for these weights, empty where that is not known here. "chosen on test" marks
-numbers whose cost or epoch was chosen on the test files, as in the paper.</p>
+<p>"paper" is what the authors published for these weights, empty where that is not known here, and where settings or
+files are not the paper's. "chosen on test" marks numbers whose cost or epoch was chosen on the test files, as in the
+paper.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="results">
 <table>
 <thead>{head}</thead>

@@ -19,6 +19,7 @@ from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample
 from crisscross_zoo.evaluate.gallery import Query
 from crisscross_zoo.evaluate.metrics import confusion, mean_and_deviation, per_class, top_k
 from crisscross_zoo.evaluate.protocols import ProtocolConfig
+from crisscross_zoo.evaluate.releases import describe_missing
 from crisscross_zoo.weights.manifest import find_weights
 
 Ints = npt.NDArray[np.int64]
@@ -59,6 +60,7 @@ class FoldResult:
         scores: Of each test file.
         chosen: What was chosen, and on what ground.
         recall: R@k by direction.
+        chance: R@k of neighbours at random.
         queries: Test files and their nearest neighbours by direction.
     """
 
@@ -71,6 +73,7 @@ class FoldResult:
     scores: npt.NDArray[np.float64] | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
     recall: dict[str, dict[int, float]] = field(default_factory=dict)
+    chance: dict[int, float] = field(default_factory=dict)
     queries: dict[str, list[Query]] = field(default_factory=dict)
 
 
@@ -166,9 +169,12 @@ def summary(
             direction: {k: mean_and_deviation([r["recall"][direction][k] for r in several]) for k in ks}
             for direction, ks in several[0]["recall"].items()
         }
-        return {"recall": recall, "folds": rows}
+        chance = {str(k): float(np.mean([found.chance[k] for found in done])) for k in done[0].chance}
+        return {"recall": recall, "chance": chance, "folds": rows}
     names = ("top1", "top5", "clip_top1")
-    return {**{name: mean_and_deviation([r[name] for r in several]) for name in names}, "folds": rows}
+    chance = {str(k): min(1.0, k / len(data.classes)) for k in (1, 5)}
+    numbers = {name: mean_and_deviation([r[name] for r in several]) for name in names}
+    return {**numbers, "chance": chance, "folds": rows}
 
 
 def weights_name(result: Mapping[str, Any]) -> str:
@@ -189,14 +195,20 @@ def describe(result: Mapping[str, Any]) -> list[str]:
         for direction, recall in result["recall"].items():
             cells = ", ".join(f"R@{k} {_percent(value)}" for k, value in recall.items())
             lines.append(f"R@k, {direction}: {cells}")
+        lines.append("chance: " + ", ".join(f"R@{k} {100 * v:.1f} %" for k, v in result["chance"].items()))
     else:
         lines.append(f"top-1: {_percent(result['top1'])}")
         lines.append(
             f"top-5: {_percent(result['top5'])}; top-1 of single clips: {_percent(result['clip_top1'])}"
         )
+        lines.append("chance: " + ", ".join(f"top-{k} {100 * v:.1f} %" for k, v in result["chance"].items()))
     if known := result["published"]:
         note = f" ({known['note']})" if known["note"] else ""
         lines.append(f"paper: {known['value']:.1f} %, {known['metric']}{note}")
+    lines += [
+        f"not the whole data set: {line}"
+        for line in describe_missing(result["dataset"], result["incomplete"])
+    ]
     used, there = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
     lines.append(f"rests on {used} of {there} test files")
     if damaged := len({bad["path"] for f in folds.values() for bad in f["damaged"]}):

@@ -7,16 +7,20 @@ In the folder of a result::
     clips.parquet         every test clip: score of each class
     confusion.png         over all folds
     fold1/finetune.pt     finetuning alone: the checkpoint it goes on from
+    fold1/layer.pt        the same of a linear layer whose clips are drawn anew in every epoch
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -43,8 +47,9 @@ from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample, check_no_leak, shared_content
 from crisscross_zoo.evaluate.finetune import describe_files, finetune
 from crisscross_zoo.evaluate.gallery import Hit, Item, Query
-from crisscross_zoo.evaluate.layer import train_layer
+from crisscross_zoo.evaluate.layer import LayerTraining, TrainedLayer
 from crisscross_zoo.evaluate.metrics import (
+    chance_at,
     file_scores,
     recall_at,
     softmax,
@@ -58,7 +63,9 @@ from crisscross_zoo.evaluate.probe import (
     right_files,
     unit_length,
 )
+from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import ProtocolConfig, changed_settings
+from crisscross_zoo.evaluate.releases import describe_missing, find_missing
 from crisscross_zoo.evaluate.results import (
     RESULT_FILE,
     FoldResult,
@@ -84,6 +91,8 @@ Ints = npt.NDArray[np.int64]
 Source = str | os.PathLike[str] | Encoder
 Progress = Callable[[str, int, int], None]
 
+
+LAYER_FILE = "layer.pt"
 
 SHOWN_NEIGHBOURS = 5
 """Neighbours in a gallery, as in Figures S1 and S2."""
@@ -179,6 +188,11 @@ def evaluate(
     run = _Run(config, data, weights, compute, out, heads, overwrite, say, on_progress)
     identity = run.identity(list(chosen))
     check_out(out / RESULT_FILE, identity, overwrite=overwrite)
+    incomplete = find_missing(data, chosen)
+    for line in describe_missing(data.name, incomplete):
+        say(
+            f"{data.root} is not the whole data set, so the paper's number is not put beside the result: {line}"
+        )
     for fold in chosen.values():
         check_no_leak(fold)
     shared: dict[int, int] = {}
@@ -199,6 +213,8 @@ def evaluate(
     result = {
         **identity,
         **run.facts(),
+        **({"published": None} if incomplete else {}),
+        "incomplete": incomplete,
         "shared_content": shared,
         "absent": list(data.absent),
         **summary(config, data, chosen, done),
@@ -316,7 +332,7 @@ class _Run:
         self.known: dict[str, dict[str, str | None]] = {}
         self._told: set[str] = set()
         self.overwrite = overwrite
-        self._stores: dict[tuple[bool, str], FeatureStore] = {}
+        self._stores: dict[tuple[bool, str, int], FeatureStore] = {}
         if config.finetune is None:
             self.store(random=False)  # weights that cannot be had are known before anything is read
 
@@ -353,20 +369,31 @@ class _Run:
             "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, "numpy": np.__version__},
         }
 
-    def store(self, *, random: bool, pooling: Pooling | None = None) -> FeatureStore:
-        """Return the features of clips at random places, augmented, or uniformly spread ones."""
+    def store(self, *, random: bool, pooling: Pooling | None = None, draw: int = 0) -> FeatureStore:
+        """Return the features of clips at random places, augmented, or uniformly spread ones.
+
+        Args:
+            random: Which of the two.
+            pooling: Default: the settings'.
+            draw: Of the clips at random places: another one gives others.
+        """
+        key = (random, pooling or self.config.clips.pooling, draw)
+        if key not in self._stores:
+            extractor = self._extractor(*key)
+            self.known = extractor.weights
+            self._stores[key] = FeatureStore(self.compute.cache, extractor)
+        return self._stores[key]
+
+    def _extractor(self, random: bool, pooling: Pooling, draw: int) -> FeatureExtractor:
         clips, config = self.config.clips, self.config
-        pooling = pooling or clips.pooling
-        if (random, pooling) in self._stores:
-            return self._stores[random, pooling]
         options: dict[str, Any] = {}
         if config.modality != "audio":
             options |= {"frames": clips.frames, "fps": clips.fps, "size": clips.size}
         if config.modality != "video":
             options |= {"audio_seconds": clips.seconds}
         if random:
-            options["views"] = self.views()
-        extractor = FeatureExtractor(
+            options["views"] = dataclasses.replace(self.views(), epoch=draw)
+        return FeatureExtractor(
             self.weights,
             cast(Any, config.modality),
             device=self.device,
@@ -377,9 +404,6 @@ class _Run:
             workers=self.compute.workers,
             **options,
         )
-        self.known = extractor.weights
-        self._stores[random, pooling] = FeatureStore(self.compute.cache, extractor)
-        return self._stores[random, pooling]
 
     def views(self) -> Views:
         """Return the augmentation of training clips: Tables S1 and S2, as Tables S3 and S4 tick them."""
@@ -401,17 +425,14 @@ class _Run:
         """Train on a fold and score its test files."""
         if self.config.finetune is not None:
             return self._finetune(number, fold)
-        train, failed = self._extract(self.store(random=True), fold.train, f"fold {number}: training clips")
-        test, more = self._extract(self.store(random=False), fold.test, f"fold {number}: test clips")
-        done = FoldResult(len(train), test, failed + more)
-        done.damaged = [
-            *self.store(random=True).damage([s.path for s in train]),
-            *self.store(random=False).damage([s.path for s in test]),
-        ]
-        known, asked = self._clips(True, train), self._clips(False, test)
-        fit = self._svm if self.config.svm is not None else self._layer
-        done.clip_scores, done.chosen = fit(known, train, asked, test)
-        done.owners = asked.owners
+        if self.config.layer is not None:
+            return self._layer(number, fold)
+        drawn = self._extracted(self.store(random=True), fold.train, f"fold {number}: training clips")
+        tested = self._extracted(self.store(random=False), fold.test, f"fold {number}: test clips")
+        done = FoldResult(len(drawn.files), tested.files, drawn.failed + tested.failed)
+        done.damaged = drawn.damaged + tested.damaged
+        done.clip_scores, done.chosen = self._svm(drawn.clips, drawn.files, tested.clips, tested.files)
+        done.owners = tested.clips.owners
         done.scores = file_scores(done.clip_scores, done.owners)
         return done
 
@@ -476,51 +497,104 @@ class _Run:
             )
         return machine
 
-    def _layer(
-        self, known: FileClips, train: list[Sample], asked: FileClips, test: list[Sample]
-    ) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
-        layer, labels = self.config.layer, labels_of(train)
+    def _layer(self, number: int, fold: Fold) -> FoldResult:
+        """Train a linear layer on a fold, an epoch on each draw of the training clips, and score its test files.
+
+        Where the epoch is chosen among training files, a second layer is trained beside it on those that are not held
+        out: both see the same clips, which are extracted once.
+        """
+        layer = self.config.layer
         assert layer is not None
-        classes, accuracies = len(self.data.classes), dict[float, float]()
-
-        def fit(
-            clips: FileClips, truth: Ints, epochs: int, judged: FileClips | None, judged_truth: Ints
-        ) -> nn.Module:
-            """Train; where there are files to judge by, keep the layer of the best epoch."""
-            kept: dict[str, Any] = {}
-
-            def after_epoch(trained: Any) -> None:
-                self._tell("linear layer: epochs", trained.epoch, epochs)
-                if judged is None:
-                    return
-                shares = file_scores(softmax(trained.scores(judged.rows)), judged.owners)
-                accuracies[trained.epoch] = top_k(shares, judged_truth, 1)
-                if accuracies[trained.epoch] > kept.get("accuracy", -1.0):
-                    kept.update(accuracy=accuracies[trained.epoch], module=copy.deepcopy(trained.module))
-
-            trained = train_layer(
-                clips.rows,
-                truth[clips.owners],
-                classes,
-                dataclasses.replace(layer, epochs=epochs),
-                seed=self.config.seed,
-                device=self.device,
-                after_epoch=after_epoch,
+        tested = self._extracted(self.store(random=False), fold.test, f"fold {number}: test clips")
+        held: set[str] = set()
+        if self.config.select == "train" and layer.epochs > 1:
+            groups = [s.group for s in fold.train]
+            _, places = next(held_out_parts(labels_of(fold.train), groups, seed=self.config.seed))
+            held = {fold.train[k].path for k in places}
+        size = tested.clips.rows.shape[1]
+        trainings = {
+            name: LayerTraining(
+                size, len(self.data.classes), layer, seed=self.config.seed, device=self.device
             )
-            return cast(nn.Module, kept.get("module", trained.module))
+            for name in ("all", *["kept"] * bool(held))
+        }
+        state: dict[str, Any] = {"accuracies": {}, "best": {}, "failed": {}, "damaged": {}, "files": 0}
+        folder = self.out / f"fold{number}"
+        redrawn = self.config.clips.epochs != 1
+        identity = json.dumps(
+            {
+                "settings": self.config.to_dict(),
+                "precision": self.compute.precision,
+                "device": self.device.type,
+                "weights": {name: known["sha256"] for name, known in self.known.items()},
+                "files": [[s.path, s.label] for s in (*fold.train, *fold.test)],
+            }
+        )
+        if redrawn:
+            before = load_progress(
+                folder / LAYER_FILE, identity, {*state, *trainings}, restart=self.overwrite, say=self.say
+            )
+            if before is not None:
+                state = {name: before[name] for name in state}
+                for name, training in trainings.items():
+                    training.load_state_dict(before[name])
+        accuracies: dict[int, float] = state["accuracies"]
 
-        epochs = layer.epochs
-        if self.config.select == "test":
-            module = fit(known, labels, epochs, asked, labels_of(test))
-            epochs = int(best(accuracies))
-        else:
-            if epochs > 1:
-                kept, held = next(held_out_parts(labels, [s.group for s in train], seed=self.config.seed))
-                fit(known.take(kept), labels[kept], epochs, known.take(held), labels[held])
-                epochs = int(best(accuracies))
-            module = fit(known, labels, epochs, None, labels)
-        logits = _module_scores(module, asked.rows, self.device)
-        return softmax(logits), {"epochs": epochs, "accuracy_by_epoch": text_keys(accuracies)}
+        def train_on(drawn: _Extracted, epoch: int) -> None:
+            state["failed"] |= {row["path"]: row for row in drawn.failed}
+            state["damaged"] |= {row["path"]: row for row in drawn.damaged}
+            state["files"] = max(state["files"], len(drawn.files))
+            trained = trainings["all"].train_epoch(drawn.clips.rows, drawn.labels)
+            if held:
+                kept, asked = drawn.split(held)
+                judged = trainings["kept"].train_epoch(kept.clips.rows, kept.labels)
+                accuracies[epoch] = _layer_accuracy(judged, asked)
+            elif self.config.select == "test":
+                accuracies[epoch] = _layer_accuracy(trained, tested)
+            if accuracies and best(accuracies) == epoch:
+                state["best"] = copy.deepcopy(trained.module.state_dict())
+
+        for epoch in range(trainings["all"].epoch + 1, layer.epochs + 1):
+            with self._drawn(number, fold.train, epoch) as drawn:
+                train_on(drawn, epoch)
+                if redrawn:
+                    states = {name: training.state_dict() for name, training in trainings.items()}
+                    save_progress(folder / LAYER_FILE, identity, {**state, **states})
+            self._tell("linear layer: epochs", epoch, layer.epochs)
+        module = trainings["all"].module
+        if accuracies:
+            module.load_state_dict(state["best"])
+        done = FoldResult(state["files"], tested.files, [*state["failed"].values(), *tested.failed])
+        done.damaged = [*state["damaged"].values(), *tested.damaged]
+        done.clip_scores = softmax(_module_scores(module, tested.clips.rows, self.device))
+        done.owners = tested.clips.owners
+        done.scores = file_scores(done.clip_scores, done.owners)
+        epochs = int(best(accuracies)) if accuracies else layer.epochs
+        done.chosen = {"epochs": epochs, "accuracy_by_epoch": text_keys(accuracies)}
+        return done
+
+    @contextlib.contextmanager
+    def _drawn(self, number: int, samples: Sequence[Sample], epoch: int) -> Iterator[_Extracted]:
+        """Give the training clips of an epoch, from 1; those that are not kept are removed once they were used.
+
+        What a stopped run leaves is taken up by the next: the folder's name follows from that of the result.
+        """
+        kept = self.config.clips.epochs
+        if kept:
+            what = f"fold {number}: training clips" + f", draw {(epoch - 1) % kept + 1} of {kept}" * (
+                kept > 1
+            )
+            yield self._extracted(self.store(random=True, draw=(epoch - 1) % kept), samples, what)
+            return
+        mine = hashlib.sha256(f"{self.out.absolute()}/fold{number}".encode()).hexdigest()[:24]
+        folder = self.compute.cache / f"epoch-{mine}"
+        extractor = self._extractor(True, self.config.clips.pooling, epoch - 1)
+        found = self._extracted(
+            FeatureStore(folder, extractor), samples, f"fold {number}: training clips of epoch {epoch}"
+        )
+        yield found
+        found.clips.rows.parts = ()  # Windows removes no file that is mapped
+        shutil.rmtree(folder)
 
     def _finetune(self, number: int, fold: Fold) -> FoldResult:
         config, clips = self.config.finetune, self.config.clips
@@ -602,6 +676,7 @@ class _Run:
             on_failure=lambda failure: late.update({failure["path"]: failure}),
             after_epoch=after_epoch if self.config.select == "test" else None,
             restart=self.overwrite,
+            say=self.say,
         )
         epoch = int(best(accuracies)) if accuracies else config.epochs
         done = test()
@@ -646,6 +721,7 @@ class _Run:
             )
             if self.data.classes:
                 done.recall[direction] = recall_at(labels_of(train)[places], labels_of(test), ks)
+                done.chance = chance_at(labels_of(train), labels_of(test), ks)
             done.queries[direction] = [
                 Query(
                     self._item(sample),
@@ -686,9 +762,13 @@ class _Run:
         part, owners = store.rows(modality, [s.path for s in samples])
         return FileClips(Rows([part]), owners)
 
-    def _clips(self, random: bool, samples: Sequence[Sample]) -> FileClips:
+    def _extracted(self, store: FeatureStore, samples: Sequence[Sample], what: str) -> _Extracted:
+        """Extract what is not in the store yet, and return what is of use."""
+        files, failed = self._extract(store, samples, what)
+        return _Extracted(self._clips(store, files), files, failed, store.damage([s.path for s in files]))
+
+    def _clips(self, store: FeatureStore, samples: Sequence[Sample]) -> FileClips:
         """Return the features of clips, normalised, both modalities side by side where there are both."""
-        store = self.store(random=random)
         picked = [store.rows(name, [s.path for s in samples]) for name in self.weights]
         change: Callable[[Floats], Floats] | None = None
         if self.config.clips.normalize == "l2":
@@ -707,6 +787,41 @@ class _Run:
     def _tell(self, what: str, done: int, total: int) -> None:
         if self.on_progress is not None:
             self.on_progress(what, done, total)
+
+
+@dataclass(frozen=True)
+class _Extracted:
+    """Clips of files: the files that are of use, and what is wrong with those that are not, or in part."""
+
+    clips: FileClips
+    files: list[Sample]
+    failed: list[dict[str, str]]
+    damaged: list[dict[str, str]]
+
+    @property
+    def labels(self) -> Ints:
+        """Of each clip."""
+        return labels_of(self.files)[self.clips.owners]
+
+    def split(self, held: Collection[str]) -> tuple[_Extracted, _Extracted]:
+        """Return the files that are not in ``held``, and those that are."""
+        chosen = np.array([sample.path in held for sample in self.files])
+        if not chosen.any() or chosen.all():
+            raise OutputError(
+                f"no file {'is left to train on' if chosen.any() else 'that is held out can be used'}",
+                remedy="see the failures, or pass --layer.epochs 1, which chooses nothing",
+            )
+        kept, asked = (
+            _Extracted(self.clips.take(places), [self.files[k] for k in places], [], [])
+            for places in (np.flatnonzero(~chosen), np.flatnonzero(chosen))
+        )
+        return kept, asked
+
+
+def _layer_accuracy(trained: TrainedLayer, asked: _Extracted) -> float:
+    """Return the share of files whose own class has the highest mean probability."""
+    scores = file_scores(softmax(trained.scores(asked.clips.rows)), asked.clips.owners)
+    return top_k(scores, labels_of(asked.files), 1)
 
 
 def _module_scores(module: nn.Module, rows: Rows, device: torch.device) -> Floats:

@@ -53,22 +53,25 @@ UNCOVERED_SECONDS = 1.0
 class Views:
     """Clips at random places, augmented or not: what linear classifiers are trained on (section E.1).
 
-    Places and augmentations follow from the seed, the file's name and the clip's number alone.
+    Places and augmentations follow from the seed, the epoch, the file's name and the clip's number alone.
 
     Attributes:
         video: What is done to pictures; None: they are cropped as for evaluation.
         audio: What is done to sound; None: nothing.
         seed: Another one gives other clips.
+        epoch: So does this, from 0.
     """
 
     video: VideoAugment | None = None
     audio: AudioAugment | None = None
     seed: int = 0
+    epoch: int = 0
 
     def rng(self, path: StrPath, *more: int) -> np.random.Generator:
         """Return the random numbers of a file, or of one clip of it."""
         name = hashlib.sha256(os.fsencode(os.path.basename(path))).digest()[:8]  # noqa: PTH119
-        return np.random.default_rng([self.seed, int.from_bytes(name, "little"), *more])
+        epoch = [self.epoch] if self.epoch else []  # that of clips which are drawn once
+        return np.random.default_rng([self.seed, int.from_bytes(name, "little"), *epoch, *more])
 
 
 @dataclass(frozen=True, kw_only=True)

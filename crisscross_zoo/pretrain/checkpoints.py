@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: it is damaged.
         ConfigError: another version of this package wrote it.
     """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        version = state["format"]
-    except Exception as error:  # torch raises anything for a damaged file
-        raise CheckpointError(
-            f"is no checkpoint of a run, or damaged ({type(error).__name__})",
-            remedy="the run goes on from the one before",
-            path=path,
-        ) from None
-    if version != FORMAT:
+    state = read_state(path, {"format"}, remedy="the run goes on from the one before")
+    if state["format"] != FORMAT:
         raise ConfigError(
-            f"has format {version!r}, this version reads {FORMAT}",
+            f"has format {state['format']!r}, this version reads {FORMAT}",
             remedy="use the version that wrote it",
             path=path,
         )
+    return state
+
+
+def read_state(path: Path, keys: Collection[str], *, remedy: str) -> dict[str, Any]:
+    """Read a dict of tensors and plain values onto the CPU; nothing else is unpickled.
+
+    Args:
+        path: What ``torch.save`` wrote.
+        keys: What it must have.
+        remedy: What happens where it is damaged, for the error.
+
+    Raises:
+        CheckpointError: it is damaged, or something else.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        for key in keys:
+            state[key]
+    except Exception as error:  # torch raises anything for a damaged file
+        raise CheckpointError(
+            f"is no checkpoint of a run, or damaged ({type(error).__name__})", remedy=remedy, path=path
+        ) from None
     return state

@@ -10,6 +10,7 @@ from scipy.special import softmax as scipy_softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, top_k_accuracy_score
 
 from crisscross_zoo.evaluate.metrics import (
+    chance_at,
     confusion,
     file_scores,
     mean_and_deviation,
@@ -123,3 +124,15 @@ def test_recall_is_that_of_a_plain_loop(queries: int, known: int, classes: int, 
 def test_mean_and_deviation_are_over_the_folds_themselves() -> None:
     assert mean_and_deviation([0.5, 0.7, 0.9]) == pytest.approx({"mean": 0.7, "std": np.sqrt(0.08 / 3)})
     assert mean_and_deviation([0.25]) == {"mean": 0.25, "std": 0.0}
+
+
+def test_chance_is_what_neighbours_drawn_at_random_give() -> None:
+    known, asked = np.array([0] * 6 + [1] * 3 + [2]), np.array([0, 1, 2, 3])
+    found = chance_at(known, asked, (1, 5, 20))
+    assert found[1] == pytest.approx((0.6 + 0.3 + 0.1 + 0) / 4)
+    assert found[20] == pytest.approx(3 / 4)  # all are drawn; nothing is of class 3
+    rng = np.random.default_rng(0)
+    drawn = [
+        recall_at(np.stack([rng.permutation(known)[:5] for _ in asked]), asked, [5])[5] for _ in range(4000)
+    ]
+    assert found[5] == pytest.approx(np.mean(drawn), abs=0.015)

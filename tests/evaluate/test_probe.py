@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, Stratifi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn_checks import own_checks
 
 from crisscross_zoo import Features
 from crisscross_zoo.errors import ConfigError, InputError
@@ -85,6 +86,12 @@ def sklearn_answers(svm: LinearSVC, files: list[Floats]) -> Floats:
 # --- an estimator ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("probe", "check"), own_checks(LinearProbe(), {}))
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_own_checks(probe: LinearProbe, check: Any) -> None:
+    check(probe)
+
+
 def test_it_is_cloned_and_shows_its_parameters() -> None:
     probe = LinearProbe(costs=(0.1, 1.0), tolerance=1e-3, normalize="l2", seed=3)
     given = {"costs": (0.1, 1.0), "tolerance": 1e-3, "normalize": "l2", "seed": 3, "device": "cpu"}
@@ -137,7 +144,7 @@ def test_in_a_pipeline_rows_of_an_array_are_files_of_one_clip() -> None:
     ours = make_pipeline(StandardScaler(), LinearProbe(costs=(0.1,), tolerance=SHARP)).fit(x, y)
     theirs = make_pipeline(StandardScaler(), LinearSVC(C=0.1, dual=False, tol=1e-8)).fit(x, y)
     np.testing.assert_allclose(
-        ours.decision_function(x)[:, 1],
+        ours.decision_function(x),
         theirs.decision_function(x),
         atol=1e-4 * np.abs(theirs.decision_function(x)).max(),
     )
@@ -151,6 +158,31 @@ def test_labels_of_any_kind_come_back(labels: Any) -> None:
     probe = LinearProbe(costs=(1.0,)).fit(x, labels)
     np.testing.assert_array_equal(probe.classes_, np.unique(labels))
     np.testing.assert_array_equal(probe.predict(x), labels)
+
+
+def test_of_two_classes_there_is_one_decision_value_a_file() -> None:
+    files, labels = make_files(30, noise=0.5)
+    two = [(f, y) for f, y in zip(files, labels, strict=True) if y != "owl"]
+    probe = LinearProbe(costs=(0.01,)).fit([f for f, _ in two], [y for _, y in two])
+    found = probe.decision_function([f for f, _ in two])
+    assert (found.shape, found.dtype) == ((20,), np.float64)
+    np.testing.assert_array_equal(probe.predict([f for f, _ in two]), np.where(found > 0, "dog", "cat"))
+    assert probe.clip_scores([two[0][0]]).shape[1] == 2
+
+
+def test_columns_are_known_whatever_form_the_files_have() -> None:
+    files, labels = make_files(12, clips=1)
+    array = np.concatenate([side_by_side(f) for f in files])
+    forms = (files, array, array.tolist(), list(array), [a[None] for a in array], array[:, None])
+    for form in forms:
+        probe = LinearProbe(costs=(0.01,)).fit(form, labels)
+        assert probe.n_features_in_ == 8
+        np.testing.assert_allclose(probe.decision_function(files), probe.decision_function(array), rtol=1e-6)
+    for wrong in (array[:, :7], list(array[:, :7])):
+        with pytest.raises(
+            InputError, match=r"X has 7 features, but|clips of 7 numbers; it was trained on 8"
+        ):
+            probe.predict(wrong)
 
 
 # --- clips and files ---------------------------------------------------------------------------------------------
@@ -341,6 +373,27 @@ def test_files_must_have_the_same_numbers() -> None:
         LinearProbe().fit([uneven, uneven], [0, 1])
     with pytest.raises(InputError, match="not as many rows"):
         LinearProbe().fit([Features(), Features()], [0, 1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_in_any_form(value: float) -> None:
+    files, labels = make_files(6, clips=2)
+    arrays = [side_by_side(f) for f in files]
+    probe = LinearProbe(costs=(0.01,)).fit(arrays, labels)
+    arrays[4][1, 2] = value
+    for use in (lambda: LinearProbe().fit(arrays, labels), lambda: probe.predict(arrays)):
+        with pytest.raises(InputError, match="file 4 has NaN or infinity in its features; leave it out"):
+            use()
+    with pytest.raises(InputError, match=r"NaN|infinity"):
+        probe.predict(arrays[4])
+
+
+def test_labels_are_classes() -> None:
+    files, _ = make_files(6)
+    with pytest.raises(InputError, match="Unknown label type: continuous"):
+        LinearProbe().fit(files, np.linspace(0, 1, 6))
+    with pytest.raises(InputError, match="requires y to be passed, but the target y is None"):
+        LinearProbe().fit(files, None)  # type: ignore[arg-type]
 
 
 def test_nothing_is_chosen_where_a_class_has_one_file_alone() -> None:

@@ -290,3 +290,15 @@ def test_a_value_out_of_range_says_what_is_allowed(make: Any, line: str) -> None
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value).startswith(line)
+
+
+def test_a_layer_sees_new_clips_in_every_epoch_but_for_dcase_whose_code_extracts_once() -> None:
+    redrawn = {(c.dataset, c.setup) for c in TABLE if c.clips.epochs == 0}
+    assert redrawn == {("ucf101", "32-frame"), ("hmdb51", "32-frame"), ("kinetics400", "8-frame")}
+    assert {c.clips.epochs for c in TABLE if c.layer is None or c.dataset == "dcase"} == {1}
+    config = make_protocol("linear", "kinetics400")
+    for value in (-1, 1.5):
+        with pytest.raises(ConfigError, match=r"clips\.epochs=.* is (out of range|not a whole number)"):
+            config.override({"clips.epochs": value})
+    with pytest.raises(ConfigError, match=r"clips\.epochs=0 is for linear layers; leave it out, or pass 1"):
+        make_protocol("linear", "ucf101", setup="8-frame", overrides={"clips.epochs": 0})

@@ -50,6 +50,7 @@ def make_result(**changes: Any) -> dict[str, Any]:
         "protocol": "linear", "dataset": "ucf101", "setup": "8-frame", "select": "train", "released": False,
         "weights": {"video": {"id": "kinetics400", "sha256": "0" * 64}}, "root": "/data/ucf101",
         "published": None, "run": None, "shared_content": {}, "changed": {}, "absent": [],
+        "incomplete": {}, "chance": {"1": 1 / 101, "5": 5 / 101},
         "folds": {"1": fold(top1=0.75)},
         "top1": number(0.75), "top5": number(1.0), "clip_top1": number(0.5),
         **changes,
@@ -62,7 +63,7 @@ def make_retrieval(**changes: Any) -> dict[str, Any]:
         "audio-to-video": {"1": number(0.25), "5": number(0.375)},
     }
     made = make_result(protocol="retrieval", dataset="folder", setup="both", root="/data/my pets", **changes)
-    made["recall"] = recall
+    made["recall"], made["chance"] = recall, {"1": 0.125, "5": 0.5}
     del made["folds"]["1"]["chosen_on"]
     for name in ("top1", "top5", "clip_top1"):
         del made[name]
@@ -82,7 +83,8 @@ def test_a_row_has_every_column() -> None:
     (row,) = report_rows([make_result()])
     assert row == {
         "protocol": "linear", "data set": "ucf101", "setup": "8-frame", "weights": "kinetics400",
-        "metric": "top-1", "%": 75.0, "std": None, "paper": None, "folds": "1", "test files": 3,
+        "metric": "top-1", "%": 75.0, "std": None, "paper": None, "chance": 0.99, "folds": "1",
+        "test files": 3,
         "chosen on": "training", "notes": None,
     }  # fmt: skip
     assert tuple(row) == COLUMNS
@@ -132,6 +134,22 @@ def test_retrieval_has_a_row_for_each_number_and_chooses_nothing() -> None:
     assert {row["chosen on"] for row in rows} == {"nothing"}
     assert {row["paper"] for row in rows} == {None}  # what is published is top-1
     assert {row["data set"] for row in rows} == {"my pets"}
+    assert {row["metric"][:3]: row["chance"] for row in rows} == {"R@1": 12.5, "R@5": 50.0}
+
+
+def test_a_part_of_a_data_set_is_noted_and_results_of_before_are_read() -> None:
+    incomplete = {
+        "classes": ["YoYo"], "other_classes": [], "files_of_class": {},
+        "files": {"1": {"train": [9000, 9537], "test": [3783, 3783]}},
+    }  # fmt: skip
+    (row,) = report_rows([make_result(incomplete=incomplete)])
+    assert row["notes"] == (
+        "100 of the 101 classes of UCF101, without YoYo;"
+        " fold 1 has 9000 of 9537 training files and 3783 of 3783 test files"
+    )
+    before = {k: v for k, v in make_result().items() if k not in ("incomplete", "chance")}
+    (row,) = report_rows([before])
+    assert (row["notes"], row["chance"]) == (None, None)
 
 
 def test_weights_of_both_modalities_are_named_once() -> None:
@@ -179,7 +197,7 @@ def test_markdown_has_a_line_a_row_and_escapes_its_bars(odd_rows: list[dict[str,
     assert len(lines) == 2
     cells = [cell.strip() for cell in lines[0].replace(r"\|", "BAR").strip("|").split("|")]
     assert cells == [
-        "linear", 'catsBARdogs "<b>&amp;<i>", 1', "8-frame", "kinetics400", "top-1", "75.0", "0.0", "", "1, 2",
+        "linear", 'catsBARdogs "<b>&amp;<i>", 1', "8-frame", "kinetics400", "top-1", "75.0", "0.0", "", "1.0", "1, 2",
         "6", "training", "",
     ]  # fmt: skip
     assert " 91.5 |" in lines[1]

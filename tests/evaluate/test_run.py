@@ -124,10 +124,13 @@ def test_every_protocol_runs_on_its_data_set(
         ("ucf101", "32-frame"), ("hmdb51", "32-frame"), ("kinetics400", "8-frame"), ("dcase", "2s")
     }:  # fmt: skip
         words += ["--layer.epochs", "30", "--layer.lr", "0.01"]
+        words += ["--clips.epochs", "2"] if dataset != "dcase" else []
     result = command(protocol, dataset, *words)
     assert (result["protocol"], result["dataset"], result["setup"]) == (protocol, dataset, setup)
     assert result["weights"][next(iter(result["weights"]))]["id"] == "demo"
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    assert result["published"] is None
+    assert bool(result["incomplete"]) == (dataset != "kinetics-sound")  # of that, the files are not known
     folds = result["folds"].values()
     assert all(f["test_files"] == f["of_test_files"] > 0 and not f["failed"] for f in folds)
     if protocol == "retrieval":
@@ -152,6 +155,38 @@ def test_every_protocol_runs_on_its_data_set(
     )
     if len(folds) == 1:
         np.testing.assert_allclose(mean, table["scores"][0], rtol=1e-6)
+
+
+def test_a_part_of_a_data_set_is_told_and_the_papers_number_left_out(
+    trees: Trees,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    number = {"value": 90.0, "metric": "top-1 accuracy in %", "note": None}
+    monkeypatch.setattr("crisscross_zoo.evaluate.run.published", lambda *_: number)
+    argv = ["linear", "esc50", "--root", str(trees("esc50")), "--fold", "1", *SMALL, "--weights", "demo"]
+    argv += ["--cache", str(cache), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    streams = capsys.readouterr()
+    lacks = "2 of the 50 classes of ESC-50, without airplane, breathing, brushing_teeth, can_opening, "
+    for line in (lacks, "fold 1 has 4 of 1600 training files and 2 of 400 test files"):
+        assert f"not put beside the result: {line}" in streams.err
+        assert f"not the whole data set: {line}" in streams.out
+    assert "files of a class: dog 3 of 40, rooster 3 of 40" in streams.out
+    assert "chance: top-1 50.0 %, top-5 100.0 %" in streams.out
+    assert "\npaper: " not in streams.out
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["published"] is None
+    assert len(result["incomplete"]["classes"]) == 48
+    assert main(["report", str(tmp_path / "out"), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["paper"], row["chance"]) == (None, 50.0)
+    assert lacks in row["notes"]
+    monkeypatch.setattr("crisscross_zoo.evaluate.run.find_missing", lambda *_: {})
+    assert main([*argv, "--overwrite"]) == 0  # of a whole one it is there
+    assert "\npaper: 90.0 %" in capsys.readouterr().out
 
 
 def test_a_second_run_takes_the_features_from_the_cache(
@@ -179,6 +214,106 @@ def test_folds_of_a_plain_folder_and_every_modality(folder: Path, command: Any, 
     assert set(result["recall"]) == {"video-to-video", "audio-to-audio"}
     assert command("fusion", folder, "--clips.frames", 8, out=tmp_path / "f")["top1"]["mean"] == 1
     assert command("linear", folder, out=tmp_path / "l")["top1"]["mean"] == 1
+
+
+LAYER = ["linear", "kinetics400", "--layer.epochs", 3, "--layer.lr", 0.01, "--layer.batch-size", 4]
+
+
+def drawn_epochs(patch: pytest.MonkeyPatch) -> list[int]:
+    """The epochs of the views that are extracted from here on, in order."""
+    import crisscross_zoo.evaluate.store as module
+
+    epochs: list[int] = []
+    real = module.FeatureStore.extract
+
+    def extract(store: Any, *args: Any, **options: Any) -> Any:
+        views = store.extractor.settings.get("views")
+        if views is not None:
+            epochs.append(views.get("epoch", 0))
+        return real(store, *args, **options)
+
+    patch.setattr(module.FeatureStore, "extract", extract)
+    return epochs
+
+
+@pytest.mark.parametrize(
+    ("draws", "expected"), [(0, [0, 1, 2]), (1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2])]
+)
+def test_a_linear_layer_trains_on_new_clips_in_every_epoch(
+    draws: int,
+    expected: list[int],
+    trees: Trees,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    epochs = drawn_epochs(monkeypatch)
+    argv = [str(w) for w in LAYER] + ["--root", str(trees("kinetics400")), "--clips.epochs", str(draws)]
+    argv += [*SMALL, "--weights", "demo", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    assert main([*argv, "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert epochs == expected
+    assert len(result["folds"]["1"]["accuracy_by_epoch"]) == 3
+    assert result["settings"]["clips"]["epochs"] == draws
+    kept = sorted(p.name for p in (tmp_path / "cache").iterdir())
+    assert len(kept) == 1 + len(set(expected)) * bool(
+        draws
+    )  # that of the test clips, and draws that are kept
+    assert not [name for name in kept if name.startswith("epoch-")]
+    assert (tmp_path / "out" / "fold1" / "layer.pt").exists() == (draws != 1)
+
+
+def test_as_many_draws_as_epochs_are_redrawn_clips(
+    trees: Trees, cache: Path, command: Any, tmp_path: Path
+) -> None:
+    words = [*LAYER, "--root", trees("kinetics400")]
+    results = {n: command(*words, "--clips.epochs", n, out=tmp_path / str(n)) for n in (0, 2, 3)}
+    layers = {
+        n: torch.load(tmp_path / str(n) / "fold1" / "layer.pt", weights_only=True)["all"]["module"]
+        for n in results
+    }
+    assert results[0]["folds"] == results[3]["folds"]
+    assert all(torch.equal(value, layers[3][name]) for name, value in layers[0].items())
+    assert not all(torch.equal(value, layers[2][name]) for name, value in layers[0].items())
+
+
+@pytest.mark.parametrize("select", ["train", "test"])
+def test_a_linear_layer_goes_on_where_it_was_stopped(
+    select: str, trees: Trees, command: Any, tmp_path: Path
+) -> None:
+    words = [*LAYER, "--root", trees("kinetics400"), "--select", select, "--layer.dropout", 0.2]
+    whole = command(*words, out=tmp_path / "whole")
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    import crisscross_zoo.evaluate.run as module
+
+    real = module.LayerTraining.train_epoch
+
+    def stopped(training: Any, *args: Any) -> Any:
+        if training.epoch == 2:  # the third is not begun
+            raise Stop
+        return real(training, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.LayerTraining, "train_epoch", stopped)
+        with pytest.raises(Stop):
+            command(*words, out=tmp_path / "parts")
+    with pytest.MonkeyPatch.context() as patch:
+        epochs = drawn_epochs(patch)
+        assert command(*words, out=tmp_path / "parts") == whole
+        assert epochs == [2]
+        assert command(*words, out=tmp_path / "parts") == whole
+        assert epochs == [2]  # nothing is left to do
+
+
+def test_draws_are_for_linear_layers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["linear", str(folder), "--clips.epochs", "3", "--weights", "demo", "--out", str(tmp_path / "out")]
+    assert main(argv) == 2
+    assert "clips.epochs=3 is for linear layers; leave it out, or pass 1" in capsys.readouterr().err
 
 
 def test_finetuning_goes_on_where_it_was_stopped(folder: Path, command: Any, tmp_path: Path) -> None:

@@ -362,6 +362,21 @@ def test_without_augmentation_clips_are_those_of_evaluation(lossless: Path) -> N
         assert (expected - torch.from_numpy(augmented)).abs().max() < 1e-4
 
 
+def test_another_epoch_has_other_clips_and_the_first_those_of_before(lossless: Path) -> None:
+    views = [dataclasses.replace(LINEAR, epoch=epoch) for epoch in (0, 1, 2, 1)]
+    found = [read(lossless, view, clips=3, audio=AUDIO) for view in views]
+    starts = [opened.windows["video"][:, 0].tolist() for opened, _ in found]
+    assert starts[1] == starts[3]
+    assert len({tuple(s) for s in starts}) == 3
+    for modality in ("video", "audio"):
+        first, second, third, again = (clips[modality] for _, clips in found)
+        np.testing.assert_array_equal(second, again)
+        assert not np.array_equal(first, second)
+        assert not np.array_equal(second, third)
+    draw = np.random.default_rng([LINEAR.seed, 415513676766358527, 4, 1]).random()
+    assert LINEAR.rng("somewhere/clip.mp4", 4, 1).random() == draw  # features of before stay of use
+
+
 def test_views_are_among_the_settings(encoders: dict[str, Any]) -> None:
     views = Views(video=VideoAugment(flip=0.25), audio=AudioAugment(volume=0.125), seed=9)
     both = json.loads(json.dumps(make_extractor(encoders, views).settings["views"]))
@@ -369,6 +384,8 @@ def test_views_are_among_the_settings(encoders: dict[str, Any]) -> None:
     assert both["video"] == json.loads(json.dumps(dataclasses.asdict(views.video)))
     assert set(make_extractor(encoders, views, "audio").settings["views"]) == {"seed", "audio"}
     assert "views" not in make_extractor(encoders, None).settings
+    later = make_extractor(encoders, dataclasses.replace(views, epoch=2)).settings["views"]
+    assert (later["epoch"], "epoch" in both) == (2, False)
     texts = {
         json.dumps(make_extractor(encoders, v).settings)
         for v in (views, dataclasses.replace(views, seed=8), NONE, LINEAR, None)

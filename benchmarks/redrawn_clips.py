@@ -1,0 +1,75 @@
+"""What it is worth that a linear layer sees new random clips in every epoch: frozen, kept and redrawn draws.
+
+    crisscross-pretrain demo --out demo/                                 makes demo/data
+    python benchmarks/redrawn_clips.py demo/data --out redrawn/          three seeds, and a table
+
+The protocol is that of Kinetics400 (one clip of each file and epoch, a linear layer) with the ``demo`` weights, at a
+size and a rate for little data. What is done is kept, and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from crisscross_zoo.evaluate.datasets import Fold, LabelledData, read_dataset
+from crisscross_zoo.evaluate.protocols import make_protocol
+from crisscross_zoo.evaluate.run import Compute, evaluate
+
+CHANGES = {"clips.size": 112, "clips.test": 3, "layer.lr": 0.01, "layer.batch_size": 32}
+
+
+def first_files(data: LabelledData, most: int) -> LabelledData:
+    """The same with at most so many training files of each class."""
+    (number, fold), *_ = data.folds.items()
+    train, seen = [], dict.fromkeys(range(len(data.classes)), 0)
+    for sample in fold.train:
+        seen[sample.label] += 1
+        if seen[sample.label] <= most:
+            train.append(sample)
+    return LabelledData(data.name, data.root, data.classes, {number: Fold(tuple(train), fold.test)})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--draws", type=int, nargs="+", default=[1, 4, 0], help="values of --clips.epochs")
+    parser.add_argument("--files", type=int, default=40, help="training files of each class")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    data = first_files(read_dataset("kinetics400", options.data), options.files)
+    compute = Compute(device="cpu", cache=options.out / "cache", workers=options.workers)
+    names = {0: "redrawn in every epoch", 1: "frozen: one draw"}
+    print("| training clips | seeds | top-1, % | each |\n| --- | --- | --- | --- |")
+    for draws in options.draws:
+        found = []
+        for seed in range(options.seeds):
+            changes = {**CHANGES, "clips.epochs": draws, "seed": seed}
+            out = options.out / f"{options.files}-{draws}-{seed}"
+            if (out / "result.json").exists():
+                result = json.loads((out / "result.json").read_text())
+            else:
+                result = evaluate(
+                    make_protocol("linear", "kinetics400", overrides=changes), data, "demo", out=out,
+                    compute=compute,
+                )  # fmt: skip
+            found.append(100 * result["top1"]["mean"])
+            print(f"{out.name}: {found[-1]:.1f}", file=sys.stderr, flush=True)
+        each = ", ".join(f"{value:.1f}" for value in found)
+        name = names.get(draws, f"{draws} draws, cycled")
+        print(f"| {name} | {len(found)} | {np.mean(found):.1f} ± {np.std(found):.1f} | {each} |", flush=True)
+    fold = next(iter(data.folds.values()))
+    print(f"\n{len(fold.train)} training files, {len(fold.test)} test files, {len(data.classes)} classes.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
