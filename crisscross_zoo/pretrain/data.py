@@ -44,6 +44,9 @@ FAR_APART_SECONDS = 2.0
 """Views with a longer gap between them are read apart, instead of decoding what lies between."""
 
 
+_ORDER = (0x6F726465,)  # keeps an epoch's order apart from its first sample, whose seed is [seed, epoch, 0, 0]
+
+
 class SampleKey(NamedTuple):
     """Which sample: the file is ``file`` unless that fails."""
 
@@ -99,7 +102,7 @@ def epoch_files(seed: int, epoch: int, files: int, samples: int) -> npt.NDArray[
     Returns:
         Shape (samples,); no file comes twice before every file has come once.
     """
-    random = np.random.default_rng([seed, epoch])
+    random = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=_ORDER))
     rounds = -(-samples // files)
     return np.concatenate([random.permutation(files) for _ in range(rounds)])[:samples]
 

@@ -38,6 +38,7 @@ from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.tracks import Media
+from crisscross_zoo.numerics import fixed_shapes
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
 from crisscross_zoo.pretrain.data import (
     STOP_SIGNALS,
@@ -135,6 +136,7 @@ def pretrain(
         state = _open_run(config, run, data_id, world)
         trainer = _Trainer(config, world)
         first = 0 if state is None else trainer.load(state)
+        del state
         sampler = BatchSampler(
             seed=config.seed,
             files=len(files),
@@ -161,6 +163,7 @@ def pretrain(
         with (
             contextlib.closing(reporter),
             _explained(),
+            fixed_shapes(),
             _told_to_stop() as told,
             _ended_workers(iter(loader)) as batches,
         ):
@@ -313,19 +316,31 @@ class _Trainer:
             save_checkpoint(run, step, state, keep=self.config.run.keep)
 
     def load(self, state: dict[str, Any]) -> int:
-        """Take everything from a checkpoint; return the step to go on with."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Take everything out of a checkpoint's state, of which nothing stays; return the step to go on with."""
+        self.model.load_state_dict(state.pop("model"))
+        self.optimizer.load_state_dict(state.pop("optimizer"))
         for group in self.optimizer.param_groups:  # the device and the strides may be others than they were
             group["fused"] = self.fused
             for p in group["params"]:
-                kept = self.optimizer.state[p]
-                for name, value in kept.items():
-                    if isinstance(value, Tensor) and value.shape == p.shape:
-                        kept[name] = torch.empty_like(p).copy_(value)
+                place_state(self.optimizer.state[p], p, fused=self.fused)
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         return int(state["step"])
+
+
+def place_state(state: dict[str, Any], parameter: Tensor, *, fused: bool) -> None:
+    """Put what an optimizer keeps of a parameter where the next step wants it, wherever a checkpoint was written.
+
+    Moments get the parameter's device, dtype and strides. Adam's ``step`` is on the parameter's device where Adam is
+    fused, and on the CPU otherwise: torch itself goes by the checkpoint's ``fused``, not by this run's.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        if name == "step":
+            state[name] = value.to(parameter.device if fused else "cpu", torch.float32, copy=True)
+        elif value.shape == parameter.shape:
+            state[name] = torch.empty_like(parameter).copy_(value)
 
 
 class _Reporter:

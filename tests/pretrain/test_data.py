@@ -43,6 +43,14 @@ def test_epochs_and_seeds_have_other_orders() -> None:
     assert len(orders) == 9
 
 
+@pytest.mark.parametrize("seed", [0, 1, 1 << 40])
+def test_an_epochs_order_and_its_first_sample_draw_apart(seed: int) -> None:
+    order = epoch_files(seed, 3, 1000, 1000)
+    for attempt in range(data.TRIES):
+        of_sample = np.random.default_rng([seed, 3, 0, attempt]).permutation(1000)
+        assert (order == of_sample).mean() < 0.02
+
+
 def sampler(steps: range, *, files: int = 7, rank: int = 0, world: int = 1) -> BatchSampler:
     return BatchSampler(seed=1, files=files, epoch_size=10, batch_size=4, steps=steps, rank=rank, world=world)
 
