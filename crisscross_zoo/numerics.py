@@ -1,8 +1,8 @@
 """The settings of torch that change numbers: stated here, whatever another library has left them at.
 
 What makes tensors in this package says their dtype and device. What remains are settings that torch takes up by
-itself: :func:`plain_torch` for modules that are built, :func:`exact_float32` for what is computed, and :func:`fixed_shapes` for
-training, whose speed counts. All put everything back afterwards.
+itself: :func:`plain_torch` for modules that are built, :func:`exact_float32` for what is computed, and
+:func:`fixed_shapes` for training. All put everything back afterwards.
 """
 
 from __future__ import annotations

@@ -44,7 +44,9 @@ FAR_APART_SECONDS = 2.0
 """Views with a longer gap between them are read apart, instead of decoding what lies between."""
 
 
-_ORDER = (0x6F726465,)  # keeps an epoch's order apart from its first sample, whose seed is [seed, epoch, 0, 0]
+_ORDER = (
+    0x6F726465,
+)  # keeps an epoch's order apart from its first sample, whose seed is [seed, epoch, 0, 0]
 
 
 class SampleKey(NamedTuple):

@@ -118,7 +118,7 @@ def test_bad_constants_are_refused() -> None:
 
 def test_the_public_names() -> None:
     from crisscross_zoo import pretrain
-    from crisscross_zoo.pretrain import LARC as PUBLIC_LARC  # noqa: N811
+    from crisscross_zoo.pretrain import LARC as PUBLIC_LARC
     from crisscross_zoo.pretrain import cosine_schedule, schedule
 
     assert PUBLIC_LARC is LARC
