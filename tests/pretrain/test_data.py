@@ -22,9 +22,9 @@ from crisscross_zoo.pretrain.data import (
     PretrainDataset,
     SampleKey,
     epoch_files,
-    make_loader,
     steps_per_epoch,
 )
+from crisscross_zoo.pretrain.loader import make_loader
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts
 
 

@@ -26,7 +26,7 @@ from pretrain_case import final_model, tiny_config
 from crisscross_zoo import load_encoder
 from crisscross_zoo.errors import ConfigError, TrainingError
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain import loop
+from crisscross_zoo.pretrain import data, loader, loop
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.loop import Outcome, pretrain
 from crisscross_zoo.pretrain.metrics import COLUMNS, read_log
@@ -428,7 +428,7 @@ def test_too_many_broken_files_stop_the_run(
         pretrain(tiny_config(), files, tmp_path / "run")
 
 
-def test_a_data_process_that_dies_leaves_a_checkpoint(whole: Path, clips: Clips, tmp_path: Path) -> None:
+def test_a_data_process_that_is_killed_is_started_again(whole: Path, clips: Clips, tmp_path: Path) -> None:
     import multiprocessing
 
     def kill_one() -> None:
@@ -436,8 +436,29 @@ def test_a_data_process_that_dies_leaves_a_checkpoint(whole: Path, clips: Clips,
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match=r"DataLoader worker .* the same command goes on from"):
-        pretrain(tiny_config(**{"run.workers": 2}), clips, tmp_path, on_progress=at_step(2, kill_one))
+    options = {"run.workers": 2}
+    assert pretrain(tiny_config(**options), clips, tmp_path, on_progress=at_step(2, kill_one)).finished
+    assert_same_bits(tmp_path, whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whatever_fails_in_loading_leaves_a_checkpoint(
+    whole: Path, clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    calls = []
+
+    def break_off(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyError("nobody foresees this")
+        return real(*arguments, **options)
+
+    real = loader.Batch
+    monkeypatch.setattr(loader if workers else data, "Batch", break_off)
+    with pytest.raises(TrainingError, match=r"KeyError: .* the same command goes on from"):
+        pretrain(tiny_config(**{"run.workers": workers}), clips, tmp_path)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step_000000004.pt", "step_000000005.pt"]
+    monkeypatch.undo()
     assert pretrain(tiny_config(), clips, tmp_path).finished
     assert_same_bits(tmp_path, whole)
 
