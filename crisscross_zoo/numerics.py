@@ -1,8 +1,8 @@
 """The settings of torch that change numbers: stated here, whatever another library has left them at.
 
 What makes tensors in this package says their dtype and device. What remains are settings that torch takes up by
-itself: :func:`plain_torch` for modules that are built, :func:`exact_float32` for what is computed. Both put everything
-back afterwards.
+itself: :func:`plain_torch` for modules that are built, :func:`exact_float32` for what is computed, and
+:func:`fixed_shapes` for training. All put everything back afterwards.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -77,7 +78,11 @@ def _of_building() -> list[_Setting]:
     return [(torch.get_default_dtype, torch.set_default_dtype, torch.float32)]
 
 
-_computing, _building = _Pinned(_of_computing), _Pinned(_of_building)
+def _of_fixed_shapes() -> list[_Setting]:
+    return [_attribute(torch.backends.cudnn, "benchmark", True)]
+
+
+_computing, _building, _fixed = _Pinned(_of_computing), _Pinned(_of_building), _Pinned(_of_fixed_shapes)
 
 
 @contextlib.contextmanager
@@ -105,3 +110,11 @@ def exact_float32() -> Iterator[None]:
         for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def fixed_shapes() -> AbstractContextManager[None]:
+    """Let cuDNN try its algorithms once for each shape and keep the fastest: for training, where shapes stay.
+
+    The flag is the whole process's. Results are those of another algorithm, so they may differ in the last bits.
+    """
+    return _fixed.held()

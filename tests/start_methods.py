@@ -20,8 +20,9 @@ from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.finetune import describe_files, finetune
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
-from crisscross_zoo.pretrain.data import BatchSampler, make_loader
+from crisscross_zoo.pretrain.data import BatchSampler
 from crisscross_zoo.pretrain.index import build_index, read_index
+from crisscross_zoo.pretrain.loader import make_loader
 
 
 def digest(*tensors: torch.Tensor) -> str:

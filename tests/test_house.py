@@ -28,6 +28,7 @@ HEAVY = ("torch", "torchvision", "torchaudio", "av", "librosa", "huggingface_hub
     "start",
     [
         "import crisscross_zoo",
+        "import crisscross_zoo.pretrain",
         "from crisscross_zoo.cli.evaluate import main; main(['--help'])",
         "from crisscross_zoo.cli.evaluate import main; main(['finetune', '--help'])",
         "from crisscross_zoo.cli.evaluate import main; main(['linear', 'esc50', '--settings'])",

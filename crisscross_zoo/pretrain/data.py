@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
-from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, DecoderCrashError, MediaError, first_line
 from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
@@ -34,14 +33,18 @@ from crisscross_zoo.transforms.augment_video import augment_video
 
 _Array = TypeVar("_Array")
 
-STOP_SIGNALS = tuple(s for s in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, s))
-"""What tells a run to stop; SIGUSR1 is Slurm's warning."""
-
 TRIES = 10
 """Files tried for one sample before the run gives up."""
 
 FAR_APART_SECONDS = 2.0
 """Views with a longer gap between them are read apart, instead of decoding what lies between."""
+
+
+_SKIPPED = "is not read any more, see skipped.jsonl"
+
+_ORDER = (
+    0x6F726465,
+)  # keeps an epoch's order apart from its first sample, whose seed is [seed, epoch, 0, 0]
 
 
 class SampleKey(NamedTuple):
@@ -70,7 +73,7 @@ class Batch:
     """A part of a batch: the four views, which files they are from, and which files failed.
 
     Attributes:
-        views: By view: video (n, 3, T, H, W), audio (n, 1, 80, T), float32.
+        views: By view: video (n, 3, T, H, W), audio (n, 1, 80, T); float32, or autocast's 16 bits.
         paths: The file of each sample.
         failures: Files that were replaced by another.
         error: Why there is no batch, where there is none.
@@ -99,7 +102,7 @@ def epoch_files(seed: int, epoch: int, files: int, samples: int) -> npt.NDArray[
     Returns:
         Shape (samples,); no file comes twice before every file has come once.
     """
-    random = np.random.default_rng([seed, epoch])
+    random = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=_ORDER))
     rounds = -(-samples // files)
     return np.concatenate([random.permutation(files) for _ in range(rounds)])[:samples]
 
@@ -178,17 +181,26 @@ class PretrainDataset(Dataset[Sample]):
         files: What :func:`~crisscross_zoo.pretrain.index.read_index` gives, or any sequence of files with picture
             and sound. One that :class:`HoldsBytes` is asked for what a file holds; else its path is opened.
         config: Seed, views and augmentation.
+
+    Attributes:
+        skipped: Places of files that are not read: each is a failure at once.
+        note: Called with the place of a file before it is read.
     """
 
     def __init__(self, files: Sequence[Media], config: PretrainConfig) -> None:
         self.files = files
         self.config = config
+        self.skipped: Collection[int] = ()
+        self.note: Callable[[int], None] = _no_note
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """Return the views, the file they are from, and the files that failed before it.
+
+        Whatever is raised while a file is read is that file's failure: samples are the same each time, so a run that
+        ended there would end there for ever.
 
         Raises:
             MediaError: :data:`TRIES` files in turn failed.
@@ -198,12 +210,19 @@ class PretrainDataset(Dataset[Sample]):
             random = np.random.default_rng([self.config.seed, key.epoch, key.position, attempt])
             place = key.file if attempt == 0 else int(random.integers(len(self.files)))
             file = self.files[place]
+            if place in self.skipped:
+                failures.append(Failure(file.path, DecoderCrashError.__name__, _SKIPPED))
+                continue
             try:
+                self.note(place)
                 with _one_thread():
                     source = self.files.open(place) if isinstance(self.files, HoldsBytes) else None
                     return self.views(file, random, source=source), file.path, failures
             except MediaError as error:
                 failures.append(Failure(file.path, type(error).__name__, error.reason))
+            except Exception as error:
+                what = f"reading it failed ({type(error).__name__}: {first_line(error)})"
+                failures.append(Failure(file.path, type(error).__name__, what))
         raise MediaError(
             f"{TRIES} files in turn cannot be used: {failures[-1].reason}",
             remedy="index the files again; if they were moved, pass --data-root",
@@ -266,35 +285,13 @@ class PretrainDataset(Dataset[Sample]):
         return [pictures[:half], pictures[half:]], [sound[f - low : f - low + length] for f in first]
 
 
-def make_loader(
-    files: Sequence[Media],
-    config: PretrainConfig,
-    sampler: BatchSampler,
-    *,
-    workers: int,
-    pin_memory: bool,
-) -> DataLoader[Batch]:
-    """Return a loader of the sampler's batches, one after another, over epochs without a pause."""
-    dataset: Any = PretrainDataset(files, config)  # of samples, which collate makes batches
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker if workers else None,
-        prefetch_factor=2 if workers else None,
-        generator=torch.Generator(),  # its own: the global one is left alone
-    )
-
-
-def collate(items: Sequence[Sample | CrissCrossError]) -> Batch:
-    """Stack samples to a batch; an error among them makes a batch of that alone."""
+def collate(items: Sequence[Sample | CrissCrossError], dtype: torch.dtype = torch.float32) -> Batch:
+    """Stack samples to a batch of a dtype; an error among them makes a batch of that alone."""
     errors = [item for item in items if isinstance(item, CrissCrossError)]
     if errors:
         return Batch({}, [], [], errors[0])
     samples = [item for item in items if not isinstance(item, CrissCrossError)]
-    views = {name: torch.stack([views[name] for views, _, _ in samples]) for name in VIEWS}
+    views = {name: torch.stack([views[name] for views, _, _ in samples]).to(dtype) for name in VIEWS}
     return Batch(views, [path for _, path, _ in samples], [f for _, _, failures in samples for f in failures])
 
 
@@ -303,10 +300,8 @@ def _need(array: _Array | None) -> _Array:
     return array
 
 
-def _start_worker(_: int) -> None:
-    # A terminal, Slurm or torchrun signals the whole group; the training process decides when to stop.
-    for name in STOP_SIGNALS:
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _no_note(_: int) -> None:
+    """Tell nobody."""
 
 
 @contextlib.contextmanager

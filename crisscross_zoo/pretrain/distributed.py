@@ -56,11 +56,16 @@ class World:
             dist.destroy_process_group()
         self._control = None
 
+    @property
+    def local_size(self) -> int:
+        """How many processes are on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
     def workers(self, wanted: int) -> int:
         """Return how many processes load data: as wanted, or for -1 this process's share of the cores, 16 at most."""
         if wanted >= 0:
             return wanted
-        return min(16, max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        return min(16, max(1, usable_cores() // self.local_size))
 
     def worst(self, signal: int) -> int:
         """Return the largest ``signal`` of all processes; each step asks it, over the CPU, so that no GPU waits."""

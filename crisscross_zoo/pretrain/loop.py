@@ -5,6 +5,7 @@ A run is a folder::
     config.json            every setting, as resolved
     log.csv, tensorboard/  what it tells, a row every few steps
     failed.jsonl           files that were replaced by others
+    skipped.jsonl          files that ended or hung the process that read them, and are not read any more
     checkpoints/           the last few: all that going on needs
     video/, audio/         the finished encoders, as ``load_encoder`` takes them
 
@@ -35,20 +36,23 @@ from crisscross_zoo import __version__
 from crisscross_zoo.atomic import write_atomically, writing
 from crisscross_zoo.config import check_training_precision
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
-from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError
+from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError, first_line
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.tracks import Media
+from crisscross_zoo.numerics import fixed_shapes
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
-from crisscross_zoo.pretrain.data import (
-    STOP_SIGNALS,
-    Batch,
-    BatchSampler,
-    Failure,
-    make_loader,
-    steps_per_epoch,
-)
+from crisscross_zoo.pretrain.data import Batch, BatchSampler, Failure, steps_per_epoch
 from crisscross_zoo.pretrain.distributed import World, synchronize_batch_norms
 from crisscross_zoo.pretrain.export import export_encoders
+from crisscross_zoo.pretrain.incidents import Incidents, Record
+from crisscross_zoo.pretrain.loader import (
+    STOP_SIGNALS,
+    Flight,
+    available_bytes,
+    check_memory,
+    make_loader,
+    plan_flight,
+)
 from crisscross_zoo.pretrain.loss import VIEWS
 from crisscross_zoo.pretrain.metrics import Log, Meter, mean_of_processes, peak_memory_mb
 from crisscross_zoo.pretrain.model import CrissCross
@@ -119,8 +123,8 @@ def pretrain(
     Raises:
         ConfigError: settings that do not go together, other settings or data than those of the run in the folder, or a
             missing optional package.
-        TrainingError: the loss is not finite, too many files fail, or a data process died. A checkpoint from before is
-            in the run's folder.
+        TrainingError: the loss is not finite, too many files fail, or data processes do not start. A checkpoint from
+            before is in the run's folder.
         OSError: the folder cannot be written.
     """
     run = Path(run)
@@ -132,9 +136,12 @@ def pretrain(
     try:
         check_training_precision(world.device.type, config.optim.precision)
         _check_division(config, world)
+        workers = world.workers(config.run.workers)
+        flight = _plan_flight(config, world, workers)
         state = _open_run(config, run, data_id, world)
         trainer = _Trainer(config, world)
         first = 0 if state is None else trainer.load(state)
+        del state
         sampler = BatchSampler(
             seed=config.seed,
             files=len(files),
@@ -148,8 +155,11 @@ def pretrain(
             files,
             config,
             sampler,
-            workers=world.workers(config.run.workers),
-            pin_memory=world.device.type == "cuda",
+            workers=workers,
+            pin_memory=flight.pinned,
+            flight=flight,
+            incidents=_open_incidents(run, files, data_id, world),
+            record=Record(run, rank=world.rank, limit=config.run.read_seconds),
         )
         if on_start is not None and world.rank == 0:
             on_start(
@@ -161,8 +171,9 @@ def pretrain(
         with (
             contextlib.closing(reporter),
             _explained(),
+            fixed_shapes(),
             _told_to_stop() as told,
-            _ended_workers(iter(loader)) as batches,
+            contextlib.closing(iter(loader)) as batches,
         ):
             for step in range(first, total):
                 began = time.perf_counter()
@@ -285,7 +296,7 @@ class _Trainer:
     def _parts(self, batch: Batch, parts: int) -> Iterator[list[Tensor]]:
         moved = []
         for name in VIEWS:
-            x = batch.views[name].to(self.world.device, self.dtype, non_blocking=True)
+            x = batch.views[name].to(self.world.device, non_blocking=True).to(self.dtype)
             if self.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
             moved.append(x.chunk(parts))
@@ -313,19 +324,31 @@ class _Trainer:
             save_checkpoint(run, step, state, keep=self.config.run.keep)
 
     def load(self, state: dict[str, Any]) -> int:
-        """Take everything from a checkpoint; return the step to go on with."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Take everything out of a checkpoint's state, of which nothing stays; return the step to go on with."""
+        self.model.load_state_dict(state.pop("model"))
+        self.optimizer.load_state_dict(state.pop("optimizer"))
         for group in self.optimizer.param_groups:  # the device and the strides may be others than they were
             group["fused"] = self.fused
             for p in group["params"]:
-                kept = self.optimizer.state[p]
-                for name, value in kept.items():
-                    if isinstance(value, Tensor) and value.shape == p.shape:
-                        kept[name] = torch.empty_like(p).copy_(value)
+                place_state(self.optimizer.state[p], p, fused=self.fused)
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"])
         return int(state["step"])
+
+
+def place_state(state: dict[str, Any], parameter: Tensor, *, fused: bool) -> None:
+    """Put what an optimizer keeps of a parameter where the next step wants it, wherever a checkpoint was written.
+
+    Moments get the parameter's device, dtype and strides. Adam's ``step`` is on the parameter's device where Adam is
+    fused, and on the CPU otherwise: torch itself goes by the checkpoint's ``fused``, not by this run's.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        if name == "step":
+            state[name] = value.to(parameter.device if fused else "cpu", torch.float32, copy=True)
+        elif value.shape == parameter.shape:
+            state[name] = torch.empty_like(parameter).copy_(value)
 
 
 class _Reporter:
@@ -455,6 +478,34 @@ def _check_division(config: PretrainConfig, world: World) -> None:
         )
 
 
+def _plan_flight(config: PretrainConfig, world: World, workers: int) -> Flight:
+    """Return how samples travel; refuse, in all processes together, what does not fit one's machine."""
+    flight, error = None, None
+    try:
+        flight = plan_flight(
+            config,
+            share=config.optim.batch_size // world.size,
+            workers=workers,
+            processes=world.local_size,
+            pinned=world.device.type == "cuda",
+        )
+        check_memory(flight, processes=world.local_size, workers=workers, available=available_bytes())
+    except ConfigError as raised:
+        error = raised
+    if (first := next((e for e in world.gather(error) if e is not None), None)) is not None:
+        raise first
+    assert flight is not None
+    return flight
+
+
+def _open_incidents(run: Path, files: Sequence[Media], data_id: str, world: World) -> Incidents:
+    """Return the run's list of files that are not read any more, with what the last start was reading when it died."""
+    if world.rank == 0:
+        Incidents(run, files, data_id=data_id).take_left_behind()
+    world.barrier()
+    return Incidents(run, files, data_id=data_id, rank=world.rank)
+
+
 def _open_run(config: PretrainConfig, run: Path, data_id: str, world: World) -> dict[str, Any] | None:
     """Return the newest checkpoint's state if it is of this config and data; make a new folder otherwise.
 
@@ -526,8 +577,13 @@ def _fetch(batches: Iterator[Batch]) -> tuple[Batch | None, str | None]:
     """Return the next batch, or why there is none."""
     try:
         batch = next(batches)
-    except RuntimeError as error:  # torch's, for a data process that was killed
-        return None, " ".join(str(error).split())[:300]
+    except Exception as error:  # whatever it is, all processes are to save and end together
+        what = (
+            str(error)
+            if isinstance(error, CrissCrossError)
+            else f"{type(error).__name__}: {first_line(error)}"
+        )
+        return None, what[:300]
     return (batch, None) if batch.error is None else (None, str(batch.error))
 
 
@@ -548,7 +604,7 @@ def _keep_failures_before(path: Path, step: int) -> int:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Say in a line what torch raises: for a dead data process, wherever this process is just then, or no memory."""
+    """Say in a line what torch raises where there is no memory."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -556,24 +612,6 @@ def _explained() -> Iterator[None]:
             str(error).strip().split("\n")[0][:200],
             remedy="pass --run.checkpoint-activations, or --optim.accumulate with a new --out",
         ) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            " ".join(str(error).split())[:300], remedy=f"{_GO_ON}, with fewer --run.workers if memory ran out"
-        ) from None
-
-
-@contextlib.contextmanager
-def _ended_workers(batches: Any) -> Iterator[Iterator[Batch]]:
-    """End the data processes in any case: they do not listen to signals."""
-    try:
-        yield batches
-    finally:
-        if hasattr(batches, "_shutdown_workers"):
-            batches._shutdown_workers()
-            for worker in batches._workers:
-                worker.kill()
 
 
 @contextlib.contextmanager

@@ -161,6 +161,9 @@ class RunConfig:
         device: auto, cpu or cuda.
         workers: Processes that load data, for each training process; 0 loads in the training process, -1 takes one for
             each core that a training process has, 16 at most.
+        data_bytes: Bytes of samples that one machine holds before they are trained on, over all its processes.
+        read_seconds: Seconds that one file may take to be read; then its data process is started again, and the file
+            is left out from then on.
         channels_last: Keep activations channels-last, which is faster.
         compile: Use torch.compile.
         checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
@@ -174,6 +177,8 @@ class RunConfig:
 
     device: str = "auto"
     workers: int = -1
+    data_bytes: int = 16_000_000_000
+    read_seconds: float = 300.0
     channels_last: bool = True
     compile: bool = False
     checkpoint_activations: bool = False
@@ -186,6 +191,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_range("run", "workers", self.workers, -1)
+        _check_range("run", "data_bytes", self.data_bytes, 1)
+        _check_range("run", "read_seconds", self.read_seconds, 1e-3)
         _check_range("run", "max_failed", self.max_failed, 0, 1)
         for name in ("save_steps", "keep", "log_steps"):
             _check_range("run", name, getattr(self, name), 1)

@@ -50,3 +50,23 @@ def test_float64_agrees_with_the_cpu(clips: list[Media], tmp_path: Path) -> None
     cpu, gpu = read_log(tmp_path / "cpu"), read_log(tmp_path / "cuda")
     for one, other in zip(cpu, gpu, strict=True):
         assert other["total"] == pytest.approx(one["total"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("first", "then"), [("cpu", "cuda"), ("cuda", "cpu")])
+@pytest.mark.parametrize("larc", [False, True])
+def test_a_checkpoint_of_one_device_goes_on_on_the_other(
+    clips: list[Media], tmp_path: Path, first: str, then: str, larc: bool
+) -> None:
+    options = {"run.log_steps": 1, "optim.precision": "fp64", "optim.larc": larc}
+
+    def fail(step: int, total: int, row: dict[str, float]) -> None:
+        if step == 6:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        pretrain(tiny_config(**options, **{"run.device": first}), clips, tmp_path / "run", on_progress=fail)
+    assert pretrain(tiny_config(**options, **{"run.device": then}), clips, tmp_path / "run").finished
+    pretrain(tiny_config(**options, **{"run.device": then}), clips, tmp_path / "whole")
+    mine, whole = read_log(tmp_path / "run"), read_log(tmp_path / "whole")
+    for one, other in zip(mine, whole, strict=True):
+        assert one["total"] == pytest.approx(other["total"], abs=1e-5)

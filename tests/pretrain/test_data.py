@@ -22,9 +22,9 @@ from crisscross_zoo.pretrain.data import (
     PretrainDataset,
     SampleKey,
     epoch_files,
-    make_loader,
     steps_per_epoch,
 )
+from crisscross_zoo.pretrain.loader import make_loader
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts
 
 
@@ -41,6 +41,14 @@ def test_no_file_comes_twice_before_all_came_once(seed: int, epoch: int, files: 
 def test_epochs_and_seeds_have_other_orders() -> None:
     orders = {tuple(epoch_files(seed, epoch, 50, 50)) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1 << 40])
+def test_an_epochs_order_and_its_first_sample_draw_apart(seed: int) -> None:
+    order = epoch_files(seed, 3, 1000, 1000)
+    for attempt in range(data.TRIES):
+        of_sample = np.random.default_rng([seed, 3, 0, attempt]).permutation(1000)
+        assert (order == of_sample).mean() < 0.02
 
 
 def sampler(steps: range, *, files: int = 7, rank: int = 0, world: int = 1) -> BatchSampler:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pretrain_case import final_model, tiny_config
+from pretrain_case import final_model, start_ranks, tiny_config
 
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.media.tracks import Media
@@ -40,25 +37,9 @@ def two_processes(
 ) -> list[str]:
     """Train in two processes and return what each printed."""
     (folder / "arguments").write_bytes(pickle.dumps((clips, overrides, stop_at)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder / "arguments"), str(folder / "run")],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    printed = [process.communicate(timeout=300)[0] for process in processes]
-    assert [p.returncode for p in processes] == [0, 0], "\n".join(printed)
+    ended = start_ranks(SCRIPT, 2, folder / "arguments", folder / "run")
+    printed = [text for _, text in ended]
+    assert [code for code, _ in ended] == [0, 0], "\n".join(printed)
     return printed
 
 

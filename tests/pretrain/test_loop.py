@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -12,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from pretrain_case import final_model, tiny_config
 from crisscross_zoo import load_encoder
 from crisscross_zoo.errors import ConfigError, TrainingError
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain import loop
+from crisscross_zoo.pretrain import data, loader, loop
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.loop import Outcome, pretrain
 from crisscross_zoo.pretrain.metrics import COLUMNS, read_log
@@ -207,6 +210,77 @@ def test_another_run_is_not_gone_on_with(whole: Path, clips: Clips, tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_the_state_of_a_checkpoint_is_dropped_once_it_is_loaded(
+    whole: Path, clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    list_checkpoints(tmp_path / "run")[-1].unlink()
+    kept: list[weakref.ref[torch.Tensor]] = []
+
+    def load(path: Path) -> dict[str, Any]:
+        state = load_checkpoint(path)
+        kept.extend(map(weakref.ref, state["model"].values()))
+        kept.extend(weakref.ref(moments["exp_avg"]) for moments in state["optimizer"]["state"].values())
+        return state
+
+    def look(_: str) -> None:
+        gc.collect()
+        seen.append([ref() is None for ref in kept])
+
+    seen: list[list[bool]] = []
+    monkeypatch.setattr(loop, "load_checkpoint", load)
+    assert pretrain(tiny_config(), clips, tmp_path / "run", on_start=look).finished
+    assert len(seen[0]) > 100
+    assert all(seen[0])
+    assert_same_bits(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_adams_state_is_put_where_the_next_step_wants_it(fused: bool) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2, 3, dtype=torch.float64, device="meta"))
+    state = {"step": torch.tensor(5.0), "exp_avg": torch.ones(2, 3), "exp_avg_sq": torch.ones(2, 3)}
+    loop.place_state(state, parameter, fused=fused)
+    assert state["step"].device.type == ("meta" if fused else "cpu")
+    assert fused or state["step"] == 5
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert (state[name].device.type, state[name].dtype) == ("meta", torch.float64)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_adam_goes_on_alike_whatever_wrote_its_state(fused: bool) -> None:
+    """Fused Adam runs on a CPU too: with a checkpoint of the other kind it ends where its own would."""
+    start = torch.randn(4, 3)
+
+    def steps(optimizer: torch.optim.Adam, number: int) -> None:
+        for k in range(number):
+            parameter = optimizer.param_groups[0]["params"][0]
+            parameter.grad = torch.full_like(parameter, 0.1 * (k + 1))
+            optimizer.step()
+
+    def adam(fused: bool) -> torch.optim.Adam:
+        return torch.optim.Adam([torch.nn.Parameter(start.clone())], lr=0.1, fused=fused)
+
+    before, other = adam(fused), adam(not fused)
+    steps(before, 3)
+    other.load_state_dict(copy.deepcopy(before.state_dict()))
+    for group in other.param_groups:
+        group["fused"] = not fused
+    (theirs,) = other.param_groups[0]["params"]
+    theirs.data.copy_(before.param_groups[0]["params"][0].data)
+    loop.place_state(other.state[theirs], theirs, fused=not fused)
+    steps(before, 3)
+    steps(other, 3)
+    torch.testing.assert_close(theirs, before.param_groups[0]["params"][0], rtol=1e-6, atol=1e-7)
+
+
+def test_cudnn_chooses_by_trying_while_a_run_lasts(clips: Clips, tmp_path: Path) -> None:
+    seen = []
+    look = at_step(2, lambda: seen.append(torch.backends.cudnn.benchmark))
+    pretrain(tiny_config(**{"optim.epochs": 1}), clips, tmp_path, on_progress=look)
+    assert seen == [True]
+    assert not torch.backends.cudnn.benchmark
+
+
 # --- options -----------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +428,7 @@ def test_too_many_broken_files_stop_the_run(
         pretrain(tiny_config(), files, tmp_path / "run")
 
 
-def test_a_data_process_that_dies_leaves_a_checkpoint(whole: Path, clips: Clips, tmp_path: Path) -> None:
+def test_a_data_process_that_is_killed_is_started_again(whole: Path, clips: Clips, tmp_path: Path) -> None:
     import multiprocessing
 
     def kill_one() -> None:
@@ -362,8 +436,29 @@ def test_a_data_process_that_dies_leaves_a_checkpoint(whole: Path, clips: Clips,
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match=r"DataLoader worker .* the same command goes on from"):
-        pretrain(tiny_config(**{"run.workers": 2}), clips, tmp_path, on_progress=at_step(2, kill_one))
+    options = {"run.workers": 2}
+    assert pretrain(tiny_config(**options), clips, tmp_path, on_progress=at_step(2, kill_one)).finished
+    assert_same_bits(tmp_path, whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_whatever_fails_in_loading_leaves_a_checkpoint(
+    whole: Path, clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    calls = []
+
+    def break_off(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyError("nobody foresees this")
+        return real(*arguments, **options)
+
+    real = loader.Batch
+    monkeypatch.setattr(loader if workers else data, "Batch", break_off)
+    with pytest.raises(TrainingError, match=r"KeyError: .* the same command goes on from"):
+        pretrain(tiny_config(**{"run.workers": workers}), clips, tmp_path)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step_000000004.pt", "step_000000005.pt"]
+    monkeypatch.undo()
     assert pretrain(tiny_config(), clips, tmp_path).finished
     assert_same_bits(tmp_path, whole)
 

@@ -114,3 +114,15 @@ def test_bad_constants_are_refused() -> None:
         LARC(sgd, trust_coefficient=0)
     with pytest.raises(ConfigError, match="eps=-1"):
         LARC(sgd, eps=-1)
+
+
+def test_the_public_names() -> None:
+    from crisscross_zoo import pretrain
+    from crisscross_zoo.pretrain import LARC as PUBLIC_LARC
+    from crisscross_zoo.pretrain import cosine_schedule, schedule
+
+    assert PUBLIC_LARC is LARC
+    assert cosine_schedule is schedule.cosine_schedule
+    assert dir(pretrain) == pretrain.__all__ == ["LARC", "cosine_schedule"]
+    with pytest.raises(AttributeError, match="no attribute 'SGD'"):
+        pretrain.SGD  # noqa: B018

@@ -1,0 +1,136 @@
+"""The trainer walks the released code's first training steps: golden/trajectory_*.npz, in float64."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filler import fill_module, seeded_normal
+
+from crisscross_zoo.pretrain.data import Batch
+from crisscross_zoo.pretrain.distributed import World
+from crisscross_zoo.pretrain.loop import _Trainer
+from crisscross_zoo.pretrain.loss import VIEWS
+from crisscross_zoo.pretrain.metrics import TERMS
+from crisscross_zoo.pretrain.model import CrissCross
+from crisscross_zoo.pretrain.presets import make_config
+
+EXACT_STEPS = 4
+"""Batch norm over 4 samples is chaotic: later steps of the released code leave its own by more than 1e-6."""
+
+RTOL, LOSS_ATOL = 1e-6, 1e-8
+
+GROUPS = {
+    "vid_base": "video_base", "vid_predictor": "video_predictor",
+    "aud_base": "audio_base", "aud_predictor": "audio_predictor",
+}  # fmt: skip
+
+PAIRS = {"a1v2": "v2a1"}
+"""The released code's name of a pair, where ours is another."""
+
+ROUNDING_ONLY = tuple(
+    f"{modality}_{head}.{bias}"
+    for modality in ("video", "audio")
+    for head, bias in (
+        *(("projector", f"layer{n}.0.bias") for n in (1, 2, 3)),
+        ("projector", "layer3.1.bias"),
+        ("predictor", "layer1.0.bias"),
+    )
+)
+"""Their gradients are zero but for rounding: batch norm or the normalised loss takes out what they add."""
+
+FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "golden").glob("trajectory_*.npz"))
+
+SHAPES = ((4, 3, 8, 56, 56), (4, 3, 8, 56, 56), (4, 1, 80, 100), (4, 1, 80, 100))
+
+
+def batch(step: int) -> Batch:
+    """The inputs of a step, from 0: noise whose samples differ in scale and offset, rolled by one a step."""
+    turn = (np.arange(4) - step) % 4
+    views = {}
+    for number, (name, shape) in enumerate(zip(VIEWS, SHAPES, strict=True)):
+        x = seeded_normal(1000 + 10 * step + number, shape)
+        over = (4, *[1] * (len(shape) - 1))
+        scale = np.array([0.5, 1, 1.5, 2], np.float32)[turn].reshape(over)
+        shift = np.array([-1, -0.3, 0.3, 1], np.float32)[turn].reshape(over)
+        views[name] = torch.from_numpy(x * scale + shift)
+    return Batch(views, [""] * 4, [])
+
+
+def norms(values: list[torch.Tensor]) -> np.ndarray:
+    return np.array([float(value.norm()) for value in values])
+
+
+def walk(reference: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Train with a file's rates and settings, and yield after each step what the file has of it, by the file's keys."""
+    config = make_config(
+        "kinetics400",
+        released=True,
+        overrides={
+            **json.loads(str(reference["settings"])),
+            "optim.batch_size": 4, "optim.precision": "fp64", "run.device": "cpu", "run.channels_last": False,
+        },
+    )  # fmt: skip
+    trainer = _Trainer(config, World("cpu"))
+    model: CrissCross = trainer.model
+    fill_module(model.float()).double()
+    parameters = dict(model.named_parameters())
+    buffers = dict(model.named_buffers())
+    mine = [parameters[name] for name in reference["names.parameters"]]
+    assert len(mine) == len(parameters)
+    after_backward: list[np.ndarray] = []
+    trainer.scaler.unscale_ = lambda _: after_backward.append(
+        norms([p.grad for p in mine if p.grad is not None])
+    )
+    names = [GROUPS[name] for name in reference["names.groups"]]
+    for step, rates in enumerate(reference["float64.lr_used"]):
+        before = [p.detach().clone() for p in mine]
+        terms, _ = trainer.step(batch(step), dict(zip(names, rates, strict=True)), norm=False)
+        values = dict(zip(TERMS, terms, strict=True))
+        tracked = [buffers[name] for name in reference["names.buffers"]]
+        found = {
+            "loss": np.array(float(values["total"])),
+            "pairs": np.array(
+                [float(values[PAIRS.get(n, n)]) for n in (str(n)[1:] for n in reference["names.pairs"])]
+            ),
+            "grad_norms": after_backward[-1],
+            "grad_norms_after_optimizer": norms([p.grad for p in mine if p.grad is not None]),
+            "update_norms": norms([p.detach() - old for p, old in zip(mine, before, strict=True)]),
+            "buffer_norms": norms(tracked),
+            "buffer_sums": np.array([float(b.sum()) for b in tracked]),
+            "counters": np.array([int(buffers[name]) for name in reference["names.counters"]]),
+        }
+        for name in reference["names.chosen"]:
+            value = model.state_dict()[name].double().numpy().ravel()
+            found[f"after{step + 1}.{name}"] = value if value.size <= 128 else value[:64]
+            found[f"after{step + 1}.{name}|sum_l2"] = np.array([value.sum(), np.linalg.norm(value)])
+        yield found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_trainer_walks_the_released_codes_steps(golden: Callable[[str], Any], name: str) -> None:
+    reference = golden(name)
+    sound = ~np.isin(reference["names.parameters"], ROUNDING_ONLY)
+    compared = set()
+    for step, found in zip(range(EXACT_STEPS), walk(reference), strict=False):
+        for key, value in found.items():
+            if (wanted := reference.get(f"float64.{key}")) is None:
+                assert key.startswith("after"), key
+                continue
+            chosen = key.startswith("after")
+            wanted = wanted if chosen else wanted[step]
+            if key.startswith("grad_norms"):
+                value, wanted = value[sound], wanted[sound]
+            # a tensor's own scale: its values pass through zero, and so do sums
+            scale = np.abs(wanted).max() if chosen or key == "buffer_sums" else np.abs(wanted)
+            atol = LOSS_ATOL if key in ("loss", "pairs") else 1e-12
+            assert np.all(np.abs(value - wanted) <= atol + RTOL * scale), f"step {step + 1}: {key}"
+            compared.add(key)
+    assert {"loss", "pairs", "grad_norms", "grad_norms_after_optimizer", "update_norms"} <= compared
+    assert {"buffer_norms", "buffer_sums", "counters"} <= compared
+    assert {f"after{step}.{chosen}" for step in (1, 4) for chosen in reference["names.chosen"]} <= compared
