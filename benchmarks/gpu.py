@@ -158,6 +158,8 @@ def tests(part: Part) -> None:
             sys.executable,
             "-m",
             "pytest",
+            "-o",
+            "addopts=-q --strict-markers",  # in one process: there is one GPU
             "-m",
             "cuda",
             "-p",
