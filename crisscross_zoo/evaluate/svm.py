@@ -101,8 +101,8 @@ def fit_svm(
     """
     device = torch.device("cpu" if torch.device(device).type == "mps" else device)
     problem = _Problem(rows, labels, classes, device, on_pass)
-    start = torch.zeros((rows.shape[1] + 1, classes), device=problem.device)
-    scores = torch.zeros((len(rows), classes))
+    start = torch.zeros((rows.shape[1] + 1, classes), dtype=torch.float32, device=problem.device)
+    scores = torch.zeros((len(rows), classes), dtype=torch.float32)
     small = len(rows) * rows.shape[1] * classes < SMALL_PROBLEM and problem.device.type == "cpu"
     for cost in sorted(set(costs)):
         with _one_thread() if small else contextlib.nullcontext():
@@ -136,7 +136,9 @@ class _Problem:
     @functools.cached_property
     def at_zero(self) -> Tensor:
         """Norm of each class's gradient at zero weights for C = 1/2, |X'y|, (K,); times 2C for another."""
-        gradient = torch.zeros((self.rows.shape[1] + 1, self.classes), device=self.device)
+        gradient = torch.zeros(
+            (self.rows.shape[1] + 1, self.classes), dtype=torch.float32, device=self.device
+        )
         for where, block in self.blocks():
             _add_back(gradient, block, self.signs(where, block.new_empty(len(block), self.classes)), 1.0)
         norm: Tensor = gradient.norm(dim=0)
@@ -228,7 +230,7 @@ def _newton_step(
     Returns:
         The step, 0 for a class whose ``wanted`` is infinite, and its scores.
     """
-    step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape)
+    step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape, dtype=torch.float32)
     classes = wanted.isfinite().nonzero()[:, 0]
     wanted, residual, diagonal = wanted[classes], -gradient[:, classes], diagonal[:, classes]
     factors = _hessian_factors(problem, cost, active[:, classes.cpu()])
@@ -243,7 +245,7 @@ def _newton_step(
     product = (residual * direction).sum(0)
     for _ in range(CG_STEPS):
         columns, curved = classes.cpu(), direction.clone()
-        scores = torch.empty((len(active), len(columns)))
+        scores = torch.empty((len(active), len(columns)), dtype=torch.float32)
         for where, block in problem.blocks():
             along = _times(block, direction)
             scores[where] = along.cpu()
@@ -271,7 +273,7 @@ def _hessian_factors(problem: _Problem, cost: float, active: Tensor) -> list[Ten
     work = active.sum(dtype=torch.int64).item() * size * size
     if classes * size * size > HESSIAN_NUMBERS or work > _WORTH_PASSES * 2 * active.numel() * size:
         return None
-    hessians = [torch.eye(size, device=problem.device) for _ in range(classes)]
+    hessians = [torch.eye(size, dtype=torch.float32, device=problem.device) for _ in range(classes)]
     for where, block in problem.blocks():
         block = torch.cat([block, torch.ones_like(block[:, :1])], dim=1)
         for hessian, rows in zip(hessians, active[where].T, strict=True):
