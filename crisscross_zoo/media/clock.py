@@ -196,7 +196,7 @@ def _jumps(
         goes_on = (
             len(before)
             and len(after)
-            and after[:LONGEST_REORDERING].min() > before[-LONGEST_REORDERING:].max()
+            and after[:LONGEST_REORDERING].min() >= before[-LONGEST_REORDERING:].max() - back
         )
         if decoding[here] > last or not goes_on:
             # Where FFmpeg makes decoding timestamps of presentation ones, they lag behind by a few packets.

@@ -342,9 +342,17 @@ class _Placing:
                 end = max(end, video.stated / video.tick)  # chunks that are empty follow the last frame
             return _VideoPlace(Packets(clock.dts, shown, keys), True, False, tick, int(clock.dts[0]), end)
         pts = clock.pts.copy()
+        # Decoding timestamps of MP4 ascend, but where the parts of an edit list are read one after another. FFmpeg
+        # begins a part with the time of the last frame of the one before, which is over then.
+        dts = stamps.dts[stamps.dts != NO_STAMP]
+        edited = found.format == _STREAMS_STATED_FORMAT and bool((np.diff(dts) < 0).any())
+        if edited:
+            again = _repeated(pts[::-1], shown[::-1])
+            shown[len(shown) - 1 - again] = False
         if stamps.step > 2:
             pts[_repeated(pts, shown)] = NO_STAMP
-        regular = not (clock.restarts or clock.strays or bool((shown & (pts == NO_STAMP)).any()))
+        unstamped_here = bool((shown & (pts == NO_STAMP)).any())
+        regular = not (clock.restarts or clock.strays or edited or unstamped_here)
         if (shown & (pts == NO_STAMP)).any():
             pts, shown = self._filled(pts, shown)
         unstamped_too = pts == NO_STAMP  # and not shown
