@@ -453,7 +453,10 @@ class _Placing:
 
     def _tell(self, stream: Stream) -> None:
         clock = self._clocks[stream]
-        if corrupt := self._found.streams[stream].corrupt:
+        corrupt = self._found.streams[stream].corrupt
+        if corrupt == 1 and self._found.format == "wav" and _wav_is_open(self._path, self._source):
+            corrupt = 0  # the last one is shorter than others
+        if corrupt:
             self._add(stream, f"{corrupt} packets are damaged")
         if clock.strays:
             self._add(stream, f"{clock.strays} timestamps are far off and not believed")
@@ -534,3 +537,17 @@ def _avi_is_cut(path: StrPath, source: BinaryIO | None) -> bool:
                 return False
             at += 8 + int.from_bytes(head[4:], "little")
         return at > size + 1
+
+
+def _wav_is_open(path: StrPath, source: BinaryIO | None) -> bool:
+    """Whether a WAV says no length, as one does that was written to a pipe."""
+    with _opened(path, source) as file:
+        size, at = file.seek(0, os.SEEK_END), 12
+        while at < size:
+            file.seek(at)
+            head = file.read(8)
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return length in (0, 0xFFFFFFFF)
+            at += 8 + length + length % 2
+    return False

@@ -392,6 +392,18 @@ def test_truncated_files_give_what_can_be_read_and_say_so(tmp_path, name, option
     assert served == len(times)
 
 
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
+def test_wav_from_a_pipe_is_not_damaged(tmp_path, length):
+    path = make_media(tmp_path / "a.wav", seconds=1.3, video=None, audio="pcm_s16le")
+    data = path.read_bytes()
+    at = data.index(b"data") + 4
+    path.write_bytes(data[:at] + struct.pack("<I", length) + data[at + 4 :])
+    assert scan(path).damage == ()
+    assert scan(path).audio.span[1] == pytest.approx(1.3)
+    path.write_bytes(data[:-1000])
+    assert scan(path).damage == ("audio: 1 packets are damaged",)
+
+
 def test_damage_in_the_middle_costs_what_is_damaged(tmp_path):
     path = make_media(tmp_path / "d.mkv", seconds=4, video="mpeg4", audio="aac", gop=5)
     data = bytearray(path.read_bytes())
