@@ -13,6 +13,7 @@ The rules are in docs/time.md.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ class StreamStamps:
         durations: How long each lasts, 0 where that is not known.
         places: Which packet of the file each is.
         unseen: Whether each is decoded for the sake of others alone; its timestamps may lie anywhere.
+        keys: Whether each decodes on its own.
     """
 
     tick: float
@@ -64,6 +66,7 @@ class StreamStamps:
     durations: Stamps
     places: Stamps
     unseen: npt.NDArray[np.bool_]
+    keys: npt.NDArray[np.bool_]
 
     @property
     def step(self) -> float:
@@ -130,18 +133,21 @@ def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[S
         good = np.flatnonzero(~strays) if not strays.all() else np.arange(len(pts))
         dts = np.rint(np.interp(np.arange(len(pts)), good, decoding[good])).astype(np.int64)
         clocks[name] = Clock(pts, dts, int(strays.sum()), restarts)
-    _continue(streams, clocks)
     for name, stream in streams.items():
         clock = clocks[name]
-        wrong = _misplaced(clock, stream)
-        clock.pts[wrong] = NO_STAMP
-        clock.strays += len(wrong)
+        edges = [0, *clock.restarts, len(clock.pts)]
+        for recording in itertools.starmap(range, itertools.pairwise(edges)):
+            wrong = _misplaced(clock, stream, recording)
+            clock.pts[wrong] = NO_STAMP
+            clock.strays += len(wrong)
+    _continue(streams, clocks)
     return clocks
 
 
-def _misplaced(clock: Clock, stream: StreamStamps) -> Stamps:
-    """Numbers of the packets that are shown at a time that no decoding order explains."""
-    stamped = np.flatnonzero((clock.pts != NO_STAMP) & ~stream.unseen)
+def _misplaced(clock: Clock, stream: StreamStamps, recording: range) -> Stamps:
+    """Numbers of the packets of a recording that are shown at a time that no decoding order explains."""
+    numbers = np.array(recording, np.int64)
+    stamped: Stamps = numbers[(clock.pts[numbers] != NO_STAMP) & ~stream.unseen[numbers]]
     if not len(stamped):
         return stamped
     pts, dts = clock.pts[stamped], clock.dts[stamped]
@@ -190,9 +196,18 @@ def _jumps(
         goes_on = (
             len(before)
             and len(after)
-            and after[:LONGEST_REORDERING].min() > before[-LONGEST_REORDERING:].max()
+            and after[:LONGEST_REORDERING].min() >= before[-LONGEST_REORDERING:].max() - back
         )
         if decoding[here] > last or not goes_on:
+            # Where FFmpeg makes decoding timestamps of presentation ones, they lag behind by a few packets.
+            while (
+                here - 1 > done
+                and shown[here - 1]
+                and abs(float(stream.pts[here - 1]) - decoding[here])
+                < min(abs(float(stream.pts[here - 1]) - decoding[here - 1]), back + 20 * step)
+            ):
+                here -= 1
+                decoding[here] = decoding[here + 1] - step
             restarts.append(here)
     # What is too short at either end to be a recording is broken.
     while restarts and restarts[0] < _FEWEST and count > 2 * _FEWEST:
@@ -205,38 +220,43 @@ def _jumps(
 def _continue(streams: Mapping[Stream, StreamStamps], clocks: dict[Stream, Clock]) -> None:
     """Shift what comes after each restart so that it goes on where the streams that restart together ended."""
     waiting = {name: list(clock.restarts) for name, clock in clocks.items()}
+    shifted = dict.fromkeys(clocks, 0.0)  # by how many seconds the rest was shifted so far
     while any(waiting.values()):
         first = min((n for n, w in waiting.items() if w), key=lambda n: streams[n].places[waiting[n][0]])
         together = {first: waiting[first].pop(0)}
-        ended, begins = _around(streams[first], clocks[first], together[first])
+        ended, begins = _around(streams[first], clocks[first], together[first], shifted[first])
         for name, left in waiting.items():
             if name != first and left:
-                other_ended, other_begins = _around(streams[name], clocks[name], left[0])
+                other_ended, other_begins = _around(streams[name], clocks[name], left[0], shifted[name])
                 if max(abs(other_ended - ended), abs(other_begins - begins)) <= _TOGETHER_SECONDS:
                     together[name] = left.pop(0)
-        leads = "video" if "video" in together else first
-        ended, begins = _around(streams[leads], clocks[leads], together[leads])
+        leads: Stream = "video" if "video" in together else first
+        ended, begins = _around(streams[leads], clocks[leads], together[leads], shifted[leads])
         shift = ended - begins
         for name, at in together.items():
             clock, ticks = clocks[name], round(shift / streams[name].tick)
             clock.dts[at:] += ticks
             stamped = clock.pts[at:] != NO_STAMP
             clock.pts[at:][stamped] += ticks
+            shifted[name] += shift
 
 
-def _around(stream: StreamStamps, clock: Clock, at: int) -> tuple[float, float]:
+def _around(stream: StreamStamps, clock: Clock, at: int, shifted: float) -> tuple[float, float]:
     """Seconds at which what comes before packet ``at`` ends, and at which what comes after begins, as it is now.
 
-    What a recording has before its time 0 is the decoder's delay.
+    What a recording has before its own time 0, which is at ``shifted`` seconds now, is the decoder's delay. Where it
+    begins inside a group, decoding goes on, and frames on both sides are shown in one another's order.
     """
+    if not stream.keys[at]:
+        return float(clock.dts[at - 1] + stream.step) * stream.tick, float(clock.dts[at]) * stream.tick
     best = np.where(clock.pts == NO_STAMP, clock.dts, clock.pts)
     durations = np.where(stream.durations > 0, stream.durations, round(stream.step))
     edges = [0, *clock.restarts, len(best)]
     place = edges.index(at)
     before, after = np.arange(edges[place - 1], at), np.arange(at, edges[place + 1])
     before, after = (p if stream.unseen[p].all() else p[~stream.unseen[p]] for p in (before, after))
-    ended, begins = float((best[before] + durations[before]).max()), max(float(best[after].min()), 0.0)
-    return ended * stream.tick, begins * stream.tick
+    ended, begins = float((best[before] + durations[before]).max()), float(best[after].min())
+    return ended * stream.tick, max(begins * stream.tick, shifted)
 
 
 def fill_in(pts: Stamps, order: Sequence[int] | npt.NDArray[np.int64], step: float) -> Stamps:

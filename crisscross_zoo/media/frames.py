@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import av
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import Type as SideDataType
 from av.video import VideoStream
 from av.video.reformatter import VideoReformatter
 
@@ -61,6 +62,7 @@ class DecodingPlan:
     def __init__(self, track: VideoTrack, times: npt.NDArray[np.float64]) -> None:
         assert track.packets is not None
         stamps, keys = track.packets.stamps, track.packets.keys
+        self._keys = keys
         self.picks = track.numbers_at(times)
         self.needed = np.zeros(len(stamps), np.bool_)
         self.needed[self.picks] = True
@@ -72,6 +74,17 @@ class DecodingPlan:
         wanted[np.maximum(group[leading] - 1, 0)] = True
         self.decode = wanted[group]
         self.skips = track.codec in _SKIPPABLE_CODECS
+
+    def check_key(self, frame: av.VideoFrame) -> None:
+        """Raise if the packet of ``frame`` is flagged as a key frame and was none: its group may not decode alone."""
+        number = frame.pts
+        if (
+            number is not None
+            and 0 <= number < len(self._keys)
+            and self._keys[number]
+            and not frame.key_frame
+        ):
+            raise NotAsIndexedError
 
     def check(self, done: int, count: int, number: int | None) -> None:
         """Raise unless the frame of packet ``number`` is the one for these of the times."""
@@ -160,6 +173,8 @@ def shown_frames(
     clock = _CountedClock(track) if track.counted else _StampedClock(track)
     done, current, number, newest = 0, None, None, -np.inf
     for item in decoded:
+        if plan is not None:
+            plan.check_key(item.frame)
         seconds = clock.seconds(item)
         if seconds is None:
             continue
@@ -292,6 +307,17 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
         if data.type.name == "DISPLAYMATRIX":
             return tuple(np.frombuffer(data, np.int32, 9).tolist())
     return ()
+
+
+def _unlisted(kinds: type[SideDataType], value: Any) -> SideDataType:
+    """Return a kind of side data that PyAV does not list."""
+    kind = object.__new__(kinds)
+    kind._name_, kind._value_ = f"UNLISTED_{value}", value
+    return kind
+
+
+# Of a frame with such side data (in PyAV 18 EXIF, which photos and cameras' MJPEG have) PyAV would give none at all.
+SideDataType._missing_ = classmethod(_unlisted)  # type: ignore[assignment, method-assign]
 
 
 def orientation_of(matrix: Sequence[int]) -> Orientation:

@@ -26,7 +26,14 @@ from av.video import VideoStream
 from crisscross_zoo.config import check_path
 from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
-from crisscross_zoo.media.clock import STRAY_SECONDS, StreamStamps, fill_in, gaps, run_through
+from crisscross_zoo.media.clock import (
+    LONGEST_REORDERING,
+    STRAY_SECONDS,
+    StreamStamps,
+    fill_in,
+    gaps,
+    run_through,
+)
 from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
@@ -71,6 +78,10 @@ _BEGINNINGS = {
     "flv": re.compile(rb"FLV\x01[\x00-\x05]\0\0\0\x09"),
     "avi": re.compile(rb"RIFF.{4}AVI LIST", re.DOTALL),
     "wav": re.compile(rb"RIFF.{4}WAVEfmt ", re.DOTALL),
+    "w64": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"),
+    "asf": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"),
+    "aiff": re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER)", re.DOTALL),
+    "caf": re.compile(rb"caff\0\x01\0\0desc"),
 }
 
 # Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
@@ -206,7 +217,8 @@ class _StreamScan:
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.places))
         pts, dts, durations, places = arrays
         unseen = np.array(self.discarded, np.bool_)
-        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen)
+        keys = np.array(self.keys, np.bool_)
+        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen, keys)
 
 
 class _Scan:
@@ -330,9 +342,17 @@ class _Placing:
                 end = max(end, video.stated / video.tick)  # chunks that are empty follow the last frame
             return _VideoPlace(Packets(clock.dts, shown, keys), True, False, tick, int(clock.dts[0]), end)
         pts = clock.pts.copy()
+        # Decoding timestamps of MP4 ascend, but where the parts of an edit list are read one after another. FFmpeg
+        # begins a part with the time of the last frame of the one before, which is over then.
+        dts = stamps.dts[stamps.dts != NO_STAMP]
+        edited = found.format == _STREAMS_STATED_FORMAT and bool((np.diff(dts) < 0).any())
+        if edited:
+            again = _repeated(pts[::-1], shown[::-1])
+            shown[len(shown) - 1 - again] = False
         if stamps.step > 2:
             pts[_repeated(pts, shown)] = NO_STAMP
-        regular = not (clock.restarts or clock.strays or bool((shown & (pts == NO_STAMP)).any()))
+        unstamped_here = bool((shown & (pts == NO_STAMP)).any())
+        regular = not (clock.restarts or clock.strays or edited or unstamped_here)
         if (shown & (pts == NO_STAMP)).any():
             pts, shown = self._filled(pts, shown)
         unstamped_too = pts == NO_STAMP  # and not shown
@@ -341,9 +361,11 @@ class _Placing:
         early = np.flatnonzero(shown & (pts < start))
         if lost := int((early < first).sum()):
             self._add("video", f"{lost} frames before the first key frame cannot be decoded")
-        if leading := int((early > first).sum()):
+        if leading := int(((early > first) & (early <= first + LONGEST_REORDERING)).sum()):
             text = f"{leading} frames that refer to others before the file's beginning are left out"
             self._add("video", text, harmless=True)
+        if before := int((early > first + LONGEST_REORDERING).sum()):
+            self._add("video", f"{before} frames with timestamps before the file's beginning are left out")
         last = int(np.argmax(np.where(shown, pts, NO_STAMP)))
         end = max(int(pts[last]), start) + float(stamps.durations[last] or stamps.step)
         return _VideoPlace(Packets(pts, shown, keys), False, regular, video.tick, start, end)
@@ -431,7 +453,10 @@ class _Placing:
 
     def _tell(self, stream: Stream) -> None:
         clock = self._clocks[stream]
-        if corrupt := self._found.streams[stream].corrupt:
+        corrupt = self._found.streams[stream].corrupt
+        if corrupt == 1 and self._found.format == "wav" and _wav_is_open(self._path, self._source):
+            corrupt = 0  # the last one is shorter than others
+        if corrupt:
             self._add(stream, f"{corrupt} packets are damaged")
         if clock.strays:
             self._add(stream, f"{clock.strays} timestamps are far off and not believed")
@@ -512,3 +537,17 @@ def _avi_is_cut(path: StrPath, source: BinaryIO | None) -> bool:
                 return False
             at += 8 + int.from_bytes(head[4:], "little")
         return at > size + 1
+
+
+def _wav_is_open(path: StrPath, source: BinaryIO | None) -> bool:
+    """Whether a WAV says no length, as one does that was written to a pipe."""
+    with _opened(path, source) as file:
+        size, at = file.seek(0, os.SEEK_END), 12
+        while at < size:
+            file.seek(at)
+            head = file.read(8)
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return length in (0, 0xFFFFFFFF)
+            at += 8 + length + length % 2
+    return False

@@ -28,7 +28,7 @@ from av.container import InputContainer
 from av.video import VideoStream
 
 from crisscross_zoo.errors import InputError, NoStreamError, UnreadableMediaError
-from crisscross_zoo.media.audio import MonoAudio, Piece
+from crisscross_zoo.media.audio import MonoAudio, Piece, channels_of, frame_of
 from crisscross_zoo.media.clock import LONGEST_REORDERING
 from crisscross_zoo.media.decode import convert_frames, read_sound
 from crisscross_zoo.media.frames import (
@@ -63,7 +63,8 @@ _ROUNDING = 1e-6
 _PLAINLY_SOUGHT_FORMATS = frozenset({"mpegts", "flv"})
 
 # Formats in which a sought packet's timestamp is exact. In others packets are read from the start, but not decoded.
-_AUDIO_SOUGHT_FORMATS = INDEXED_FORMATS | {"mpegts", "flv", "wav", "flac"}
+_AUDIO_SOUGHT_FORMATS = INDEXED_FORMATS | {"mpegts", "flv", "flac"}
+_PCM_SOUGHT_FORMATS = frozenset({"wav"})  # of PCM alone: elsewhere it guesses
 
 # Where a seek for a key frame lands after the frame, it is tried again this many seconds earlier.
 _STEPS_BACK = (0.0, 0.5, 2.0, 10.0)
@@ -353,7 +354,8 @@ def _sought_audio(
         NotAsIndexedError: where the seek landed is not known well enough.
     """
     rate, origin = track.rate, track.first or 0
-    if media.format in _AUDIO_SOUGHT_FORMATS:
+    pcm = media.format in _PCM_SOUGHT_FORMATS and track.codec.startswith("pcm_")
+    if pcm or media.format in _AUDIO_SOUGHT_FORMATS:
         container.seek(math.floor((target + track.origin) / track.tick), stream=stream)
     packets = _packets_from(read_packets(container, stream, _nobody), (target + track.origin) / track.tick)
     frames = (f for f in decode_audio(packets, stream, _nobody) if f is None or f.samples)
@@ -421,11 +423,9 @@ def _without(drop: int, frames: Iterable[av.AudioFrame | None]) -> Iterator[av.A
 
 def _shortened(frame: av.AudioFrame, drop: int) -> av.AudioFrame:
     if drop:
-        values = frame.to_ndarray()
-        skipped = drop if frame.format.is_planar else drop * len(frame.layout.channels)
-        rest: npt.NDArray[Any] = np.ascontiguousarray(values[:, skipped:])
         try:
-            shorter = av.AudioFrame.from_ndarray(rest, format=frame.format.name, layout=frame.layout.name)
+            rest = channels_of(frame)[:, drop:]
+            shorter = frame_of(rest, frame.format.name, frame.layout.name)
         except ValueError:  # a layout without a name, a format without an array type
             raise NotAsIndexedError from None
         shorter.sample_rate = frame.sample_rate

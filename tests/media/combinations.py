@@ -89,6 +89,7 @@ mkv-mpeg2-mp2          mkv   {MPEG2} {MP2}
 mkv-mpeg4-bframes      mkv   {MPEG4} -bf 2 {MP3}
 mkv-ffv1-flac          mkv   -c:v ffv1 -c:a flac
 mkv-snow-pcm           mkv   -c:v snow -q:v 3 {PCM}
+mkv-h263p-pcm          mkv   -s 352x288 -c:v h263p -q:v 3 {PCM}
 ts-h264-bframes        ts    {H264_B} {AAC}
 ts-h264-opengop        ts    {H264_OPEN} -c:a ac3
 ts-hevc-opengop        ts    {HEVC_OPEN} {AAC}
@@ -127,6 +128,7 @@ y4m-raw                y4m   -an
 gif-frames             gif   -an
 apng-frames            apng  -an
 png-still              png   -frames:v 1 -an
+tiff-still             tiff  -frames:v 1 -an
 webp-still             webp  -frames:v 1 -c:v libwebp -lossless 1 -an
 """,
     audio=None,
@@ -134,6 +136,7 @@ webp-still             webp  -frames:v 1 -c:v libwebp -lossless 1 -an
 table(
     f"""
 wav-pcm                wav   -vn
+wav-g722               wav   -vn -ar 16000 -ac 1 -c:a g722
 mp3-lame               mp3   -vn
 m4a-aac                m4a   -vn {AAC}
 adts-aac               aac   -vn {AAC}
@@ -222,6 +225,12 @@ edited("mp4-h264-edit-swapped", "h264.mp4", (2.0, 0.6), (0.4, 0.8))
 edited("mp4-h264-edit-repeated", "h264.mp4", (1.0, 0.48), (1.0, 0.48))
 edited("mp4-h264-edit-late-video", "h264.mp4", (None, 0.5), (0, 2.48), tracks="vide")
 edited("mp4-h264-edit-late-audio", "h264.mp4", (None, 0.5), (0, 2.5), tracks="soun")
+edited("mp4-h264-edit-three", "h264.mp4", (0.4, 0.4), (1.2, 0.4), (2.4, 0.4))
+edited("mp4-h264-edit-opengop-swapped", "h264-opengop.mp4", (2.1, 0.5), (0.7, 0.5))
+edited("mp4-hevc-edit-opengop-two", "hevc-opengop.mp4", (0.6, 0.6), (2.1, 0.5))
+edited("mp4-h264-edit-beyond", "h264.mp4", (0.52, 9.0), said="either")
+edited("mp4-h264-edit-audio-hole", "h264.mp4", (0.4, 0.8), (None, 0.5), (1.6, 0.6), tracks="soun")
+edited("mp4-h264-edit-one-picture", "h264.mp4", (1.3, 0.04))
 edited("mp4-h264-edit-none", "h264.mp4")
 edited("mp4-h264-edit-video-only", "h264.mp4", (0.52, 1.6), tracks="vide")
 edited("mp4-h264-edit-audio-only", "h264.mp4", (0.52, 1.6), tracks="soun")
@@ -423,6 +432,27 @@ stamps(
     said="damage",
 )
 
+# Where the whole clock jumps inside a group, frames of both sides are shown in one another's order.
+for _first, _by in ((30, -1000.0), (33, 1000.0), (38, -1.0), (47, -1000.0)):
+    stamps(
+        f"ts-h264-jump-inside-{_first}",
+        "h264.ts",
+        moved(lambda k, first=_first: k >= first, _by),
+        same_as="h264.ts",
+        audio=None,
+        said="damage",
+    )
+# Below 0 the clock wraps, and again a little later.
+for _codec in ("h264", "mpeg2-nob"):
+    stamps(
+        f"ts-{_codec}-jump-below-zero",
+        f"{_codec}.ts",
+        late_part(-3.0),
+        late_part(-3.0),
+        same_as=f"{_codec}.ts",
+        said="damage",
+    )
+
 
 def repeated(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int | None]:
     """Each tenth picture has the stamps of the one before."""
@@ -509,8 +539,20 @@ joined("webm-vp9-joined", "webm", *[f"{VP9} {OPUS}"] * 2)
 _later = [f"{H264_B} {AAC}", f"{H264_B} {AAC} -output_ts_offset"]
 joined("ts-h264-joined-later", "ts", _later[0], f"{_later[1]} 20", recordings=1, said="either")
 joined("ts-h264-joined-much-later", "ts", _later[0], f"{_later[1]} 1000")
+joined("ts-h264-joined-late-between", "ts", _later[0], f"{_later[1]} 1000", _later[0])
+joined(
+    "ts-mpeg2-joined-late-first",
+    "ts",
+    *[f"{MPEG2} {MP2} -output_ts_offset {seconds}" for seconds in (1000, 9000, 0, 9000)],
+)
+joined("ts-h264-joined-four", "ts", *[f"{H264_B} {AAC}"] * 4)
+joined("mkv-h264-joined-much-later", "mkv", _later[0], f"{_later[1]} 1000")
 # Of these ffmpeg reads the first recording alone; that must be said.
 joined("flv-h264-joined", "flv", *[f"{H264_B} {AAC}"] * 2, recordings=1)
+joined("asf-wmv2-joined", "wmv", *["-c:v wmv2 -q:v 3 -c:a wmav2"] * 2, recordings=1)
+joined("aiff-pcm-joined", "aiff", "-vn", "-vn", recordings=1, video=None)
+joined("caf-alac-joined", "caf", *["-vn -c:a alac"] * 2, recordings=1, video=None)
+joined("w64-pcm-joined", "w64", "-vn", "-vn", recordings=1, video=None)
 joined("ogv-theora-vorbis-chained", "ogv", *[f"{THEORA} {VORBIS}"] * 2, recordings=1)
 
 # --- changes in midstream ----------------------------------------------------------------------------------------
@@ -778,6 +820,7 @@ mp4-h264-audio-short   mp4   {H264_B} -af atrim=0:1.5 {AAC}
 mkv-h264-video-short   mkv   -vf trim=0:1.48 {H264_B} {AAC}
 mp4-h264-mono          mp4   {H264_B} {AAC} -ac 1
 mp4-h264-surround      mp4   {H264_B} {AAC} -ac 6
+mp4-h264-7.1           mp4   {H264_B} {AAC} -ac 8
 mp4-h264-8khz          mp4   {H264_B} {AAC} -ar 16000
 """
 )
