@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,18 @@ from crisscross_zoo.evaluate.run import Compute, evaluate
 CHANGES = {"clips.size": 112, "clips.test": 3, "layer.lr": 0.01, "layer.batch_size": 32}
 
 
-def first_files(data: LabelledData, most: int) -> LabelledData:
-    """The same with at most so many training files of each class."""
+def first_files(data: LabelledData, train: int, test: int) -> LabelledData:
+    """The same with at most so many files of each class to train on and to test."""
     (number, fold), *_ = data.folds.items()
-    train, seen = [], dict.fromkeys(range(len(data.classes)), 0)
-    for sample in fold.train:
-        seen[sample.label] += 1
-        if seen[sample.label] <= most:
-            train.append(sample)
-    return LabelledData(data.name, data.root, data.classes, {number: Fold(tuple(train), fold.test)})
+    sides = []
+    for samples, most in ((fold.train, train), (fold.test, test)):
+        seen: Counter[int] = Counter()
+        kept = []
+        for sample in samples:
+            seen[sample.label] += 1
+            kept += [sample] * (seen[sample.label] <= most)
+        sides.append(tuple(kept))
+    return LabelledData(data.name, data.root, data.classes, {number: Fold(*sides)})
 
 
 def main() -> int:
@@ -43,9 +47,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, nargs="+", default=[1, 4, 0], help="values of --clips.epochs")
     parser.add_argument("--files", type=int, default=40, help="training files of each class")
+    parser.add_argument("--test-files", type=int, default=20, help="test files of each class")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    data = first_files(read_dataset("kinetics400", options.data), options.files)
+    data = first_files(read_dataset("kinetics400", options.data), options.files, options.test_files)
     compute = Compute(device="cpu", cache=options.out / "cache", workers=options.workers)
     names = {0: "redrawn in every epoch", 1: "frozen: one draw"}
     print("| training clips | seeds | top-1, % | each |\n| --- | --- | --- | --- |")
@@ -53,7 +58,7 @@ def main() -> int:
         found = []
         for seed in range(options.seeds):
             changes = {**CHANGES, "clips.epochs": draws, "seed": seed}
-            out = options.out / f"{options.files}-{draws}-{seed}"
+            out = options.out / f"{options.files}-{options.test_files}-{draws}-{seed}"
             if (out / "result.json").exists():
                 result = json.loads((out / "result.json").read_text())
             else:
