@@ -154,6 +154,10 @@ UNEVEN = "-vf settb=1/90000,setpts='(N+0.45*sin(N))*3600' -fps_mode passthrough 
 STILL_THEN_BURST = (
     "-vf settb=1/1000,setpts='if(lt(N,3),N*700,2100+(N-3)*11)' -fps_mode passthrough -enc_time_base 1/1000"
 )
+STILL_AT_END = "-vf settb=1/1000,setpts='if(lt(N,74),N*40,15000)' -fps_mode passthrough -enc_time_base 1/1000"
+LONG_PAUSE = (
+    "-vf settb=1/1000,setpts='N*40+if(lt(N,40),0,100000)' -fps_mode passthrough -enc_time_base 1/1000"
+)
 
 
 def speed(fps: str) -> str:
@@ -178,8 +182,13 @@ mkv-h264-uneven        mkv   {UNEVEN} {H264_B} {AAC}
 ts-h264-uneven         ts    {UNEVEN} {H264_B} {AAC}
 mp4-h264-burst         mp4   {STILL_THEN_BURST} {H264_B} {AAC}
 mkv-h264-burst         mkv   {STILL_THEN_BURST} {H264_B} {AAC}
+mp4-h264-still-end     mp4   {STILL_AT_END} {H264_B} {AAC}
+mkv-h264-still-end     mkv   {STILL_AT_END} {H264_B} {AAC}
+ts-h264-still-end      ts    {STILL_AT_END} {H264_B} {AAC}
+ts-hevc-still-end      ts    {STILL_AT_END} {HEVC}:keyint=12:bframes=3 {AAC}
 """
 )
+table(f"ts-h264-pause  ts  {LONG_PAUSE} {H264_B} {AAC}", said="either")
 table(
     f"""
 mkv-h264-29.97         mkv   {speed("30000/1001")} {H264_B} {AAC}
