@@ -60,10 +60,11 @@ class DecodingPlan:
 
     def __init__(self, track: VideoTrack, times: npt.NDArray[np.float64]) -> None:
         assert track.packets is not None
-        stamps, keys = track.packets.stamps, track.packets.keys
+        stamps, shown, keys = track.packets
         self.picks = track.numbers_at(times)
         self.needed = np.zeros(len(stamps), np.bool_)
         self.needed[self.picks] = True
+        self.needed[1:] |= self.needed[:-1] & ~shown[1:]  # which may be the second field of the same frame
         group = np.maximum(np.cumsum(keys) - 1, 0)
         key_stamps = stamps[np.flatnonzero(keys)] if keys.any() else stamps[:1]
         wanted = np.zeros(len(key_stamps), np.bool_)
@@ -238,8 +239,8 @@ class _CountedClock:
     def __init__(self, track: VideoTrack) -> None:
         assert track.packets is not None
         self._track, self._packets = track, track.packets
-        stamps = track.packets.stamps
-        self._step = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1.0
+        steps = np.unique(track.packets.stamps)  # a frame's two fields have one
+        self._step = float(np.median(np.diff(steps))) if len(steps) > 1 else 1.0
         self._first: float | None = None
         self._came = 0
         self.misplaced = 0

@@ -149,8 +149,9 @@ class _StreamScan:
         self.durations: list[int] = []
         self.places: list[int] = []
         self.keys: list[bool] = []
-        self.discarded: list[bool] = []
-        self.hidden: list[bool] = []
+        self.shown: list[bool] = []
+        self.unseen: list[bool] = []
+        self.seconds: list[bool] = []  # fields
         self.corrupt = 0
         self.first: int | None = None  # of video: the packet; of audio: the timestamp
         self.lengths: list[int] = []  # of the first audio frames, samples
@@ -169,10 +170,14 @@ class _StreamScan:
             self.dts.append(NO_STAMP if packet.dts is None else packet.dts)
             self.durations.append(max(packet.duration or 0, 0))
             self.places.append(place)
-            self.keys.append(packet.is_keyframe)
-            hidden = self._hidden.looks and self._hidden.hides(bytes(packet))
-            self.hidden.append(hidden)
-            self.discarded.append(packet.is_discard or (hidden and self.codec == "theora"))
+            self.shown.append(self._hidden.shows(packet))
+            self.unseen.append(self._hidden.unseen)
+            self.seconds.append(self._hidden.second)
+            self.keys.append(packet.is_keyframe and not self._hidden.second)
+            if self._hidden.second:  # the frame lasts as long as both of its fields
+                before, here = self.pts[-2:]
+                apart = here - before if NO_STAMP not in (before, here) else 0
+                self.durations[-2:] = (2 * apart if apart > 0 else sum(self.durations[-2:])), 0
             self.corrupt += packet.is_corrupt
         if self._enough:
             return
@@ -205,7 +210,7 @@ class _StreamScan:
         longest = int(LONGEST_PACKET_SECONDS[self.kind] / self.tick)
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.places))
         pts, dts, durations, places = arrays
-        unseen = np.array(self.discarded, np.bool_)
+        unseen = np.array(self.unseen, np.bool_)
         return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen)
 
 
@@ -318,17 +323,20 @@ class _Placing:
         found, video, stamps, clock = (
             self._found, self._found.streams["video"], self._stamps["video"], self._clocks["video"]
         )  # fmt: skip
-        shown = ~(stamps.unseen | np.array(video.hidden, np.bool_))
+        shown = np.array(video.shown, np.bool_)
         first = video.first if video.first is not None and 0 <= video.first < len(shown) else 0
         shown[first] = True  # it came out of the decoder
         keys = np.array(video.keys, np.bool_)
         if _is_counted(found.format) or bool((stamps.pts == NO_STAMP).all()):
             unstamped = bool((stamps.dts == NO_STAMP).all())
             tick = 1 / found.rate if unstamped else video.tick
-            end = float(clock.dts.max()) + (1.0 if unstamped or len(clock.dts) == 1 else stamps.step)
+            seconds = np.array(video.seconds, np.bool_)
+            dts = clock.dts - np.cumsum(seconds) if unstamped else clock.dts.copy()
+            dts[seconds] = dts[np.flatnonzero(seconds) - 1]
+            end = float(dts.max()) + (1.0 if unstamped or len(dts) == 1 else stamps.step)
             if found.format == "avi" and not _avi_is_cut(self._path, self._source):
                 end = max(end, video.stated / video.tick)  # chunks that are empty follow the last frame
-            return _VideoPlace(Packets(clock.dts, shown, keys), True, False, tick, int(clock.dts[0]), end)
+            return _VideoPlace(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
         pts = clock.pts.copy()
         if stamps.step > 2:
             pts[_repeated(pts, shown)] = NO_STAMP

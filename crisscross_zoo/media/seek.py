@@ -227,14 +227,9 @@ def _sought_frames(
 def track_of(packets: list[av.Packet[Any]], track: VideoTrack, stream: VideoStream) -> VideoTrack:
     """Return the track of some packets of a stream, from a key frame on, as if there were no others."""
     hidden = HiddenPackets(track.codec, stream.codec_context.extradata)
-    return dataclasses.replace(
-        track,
-        packets=Packets(
-            np.array([p.pts for p in packets], np.int64),
-            np.array([not (p.is_discard or (hidden.looks and hidden.hides(bytes(p)))) for p in packets]),
-            np.array([p.is_keyframe for p in packets], np.bool_),
-        ),
-    )
+    told = [(p.pts, hidden.shows(p), p.is_keyframe and not hidden.second) for p in packets]
+    stamps, shown, keys = (np.array(column) for column in zip(*told, strict=True))
+    return dataclasses.replace(track, packets=Packets(stamps.astype(np.int64), shown, keys))
 
 
 def _from_first(
@@ -297,7 +292,8 @@ def _packets_from_key(
                 break
             if later > LONGEST_REORDERING:
                 break
-        if packets:
+        extradata = stream.codec_context.extradata
+        if packets and not HiddenPackets.begin_inside(packets, track.codec, extradata):
             return packets
     raise NotAsIndexedError
 

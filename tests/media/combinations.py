@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from container_bytes import (
     AUDIO_PID,
     CLOCK,
@@ -19,6 +21,8 @@ from container_bytes import (
     change_ts,
     counted_on,
     cut_ts,
+    h264_fields,
+    mpeg2_fields,
     not_coded,
     packed,
     pick_fragments,
@@ -29,6 +33,7 @@ from container_bytes import (
     telecined,
     ts_starts,
 )
+from make_media import numbered_picture
 from numbered import (
     AAC,
     AV1,
@@ -729,6 +734,7 @@ mkv-ffv1-191x63        mkv   -vf scale=191:63,format=yuv444p -c:v ffv1 -c:a flac
 avi-mjpeg-191x63       avi   -vf scale=191:63 -c:v mjpeg -q:v 3 {PCM}
 mp4-mpeg4-190x62       mp4   -vf scale=190:62 {MPEG4} -bf 2 {AAC}
 mp4-h264-anamorphic    mp4   -vf setsar=16/11 {H264_B} {AAC}
+ts-hevc-fields         ts    {HEVC}:keyint=12:bframes=3:interlace=tff {AAC}
 mp4-hevc-10bit         mp4   {HEVC}:keyint=12:bframes=3 -pix_fmt yuv420p10le {AAC}
 """
 )
@@ -750,6 +756,60 @@ for _suffix in ("vob", "ts", "mkv"):
         ffmpeg("-fflags +genpts -i", raw, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {MP2}", out)
 
     combination(f"{_suffix}-mpeg2-telecine", _suffix)(_telecined)
+
+
+def grey_pictures() -> list[np.ndarray]:
+    """The base's pictures, without colour."""
+    return [(16 + numbered_picture(n).mean(axis=-1) * 219 / 255).astype(np.uint8) for n in range(COUNT)]
+
+
+@combination("h264-raw-fields", "h264", audio=None)
+def _(shelf: Shelf, out: Path) -> None:
+    out.write_bytes(b"".join(h264_fields(grey_pictures())))
+
+
+@combination("m2v-raw-fields", "m2v", audio=None)
+def _(shelf: Shelf, out: Path) -> None:
+    out.write_bytes(mpeg2_fields(grey_pictures()))
+
+
+def in_fields(out: Path, *, together: bool) -> Path:
+    """MP4 of H.264's fields beside ``out``, a packet each, or two in one."""
+    packets = h264_fields(grey_pictures())
+    if together:
+        packets = [first + second for first, second in zip(packets[::2], packets[1::2], strict=True)]
+    raw, path = out.with_suffix(".h264"), out.with_suffix(".fields.mp4")
+    raw.write_bytes(b"".join(packets))
+    duration = CLOCK * COUNT // FPS // len(packets)
+    with av.open(str(raw)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for k, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = k * duration
+            packet.duration, packet.time_base = duration, Fraction(1, CLOCK)
+            packet.is_keyframe = k % (len(packets) // COUNT * 12) == 0
+            packet.stream = stream
+            target.mux(packet)
+    return path
+
+
+for _suffix, _together in (("ts", False), ("mp4", False), ("mkv", False), ("flv", False), ("mkv", True)):
+
+    def _in_fields(shelf: Shelf, out: Path, together: bool = _together) -> None:
+        path = in_fields(out, together=together)
+        ffmpeg("-i", path, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {AAC}", out)
+
+    _name = f"{_suffix}-h264-fields{'-together' if _together else ''}"
+    combination(_name, _suffix, rounding=MILLISECOND if _suffix in ("mkv", "flv") else 0.0)(_in_fields)
+
+for _suffix in ("vob", "ts", "mkv"):
+
+    def _mpeg2_in_fields(shelf: Shelf, out: Path) -> None:
+        raw = out.with_suffix(".m2v")
+        raw.write_bytes(mpeg2_fields(grey_pictures()))
+        ffmpeg("-fflags +genpts -i", raw, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {MP2}", out)
+
+    combination(f"{_suffix}-mpeg2-fields", _suffix)(_mpeg2_in_fields)
 
 _ONE, _UNIT = 1 << 16, 1 << 30
 MATRICES = {
