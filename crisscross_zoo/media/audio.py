@@ -86,7 +86,7 @@ class MonoAudio:
             itertools.chain(map(self.add, frames), [self.flush()])
         ):
             keep = samples[max(0, cursor - first) :]
-            if first >= 0 and cursor > first:
+            if cursor > 0 and cursor > first:  # what leads time 0 is the codec's delay
                 overlap += len(samples) - len(keep)
             if len(keep):
                 yield max(first, cursor), keep

@@ -58,6 +58,7 @@ class StreamStamps:
         durations: How long each lasts, 0 where that is not known.
         places: Which packet of the file each is.
         unseen: Whether each is decoded for the sake of others alone; its timestamps may lie anywhere.
+        keys: Whether each decodes on its own.
     """
 
     tick: float
@@ -66,6 +67,7 @@ class StreamStamps:
     durations: Stamps
     places: Stamps
     unseen: npt.NDArray[np.bool_]
+    keys: npt.NDArray[np.bool_]
 
     @property
     def step(self) -> float:
@@ -224,12 +226,31 @@ def _jumps(
         before, after = (stream.pts[part][shown[part]] for part in (slice(0, here), slice(here, None)))
         before, after = before[-LONGEST_REORDERING:], after[:LONGEST_REORDERING]
         if not len(before) or not len(after):
-            restarts.append(here)
+            begins = True
         elif decoding[here] < last:
-            if after.min() <= before.max():
-                restarts.append(here)
-        # A pause: some that are decoded before it are shown with those after it.
-        elif not ((before > (last + decoding[here]) / 2) & (before <= after.max() + near)).any():
+            begins = bool(after.min() <= before.max())
+        else:  # not in a pause, behind which frames are decoded before others that are shown before it
+            around = np.flatnonzero(shown)
+            middle = int(np.searchsorted(around, here))
+            around = around[max(0, middle - LONGEST_REORDERING) : middle + LONGEST_REORDERING]
+            around = around[stream.pts[around] <= after.max() + near]
+            later = stream.pts[around] > (last + decoding[here]) / 2
+            first = around[int(np.argmax(later))]
+            begins = bool(
+                later.any()
+                and (later[1:] >= later[:-1]).all()
+                and (first >= here or stream.keys[first])  # FFmpeg's own decoding timestamps may lag
+            )
+        if begins:
+            # Where FFmpeg makes decoding timestamps of presentation ones, they lag behind by a few packets.
+            while (
+                here - 1 > done
+                and shown[here - 1]
+                and abs(float(stream.pts[here - 1]) - decoding[here])
+                < min(abs(float(stream.pts[here - 1]) - decoding[here - 1]), back + 20 * step)
+            ):
+                here -= 1
+                decoding[here] = decoding[here + 1] - step
             restarts.append(here)
     # What is too short at either end to be a recording is broken.
     while restarts and restarts[0] < _FEWEST and count > 2 * _FEWEST:
@@ -242,38 +263,43 @@ def _jumps(
 def _continue(streams: Mapping[Stream, StreamStamps], clocks: dict[Stream, Clock]) -> None:
     """Shift what comes after each restart so that it goes on where the streams that restart together ended."""
     waiting = {name: list(clock.restarts) for name, clock in clocks.items()}
+    shifted = dict.fromkeys(clocks, 0.0)  # by how many seconds the rest was shifted so far
     while any(waiting.values()):
         first = min((n for n, w in waiting.items() if w), key=lambda n: streams[n].places[waiting[n][0]])
         together = {first: waiting[first].pop(0)}
-        ended, begins = _around(streams[first], clocks[first], together[first])
+        ended, begins = _around(streams[first], clocks[first], together[first], shifted[first])
         for name, left in waiting.items():
             if name != first and left:
-                other_ended, other_begins = _around(streams[name], clocks[name], left[0])
+                other_ended, other_begins = _around(streams[name], clocks[name], left[0], shifted[name])
                 if max(abs(other_ended - ended), abs(other_begins - begins)) <= _TOGETHER_SECONDS:
                     together[name] = left.pop(0)
-        leads = "video" if "video" in together else first
-        ended, begins = _around(streams[leads], clocks[leads], together[leads])
+        leads: Stream = "video" if "video" in together else first
+        ended, begins = _around(streams[leads], clocks[leads], together[leads], shifted[leads])
         shift = ended - begins
         for name, at in together.items():
             clock, ticks = clocks[name], round(shift / streams[name].tick)
             clock.dts[at:] += ticks
             stamped = clock.pts[at:] != NO_STAMP
             clock.pts[at:][stamped] += ticks
+            shifted[name] += shift
 
 
-def _around(stream: StreamStamps, clock: Clock, at: int) -> tuple[float, float]:
+def _around(stream: StreamStamps, clock: Clock, at: int, shifted: float) -> tuple[float, float]:
     """Seconds at which what comes before packet ``at`` ends, and at which what comes after begins, as it is now.
 
-    What a recording has before its time 0 is the decoder's delay.
+    What a recording has before its own time 0, which is at ``shifted`` seconds now, is the decoder's delay. Where it
+    begins inside a group, decoding goes on, and frames on both sides are shown in one another's order.
     """
+    if not stream.keys[at]:
+        return float(clock.dts[at - 1] + stream.step) * stream.tick, float(clock.dts[at]) * stream.tick
     best = np.where(clock.pts == NO_STAMP, clock.dts, clock.pts)
     durations = np.where(stream.durations > 0, stream.durations, round(stream.step))
     edges = [0, *clock.restarts, len(best)]
     place = edges.index(at)
     before, after = np.arange(edges[place - 1], at), np.arange(at, edges[place + 1])
     before, after = (p if stream.unseen[p].all() else p[~stream.unseen[p]] for p in (before, after))
-    ended, begins = float((best[before] + durations[before]).max()), max(float(best[after].min()), 0.0)
-    return ended * stream.tick, begins * stream.tick
+    ended, begins = float((best[before] + durations[before]).max()), float(best[after].min())
+    return ended * stream.tick, max(begins * stream.tick, shifted)
 
 
 def fill_in(pts: Stamps, order: Sequence[int] | npt.NDArray[np.int64], step: float) -> Stamps:

@@ -61,6 +61,7 @@ class DecodingPlan:
     def __init__(self, track: VideoTrack, times: npt.NDArray[np.float64]) -> None:
         assert track.packets is not None
         stamps, shown, keys = track.packets
+        self._keys = keys
         self.picks = track.numbers_at(times)
         self.needed = np.zeros(len(stamps), np.bool_)
         self.needed[self.picks] = True
@@ -73,6 +74,17 @@ class DecodingPlan:
         wanted[np.maximum(group[leading] - 1, 0)] = True
         self.decode = wanted[group]
         self.skips = track.codec in _SKIPPABLE_CODECS
+
+    def check_key(self, frame: av.VideoFrame) -> None:
+        """Raise if the packet of ``frame`` is flagged as a key frame and was none: its group may not decode alone."""
+        number = frame.pts
+        if (
+            number is not None
+            and 0 <= number < len(self._keys)
+            and self._keys[number]
+            and not frame.key_frame
+        ):
+            raise NotAsIndexedError
 
     def check(self, done: int, count: int, number: int | None) -> None:
         """Raise unless the frame of packet ``number`` is the one for these of the times."""
@@ -161,6 +173,8 @@ def shown_frames(
     clock = _CountedClock(track) if track.counted else _StampedClock(track)
     done, current, number, newest = 0, None, None, -np.inf
     for item in decoded:
+        if plan is not None:
+            plan.check_key(item.frame)
         seconds = clock.seconds(item)
         if seconds is None:
             continue

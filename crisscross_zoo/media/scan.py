@@ -26,7 +26,14 @@ from av.video import VideoStream
 from crisscross_zoo.config import check_path
 from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
-from crisscross_zoo.media.clock import STRAY_SECONDS, StreamStamps, fill_in, gaps, run_through
+from crisscross_zoo.media.clock import (
+    LONGEST_REORDERING,
+    STRAY_SECONDS,
+    StreamStamps,
+    fill_in,
+    gaps,
+    run_through,
+)
 from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
@@ -71,6 +78,10 @@ _BEGINNINGS = {
     "flv": re.compile(rb"FLV\x01[\x00-\x05]\0\0\0\x09"),
     "avi": re.compile(rb"RIFF.{4}AVI LIST", re.DOTALL),
     "wav": re.compile(rb"RIFF.{4}WAVEfmt ", re.DOTALL),
+    "w64": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"),
+    "asf": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"),
+    "aiff": re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER)", re.DOTALL),
+    "caf": re.compile(rb"caff\0\x01\0\0desc"),
 }
 
 # Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
@@ -211,7 +222,8 @@ class _StreamScan:
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.places))
         pts, dts, durations, places = arrays
         unseen = np.array(self.unseen, np.bool_)
-        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen)
+        keys = np.array(self.keys, np.bool_)
+        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen, keys)
 
 
 class _Scan:
@@ -349,9 +361,11 @@ class _Placing:
         early = np.flatnonzero(shown & (pts < start))
         if lost := int((early < first).sum()):
             self._add("video", f"{lost} frames before the first key frame cannot be decoded")
-        if leading := int((early > first).sum()):
+        if leading := int(((early > first) & (early <= first + LONGEST_REORDERING)).sum()):
             text = f"{leading} frames that refer to others before the file's beginning are left out"
             self._add("video", text, harmless=True)
+        if before := int((early > first + LONGEST_REORDERING).sum()):
+            self._add("video", f"{before} frames with timestamps before the file's beginning are left out")
         last = int(np.argmax(np.where(shown, pts, NO_STAMP)))
         end = max(int(pts[last]), start) + float(stamps.durations[last] or stamps.step)
         return _VideoPlace(Packets(pts, shown, keys), False, regular, video.tick, start, end)

@@ -63,7 +63,8 @@ _ROUNDING = 1e-6
 _PLAINLY_SOUGHT_FORMATS = frozenset({"mpegts", "flv"})
 
 # Formats in which a sought packet's timestamp is exact. In others packets are read from the start, but not decoded.
-_AUDIO_SOUGHT_FORMATS = INDEXED_FORMATS | {"mpegts", "flv", "wav", "flac"}
+_AUDIO_SOUGHT_FORMATS = INDEXED_FORMATS | {"mpegts", "flv", "flac"}
+_PCM_SOUGHT_FORMATS = frozenset({"wav"})  # of PCM alone: elsewhere it guesses
 
 # Where a seek for a key frame lands after the frame, it is tried again this many seconds earlier.
 _STEPS_BACK = (0.0, 0.5, 2.0, 10.0)
@@ -349,7 +350,8 @@ def _sought_audio(
         NotAsIndexedError: where the seek landed is not known well enough.
     """
     rate, origin = track.rate, track.first or 0
-    if media.format in _AUDIO_SOUGHT_FORMATS:
+    pcm = media.format in _PCM_SOUGHT_FORMATS and track.codec.startswith("pcm_")
+    if pcm or media.format in _AUDIO_SOUGHT_FORMATS:
         container.seek(math.floor((target + track.origin) / track.tick), stream=stream)
     packets = _packets_from(read_packets(container, stream, _nobody), (target + track.origin) / track.tick)
     frames = (f for f in decode_audio(packets, stream, _nobody) if f is None or f.samples)

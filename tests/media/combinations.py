@@ -94,6 +94,7 @@ mkv-mpeg2-mp2          mkv   {MPEG2} {MP2}
 mkv-mpeg4-bframes      mkv   {MPEG4} -bf 2 {MP3}
 mkv-ffv1-flac          mkv   -c:v ffv1 -c:a flac
 mkv-snow-pcm           mkv   -c:v snow -q:v 3 {PCM}
+mkv-h263p-pcm          mkv   -s 352x288 -c:v h263p -q:v 3 {PCM}
 ts-h264-bframes        ts    {H264_B} {AAC}
 ts-h264-opengop        ts    {H264_OPEN} -c:a ac3
 ts-hevc-opengop        ts    {HEVC_OPEN} {AAC}
@@ -139,6 +140,7 @@ webp-still             webp  -frames:v 1 -c:v libwebp -lossless 1 -an
 table(
     f"""
 wav-pcm                wav   -vn
+wav-g722               wav   -vn -ar 16000 -ac 1 -c:a g722
 mp3-lame               mp3   -vn
 m4a-aac                m4a   -vn {AAC}
 adts-aac               aac   -vn {AAC}
@@ -437,6 +439,27 @@ stamps(
     said="damage",
 )
 
+# Where the whole clock jumps inside a group, frames of both sides are shown in one another's order.
+for _first, _by in ((30, -1000.0), (33, 1000.0), (38, -1.0), (47, -1000.0)):
+    stamps(
+        f"ts-h264-jump-inside-{_first}",
+        "h264.ts",
+        moved(lambda k, first=_first: k >= first, _by),
+        same_as="h264.ts",
+        audio=None,
+        said="damage",
+    )
+# Below 0 the clock wraps, and again a little later.
+for _codec in ("h264", "mpeg2-nob"):
+    stamps(
+        f"ts-{_codec}-jump-below-zero",
+        f"{_codec}.ts",
+        late_part(-3.0),
+        late_part(-3.0),
+        same_as=f"{_codec}.ts",
+        said="damage",
+    )
+
 
 def repeated(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int | None]:
     """Each tenth picture has the stamps of the one before."""
@@ -523,8 +546,20 @@ joined("webm-vp9-joined", "webm", *[f"{VP9} {OPUS}"] * 2)
 _later = [f"{H264_B} {AAC}", f"{H264_B} {AAC} -output_ts_offset"]
 joined("ts-h264-joined-later", "ts", _later[0], f"{_later[1]} 20", recordings=1, said="either")
 joined("ts-h264-joined-much-later", "ts", _later[0], f"{_later[1]} 1000")
+joined("ts-h264-joined-late-between", "ts", _later[0], f"{_later[1]} 1000", _later[0])
+joined(
+    "ts-mpeg2-joined-late-first",
+    "ts",
+    *[f"{MPEG2} {MP2} -output_ts_offset {seconds}" for seconds in (1000, 9000, 0, 9000)],
+)
+joined("ts-h264-joined-four", "ts", *[f"{H264_B} {AAC}"] * 4)
+joined("mkv-h264-joined-much-later", "mkv", _later[0], f"{_later[1]} 1000")
 # Of these ffmpeg reads the first recording alone; that must be said.
 joined("flv-h264-joined", "flv", *[f"{H264_B} {AAC}"] * 2, recordings=1)
+joined("asf-wmv2-joined", "wmv", *["-c:v wmv2 -q:v 3 -c:a wmav2"] * 2, recordings=1)
+joined("aiff-pcm-joined", "aiff", "-vn", "-vn", recordings=1, video=None)
+joined("caf-alac-joined", "caf", *["-vn -c:a alac"] * 2, recordings=1, video=None)
+joined("w64-pcm-joined", "w64", "-vn", "-vn", recordings=1, video=None)
 joined("ogv-theora-vorbis-chained", "ogv", *[f"{THEORA} {VORBIS}"] * 2, recordings=1)
 
 # --- changes in midstream ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ def stream(pts, dts, *, places=None, durations=STEP):
         durations=np.full(count, durations, np.int64),
         places=np.arange(count) if places is None else np.asarray(places, np.int64),
         unseen=np.zeros(count, np.bool_),
+        keys=np.ones(count, np.bool_),
     )
 
 
@@ -72,8 +73,11 @@ def test_a_broken_timestamp_does_not_move_the_recording_behind_it():
 
 
 def test_a_pause_between_the_decoding_of_frames_is_no_restart():
-    pts, dts = frames(100)
-    pts, dts = pts + 200 * SECOND * (pts >= 50 * STEP), dts + 200 * SECOND * (dts >= 50 * STEP)
+    _, times = frames(101)
+    times[50:] += 200 * SECOND
+    order = np.arange(101)
+    order[1:] = order[1:].reshape(-1, 2)[:, ::-1].ravel()  # 0, 2, 1, ..., 50, 49, ...
+    pts, dts = times[order], np.append(times[0] - STEP, times[:-1])
     clock = run_through({"video": stream(pts, dts)}, 0.0)["video"]
     assert clock.restarts == []
     np.testing.assert_array_equal(clock.pts, pts)

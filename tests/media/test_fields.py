@@ -45,11 +45,12 @@ def test_two_fields_are_one_frame(files, suffix):
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
 def test_both_fields_of_a_frame_are_sought(files, suffix, monkeypatch):
-    """Wherever a seek lands: in TS every field counts as a key frame, and each third frame is no reference."""
+    """Wherever a seek lands: every field is flagged as a key frame, and each third frame alone is a reference."""
     media = scan(files[suffix])
     times = (np.arange(COUNT) + 0.75) / FPS  # nearer to the second field than to the first
     frames = whole(media, times)
-    monkeypatch.setattr(seek, "convert_frames", lambda *a, **k: pytest.fail("read from the start"))
+    if suffix == "ts":  # in others the flags are believed, and then found to be wrong
+        monkeypatch.setattr(seek, "convert_frames", lambda *a, **k: pytest.fail("read from the start"))
     for k in range(COUNT):
         sought, _ = read_moment(media.compact(), times=times[k : k + 1])
         np.testing.assert_array_equal(sought[0], frames[k], err_msg=str(k))

@@ -278,6 +278,22 @@ def test_a_still_is_one_picture(tmp_path):
     assert len(pictures) == 2
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx265"])
+def test_packets_that_are_falsely_flagged_as_key_frames_are_not_decoded_alone(tmp_path, codec):
+    path = make_media(tmp_path / "a.mp4", seconds=3, video=codec, audio=None, gop=100)
+    data = path.read_bytes()
+    assert data.count(b"stss") == 1
+    path.write_bytes(data.replace(b"stss", b"free"))  # without a table of sync samples each is one
+    with av.open(str(path)) as container:
+        assert all(p.is_keyframe for p in container.demux(video=0) if p.size)
+    for number in (8, 56):
+        time = number / 25 + 0.01
+        pictures, _ = read_moment(scan(path), times=np.array([time]), sound=None)
+        assert read_number(pictures[0]) == number
+        [(_, picture)] = read_frames(scan(path), np.array([time]), on_damage=ignore)
+        assert read_number(picture) == number
+
+
 # --- sound -------------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +333,17 @@ def test_sound_is_that_of_the_whole_file_in_place_and_value(sound_files, name, r
         difference = samples.astype(int) - stretch(whole, start, n, rate)
         assert np.abs(difference[settled]).max() <= SOUNDS[name][2], start
     assert restarted == []
+
+
+def test_wav_of_another_codec_than_pcm_is_not_sought(tmp_path):
+    path = make_media(
+        tmp_path / "a.wav", seconds=4, video=None, audio="g722", sample_rate=16_000, layout="mono",
+        samples=music(4, 16_000)[:, :1],
+    )  # fmt: skip
+    whole = whole_sound(path)
+    for start in (0.7, 1.5, 3.0):
+        _, samples = read_moment(scan(path), times=None, sound=(start, 8000))
+        assert np.abs(samples.astype(int) - stretch(whole, start, 8000)).max() <= 32, start
 
 
 def test_sound_near_the_start_is_read_without_seeking(sound_files):
