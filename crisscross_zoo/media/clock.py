@@ -230,17 +230,19 @@ def _jumps(
         elif decoding[here] < last:
             begins = bool(after.min() <= before.max())
         else:  # not in a pause, behind which frames are decoded before others that are shown before it
-            around = np.flatnonzero(shown)
-            middle = int(np.searchsorted(around, here))
-            around = around[max(0, middle - LONGEST_REORDERING) : middle + LONGEST_REORDERING]
+            edges = np.concatenate([[0], jumps, [count]])
+            low, high = (
+                edges[edges < here][-1],
+                edges[edges > here][0],
+            )  # jumps before and behind are other matters
+            around = np.flatnonzero(shown[:high])
+            around = around[around >= max(low, here - LONGEST_REORDERING)]
+            around = around[around < here + LONGEST_REORDERING]
             around = around[stream.pts[around] <= after.max() + near]
             later = stream.pts[around] > (last + decoding[here]) / 2
-            first = around[int(np.argmax(later))]
-            begins = bool(
-                later.any()
-                and (later[1:] >= later[:-1]).all()
-                and (first >= here or stream.keys[first])  # FFmpeg's own decoding timestamps may lag
-            )
+            at_once = (later[1:] >= later[:-1]).all()
+            first = around[later][:1]  # FFmpeg's own decoding timestamps may lag behind a key frame
+            begins = bool(at_once and len(first) and (first[0] >= here or stream.keys[first[0]]))
         if begins:
             # Where FFmpeg makes decoding timestamps of presentation ones, they lag behind by a few packets.
             while (
