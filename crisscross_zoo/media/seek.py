@@ -28,7 +28,7 @@ from av.container import InputContainer
 from av.video import VideoStream
 
 from crisscross_zoo.errors import InputError, NoStreamError, UnreadableMediaError
-from crisscross_zoo.media.audio import MonoAudio, Piece
+from crisscross_zoo.media.audio import MonoAudio, Piece, cut_out
 from crisscross_zoo.media.clock import LONGEST_REORDERING
 from crisscross_zoo.media.decode import convert_frames, read_sound
 from crisscross_zoo.media.frames import (
@@ -143,7 +143,7 @@ def read_moment(
                     frames = _gather(_sought_frames(container, media, video, np.sort(wanted)), wanted, media)
     if sound is not None and samples is None:
         pieces = read_sound(media, sample_rate, on_damage=_nobody, source=source)
-        samples = _cut(pieces, round(sound[0] * sample_rate), sound[1])
+        samples = cut_out(pieces, round(sound[0] * sample_rate), sound[1])
     if wanted is not None and frames is None:
         whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=_nobody, source=source)
         frames = _gather(whole, wanted, media)
@@ -315,22 +315,12 @@ def _read_audio(
     if math.isfinite(first) and target > first:
         with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
             pieces = _sought_audio(container, stream, media, track, target, sample_rate)
-            return _cut(pieces, begin, sound[1])
+            return cut_out(pieces, begin, sound[1])
         return None
     frames = decode_audio(read_packets(container, stream, _nobody), stream, _nobody)
-    return _cut(MonoAudio(sample_rate, track, _nobody).of(frames), begin, sound[1])
-
-
-def _cut(pieces: Iterable[Piece], begin: int, length: int) -> npt.NDArray[np.int16]:
-    """Samples ``begin`` to ``begin + length`` of placed pieces, silence where there is none."""
-    samples = np.zeros(length, np.int16)
-    for place, piece in pieces:
-        low, high = max(begin, place), min(begin + length, place + len(piece))
-        if low < high:
-            samples[low - begin : high - begin] = piece[low - place : high - place]
-        if place + len(piece) >= begin + length:
-            break
-    return samples
+    mono = MonoAudio(sample_rate, track, _nobody)
+    samples = cut_out(mono.of(frames), begin, sound[1])
+    return samples if mono.heard else None
 
 
 def _sought_audio(
@@ -419,10 +409,9 @@ def _without(drop: int, frames: Iterable[av.AudioFrame | None]) -> Iterator[av.A
 
 def _shortened(frame: av.AudioFrame, drop: int) -> av.AudioFrame:
     if drop:
-        values = frame.to_ndarray()
         skipped = drop if frame.format.is_planar else drop * len(frame.layout.channels)
-        rest: npt.NDArray[Any] = np.ascontiguousarray(values[:, skipped:])
         try:
+            rest: npt.NDArray[Any] = np.ascontiguousarray(frame.to_ndarray()[:, skipped:])
             shorter = av.AudioFrame.from_ndarray(rest, format=frame.format.name, layout=frame.layout.name)
         except ValueError:  # a layout without a name, a format without an array type
             raise NotAsIndexedError from None
