@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import av
 import av.error
 import numpy as np
 import numpy.typing as npt
+from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 
 from crisscross_zoo.media.packets import OnDamage, reason_of
@@ -144,7 +146,7 @@ class MonoAudio:
             rate, layout, form = self._form
             silence = av.AudioFrame(format=form, layout=layout, samples=rate // 10)
             silence.sample_rate = rate
-            for plane in silence.planes:
+            for plane in _planes(silence):
                 plane.update(bytes(plane.buffer_size))
             length = max(1, round(self._next_seconds * self._rate) - self._first)
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
@@ -200,30 +202,56 @@ def _is_mixed(frame: av.AudioFrame, rate: int) -> bool:
 
 def _mean(frame: av.AudioFrame) -> av.AudioFrame:
     """Return the mean of the frame's channels as a frame; of ambisonic ones channel W, the first."""
-    values = _channels(frame)
+    values = channels_of(frame)
     ambisonic = frame.layout.name.startswith("ambisonic")
     mono = values[:1] if ambisonic else values.mean(0, dtype=np.float64, keepdims=True)
     if values.dtype.kind in "iu":
         mono = np.rint(mono)
-    planar = frame.format.name if frame.format.is_planar else f"{frame.format.name}p"
-    if planar == "s64p":  # of which PyAV makes no frame
-        planar, mono = "dblp", mono.astype(np.float64) / 2.0**63
-    else:
-        mono = mono.astype(values.dtype)
-    made = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono), format=planar, layout="mono")
+    made = frame_of(mono.astype(values.dtype), f"{frame.format.name.removesuffix('p')}p", "mono")
     made.sample_rate, made.pts = frame.sample_rate, frame.pts
     return made
 
 
-def _channels(frame: av.AudioFrame) -> npt.NDArray[np.generic]:
-    """The frame's samples, shape (channels, samples)."""
-    planes: npt.NDArray[np.generic]
-    if frame.format.name.rstrip("p") == "s64":  # of which PyAV makes no array
-        planes = np.stack([np.frombuffer(bytes(plane), np.int64) for plane in frame.planes])
-        planes = planes[:, : frame.samples * (1 if frame.format.is_planar else len(frame.layout.channels))]
-    else:
-        planes = frame.to_ndarray()
-    return planes if frame.format.is_planar else planes.reshape(-1, len(frame.layout.channels)).T
+_SAMPLES = {
+    "u8": np.uint8,
+    "s16": np.int16,
+    "s32": np.int32,
+    "s64": np.int64,
+    "flt": np.float32,
+    "dbl": np.float64,
+}
+
+
+def _planes(frame: av.AudioFrame) -> tuple[AudioPlane, ...]:
+    """The frame's planes. PyAV finds one too many, which is none, where there are eight or more: it would crash."""
+    return frame.planes[: frame.layout.nb_channels if frame.format.is_planar else 1]
+
+
+def channels_of(frame: av.AudioFrame) -> npt.NDArray[Any]:
+    """The frame's samples, shape (channels, samples).
+
+    Raises:
+        ValueError: they are of a format that numpy has no type for.
+    """
+    form, channels = frame.format.name, frame.layout.nb_channels
+    if (kind := _SAMPLES.get(form.removesuffix("p"))) is None:
+        raise ValueError(f"samples of format {form}")
+    count = frame.samples * (1 if frame.format.is_planar else channels)
+    planes = [np.frombuffer(memoryview(plane), kind, count) for plane in _planes(frame)]
+    return np.stack(planes) if frame.format.is_planar else planes[0].reshape(-1, channels).T
+
+
+def frame_of(values: npt.NDArray[Any], form: str, layout: str) -> av.AudioFrame:
+    """Undo :func:`channels_of`.
+
+    Raises:
+        ValueError: ``layout`` has no name that is known.
+    """
+    frame = av.AudioFrame(format=form, layout=layout, samples=values.shape[1])
+    for plane, row in zip(_planes(frame), values if frame.format.is_planar else [values.T], strict=True):
+        data = np.ascontiguousarray(row).tobytes()
+        plane.update(data + bytes(plane.buffer_size - len(data)))
+    return frame
 
 
 class _Phase:
@@ -237,7 +265,7 @@ class _Phase:
         self._frames += 1
         if frame.layout.nb_channels != 2 or self._frames % _LOOKED_AT != 1:
             return
-        values = _channels(frame)
+        values = channels_of(frame)
         left, right = values.astype(np.float32)
         if values.dtype.kind in "iu":
             half = np.float32(2.0 ** (8 * values.dtype.itemsize - 1))

@@ -228,7 +228,7 @@ def _jumps(
         if not len(before) or not len(after):
             begins = True
         elif decoding[here] < last:
-            begins = bool(after.min() <= before.max())
+            begins = bool(after.min() < before.max() - back)
         else:  # not in a pause, behind which frames are decoded before others that are shown before it
             edges = np.concatenate([[0], jumps, [count]])
             low, high = (
@@ -238,7 +238,9 @@ def _jumps(
             around = np.flatnonzero(shown[:high])
             around = around[around >= max(low, here - LONGEST_REORDERING)]
             around = around[around < here + LONGEST_REORDERING]
-            around = around[stream.pts[around] <= after.max() + near]
+            # A time beyond those behind the jump, or that one of them has, is broken.
+            good = (stream.pts[around] <= after.max() + near) & ~np.isin(stream.pts[around], after)
+            around = around[good | (around >= here)]
             later = stream.pts[around] > (last + decoding[here]) / 2
             at_once = (later[1:] >= later[:-1]).all()
             first = around[later][:1]  # FFmpeg's own decoding timestamps may lag behind a key frame

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import av
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import Type as SideDataType
 from av.video import VideoStream
 from av.video.reformatter import VideoReformatter
 
@@ -307,6 +308,17 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
         if data.type.name == "DISPLAYMATRIX":
             return tuple(np.frombuffer(data, np.int32, 9).tolist())
     return ()
+
+
+def _unlisted(kinds: type[SideDataType], value: Any) -> SideDataType:
+    """Return a kind of side data that PyAV does not list."""
+    kind = object.__new__(kinds)
+    kind._name_, kind._value_ = f"UNLISTED_{value}", value
+    return kind
+
+
+# Of a frame with such side data (in PyAV 18 EXIF, which photos and cameras' MJPEG have) PyAV would give none at all.
+SideDataType._missing_ = classmethod(_unlisted)  # type: ignore[assignment, method-assign]
 
 
 def orientation_of(matrix: Sequence[int]) -> Orientation:

@@ -350,9 +350,17 @@ class _Placing:
                 end = max(end, video.stated / video.tick)  # chunks that are empty follow the last frame
             return _VideoPlace(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
         pts = clock.pts.copy()
+        # Decoding timestamps of MP4 ascend, but where the parts of an edit list are read one after another. FFmpeg
+        # begins a part with the time of the last frame of the one before, which is over then.
+        dts = stamps.dts[stamps.dts != NO_STAMP]
+        edited = found.format == _STREAMS_STATED_FORMAT and bool((np.diff(dts) < 0).any())
+        if edited:
+            again = _repeated(pts[::-1], shown[::-1])
+            shown[len(shown) - 1 - again] = False
         if stamps.step > 2:
             pts[_repeated(pts, shown)] = NO_STAMP
-        regular = not (clock.restarts or clock.strays or bool((shown & (pts == NO_STAMP)).any()))
+        unstamped_here = bool((shown & (pts == NO_STAMP)).any())
+        regular = not (clock.restarts or clock.strays or edited or unstamped_here)
         if (shown & (pts == NO_STAMP)).any():
             pts, shown = self._filled(pts, shown)
         unstamped_too = pts == NO_STAMP  # and not shown
@@ -453,7 +461,10 @@ class _Placing:
 
     def _tell(self, stream: Stream) -> None:
         clock = self._clocks[stream]
-        if corrupt := self._found.streams[stream].corrupt:
+        corrupt = self._found.streams[stream].corrupt
+        if corrupt == 1 and self._found.format == "wav" and _wav_is_open(self._path, self._source):
+            corrupt = 0  # the last one is shorter than others
+        if corrupt:
             self._add(stream, f"{corrupt} packets are damaged")
         if clock.strays:
             self._add(stream, f"{clock.strays} timestamps are far off and not believed")
@@ -534,3 +545,17 @@ def _avi_is_cut(path: StrPath, source: BinaryIO | None) -> bool:
                 return False
             at += 8 + int.from_bytes(head[4:], "little")
         return at > size + 1
+
+
+def _wav_is_open(path: StrPath, source: BinaryIO | None) -> bool:
+    """Whether a WAV says no length, as one does that was written to a pipe."""
+    with _opened(path, source) as file:
+        size, at = file.seek(0, os.SEEK_END), 12
+        while at < size:
+            file.seek(at)
+            head = file.read(8)
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return length in (0, 0xFFFFFFFF)
+            at += 8 + length + length % 2
+    return False

@@ -28,7 +28,7 @@ from av.container import InputContainer
 from av.video import VideoStream
 
 from crisscross_zoo.errors import InputError, NoStreamError, UnreadableMediaError
-from crisscross_zoo.media.audio import MonoAudio, Piece, cut_out
+from crisscross_zoo.media.audio import MonoAudio, Piece, channels_of, cut_out, frame_of
 from crisscross_zoo.media.clock import LONGEST_REORDERING
 from crisscross_zoo.media.decode import convert_frames, read_sound
 from crisscross_zoo.media.frames import (
@@ -409,10 +409,9 @@ def _without(drop: int, frames: Iterable[av.AudioFrame | None]) -> Iterator[av.A
 
 def _shortened(frame: av.AudioFrame, drop: int) -> av.AudioFrame:
     if drop:
-        skipped = drop if frame.format.is_planar else drop * len(frame.layout.channels)
         try:
-            rest: npt.NDArray[Any] = np.ascontiguousarray(frame.to_ndarray()[:, skipped:])
-            shorter = av.AudioFrame.from_ndarray(rest, format=frame.format.name, layout=frame.layout.name)
+            rest = channels_of(frame)[:, drop:]
+            shorter = frame_of(rest, frame.format.name, frame.layout.name)
         except ValueError:  # a layout without a name, a format without an array type
             raise NotAsIndexedError from None
         shorter.sample_rate = frame.sample_rate

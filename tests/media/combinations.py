@@ -133,6 +133,7 @@ y4m-raw                y4m   -an
 gif-frames             gif   -an
 apng-frames            apng  -an
 png-still              png   -frames:v 1 -an
+tiff-still             tiff  -frames:v 1 -an
 webp-still             webp  -frames:v 1 -c:v libwebp -lossless 1 -an
 """,
     audio=None,
@@ -238,6 +239,12 @@ edited("mp4-h264-edit-swapped", "h264.mp4", (2.0, 0.6), (0.4, 0.8))
 edited("mp4-h264-edit-repeated", "h264.mp4", (1.0, 0.48), (1.0, 0.48))
 edited("mp4-h264-edit-late-video", "h264.mp4", (None, 0.5), (0, 2.48), tracks="vide")
 edited("mp4-h264-edit-late-audio", "h264.mp4", (None, 0.5), (0, 2.5), tracks="soun")
+edited("mp4-h264-edit-three", "h264.mp4", (0.4, 0.4), (1.2, 0.4), (2.4, 0.4))
+edited("mp4-h264-edit-opengop-swapped", "h264-opengop.mp4", (2.1, 0.5), (0.7, 0.5))
+edited("mp4-hevc-edit-opengop-two", "hevc-opengop.mp4", (0.6, 0.6), (2.1, 0.5))
+edited("mp4-h264-edit-beyond", "h264.mp4", (0.52, 9.0), said="either")
+edited("mp4-h264-edit-audio-hole", "h264.mp4", (0.4, 0.8), (None, 0.5), (1.6, 0.6), tracks="soun")
+edited("mp4-h264-edit-one-picture", "h264.mp4", (1.3, 0.04))
 edited("mp4-h264-edit-none", "h264.mp4")
 edited("mp4-h264-edit-video-only", "h264.mp4", (0.52, 1.6), tracks="vide")
 edited("mp4-h264-edit-audio-only", "h264.mp4", (0.52, 1.6), tracks="soun")
@@ -882,6 +889,7 @@ mp4-h264-audio-short   mp4   {H264_B} -af atrim=0:1.5 {AAC}
 mkv-h264-video-short   mkv   -vf trim=0:1.48 {H264_B} {AAC}
 mp4-h264-mono          mp4   {H264_B} {AAC} -ac 1
 mp4-h264-surround      mp4   {H264_B} {AAC} -ac 6
+mp4-h264-7.1           mp4   {H264_B} {AAC} -ac 8
 mp4-h264-8khz          mp4   {H264_B} {AAC} -ar 16000
 """
 )

@@ -1,5 +1,6 @@
 import json
 import os
+import struct
 import threading
 from fractions import Fraction
 from functools import partial
@@ -13,9 +14,11 @@ from make_media import make_media, numbered_picture, read_number, sine
 
 from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
 from crisscross_zoo.media import decode
+from crisscross_zoo.media.audio import MonoAudio, channels_of, frame_of
 from crisscross_zoo.media.decode import read_frames, read_sound
 from crisscross_zoo.media.frames import DecodingPlan
 from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import read_moment
 
 FRAME_PICKS = json.loads((Path(__file__).parents[1] / "golden" / "clip_selection.json").read_text())[
     "frame_pick"
@@ -147,6 +150,34 @@ def test_rotated_video_is_turned_upright(tmp_path, rotation, turns):
     assert read_number(np.rot90(picture, -turns)) == 5
 
 
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda p: p),
+        (2, lambda p: p[:, ::-1]),
+        (3, lambda p: p[::-1, ::-1]),
+        (4, lambda p: p[::-1]),
+        (5, lambda p: p.swapaxes(0, 1)),
+        (6, lambda p: np.rot90(p, 1)),
+        (7, lambda p: p.swapaxes(0, 1)[::-1, ::-1]),
+        (8, lambda p: np.rot90(p, -1)),
+    ],
+)
+def test_a_photo_is_turned_as_its_exif_says(tmp_path, orientation, stored):
+    pixels = np.ascontiguousarray(stored(numbered_picture(0b101100000001)))
+    context = av.CodecContext.create("mjpeg", "w")
+    context.height, context.width = pixels.shape[:2]
+    context.pix_fmt, context.time_base = "yuvj420p", Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuvj420p")
+    frame.pts = 0
+    jpeg = b"".join(bytes(p) for p in (*context.encode(frame), *context.encode(None)))
+    tag = struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 1) + tag + bytes(4)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+    assert pictures(path, [0.0]) == [0b101100000001]
+
+
 def test_odd_sizes_keep_every_pixel(tmp_path):
     path = make_media(
         tmp_path / "odd.mkv", size=(193, 67), video="ffv1", pix_fmt="yuv444p", audio=None, seconds=0.2
@@ -216,6 +247,46 @@ def test_stereo_and_surround_are_averaged_as_ffmpeg_does_in_16_bit(tmp_path):
     )
     ratio = np.abs(wave(path)).max() / everywhere.max()
     assert 0.7 < ratio <= 1.01  # normalised: six equal channels do not add up to more than one
+
+
+def test_eight_channels_are_averaged(tmp_path):
+    rate = 48_000
+    path = make_media(
+        tmp_path / "a.m4a", video=None, layout="7.1", sample_rate=rate, samples=sine(2.0, rate, 8)
+    )
+    whole = wave(path)
+    assert np.abs(whole[8000:24_000]).max() == pytest.approx(0.3 * 32767, rel=0.1)
+    _, samples = read_moment(scan(path), times=None, sound=(1.0, 8000), sample_rate=16_000)
+    assert np.abs(samples.astype(int) - whole[16_000:24_000]).max() <= 3
+
+
+@pytest.mark.parametrize("form", ["s16p", "fltp", "s16"])
+@pytest.mark.parametrize(("layout", "channels"), [("7.1", 8), ("hexadecagonal", 16), ("stereo", 2)])
+def test_a_few_samples_of_many_channels_are_not_lost(tmp_path, form, layout, channels):
+    track = scan(make_media(tmp_path / "a.wav", video=None, audio="pcm_s16le", sample_rate=48_000)).audio
+    values = np.full(
+        (channels, 6), 0.25 if form == "fltp" else 8192, np.float32 if form == "fltp" else np.int16
+    )
+    frame = frame_of(values, form, layout)
+    frame.sample_rate = 48_000
+    assert (channels_of(frame) == values).all()
+    [(first, samples)] = MonoAudio(16_000, track, no_damage).of([frame])
+    assert (first, len(samples)) == (0, 2)
+    assert samples.max() > 1000
+
+
+@pytest.mark.parametrize(("sign", "notes"), [(-1, 1), (1, 0)])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_u8", "pcm_f32le"])
+def test_stereo_that_cancels_out_is_said(tmp_path, sign, notes, codec):
+    samples = sine(1.0, 16_000, 2)
+    samples[:, 1] *= sign
+    path = make_media(
+        tmp_path / "a.wav", seconds=1, video=None, audio=codec, sample_rate=16_000, samples=samples
+    )
+    said = []
+    for _ in read_sound(scan(path), 16_000, on_damage=no_damage, on_note=said.append):
+        pass
+    assert said == ["audio: the two channels are out of phase and cancel out in the average"] * notes
 
 
 def test_sound_is_whole_and_in_place(tmp_path):
@@ -319,6 +390,18 @@ def test_truncated_files_give_what_can_be_read_and_say_so(tmp_path, name, option
     times = np.arange(0, media.video.span[1], 0.25)
     served = sum(n for n, _ in read_frames(media, times, on_damage=damage.append))
     assert served == len(times)
+
+
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
+def test_wav_from_a_pipe_is_not_damaged(tmp_path, length):
+    path = make_media(tmp_path / "a.wav", seconds=1.3, video=None, audio="pcm_s16le")
+    data = path.read_bytes()
+    at = data.index(b"data") + 4
+    path.write_bytes(data[:at] + struct.pack("<I", length) + data[at + 4 :])
+    assert scan(path).damage == ()
+    assert scan(path).audio.span[1] == pytest.approx(1.3)
+    path.write_bytes(data[:-1000])
+    assert scan(path).damage == ("audio: 1 packets are damaged",)
 
 
 def test_damage_in_the_middle_costs_what_is_damaged(tmp_path):
