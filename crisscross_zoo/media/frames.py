@@ -16,11 +16,11 @@ from av.video.reformatter import VideoReformatter
 
 from crisscross_zoo.errors import UnreadableMediaError
 from crisscross_zoo.media.packets import OnDamage, PacketDecoder
-from crisscross_zoo.media.tracks import EARLY_SECONDS, VideoTrack
+from crisscross_zoo.media.tracks import EARLY_SECONDS, MP4_FORMAT, VideoTrack
 
 Frame = TypeVar("Frame")
 
-INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+INDEXED_FORMATS = frozenset({MP4_FORMAT, "matroska,webm"})
 """Formats whose key-frame flags can be trusted, so that packets no clip needs are not decoded."""
 
 # Frames that a decoder holds back for others that are shown before them, where it is more than one.

@@ -45,6 +45,7 @@ from crisscross_zoo.media.packets import (
     stream_at,
 )
 from crisscross_zoo.media.tracks import (
+    MP4_FORMAT,
     NO_STAMP,
     AudioTrack,
     Finding,
@@ -73,7 +74,7 @@ _STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "fla
 
 # How another file begins in formats of which FFmpeg reads the first alone where several were joined end to end.
 _BEGINNINGS = {
-    "mov,mp4,m4a,3gp,3g2,mj2": re.compile(rb"\0\0\0.ftyp", re.DOTALL),
+    MP4_FORMAT: re.compile(rb"\0\0\0.ftyp", re.DOTALL),
     "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)", re.DOTALL),
     "flv": re.compile(rb"FLV\x01[\x00-\x05]\0\0\0\x09"),
     "avi": re.compile(rb"RIFF.{4}AVI LIST", re.DOTALL),
@@ -85,10 +86,7 @@ _BEGINNINGS = {
 }
 
 # Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
-_EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "mpeg"})
-
-# The one whose header states each stream's duration, less what edit lists leave out.
-_STREAMS_STATED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+_EXACT_FORMATS = frozenset({MP4_FORMAT, "mpegts", "mpeg"})
 
 
 def decoder_versions() -> dict[str, str]:
@@ -241,7 +239,7 @@ class _Scan:
         self, container: InputContainer, video: VideoStream | None, audio: AudioStream | None
     ) -> None:
         self.format = container.format.name
-        stated = self.format in _STATED_DURATION_FORMATS or self.format == _STREAMS_STATED_FORMAT
+        stated = self.format in _STATED_DURATION_FORMATS or self.format == MP4_FORMAT
         self.stated = (container.duration or 0) / av.time_base if stated else 0.0
         self.streams: dict[Stream, _StreamScan] = {}
         self.findings: list[Finding] = []
@@ -353,7 +351,7 @@ class _Placing:
         # Decoding timestamps of MP4 ascend, but where the parts of an edit list are read one after another. FFmpeg
         # begins a part with the time of the last frame of the one before, which is over then.
         dts = stamps.dts[stamps.dts != NO_STAMP]
-        edited = found.format == _STREAMS_STATED_FORMAT and bool((np.diff(dts) < 0).any())
+        edited = found.format == MP4_FORMAT and bool((np.diff(dts) < 0).any())
         if edited:
             again = _repeated(pts[::-1], shown[::-1])
             shown[len(shown) - 1 - again] = False
@@ -479,7 +477,7 @@ class _Placing:
     def _check_length(self, tracks: Mapping[Stream, VideoTrack | AudioTrack]) -> None:
         """Hold what was read against what the header says, which may count from 0 or from the first packet."""
         found = self._found
-        if found.format == _STREAMS_STATED_FORMAT:
+        if found.format == MP4_FORMAT:  # which states each stream's duration, less what edit lists leave out
             for kind, track in tracks.items():
                 start, end = track.span
                 self._compare(kind, found.streams[kind].stated, max(end - start, end + track.origin))
