@@ -8,6 +8,7 @@ from crisscross_zoo.errors import UnreadableMediaError
 
 _HEAD_BYTES = 64
 _ID3_HEADER_BYTES = 10
+_WEBP_FLAGS = 20  # the byte that tells an animation
 
 
 def known_trouble(path: str) -> UnreadableMediaError | None:
@@ -19,7 +20,8 @@ def known_trouble(path: str) -> UnreadableMediaError | None:
     try:
         with Path(path).open("rb") as file:
             head = file.read(_HEAD_BYTES)
-            if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and head[12:16] == b"VP8X" and head[20] & 2:
+            extended = head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > _WEBP_FLAGS
+            if extended and head[_WEBP_FLAGS] & 2:
                 return UnreadableMediaError(
                     "is an animated WebP, which FFmpeg does not decode",
                     remedy="convert it to GIF or MP4 with another tool, such as ImageMagick",

@@ -1,8 +1,8 @@
 """Decoded audio to mono 16-bit samples at one rate, placed on the file's clock.
 
 FFmpeg's resampler does rate and downmix in ``s16p``, as the reference does (planar float would skip the downmix's
-normalisation). It knows the layouts that have a name. Of ambisonic sound, channel W is taken, which is its mono
-version; channels without a layout are averaged.
+normalisation). Of ambisonic sound, channel W is taken, which is its mono version; channels without a layout, or in one
+that the resampler refuses, are averaged.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class MonoAudio:
         self._track = track
         self._resampler: AudioResampler | None = None
         self._form: tuple[int, str, str] | None = None
+        self._mixes: dict[tuple[int, str, str], bool] = {}  # whether the resampler takes this form
         self._broken = False  # whether the last packet could not be decoded
         self._ended = start  # where the last frame ended by its timestamp
         self._next_seconds = start  # where the input should go on
@@ -110,12 +111,12 @@ class MonoAudio:
         if self._phase is not None:
             self._phase.add(frame)
         self.seconds += frame.samples / frame.sample_rate
-        try:
-            frame = _with_known_layout(frame)
-        except ValueError as error:
-            self._on_damage(f"audio: of a form that cannot be mixed down ({reason_of(error)})")
-            return
-        form = (frame.sample_rate, frame.layout.name, frame.format.name)
+        form = _form(frame)
+        if form not in self._mixes:
+            self._mixes[form] = _is_mixed(frame, self._rate)
+        if not self._mixes[form]:
+            frame = _mean(frame)
+            form = _form(frame)
         apart = abs(seconds - self._next_seconds) > MAX_CLOCK_DRIFT_SECONDS
         if self._track.exact or self._broken:
             apart = apart or abs(seconds - self._ended) > MAX_STEP_SECONDS
@@ -172,13 +173,38 @@ class MonoAudio:
                 self._place += len(samples)
 
 
-def _with_known_layout(frame: av.AudioFrame) -> av.AudioFrame:
-    """Return the frame, or its mono version where its layout is one that the resampler does not know."""
-    name = frame.layout.name
-    if not (name.startswith("ambisonic") or name.endswith(" channels")):
-        return frame
+def cut_out(pieces: Iterable[Piece], begin: int, length: int) -> npt.NDArray[np.int16]:
+    """Return samples ``begin`` to ``begin + length`` of placed pieces, silence where there is none."""
+    samples = np.zeros(length, np.int16)
+    for place, piece in pieces:
+        low, high = max(begin, place), min(begin + length, place + len(piece))
+        if low < high:
+            samples[low - begin : high - begin] = piece[low - place : high - place]
+        if place + len(piece) >= begin + length:
+            break
+    return samples
+
+
+def _form(frame: av.AudioFrame) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.layout.name, frame.format.name
+
+
+def _is_mixed(frame: av.AudioFrame, rate: int) -> bool:
+    """Whether the resampler mixes such frames down as they should be."""
+    if frame.layout.name.startswith("ambisonic") or frame.layout.name.endswith(" channels"):
+        return False
+    try:
+        AudioResampler(format="s16p", layout="mono", rate=rate).resample(frame)
+    except (av.error.FFmpegError, ValueError):  # BL+BR, without a speaker in front
+        return False
+    return True
+
+
+def _mean(frame: av.AudioFrame) -> av.AudioFrame:
+    """Return the mean of the frame's channels as a frame; of ambisonic ones channel W, the first."""
     values = channels_of(frame)
-    mono = values[:1] if name.startswith("ambisonic") else values.mean(0, dtype=np.float64, keepdims=True)
+    ambisonic = frame.layout.name.startswith("ambisonic")
+    mono = values[:1] if ambisonic else values.mean(0, dtype=np.float64, keepdims=True)
     if values.dtype.kind in "iu":
         mono = np.rint(mono)
     made = frame_of(mono.astype(values.dtype), f"{frame.format.name.removesuffix('p')}p", "mono")

@@ -26,6 +26,7 @@ from crisscross_zoo.errors import (
     UnreadableMediaError,
 )
 from crisscross_zoo.media import torchcodec_frames
+from crisscross_zoo.media.audio import cut_out
 from crisscross_zoo.media.decode import INT16_SCALE, read_frames, read_sound
 from crisscross_zoo.media.packets import StrPath
 from crisscross_zoo.media.scan import scan
@@ -341,7 +342,7 @@ def video_clips(
     """Decode the clips that begin at ``starts``, each picture once however many clips share it.
 
     Args:
-        media: From :func:`crisscross_zoo.media.decode.scan`, with a video track.
+        media: From :func:`crisscross_zoo.media.scan.scan`, with a video track.
         starts: Seconds, shape (n,), ascending.
         config: Frames, frame rate and size of a clip.
         on_damage: Told, in one phrase, of what could not be decoded.
@@ -388,7 +389,7 @@ def audio_clips(
     """Decode the sound that begins at ``starts``; what lies beyond the stream, or in a gap of it, is silence.
 
     Args:
-        media: From :func:`crisscross_zoo.media.decode.scan`, with an audio track.
+        media: From :func:`crisscross_zoo.media.scan.scan`, with an audio track.
         starts: Seconds, shape (n,), ascending.
         config: Length and sample rate of a clip.
         on_damage: Told, in one phrase, of what could not be decoded.
@@ -402,22 +403,14 @@ def audio_clips(
     pieces: deque[tuple[int, npt.NDArray[np.int16]]] = deque()
     row = 0
 
-    def clip(first: int) -> npt.NDArray[np.int16]:
-        samples = np.zeros(length, np.int16)
-        for place, piece in pieces:
-            low, high = max(first, place), min(first + length, place + len(piece))
-            if low < high:
-                samples[low - first : high - first] = piece[low - place : high - place]
-        return samples
-
     for place, piece in read_sound(media, config.sample_rate, on_damage=on_damage, on_note=on_note):
         while row < len(firsts) and firsts[row] + length <= place:
-            yield clip(firsts[row])
+            yield cut_out(pieces, int(firsts[row]), length)
             row += 1
-        if row == len(firsts):
-            return
+        if row == len(firsts):  # what is wrong with the audio is told at its end
+            continue
         while pieces and pieces[0][0] + len(pieces[0][1]) <= firsts[row]:
             pieces.popleft()
         pieces.append((place, piece))
     for first in firsts[row:]:
-        yield clip(first)
+        yield cut_out(pieces, int(first), length)

@@ -6,7 +6,7 @@ are looked for in them:
 - a few that lie elsewhere, between ones that go on as before, are broken: what they stamp counts as unstamped;
 - where they jump back, and what is shown with them, another recording begins, whose clock goes on where the video of
   the one before ended. Streams that jump back at the same place get the same shift, so that they stay together;
-- where they jump ahead by more than the file's length, the same; a shorter gap is kept.
+- where they jump ahead by more than the file's length, and what is shown with them, the same; a shorter gap is kept.
 
 The rules are in docs/time.md.
 """
@@ -28,7 +28,8 @@ RESTART_SECONDS = 0.1
 """Decoding timestamps that go back by more are a restart."""
 
 STRAY_SECONDS = 60.0
-"""A timestamp is not believed if it lies outside twice the stream's length by more."""
+"""A timestamp is not believed if it lies outside twice the file's length by more; nor one that comes by so much after
+all decoding, where neither the header nor the other stream lasts so long."""
 
 GAP_SECONDS = 1.0
 """A gap that is longer is reported."""
@@ -124,40 +125,70 @@ def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[S
         A clock by the same names.
     """
     clocks: dict[Stream, Clock] = {}
+    length = max([stated, *(float(s.durations.sum()) * s.tick for s in streams.values())])
+    far = STRAY_SECONDS + 2 * length
     for name, stream in streams.items():
         decoding = stream.decoding()
-        far = STRAY_SECONDS + 2 * max(float(stream.durations.sum()) * stream.tick, stated)
         strays, restarts = _jumps(stream, decoding, RESTART_SECONDS / stream.tick, far / stream.tick)
         pts = stream.pts.copy()
         pts[strays] = NO_STAMP
         good = np.flatnonzero(~strays) if not strays.all() else np.arange(len(pts))
         dts = np.rint(np.interp(np.arange(len(pts)), good, decoding[good])).astype(np.int64)
         clocks[name] = Clock(pts, dts, int(strays.sum()), restarts)
-    for name, stream in streams.items():
-        clock = clocks[name]
+    for name, clock in clocks.items():  # within each recording: a broken one must not move those after it
         edges = [0, *clock.restarts, len(clock.pts)]
-        for recording in itertools.starmap(range, itertools.pairwise(edges)):
-            wrong = _misplaced(clock, stream, recording)
-            clock.pts[wrong] = NO_STAMP
-            clock.strays += len(wrong)
+        parts = [np.arange(a, b) for a, b in itertools.pairwise(edges)]
+        wrong = np.concatenate([_misplaced(part, name, streams, clocks, stated) for part in parts])
+        clock.pts[wrong] = NO_STAMP
+        clock.strays += len(wrong)
     _continue(streams, clocks)
     return clocks
 
 
-def _misplaced(clock: Clock, stream: StreamStamps, recording: range) -> Stamps:
-    """Numbers of the packets of a recording that are shown at a time that no decoding order explains."""
-    numbers = np.array(recording, np.int64)
-    stamped: Stamps = numbers[(clock.pts[numbers] != NO_STAMP) & ~stream.unseen[numbers]]
+def _misplaced(
+    part: Stamps,
+    name: Stream,
+    streams: Mapping[Stream, StreamStamps],
+    clocks: Mapping[Stream, Clock],
+    stated: float,
+) -> Stamps:
+    """Of the packets of one recording, the numbers of those shown at a time that no decoding order explains."""
+    stream, clock = streams[name], clocks[name]
+    stamped: Stamps = part[(clock.pts[part] != NO_STAMP) & ~stream.unseen[part]]
     if not len(stamped):
         return stamped
     pts, dts = clock.pts[stamped], clock.dts[stamped]
     usual = np.median(pts - dts)
     room = max(MISPLACED_SECONDS / stream.tick, 20 * stream.step)
-    last = dts[np.minimum(np.arange(len(dts)) + LONGEST_REORDERING, len(dts) - 1)]
-    wrong: Stamps = stamped[
-        (pts - dts < min(usual, 0) - room) | (pts > np.maximum(last, dts) + abs(usual) + room)
-    ]
+    latest = np.full(len(dts), float(dts.max()) + abs(usual) + max(room, STRAY_SECONDS / stream.tick))
+    followed = len(dts) - LONGEST_REORDERING
+    if followed > 0:
+        latest[:followed] = np.maximum(dts[LONGEST_REORDERING:], dts[:followed]) + abs(usual) + room
+    # At the end nothing follows by which to judge: a picture that stays there is shown long after its decoding.
+    tail = np.arange(len(dts)) >= followed
+    latest[tail] = np.maximum(latest[tail], _ends(part, name, streams, clocks, stated) / stream.tick)
+    wrong: Stamps = stamped[(pts - dts < min(usual, 0) - room) | (pts > latest)]
     return wrong
+
+
+def _ends(
+    part: Stamps,
+    name: Stream,
+    streams: Mapping[Stream, StreamStamps],
+    clocks: Mapping[Stream, Clock],
+    stated: float,
+) -> float:
+    """Seconds up to which a recording surely lasts: by the header, or by the decoding of the other streams."""
+    stream, clock = streams[name], clocks[name]
+    ends = [max(float(clock.dts[part[0]]) * stream.tick, 0.0) + stated]
+    first, last = stream.places[part[0]], stream.places[part[-1]]
+    if part[-1] == len(clock.dts) - 1:
+        last = max(int(s.places[-1]) for s in streams.values())
+    for other, others in streams.items():
+        within = (others.places >= first) & (others.places <= last)
+        if other != name and within.any():
+            ends.append(float(clocks[other].dts[within].max()) * others.tick)
+    return max(ends)
 
 
 def _jumps(
@@ -193,12 +224,28 @@ def _jumps(
             strays[here - 1 - int(went_on[0]) : here] = True
             continue
         before, after = (stream.pts[part][shown[part]] for part in (slice(0, here), slice(here, None)))
-        goes_on = (
-            len(before)
-            and len(after)
-            and after[:LONGEST_REORDERING].min() >= before[-LONGEST_REORDERING:].max() - back
-        )
-        if decoding[here] > last or not goes_on:
+        before, after = before[-LONGEST_REORDERING:], after[:LONGEST_REORDERING]
+        if not len(before) or not len(after):
+            begins = True
+        elif decoding[here] < last:
+            begins = bool(after.min() < before.max() - back)
+        else:  # not in a pause, behind which frames are decoded before others that are shown before it
+            edges = np.concatenate([[0], jumps, [count]])
+            low, high = (
+                edges[edges < here][-1],
+                edges[edges > here][0],
+            )  # jumps before and behind are other matters
+            around = np.flatnonzero(shown[:high])
+            around = around[around >= max(low, here - LONGEST_REORDERING)]
+            around = around[around < here + LONGEST_REORDERING]
+            # A time beyond those behind the jump, or that one of them has, is broken.
+            good = (stream.pts[around] <= after.max() + near) & ~np.isin(stream.pts[around], after)
+            around = around[good | (around >= here)]
+            later = stream.pts[around] > (last + decoding[here]) / 2
+            at_once = (later[1:] >= later[:-1]).all()
+            first = around[later][:1]  # FFmpeg's own decoding timestamps may lag behind a key frame
+            begins = bool(at_once and len(first) and (first[0] >= here or stream.keys[first[0]]))
+        if begins:
             # Where FFmpeg makes decoding timestamps of presentation ones, they lag behind by a few packets.
             while (
                 here - 1 > done

@@ -28,6 +28,7 @@ from crisscross_zoo.media.frames import (
 )
 from crisscross_zoo.media.packets import (
     OnDamage,
+    changed,
     decode_audio,
     open_media,
     opens_unprobed,
@@ -72,9 +73,7 @@ def convert_frames(
     source: BinaryIO | None = None,
 ) -> Iterator[tuple[int, Frame]]:
     """Do as :func:`read_frames`, with what ``convert`` makes of a decoded frame, and of ``source`` if given."""
-    track = _scanned(media, source).video
-    if track is None:
-        raise NoStreamError("has no video stream", remedy="use modality 'audio'", path=media.path)
+    track = with_packets(media, source)
     if not len(times):
         return
     done = 0
@@ -117,10 +116,12 @@ def read_sound(
         UnreadableMediaError: nothing could be decoded.
     """
     track = media.audio
-    if track is not None and not track.regular and track.stamps is None:
-        track = scan(media.path, source, media.format).audio
     if track is None:
         raise NoStreamError("has no audio stream", remedy="use modality 'video'", path=media.path)
+    if not track.regular and track.stamps is None:
+        track = scan_again(media, source).audio
+        if track is None:
+            raise changed(media.path, "no audio stream now")
     mono = MonoAudio(sample_rate, track, on_damage, on_note=on_note)
     unprobed = media.video is not None and opens_unprobed(media.format, media.video.codec)
     promised = 0.0
@@ -144,11 +145,31 @@ def read_sound(
         on_damage(f"audio: {promised - mono.seconds:.2f} of {promised:.2f} s could not be decoded")
 
 
-def _scanned(media: Media, source: BinaryIO | None) -> Media:
-    """The same with its packets, which an index does not keep."""
-    if media.video is None or media.video.packets is not None:
-        return media
-    return scan(media.path, source, media.format)
+def scan_again(media: Media, source: BinaryIO | None = None) -> Media:
+    """Return the same with what an index does not keep.
+
+    Raises:
+        UnreadableMediaError: it has no stream any more, or cannot be read.
+    """
+    try:
+        return scan(media.path, source, media.format)
+    except NoStreamError:
+        raise changed(media.path, "neither video nor audio now") from None
+
+
+def with_packets(media: Media, source: BinaryIO | None = None) -> VideoTrack:
+    """Return the video track with its packets, for which a file read from an index is scanned again.
+
+    Raises:
+        NoStreamError: the file has no video stream.
+        UnreadableMediaError: it has none any more.
+    """
+    if media.video is None:
+        raise NoStreamError("has no video stream", remedy="use modality 'audio'", path=media.path)
+    track = media.video if media.video.packets is not None else scan_again(media, source).video
+    if track is None:
+        raise changed(media.path, "no video stream now")
+    return track
 
 
 def _one_pass(

@@ -6,6 +6,7 @@ in WebM), :func:`reencode` a small copy of a file that is quick to read at rando
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import io
 import itertools
@@ -34,7 +35,7 @@ from crisscross_zoo.errors import (
     OutputError,
     UnreadableMediaError,
 )
-from crisscross_zoo.media.decode import convert_frames, read_sound
+from crisscross_zoo.media.decode import convert_frames, read_sound, with_packets
 from crisscross_zoo.media.frames import Orientation, display_matrix, orientation_of
 from crisscross_zoo.media.tracks import Media, VideoTrack
 
@@ -204,7 +205,7 @@ def reencode(
     give the same bytes with the same FFmpeg.
 
     Args:
-        media: From :func:`~crisscross_zoo.media.decode.scan`, with both tracks.
+        media: From :func:`~crisscross_zoo.media.scan.scan`, with both tracks.
         path: Of the MP4 file to write; its folder is made if need be, what was there is replaced.
         options: How to write it.
         on_damage: Told, in one phrase, of what could not be decoded.
@@ -289,11 +290,13 @@ def _sized_pictures(
     """The copy's pictures with their times and lengths."""
     if media.video is None:
         raise NoStreamError("has no picture stream", remedy="leave it out", path=media.path)
-    times = _copy_times(media.video, options.fps)
+    track = with_packets(media)
+    media = dataclasses.replace(media, video=track)
+    times = _copy_times(track, options.fps)
     # Never later than the time itself, at which the picture must be there.
     ticks, distinct = np.unique(np.floor(times / float(_TICK) + 1e-3).astype(np.int64), return_index=True)
     times = times[distinct]
-    ends = [*ticks[1:].tolist(), max(math.floor(media.video.span[1] / float(_TICK)), int(ticks[-1]) + 1)]
+    ends = [*ticks[1:].tolist(), max(math.floor(track.span[1] / float(_TICK)), int(ticks[-1]) + 1)]
     done = 0
     for count, frame in convert_frames(
         media, times, _CopyScaler(media.path, options.short_side), on_damage=on_damage

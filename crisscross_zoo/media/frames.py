@@ -16,11 +16,11 @@ from av.video.reformatter import VideoReformatter
 
 from crisscross_zoo.errors import UnreadableMediaError
 from crisscross_zoo.media.packets import OnDamage, PacketDecoder
-from crisscross_zoo.media.tracks import EARLY_SECONDS, VideoTrack
+from crisscross_zoo.media.tracks import EARLY_SECONDS, MP4_FORMAT, VideoTrack
 
 Frame = TypeVar("Frame")
 
-INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+INDEXED_FORMATS = frozenset({MP4_FORMAT, "matroska,webm"})
 """Formats whose key-frame flags can be trusted, so that packets no clip needs are not decoded."""
 
 # Frames that a decoder holds back for others that are shown before them, where it is more than one.
@@ -61,11 +61,12 @@ class DecodingPlan:
 
     def __init__(self, track: VideoTrack, times: npt.NDArray[np.float64]) -> None:
         assert track.packets is not None
-        stamps, keys = track.packets.stamps, track.packets.keys
+        stamps, shown, keys = track.packets
         self._keys = keys
         self.picks = track.numbers_at(times)
         self.needed = np.zeros(len(stamps), np.bool_)
         self.needed[self.picks] = True
+        self.needed[1:] |= self.needed[:-1] & ~shown[1:]  # which may be the second field of the same frame
         group = np.maximum(np.cumsum(keys) - 1, 0)
         key_stamps = stamps[np.flatnonzero(keys)] if keys.any() else stamps[:1]
         wanted = np.zeros(len(key_stamps), np.bool_)
@@ -253,8 +254,8 @@ class _CountedClock:
     def __init__(self, track: VideoTrack) -> None:
         assert track.packets is not None
         self._track, self._packets = track, track.packets
-        stamps = track.packets.stamps
-        self._step = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1.0
+        steps = np.unique(track.packets.stamps)  # a frame's two fields have one
+        self._step = float(np.median(np.diff(steps))) if len(steps) > 1 else 1.0
         self._first: float | None = None
         self._came = 0
         self.misplaced = 0

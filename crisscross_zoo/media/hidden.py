@@ -3,9 +3,15 @@
 MPEG-4 Part 2 (XviD, DivX) writes a "not coded" frame where the one before is to stay (ISO/IEC 14496-2, 6.2.3 and
 6.2.5), or behind a packet that holds two frames. Theora has headers in the middle of chained files (Theora I
 specification, 6.1). VP8 (RFC 6386, 9.1) and VP9 (bitstream specification, 6.2) have frames that are only referred to.
+H.264 may come a field a packet (ITU-T H.264, 7.3.2.1.1 and 7.3.3), of which the decoder makes one frame of two.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import av
 
 _VOP = b"\x00\x00\x01\xb6"
 _LONGEST_NOT_CODED = 64  # bytes, with what may stand before it
@@ -20,31 +26,50 @@ class HiddenPackets:
 
     Attributes:
         packed: Whether a packet held two frames.
+        second: Whether the last packet was the second field of the frame that the one before began.
+        unseen: Whether the last packet's timestamps may lie anywhere: it is discarded, a header or a second field.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._codec = codec
-        self.packed = False
+        self.packed = self.second = self.unseen = False
         self._owed = 0  # frames of earlier packets that the decoder gives for placeholders that follow
         self._time_bits: int | None = None
+        self._fields = _Fields(extradata or b"") if codec == "h264" else None
         if codec == "mpeg4" and extradata:
             self._time_bits = _time_bits(extradata)
 
-    @property
-    def looks(self) -> bool:
-        """Whether packets of this codec need to be looked at."""
-        return self._codec in ("mpeg4", "theora", "vp8", "vp9")
+    def shows(self, packet: av.Packet[Any]) -> bool:
+        """Return whether the stream's next packet gives a frame that is to be shown."""
+        hidden = False
+        if self._fields is not None:
+            self.second = hidden = self._fields.looks_at(packet.is_keyframe) and self._fields.ends(
+                bytes(packet)
+            )
+        elif self._codec in ("mpeg4", "theora", "vp8", "vp9"):
+            hidden = self._hides(bytes(packet))
+        self.unseen = packet.is_discard or self.second or (hidden and self._codec == "theora")
+        return not (packet.is_discard or hidden)
 
-    def hides(self, data: bytes) -> bool:
-        """Return whether the stream's next packet gives no frame to show."""
+    @classmethod
+    def begin_inside(cls, packets: Sequence[av.Packet[Any]], codec: str, extradata: bytes | None) -> bool:
+        """Return whether the first of these packets is, or may be, the second field of a frame that is not there."""
+        hidden = cls(codec, extradata)
+        for packet in packets[:2]:
+            hidden.shows(packet)
+            if hidden._fields is None or not hidden._fields.open:
+                return False
+            if not hidden._fields.reference:  # those of the next have the same frame_num
+                return True
+        return True
+
+    def _hides(self, data: bytes) -> bool:
         if self._codec == "vp8":
             return len(data) > 0 and not data[0] >> 4 & 1
         if self._codec == "theora":
             return len(data) > 0 and data[0] >> 7 == 1  # a header, where another stream begins
         if self._codec == "vp9":
             return _vp9_hides(data)
-        if self._codec != "mpeg4":
-            return False
         if self._time_bits is None:
             self._time_bits = _time_bits(data)
         if not self._is_placeholder(data):
@@ -72,6 +97,15 @@ class _Bits:
         self._left -= count
         value = self._number >> self._left if self._left >= 0 else self._number << -self._left
         return value & ((1 << count) - 1)
+
+    def golomb(self) -> int:
+        """An unsigned number in Exp-Golomb code."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+            if zeros > 32 or self.over:
+                return 0
+        return (1 << zeros) - 1 + self.take(zeros)
 
     @property
     def over(self) -> bool:
@@ -129,3 +163,160 @@ def _not_coded(data: bytes, time_bits: int) -> bool:
     bits.take(1 + time_bits + 1)
     coded = bits.take(1)
     return not bits.over and not coded and data.find(_VOP, at + 4) < 0
+
+
+_IN_SLICES, _SPS, _PPS = (1, 5), 7, 8  # types of H.264's units
+_LONGEST_HEADER = 32  # bytes of a slice that are looked at
+_WITH_CHROMA = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # profiles
+
+
+class _Fields:
+    """Tells the second fields among H.264's packets.
+
+    Two fields are one frame where they follow each other with the same frame_num, one the top and one the bottom.
+    """
+
+    def __init__(self, extradata: bytes) -> None:
+        self._length_bytes = 0  # of a unit's length in packets; 0: start codes
+        self._sequences: dict[
+            int, tuple[int, bool, bool]
+        ] = {}  # bits of frame_num, colour planes, progressive
+        self._sequence_of: dict[int, int] = {}  # by picture parameter set
+        self.reference = True  # whether the last field is one
+        self._open: tuple[int, bool] | None = None  # a first field's frame_num, and whether it is the bottom
+        if extradata[:1] == b"\x01" and len(extradata) > 6:
+            self._length_bytes = (extradata[4] & 3) + 1
+            units = _avcc_units(extradata)
+        else:
+            units = _units(extradata, 0)
+        for unit in units:
+            self._learn(unit)
+
+    def looks_at(self, is_key: bool) -> bool:
+        """Whether the next packet needs to be looked at: not where all frames are progressive."""
+        if all(progressive for _, _, progressive in self._sequences.values()) and self._sequences:
+            return is_key and not self._length_bytes  # other parameters may come with it
+        return True
+
+    @property
+    def open(self) -> bool:
+        """Whether a first field waits for its second."""
+        return self._open is not None
+
+    def ends(self, data: bytes) -> bool:
+        """Whether the next packet holds nothing but the second field of a frame."""
+        last: bool | None = None  # parity of the field before in this packet
+        second = False
+        for unit in _units(data, self._length_bytes):
+            kind = unit[0] & 31
+            if kind in (_SPS, _PPS):
+                self._learn(unit)
+            if kind not in _IN_SLICES:
+                continue
+            field = self._field(unit)
+            if field is None:  # a frame
+                self._open = None
+                return False
+            self.reference = unit[0] >> 5 & 3 > 0
+            if field[1] == last:  # another slice of the same field
+                continue
+            pairs = self._open is not None and self._open == (field[0], not field[1])
+            second = pairs and last is None
+            self._open, last = (None if pairs else field), field[1]
+        return second
+
+    def _learn(self, unit: bytes) -> None:
+        kind = unit[0] & 31
+        bits = _Bits(unit[1:].replace(b"\0\0\3", b"\0\0"))
+        if kind == _SPS:
+            number, sequence = _sequence(bits)
+            self._sequences[number] = sequence
+        elif kind == _PPS:
+            picture = bits.golomb()
+            self._sequence_of[picture] = bits.golomb()
+
+    def _field(self, unit: bytes) -> tuple[int, bool] | None:
+        """A slice's frame_num, and whether it is of a bottom field; None where it is of a frame."""
+        bits = _Bits(unit[1:_LONGEST_HEADER].replace(b"\0\0\3", b"\0\0"))
+        bits.golomb()  # first_mb_in_slice
+        bits.golomb()  # slice_type
+        sequence = self._sequences.get(self._sequence_of.get(bits.golomb(), -1))
+        if sequence is None or sequence[2]:
+            return None
+        number_bits, planes, _ = sequence
+        bits.take(2 if planes else 0)
+        number = bits.take(number_bits)
+        return (number, bool(bits.take(1))) if bits.take(1) else None
+
+
+def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
+    """H.264's units in a packet: behind their length in so many bytes, or behind start codes where that is 0."""
+    if length_bytes:
+        at = 0
+        while at + length_bytes < len(data):
+            size = int.from_bytes(data[at : at + length_bytes], "big")
+            at += length_bytes
+            if size:
+                yield data[at : at + size]
+            at += size
+        return
+    at = data.find(b"\0\0\1")
+    while at >= 0:
+        end = data.find(b"\0\0\1", at + 3)
+        unit = data[at + 3 : end if end >= 0 else len(data)]
+        if unit:
+            yield unit
+        at = end
+
+
+def _avcc_units(extradata: bytes) -> Iterator[bytes]:
+    """Parameter sets of an AVC decoder configuration record (ISO/IEC 14496-15, 5.2.4.1)."""
+    at = 5
+    for mask in (31, 255):
+        count, at = (extradata[at] & mask if at < len(extradata) else 0), at + 1
+        for _ in range(count):
+            size = int.from_bytes(extradata[at : at + 2], "big")
+            if unit := extradata[at + 2 : at + 2 + size]:
+                yield unit
+            at += 2 + size
+
+
+def _sequence(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
+    """A sequence parameter set's number, and of it: bits of frame_num, separate colour planes, frames alone."""
+    profile = bits.take(8)
+    bits.take(16)
+    number, chroma, planes = bits.golomb(), 1, False
+    if profile in _WITH_CHROMA:
+        chroma = bits.golomb()
+        planes = chroma == 3 and bool(bits.take(1))
+        bits.golomb()
+        bits.golomb()
+        bits.take(1)
+        if bits.take(1):
+            for k in range(12 if chroma == 3 else 8):
+                if bits.take(1):
+                    _skip_scaling(bits, 16 if k < 6 else 64)
+    number_bits = bits.golomb() + 4
+    order = bits.golomb()
+    if order == 0:
+        bits.golomb()
+    elif order == 1:
+        bits.take(1)
+        bits.golomb()
+        bits.golomb()
+        for _ in range(min(bits.golomb(), 255)):
+            bits.golomb()
+    bits.golomb()
+    bits.take(1)
+    bits.golomb()
+    bits.golomb()
+    return number, (number_bits, planes, bits.over or bool(bits.take(1)))
+
+
+def _skip_scaling(bits: _Bits, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            code = bits.golomb()
+            following = (last + (-(code // 2) if code % 2 == 0 else code // 2 + 1)) % 256
+        last = following or last

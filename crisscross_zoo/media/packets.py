@@ -20,7 +20,7 @@ from av.video import VideoStream
 
 from crisscross_zoo.errors import MediaError, MediaNotFoundError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
-from crisscross_zoo.media.tracks import NO_STAMP
+from crisscross_zoo.media.tracks import MP4_FORMAT, NO_STAMP
 
 StrPath = str | os.PathLike[str]
 OnDamage = Callable[[str], None]
@@ -36,15 +36,14 @@ _REFUSED_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 # Of the decoders that FFmpeg probes a file with: they decode nothing, and one packet is enough.
 _UNPROBED = {"skip_frame": "all", "probesize": "32"}
 
-# Formats whose header says all that reading needs, decoding times too, where the codec is one of these. What comes out
-# is held against the index, so that a file whose header says too little is noticed.
-_UNPROBED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+# Codecs of which MP4's header says all that reading needs, decoding times too. What comes out is held against the
+# index, so that a file whose header says too little is noticed.
 _UNPROBED_CODECS = frozenset({"h264", "hevc"})
 
 
 def opens_unprobed(format_name: str, video_codec: str | None) -> bool:
     """Return whether a file can be opened without a look at its first frames."""
-    return format_name == _UNPROBED_FORMAT and video_codec in _UNPROBED_CODECS
+    return format_name == MP4_FORMAT and video_codec in _UNPROBED_CODECS
 
 
 def open_media(

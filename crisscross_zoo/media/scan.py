@@ -45,6 +45,7 @@ from crisscross_zoo.media.packets import (
     stream_at,
 )
 from crisscross_zoo.media.tracks import (
+    MP4_FORMAT,
     NO_STAMP,
     AudioTrack,
     Finding,
@@ -73,7 +74,7 @@ _STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "fla
 
 # How another file begins in formats of which FFmpeg reads the first alone where several were joined end to end.
 _BEGINNINGS = {
-    "mov,mp4,m4a,3gp,3g2,mj2": re.compile(rb"\0\0\0.ftyp", re.DOTALL),
+    MP4_FORMAT: re.compile(rb"\0\0\0.ftyp", re.DOTALL),
     "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)", re.DOTALL),
     "flv": re.compile(rb"FLV\x01[\x00-\x05]\0\0\0\x09"),
     "avi": re.compile(rb"RIFF.{4}AVI LIST", re.DOTALL),
@@ -85,10 +86,7 @@ _BEGINNINGS = {
 }
 
 # Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
-_EXACT_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "mpegts", "mpeg"})
-
-# The one whose header states each stream's duration, less what edit lists leave out.
-_STREAMS_STATED_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+_EXACT_FORMATS = frozenset({MP4_FORMAT, "mpegts", "mpeg"})
 
 
 def decoder_versions() -> dict[str, str]:
@@ -160,8 +158,9 @@ class _StreamScan:
         self.durations: list[int] = []
         self.places: list[int] = []
         self.keys: list[bool] = []
-        self.discarded: list[bool] = []
-        self.hidden: list[bool] = []
+        self.shown: list[bool] = []
+        self.unseen: list[bool] = []
+        self.seconds: list[bool] = []  # fields
         self.corrupt = 0
         self.first: int | None = None  # of video: the packet; of audio: the timestamp
         self.lengths: list[int] = []  # of the first audio frames, samples
@@ -180,10 +179,14 @@ class _StreamScan:
             self.dts.append(NO_STAMP if packet.dts is None else packet.dts)
             self.durations.append(max(packet.duration or 0, 0))
             self.places.append(place)
-            self.keys.append(packet.is_keyframe)
-            hidden = self._hidden.looks and self._hidden.hides(bytes(packet))
-            self.hidden.append(hidden)
-            self.discarded.append(packet.is_discard or (hidden and self.codec == "theora"))
+            self.shown.append(self._hidden.shows(packet))
+            self.unseen.append(self._hidden.unseen)
+            self.seconds.append(self._hidden.second)
+            self.keys.append(packet.is_keyframe and not self._hidden.second)
+            if self._hidden.second:  # the frame lasts as long as both of its fields
+                before, here = self.pts[-2:]
+                apart = here - before if NO_STAMP not in (before, here) else 0
+                self.durations[-2:] = (2 * apart if apart > 0 else sum(self.durations[-2:])), 0
             self.corrupt += packet.is_corrupt
         if self._enough:
             return
@@ -216,7 +219,7 @@ class _StreamScan:
         longest = int(LONGEST_PACKET_SECONDS[self.kind] / self.tick)
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.places))
         pts, dts, durations, places = arrays
-        unseen = np.array(self.discarded, np.bool_)
+        unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)
         return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen, keys)
 
@@ -236,7 +239,7 @@ class _Scan:
         self, container: InputContainer, video: VideoStream | None, audio: AudioStream | None
     ) -> None:
         self.format = container.format.name
-        stated = self.format in _STATED_DURATION_FORMATS or self.format == _STREAMS_STATED_FORMAT
+        stated = self.format in _STATED_DURATION_FORMATS or self.format == MP4_FORMAT
         self.stated = (container.duration or 0) / av.time_base if stated else 0.0
         self.streams: dict[Stream, _StreamScan] = {}
         self.findings: list[Finding] = []
@@ -330,22 +333,25 @@ class _Placing:
         found, video, stamps, clock = (
             self._found, self._found.streams["video"], self._stamps["video"], self._clocks["video"]
         )  # fmt: skip
-        shown = ~(stamps.unseen | np.array(video.hidden, np.bool_))
+        shown = np.array(video.shown, np.bool_)
         first = video.first if video.first is not None and 0 <= video.first < len(shown) else 0
         shown[first] = True  # it came out of the decoder
         keys = np.array(video.keys, np.bool_)
         if _is_counted(found.format) or bool((stamps.pts == NO_STAMP).all()):
             unstamped = bool((stamps.dts == NO_STAMP).all())
             tick = 1 / found.rate if unstamped else video.tick
-            end = float(clock.dts.max()) + (1.0 if unstamped or len(clock.dts) == 1 else stamps.step)
+            seconds = np.array(video.seconds, np.bool_)
+            dts = clock.dts - np.cumsum(seconds) if unstamped else clock.dts.copy()
+            dts[seconds] = dts[np.flatnonzero(seconds) - 1]
+            end = float(dts.max()) + (1.0 if unstamped or len(dts) == 1 else stamps.step)
             if found.format == "avi" and not _avi_is_cut(self._path, self._source):
                 end = max(end, video.stated / video.tick)  # chunks that are empty follow the last frame
-            return _VideoPlace(Packets(clock.dts, shown, keys), True, False, tick, int(clock.dts[0]), end)
+            return _VideoPlace(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
         pts = clock.pts.copy()
         # Decoding timestamps of MP4 ascend, but where the parts of an edit list are read one after another. FFmpeg
         # begins a part with the time of the last frame of the one before, which is over then.
         dts = stamps.dts[stamps.dts != NO_STAMP]
-        edited = found.format == _STREAMS_STATED_FORMAT and bool((np.diff(dts) < 0).any())
+        edited = found.format == MP4_FORMAT and bool((np.diff(dts) < 0).any())
         if edited:
             again = _repeated(pts[::-1], shown[::-1])
             shown[len(shown) - 1 - again] = False
@@ -471,7 +477,7 @@ class _Placing:
     def _check_length(self, tracks: Mapping[Stream, VideoTrack | AudioTrack]) -> None:
         """Hold what was read against what the header says, which may count from 0 or from the first packet."""
         found = self._found
-        if found.format == _STREAMS_STATED_FORMAT:
+        if found.format == MP4_FORMAT:  # which states each stream's duration, less what edit lists leave out
             for kind, track in tracks.items():
                 start, end = track.span
                 self._compare(kind, found.streams[kind].stated, max(end - start, end + track.origin))

@@ -28,7 +28,7 @@ from av.container import InputContainer
 from av.video import VideoStream
 
 from crisscross_zoo.errors import InputError, NoStreamError, UnreadableMediaError
-from crisscross_zoo.media.audio import MonoAudio, Piece, channels_of, frame_of
+from crisscross_zoo.media.audio import MonoAudio, Piece, channels_of, cut_out, frame_of
 from crisscross_zoo.media.clock import LONGEST_REORDERING
 from crisscross_zoo.media.decode import convert_frames, read_sound
 from crisscross_zoo.media.frames import (
@@ -143,7 +143,7 @@ def read_moment(
                     frames = _gather(_sought_frames(container, media, video, np.sort(wanted)), wanted, media)
     if sound is not None and samples is None:
         pieces = read_sound(media, sample_rate, on_damage=_nobody, source=source)
-        samples = _cut(pieces, round(sound[0] * sample_rate), sound[1])
+        samples = cut_out(pieces, round(sound[0] * sample_rate), sound[1])
     if wanted is not None and frames is None:
         whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=_nobody, source=source)
         frames = _gather(whole, wanted, media)
@@ -228,14 +228,9 @@ def _sought_frames(
 def track_of(packets: list[av.Packet[Any]], track: VideoTrack, stream: VideoStream) -> VideoTrack:
     """Return the track of some packets of a stream, from a key frame on, as if there were no others."""
     hidden = HiddenPackets(track.codec, stream.codec_context.extradata)
-    return dataclasses.replace(
-        track,
-        packets=Packets(
-            np.array([p.pts for p in packets], np.int64),
-            np.array([not (p.is_discard or (hidden.looks and hidden.hides(bytes(p)))) for p in packets]),
-            np.array([p.is_keyframe for p in packets], np.bool_),
-        ),
-    )
+    told = [(p.pts, hidden.shows(p), p.is_keyframe and not hidden.second) for p in packets]
+    stamps, shown, keys = (np.array(column) for column in zip(*told, strict=True))
+    return dataclasses.replace(track, packets=Packets(stamps.astype(np.int64), shown, keys))
 
 
 def _from_first(
@@ -298,7 +293,8 @@ def _packets_from_key(
                 break
             if later > LONGEST_REORDERING:
                 break
-        if packets:
+        extradata = stream.codec_context.extradata
+        if packets and not HiddenPackets.begin_inside(packets, track.codec, extradata):
             return packets
     raise NotAsIndexedError
 
@@ -319,22 +315,12 @@ def _read_audio(
     if math.isfinite(first) and target > first:
         with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
             pieces = _sought_audio(container, stream, media, track, target, sample_rate)
-            return _cut(pieces, begin, sound[1])
+            return cut_out(pieces, begin, sound[1])
         return None
     frames = decode_audio(read_packets(container, stream, _nobody), stream, _nobody)
-    return _cut(MonoAudio(sample_rate, track, _nobody).of(frames), begin, sound[1])
-
-
-def _cut(pieces: Iterable[Piece], begin: int, length: int) -> npt.NDArray[np.int16]:
-    """Samples ``begin`` to ``begin + length`` of placed pieces, silence where there is none."""
-    samples = np.zeros(length, np.int16)
-    for place, piece in pieces:
-        low, high = max(begin, place), min(begin + length, place + len(piece))
-        if low < high:
-            samples[low - begin : high - begin] = piece[low - place : high - place]
-        if place + len(piece) >= begin + length:
-            break
-    return samples
+    mono = MonoAudio(sample_rate, track, _nobody)
+    samples = cut_out(mono.of(frames), begin, sound[1])
+    return samples if mono.heard else None
 
 
 def _sought_audio(

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from crisscross_zoo.errors import ConfigError, NoStreamError, UnreadableMediaError, first_line
+from crisscross_zoo.errors import ConfigError, UnreadableMediaError, first_line
+from crisscross_zoo.media.decode import with_packets
 from crisscross_zoo.media.frames import Orientation, orientation_of
 from crisscross_zoo.media.tracks import Media
 
@@ -67,9 +68,7 @@ def read_frames(
     """
     from torchcodec.decoders import VideoDecoder
 
-    track = media.video
-    if track is None:
-        raise NoStreamError("has no video stream", remedy="use modality 'audio'", path=media.path)
+    track = with_packets(media)
     if not track.regular:
         raise UnreadableMediaError(
             "has timestamps that torchcodec cannot go by", remedy=_REMEDY, path=media.path

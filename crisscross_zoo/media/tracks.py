@@ -23,6 +23,9 @@ Value: TypeAlias = int | float | bool | str | None
 NO_STAMP = int(np.iinfo(np.int64).min)
 """Stands for a timestamp that is missing or not believed."""
 
+MP4_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+"""FFmpeg's name of the container format of MP4, MOV and their kin."""
+
 EARLY_SECONDS = 1e-6
 """A frame is shown from this much before its time on, for what rounding does to sums of seconds."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from container_bytes import (
     AUDIO_PID,
     CLOCK,
@@ -19,6 +21,8 @@ from container_bytes import (
     change_ts,
     counted_on,
     cut_ts,
+    h264_fields,
+    mpeg2_fields,
     not_coded,
     packed,
     pick_fragments,
@@ -29,6 +33,7 @@ from container_bytes import (
     telecined,
     ts_starts,
 )
+from make_media import numbered_picture
 from numbered import (
     AAC,
     AV1,
@@ -157,6 +162,10 @@ UNEVEN = "-vf settb=1/90000,setpts='(N+0.45*sin(N))*3600' -fps_mode passthrough 
 STILL_THEN_BURST = (
     "-vf settb=1/1000,setpts='if(lt(N,3),N*700,2100+(N-3)*11)' -fps_mode passthrough -enc_time_base 1/1000"
 )
+STILL_AT_END = "-vf settb=1/1000,setpts='if(lt(N,74),N*40,15000)' -fps_mode passthrough -enc_time_base 1/1000"
+LONG_PAUSE = (
+    "-vf settb=1/1000,setpts='N*40+if(lt(N,40),0,100000)' -fps_mode passthrough -enc_time_base 1/1000"
+)
 
 
 def speed(fps: str) -> str:
@@ -181,8 +190,13 @@ mkv-h264-uneven        mkv   {UNEVEN} {H264_B} {AAC}
 ts-h264-uneven         ts    {UNEVEN} {H264_B} {AAC}
 mp4-h264-burst         mp4   {STILL_THEN_BURST} {H264_B} {AAC}
 mkv-h264-burst         mkv   {STILL_THEN_BURST} {H264_B} {AAC}
+mp4-h264-still-end     mp4   {STILL_AT_END} {H264_B} {AAC}
+mkv-h264-still-end     mkv   {STILL_AT_END} {H264_B} {AAC}
+ts-h264-still-end      ts    {STILL_AT_END} {H264_B} {AAC}
+ts-hevc-still-end      ts    {STILL_AT_END} {HEVC}:keyint=12:bframes=3 {AAC}
 """
 )
+table(f"ts-h264-pause  ts  {LONG_PAUSE} {H264_B} {AAC}", said="either")
 table(
     f"""
 mkv-h264-29.97         mkv   {speed("30000/1001")} {H264_B} {AAC}
@@ -762,6 +776,7 @@ mkv-ffv1-191x63        mkv   -vf scale=191:63,format=yuv444p -c:v ffv1 -c:a flac
 avi-mjpeg-191x63       avi   -vf scale=191:63 -c:v mjpeg -q:v 3 {PCM}
 mp4-mpeg4-190x62       mp4   -vf scale=190:62 {MPEG4} -bf 2 {AAC}
 mp4-h264-anamorphic    mp4   -vf setsar=16/11 {H264_B} {AAC}
+ts-hevc-fields         ts    {HEVC}:keyint=12:bframes=3:interlace=tff {AAC}
 mp4-hevc-10bit         mp4   {HEVC}:keyint=12:bframes=3 -pix_fmt yuv420p10le {AAC}
 """
 )
@@ -783,6 +798,60 @@ for _suffix in ("vob", "ts", "mkv"):
         ffmpeg("-fflags +genpts -i", raw, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {MP2}", out)
 
     combination(f"{_suffix}-mpeg2-telecine", _suffix)(_telecined)
+
+
+def grey_pictures() -> list[np.ndarray]:
+    """The base's pictures, without colour."""
+    return [(16 + numbered_picture(n).mean(axis=-1) * 219 / 255).astype(np.uint8) for n in range(COUNT)]
+
+
+@combination("h264-raw-fields", "h264", audio=None)
+def _(shelf: Shelf, out: Path) -> None:
+    out.write_bytes(b"".join(h264_fields(grey_pictures())))
+
+
+@combination("m2v-raw-fields", "m2v", audio=None)
+def _(shelf: Shelf, out: Path) -> None:
+    out.write_bytes(mpeg2_fields(grey_pictures()))
+
+
+def in_fields(out: Path, *, together: bool) -> Path:
+    """MP4 of H.264's fields beside ``out``, a packet each, or two in one."""
+    packets = h264_fields(grey_pictures())
+    if together:
+        packets = [first + second for first, second in zip(packets[::2], packets[1::2], strict=True)]
+    raw, path = out.with_suffix(".h264"), out.with_suffix(".fields.mp4")
+    raw.write_bytes(b"".join(packets))
+    duration = CLOCK * COUNT // FPS // len(packets)
+    with av.open(str(raw)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for k, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.pts = packet.dts = k * duration
+            packet.duration, packet.time_base = duration, Fraction(1, CLOCK)
+            packet.is_keyframe = k % (len(packets) // COUNT * 12) == 0
+            packet.stream = stream
+            target.mux(packet)
+    return path
+
+
+for _suffix, _together in (("ts", False), ("mp4", False), ("mkv", False), ("flv", False), ("mkv", True)):
+
+    def _in_fields(shelf: Shelf, out: Path, together: bool = _together) -> None:
+        path = in_fields(out, together=together)
+        ffmpeg("-i", path, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {AAC}", out)
+
+    _name = f"{_suffix}-h264-fields{'-together' if _together else ''}"
+    combination(_name, _suffix, rounding=MILLISECOND if _suffix in ("mkv", "flv") else 0.0)(_in_fields)
+
+for _suffix in ("vob", "ts", "mkv"):
+
+    def _mpeg2_in_fields(shelf: Shelf, out: Path) -> None:
+        raw = out.with_suffix(".m2v")
+        raw.write_bytes(mpeg2_fields(grey_pictures()))
+        ffmpeg("-fflags +genpts -i", raw, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {MP2}", out)
+
+    combination(f"{_suffix}-mpeg2-fields", _suffix)(_mpeg2_in_fields)
 
 _ONE, _UNIT = 1 << 16, 1 << 30
 MATRICES = {

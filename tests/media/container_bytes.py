@@ -1,13 +1,16 @@
 """Change the bytes of media files.
 
-Time stamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI, pictures of MPEG-2 and MPEG-4.
+Time stamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI, pictures of MPEG-2 and MPEG-4; and
+H.264 and MPEG-2 a field at a time, which ``ffmpeg`` does not encode.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
 
 # --- MPEG-TS and MPEG-PS -----------------------------------------------------------------------------------------
 
@@ -301,3 +304,116 @@ def packed(pictures: list[bytes], increment_bits: int) -> list[bytes]:
         else:
             chunks.append(reference)
     return chunks
+
+
+# --- fields ------------------------------------------------------------------------------------------------------
+
+CODED_WIDTH, CODED_HEIGHT = 192, 64
+_WIDE, _HIGH = CODED_WIDTH // 16, CODED_HEIGHT // 16  # macroblocks
+
+
+class _Writer:
+    """Writes bits from the most significant one on."""
+
+    def __init__(self) -> None:
+        self._bits: list[str] = []
+
+    def put(self, *pairs: tuple[int, int]) -> _Writer:
+        """Numbers, each with how many bits it has."""
+        self._bits += [f"{value:0{count}b}" for value, count in pairs if count]
+        return self
+
+    def golomb(self, *values: int) -> _Writer:
+        for value in values:
+            self.put((value + 1, 2 * (value + 1).bit_length() - 1))
+        return self
+
+    def aligned(self, fill: str = "0") -> bytes:
+        bits = "".join(self._bits)
+        bits += fill * (-len(bits) % 8)
+        return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+    def ended(self) -> bytes:
+        """With H.264's stop bit."""
+        return self.put((1, 1)).aligned()
+
+
+def _unit(header: int, payload: bytes) -> bytes:
+    return b"\0\0\0\1" + bytes([header]) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+
+
+def h264_fields(pictures: Sequence[np.ndarray], *, group: int = 12) -> list[bytes]:
+    """Grey pictures (64, 192) as H.264 with a packet a field, top first; only every third picture is a reference.
+
+    Each macroblock holds its samples as they are. Fields of pictures that are no references share their frame_num with
+    those of the next. The first field of a group is IDR.
+    """
+    sps = (
+        _Writer()
+        .put((77, 8), (0, 8), (30, 8))
+        .golomb(0, 0, 0, 4, 1)
+        .put((0, 1))
+        .golomb(_WIDE - 1, _HIGH // 2 - 1)
+    )
+    # Fields, no adaptive frames; no cropping. Timing of 50 fields a second; nothing is reordered.
+    sps.put((0, 1), (0, 1), (1, 1), (0, 1), (1, 1), (0, 4), (1, 1), (1, 32), (50, 32), (1, 1), (0, 1), (0, 1))
+    sps.put((0, 1), (1, 1), (1, 1)).golomb(0, 0, 10, 10, 0, 1)
+    pps = _Writer().golomb(0, 0).put((0, 2)).golomb(0, 0, 0).put((0, 1), (0, 2)).golomb(0, 0, 0).put((4, 3))
+    head = _unit(0x67, sps.ended()) + _unit(0x68, pps.ended())
+    packets: list[bytes] = []
+    number = 0
+    for k, picture in enumerate(pictures):
+        place = k % group
+        reference = place % 3 == 0
+        number = 0 if place == 0 else number
+        for bottom in (0, 1):
+            begins = place == 0 and not bottom
+            header = _Writer().golomb(0, 7, 0).put((number % 16, 4), (1, 1), (bottom, 1))
+            header.golomb(*([k // group % 2] if begins else []))
+            header.put((2 * place + bottom, 8), *([(0, 2)] if begins else [(0, 1)] if reference else []))
+            payload = header.golomb(0, 1, 25).aligned()
+            blocks = picture[bottom::2].reshape(_HIGH // 2, 16, _WIDE, 16).swapaxes(1, 2).reshape(-1, 256)
+            payload += b"\x0d\0".join(bytes(block) + b"\x80" * 128 for block in blocks) + b"\x80"
+            kind = 0x65 if begins else 0x61 if reference else 0x01
+            packets.append(b"\0\0\0\1\x09\x10" + (head if begins else b"") + _unit(kind, payload))
+        number += reference
+    return packets
+
+
+_DC_SIZES = ("100", "00", "01", "101", "110", "1110", "11110", "111110", "1111110")  # of luminance
+
+
+def mpeg2_fields(pictures: Sequence[np.ndarray]) -> bytes:
+    """Grey pictures (64, 192) as MPEG-2 of intra field pictures, top first; each block of 8x8 has one level."""
+    size, rate = (CODED_WIDTH, 12), (CODED_HEIGHT, 12)
+    head = _Writer().put(size, rate, (1, 4), (3, 4), (1000, 18), (1, 1), (20, 10), (0, 3)).aligned()
+    extension = _Writer().put(
+        (1, 4), (0x48, 8), (0, 1), (1, 2), (0, 4), (0, 12), (1, 1), (0, 8), (0, 1), (0, 7)
+    )
+    sequence = b"\0\0\1\xb3" + head + b"\0\0\1\xb5" + extension.aligned()
+    data = b""
+    for k, picture in enumerate(pictures):
+        if k % 12 == 0:
+            data += sequence + b"\0\0\1\xb8" + _Writer().put((1 << 12, 25), (1, 1), (0, 1), (0, 5)).aligned()
+        for bottom in (0, 1):
+            data += b"\0\0\1\0" + _Writer().put((k % 12, 10), (1, 3), (0xFFFF, 16), (0, 3)).aligned()
+            coding = _Writer().put((8, 4), (0xFFFF, 16), (0, 2), (1 + bottom, 2), (0, 10), (0, 2))
+            data += b"\0\0\1\xb5" + coding.aligned()
+            levels = picture[bottom::2].reshape(_HIGH, 8, 2 * _WIDE, 8).mean((1, 3)).astype(int)
+            for row in range(_HIGH // 2):
+                bits, before = "00001" + "0", 128
+                for column in range(_WIDE):
+                    bits += "11"
+                    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                        level = int(levels[2 * row + y, 2 * column + x])
+                        step, before = level - before, level
+                        length = abs(step).bit_length()
+                        bits += _DC_SIZES[length]
+                        bits += (
+                            f"{step if step > 0 else step + (1 << length) - 1:0{length}b}" if length else ""
+                        )
+                        bits += "10"
+                    bits += "0010" * 2  # no step in either chrominance
+                bits += "0" * (-len(bits) % 8)
+                data += b"\0\0\1" + bytes([row + 1]) + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return data

@@ -99,3 +99,9 @@ def test_the_advice_is_that_of_the_kind(tmp_path: Path, make) -> None:
     else:
         with pytest.raises(UnreadableMediaError, match=says):
             scan(path)
+
+
+def test_a_head_that_ends_early_is_no_animation(tmp_path):
+    path = tmp_path / "short.webp"
+    path.write_bytes(b"RIFF\x10\0\0\0WEBPVP8X")
+    assert known_trouble(str(path)) is None

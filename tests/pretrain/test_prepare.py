@@ -214,6 +214,13 @@ def test_pictures_that_change_in_size_are_an_error() -> None:
         scale(av.VideoFrame(64, 96, "yuv422p"))
 
 
+def test_what_an_index_keeps_of_a_file_is_enough(tmp_path: Path) -> None:
+    path = make_media(tmp_path / "clip.mp4", seconds=1, size=(96, 64))
+    again = tmp_path / "again.mp4"
+    reencode(scan(path).compact(), again, CopyOptions(), on_damage=never)
+    assert again.read_bytes() == copy(path).read_bytes()
+
+
 def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
     path = make_media(tmp_path / "clip.mp4", seconds=1, size=(96, 64))
     assert len({copy(path, short_side=48).read_bytes() for _ in range(5)}) == 1

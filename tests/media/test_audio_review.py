@@ -1,0 +1,116 @@
+"""Audio in every form, to its end, and what is said where nothing of it can be decoded."""
+
+import dataclasses
+import shutil
+import struct
+
+import av
+import numpy as np
+import pytest
+from make_media import make_media
+
+from crisscross_zoo.config import AudioConfig, VideoConfig
+from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
+from crisscross_zoo.media.clips import FileRead, Sampling, read_clips
+from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.seek import read_moment
+
+RATE = 16_000
+
+
+def masked_wav(path, mask, channels):
+    """A second of WAV whose channels are constant and of the speakers in ``mask``."""
+    samples = np.repeat(1000 * np.arange(1, channels + 1, dtype="<i2")[None], RATE, axis=0)
+    subtype = bytes.fromhex("0100000000001000800000aa00389b71")
+    form = struct.pack(
+        "<HHIIHHHHI", 0xFFFE, channels, RATE, 2 * RATE * channels, 2 * channels, 16, 22, 16, mask
+    )
+    data = samples.tobytes()
+    body = b"WAVEfmt " + struct.pack("<I", len(form + subtype)) + form + subtype
+    body += b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    return samples.mean(1)
+
+
+def sound_of(path, said=None):
+    said = [] if said is None else said
+    pieces = read_sound(scan(path), RATE, on_damage=pytest.fail, on_note=said.append)
+    return np.concatenate([samples for _, samples in pieces])
+
+
+@pytest.mark.parametrize(("mask", "channels"), [(0x30, 2), (0x600, 2), (0x9, 2), (0x17, 4), (0, 4)])
+def test_layouts_that_the_resampler_refuses_are_averaged(tmp_path, mask, channels):
+    path = tmp_path / "a.wav"
+    mean = masked_wav(path, mask, channels)
+    np.testing.assert_allclose(sound_of(path), mean, atol=1)
+    np.testing.assert_allclose(read_moment(scan(path), times=None, sound=(0.5, 100))[1], mean[:100], atol=1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_stereo_of_64_bits_is_read_and_its_phase_looked_at(tmp_path, sign):
+    path = tmp_path / "a.wav"
+    samples = (2.0**61 * np.sin(np.arange(2 * RATE) / 10)).astype("<i8")
+    data = np.stack([samples, sign * samples], axis=1).tobytes()
+    body = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 2, RATE, 16 * RATE, 16, 64)
+    body += b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    assert scan(path).audio.codec == "pcm_s64le"
+    said = []
+    sound = sound_of(path, said)
+    assert len(sound) == 2 * RATE
+    assert bool(said) == (sign < 0)
+    assert (abs(int(sound.max()) - 2**13) < 10) == (sign > 0)
+    np.testing.assert_array_equal(
+        read_moment(scan(path), times=None, sound=(1.0, 500))[1], sound[RATE:][:500]
+    )
+
+
+def test_audio_that_goes_on_after_the_last_row_is_read_to_its_end(tmp_path):
+    path = tmp_path / "a.mkv"
+    wave = (9000 * np.sin(np.arange(4.5 * RATE) / 10)).astype(np.int16)
+    make_media(
+        path, seconds=4.0, samples=np.stack([wave, -wave], axis=1), sample_rate=RATE, audio="pcm_s16le"
+    )
+    config = VideoConfig(), AudioConfig()
+    for sampling in (
+        Sampling(video=config[0], audio=config[1]),
+        Sampling(video=None, audio=config[1], clips=1),
+    ):
+        (*_, last) = read_clips(path, sampling)
+        assert isinstance(last, FileRead)
+        assert any("out of phase" in note for note in last.notes)
+
+
+def test_a_moment_of_audio_of_which_nothing_can_be_decoded_is_an_error(tmp_path):
+    path = tmp_path / "a.mp4"
+    make_media(path, seconds=4.0)
+    media = scan(path)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.audio[0]):
+            if packet.size:
+                data[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(data)
+    for start in (0.0, 2.0):
+        with pytest.raises(UnreadableMediaError, match="audio cannot be decoded"):
+            read_moment(media, times=None, sound=(start, 1600))
+
+
+def test_a_file_that_lost_a_stream_since_it_was_indexed_has_changed(tmp_path):
+    path, other = tmp_path / "a.avi", tmp_path / "b.avi"
+    make_media(path, video="mpeg4", audio="libmp3lame", seconds=2.0)
+    media = scan(path).compact()
+    make_media(other, video=None, audio="libmp3lame", seconds=2.0)
+    shutil.copy(other, path)
+    with pytest.raises(UnreadableMediaError, match="has changed since it was indexed"):
+        list(read_frames(media, np.array([0.5]), on_damage=str))
+    make_media(other, video="mpeg4", audio=None, seconds=2.0)
+    shutil.copy(other, path)
+    with pytest.raises(UnreadableMediaError, match="has changed since it was indexed"):
+        list(read_sound(media, RATE, on_damage=str))
+    uneven = dataclasses.replace(media, audio=dataclasses.replace(media.audio, regular=False))
+    with pytest.raises(UnreadableMediaError, match="has changed since it was indexed"):
+        list(read_sound(uneven, RATE, on_damage=str))
+    with pytest.raises(NoStreamError):
+        list(read_sound(scan(path), RATE, on_damage=str))
