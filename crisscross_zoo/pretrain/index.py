@@ -8,10 +8,14 @@ index's bytes depend on the files and the options alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
+import hashlib
 import json
 import os
+import stat
 import sys
+import tempfile
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import storage_error, write_atomically
+from crisscross_zoo.atomic import atomic_path, storage_error, write_atomically, writing
 from crisscross_zoo.config import VIDEO_SUFFIXES, check_choice, suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.files import common_folder, find_media
@@ -95,6 +99,9 @@ KINETICS_SOUND_CLASSES: tuple[str, ...] = (
 )
 """The classes of Kinetics400 that make Kinetics-Sound; folders may have underscores for spaces."""
 
+SHARED_ROWS = 1 << 16
+"""An index of so many files or more is mapped from a file, and not copied into each process."""
+
 _TREES = ("kinetics400", "kinetics-sound")
 _EXAMPLES = 3  # names of left-out files that a report keeps of each kind
 _ROW_GROUP = 1 << 16
@@ -151,35 +158,56 @@ class IndexReport:
 class Index(Sequence[Media]):
     """The usable files of an index, in its order; ``index[i]`` makes the Media of file i, its path absolute.
 
+    A large one (:data:`SHARED_ROWS`) is mapped from a file in the system's folder of temporary files, which all
+    processes of a machine share, under any start method; another process gets its name, not its rows.
+
     Attributes:
         path: The index's file.
         root: The folder that paths in it start from.
         layout: One of :data:`LAYOUTS`.
         split: Folder of the split, or None.
         class_names: Names of the classes, sorted, or None where the layout has none.
-        labels: Class of each file, int64, shape (n,), or None. Pretraining does not use it.
-        seconds: Length of each file, float64, shape (n,).
         min_seconds: What is usable is longer. Seconds.
     """
 
-    def __init__(self, path: str, root: str, metadata: Mapping[str, Any], table: Any) -> None:
+    def __init__(
+        self, path: str, root: str, metadata: Mapping[str, Any], table: Any, digest: str | None = None
+    ) -> None:
         self.path = path
         self.root = root
         self.layout: str = metadata["layout"]
         self.split: str | None = metadata["split"]
         self.min_seconds: float = metadata["min_seconds"]
-        self.class_names: tuple[str, ...] | None = None
-        self.labels: npt.NDArray[np.int64] | None = None
-        if metadata["classes"] is not None:
-            self.class_names = tuple(metadata["classes"])
-            numbers = {name: k for k, name in enumerate(self.class_names)}
-            self.labels = np.array([numbers[n] for n in table["label"].to_pylist()], np.int64)
-        self.seconds: npt.NDArray[np.float64] = table["duration"].to_numpy().astype(np.float64)
-        # Arrow's arrays, one chunk each: 40 microseconds a file, and processes that fork share them.
-        self._values = {name: table[name].chunk(0) for name in (*COLUMNS, "path_bytes")}
+        classes = metadata["classes"]
+        self.class_names: tuple[str, ...] | None = None if classes is None else tuple(classes)
+        self._table: Any = table
+        self._digest = digest
+
+    @functools.cached_property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """Class of each file, int64, shape (n,), or None where the layout has none. Pretraining does not use it."""
+        if self.class_names is None:
+            return None
+        compute = _pyarrow().compute
+        places = compute.index_in(self._table["label"], value_set=_pyarrow().array(self.class_names))
+        return np.asarray(places.to_numpy(), np.int64)
+
+    @functools.cached_property
+    def seconds(self) -> npt.NDArray[np.float64]:
+        """Length of each file, float64, shape (n,)."""
+        return np.asarray(self._table["duration"].to_numpy(), np.float64)
 
     def __len__(self) -> int:
-        return len(self.seconds)
+        return int(self._table.num_rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in ("labels", "seconds")}
+        return state if self._digest is None else {**state, "_table": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._digest is not None:
+            self._table = _map_table(Path(self.path), self._digest)
 
     @typing.overload
     def __getitem__(self, place: int) -> Media: ...
@@ -191,7 +219,7 @@ class Index(Sequence[Media]):
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         place = range(len(self))[place]
-        row = {name: values[place].as_py() for name, values in self._values.items()}
+        row = {name: self._table[name][place].as_py() for name in (*COLUMNS, "path_bytes")}
         row["path"] = _path_of(row, self.root)
         return Media.from_row(row)
 
@@ -341,12 +369,19 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
     Raises:
         ConfigError: pyarrow is missing, there is no such file, it is no index, or no file in it is usable.
     """
-    table, metadata = _read_table(Path(path))
-    if metadata["version"] != INDEX_VERSION or not {*COLUMNS} <= {*table.column_names}:
+    path = Path(path)
+    parquet, metadata, digest = _open_parquet(path)
+    if metadata["version"] != INDEX_VERSION or not {*COLUMNS} <= {*parquet.schema_arrow.names}:
         raise ConfigError(
             f"{path}: is an index of another version of this package", remedy="build it again from the files"
         )
-    table = table.filter(_pyarrow().compute.equal(table["status"], OK)).combine_chunks()
+    large = parquet.metadata.num_rows >= SHARED_ROWS
+    if large:
+        del parquet  # its bytes
+        table = _map_table(path, digest)
+    else:
+        with _an_index(path):
+            table = _usable(parquet.read(use_threads=False)).combine_chunks()
     if table.num_rows == 0:
         raise ConfigError(
             f"{path}: none of its files is usable", remedy="building the index said why; give it other files"
@@ -356,6 +391,7 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
         os.path.abspath(metadata["root"] if root is None else root),  # noqa: PTH100
         metadata,
         table,
+        digest if large else None,
     )
 
 
@@ -639,6 +675,13 @@ def _write(
 
 def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
     """Read an index of any version."""
+    parquet, metadata, _ = _open_parquet(path)
+    with _an_index(path):
+        return parquet.read(use_threads=False), metadata
+
+
+def _open_parquet(path: Path) -> tuple[Any, dict[str, Any], str]:
+    """Open an index of any version; its file is not held. Returns its sha256 too."""
     pa = _pyarrow()
     try:
         data = path.read_bytes()
@@ -646,18 +689,80 @@ def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror})", remedy="build it with crisscross-pretrain index"
         ) from None
+    with _an_index(path):
+        parquet = pa.parquet.ParquetFile(pa.BufferReader(data))
+        metadata = json.loads((parquet.schema_arrow.metadata or {})[_METADATA_KEY])
+    return parquet, metadata, hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def _an_index(path: Path) -> Iterator[None]:
+    """Say so of what is none."""
     try:
-        table = pa.parquet.read_table(pa.BufferReader(data), use_threads=False)
-        metadata = json.loads((table.schema.metadata or {})[_METADATA_KEY])
-    except (pa.ArrowException, KeyError, ValueError):
+        yield
+    except (_pyarrow().ArrowException, KeyError, ValueError):
         raise ConfigError(f"{path}: is not an index of this package", remedy="name another file") from None
-    return table, metadata
+
+
+def _usable(table: Any) -> Any:
+    """Return the usable files' rows, and the columns that are read of them."""
+    names = dict.fromkeys((*COLUMNS, "path_bytes", "label"))
+    return table.filter(_pyarrow().compute.equal(table["status"], OK)).select([*names])
+
+
+def _map_table(path: Path, digest: str) -> Any:
+    """Map an index's usable files, from a file of Arrow's own form that is made if it is not there.
+
+    Raises:
+        ConfigError: the index has changed, or the folder is somebody else's.
+        StorageError: the disk is full.
+    """
+    pa = _pyarrow()
+    mapped = _own_folder() / f"index-{digest}.arrow"
+    try:
+        return pa.ipc.open_file(pa.memory_map(os.fspath(mapped))).read_all()
+    except (OSError, pa.ArrowInvalid):
+        pass  # not there, or a cleaner's, or of a disk that lost it
+    parquet, _, now = _open_parquet(path)
+    if now != digest:
+        raise ConfigError(f"{path}: has changed since it was opened", remedy="start again")
+    with (
+        atomic_path(mapped, by=str(os.getpid())) as temporary,
+        _an_index(path),
+        contextlib.ExitStack() as stack,
+    ):
+        writer: Any = None
+        for group in range(
+            parquet.num_row_groups
+        ):  # one at a time: the whole never is in this process's memory
+            table = _usable(parquet.read_row_group(group, use_threads=False))
+            if writer is None:
+                sink = stack.enter_context(pa.OSFile(os.fspath(temporary), "wb"))
+                writer = stack.enter_context(pa.ipc.new_file(sink, table.schema))
+            writer.write_table(table.combine_chunks())
+    pa.default_memory_pool().release_unused()
+    return pa.ipc.open_file(pa.memory_map(os.fspath(mapped))).read_all()
+
+
+def _own_folder() -> Path:
+    """Return a folder for temporary files that stay, which nobody else can write to."""
+    user = os.getuid() if hasattr(os, "getuid") else None
+    folder = Path(tempfile.gettempdir()) / ("crisscross-zoo" if user is None else f"crisscross-zoo-{user}")
+    with writing(folder.parent):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (
+        user is not None and (status.st_uid != user or status.st_mode & 0o022)
+    ):
+        raise ConfigError(f"{folder}: others can write to it", remedy="set TMPDIR to a folder of your own")
+    return folder
 
 
 def _pyarrow() -> Any:
     try:
         import pyarrow as pa
         import pyarrow.compute
+        import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
         raise ConfigError(

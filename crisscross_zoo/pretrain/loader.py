@@ -117,6 +117,9 @@ def plan_flight(
 ) -> Flight:
     """Return how samples travel within the bytes that ``config.run.data_bytes`` gives a machine.
 
+    Where whole batches do not fit in pinned memory, of which torch takes powers of two, they are not pinned: copying
+    them is slower then.
+
     Under autocast samples travel in its 16 bits: the first layer of both networks rounds its input to these in any
     case, so no number changes.
 
@@ -138,13 +141,18 @@ def plan_flight(
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.optim.precision, torch.float32)
     room = config.run.data_bytes // processes
 
-    def flight(part: int) -> Flight:
-        return Flight(shapes, dtype, share, part, _QUEUE * workers, pinned)
+    def largest(pinned: bool) -> Flight:
+        """The largest parts that fit, or those of one sample."""
+        part = min(PART_SAMPLES, -(-share // max(1, workers)))
+        while (
+            found := Flight(shapes, dtype, share, part, _QUEUE * workers, pinned)
+        ).bytes > room and part > 1:
+            part -= 1
+        return found
 
-    part = min(PART_SAMPLES, -(-share // max(1, workers)))
-    while part > 1 and flight(part).bytes > room:
-        part -= 1
-    planned = flight(part)
+    planned = largest(pinned)
+    if planned.bytes > room:
+        planned = largest(False)
     if planned.bytes > room:
         raise ConfigError(
             f"{processes} x {workers} data processes and {BATCHES} batches hold {planned.bytes * processes:,} bytes of"

@@ -495,6 +495,10 @@ def _plan_flight(config: PretrainConfig, world: World, workers: int) -> Flight:
     if (first := next((e for e in world.gather(error) if e is not None), None)) is not None:
         raise first
     assert flight is not None
+    if world.device.type == "cuda" and not flight.pinned and world.rank == 0:
+        _log.warning(
+            "batches are copied to the GPU from memory that is not pinned, which is slower: --run.data-bytes is too few"
+        )
     return flight
 
 

@@ -23,10 +23,10 @@ def main(clip: str, folder: Path) -> None:
         importlib.import_module(name)
 
     from crisscross_zoo.media import pool
-    from crisscross_zoo.pretrain import data, metrics
+    from crisscross_zoo.pretrain import loader, metrics
 
     assert not hasattr(pool.os, "sched_getaffinity")
-    assert not hasattr(data.signal, "SIGUSR1")
+    assert not hasattr(loader.signal, "SIGUSR1")
     try:
         exec("import resource", vars(metrics))
     except ModuleNotFoundError:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -452,7 +453,7 @@ def test_an_index_of_another_version_is_made_anew(
     put(clip, tmp_path / "data" / "a.mp4")
     out = tmp_path / "i.parquet"
     build_index([str(tmp_path / "data")], out, workers=0)
-    monkeypatch.setattr(index_module, "INDEX_VERSION", 2)
+    monkeypatch.setattr(index_module, "INDEX_VERSION", index_module.INDEX_VERSION + 1)
     with pytest.raises(ConfigError, match="another version"):
         read_index(out)
     assert build_index([str(tmp_path / "data")], out, workers=0).scanned == 1
@@ -495,3 +496,51 @@ def test_the_part_file_holds_plain_json(clip: Path, tmp_path: Path) -> None:
         on_progress=lambda *_: seen.append([json.loads(line) for line in part.read_text().splitlines()]),
     )
     assert [len(lines) for lines in seen] == [2, 3]
+
+
+def test_a_large_index_is_mapped_and_not_copied(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index([str(tree)], tmp_path / "i.parquet", workers=0)
+    small = read_index(tmp_path / "i.parquet")
+    monkeypatch.setattr(index_module, "SHARED_ROWS", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    large = read_index(tmp_path / "i.parquet")
+    (folder,) = (tmp_path / "temporary").iterdir()
+    (mapped,) = folder.iterdir()
+    assert mapped.suffix == ".arrow"
+    if os.name == "posix":
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(large) == list(small)
+    assert large.seconds.tolist() == small.seconds.tolist()
+    assert (large.labels, large.class_names) == (small.labels, small.class_names) == (None, None)
+    stamp = mapped.stat().st_mtime_ns
+    other = pickle.loads(pickle.dumps(large))
+    assert len(pickle.dumps(large)) < 2000
+    assert list(other) == list(pickle.loads(pickle.dumps(small))) == list(small)
+    assert mapped.stat().st_mtime_ns == stamp, "it is made once"
+    sent = pickle.dumps(large)
+    mapped.unlink()  # as cleaners of temporary files do
+    assert list(pickle.loads(sent)) == list(small)
+    mapped.write_bytes(b"not whole")
+    assert list(read_index(tmp_path / "i.parquet")) == list(small)
+    mapped.unlink()
+    (tree / "b.mp4").unlink()
+    build_index([str(tree)], tmp_path / "i.parquet", workers=0)
+    with pytest.raises(ConfigError, match="has changed since it was opened"):
+        pickle.loads(sent)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of folders")
+def test_a_folder_that_others_can_write_to_is_not_trusted(
+    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index([str(tree)], tmp_path / "i.parquet", workers=0)
+    monkeypatch.setattr(index_module, "SHARED_ROWS", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"crisscross-zoo-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="others can write to it; set TMPDIR"):
+        read_index(tmp_path / "i.parquet")

@@ -55,7 +55,9 @@ def test_every_file_comes_back_byte_for_byte_in_any_order(index: Index, tmp_path
     assert again.open(3).read() == reader.open(3).read()
     with pytest.raises(IndexError):
         reader.open(9)
-    reader.files._values["size"] = reader.files._values["size"].take(list(range(8, -1, -1)))
+    table = reader.files._table
+    backwards = table["size"].take(list(range(8, -1, -1)))
+    reader.files._table = table.set_column(table.schema.get_field_index("size"), "size", backwards)
     with pytest.raises(UnreadableMediaError, match="not that of the index"):
         reader.open(0)
     with pytest.raises(ConfigError, match="is not an empty folder"):
