@@ -25,6 +25,11 @@ from crisscross_zoo.media.tracks import MP4_FORMAT, NO_STAMP
 StrPath = str | os.PathLike[str]
 OnDamage = Callable[[str], None]
 
+
+def tell_nobody(_: str) -> None:
+    """Take a phrase of damage of which another pass tells, or of which nobody wants to know."""
+
+
 AnyStream = TypeVar("AnyStream", VideoStream, AudioStream)
 
 # Demuxers that make "video" of text, and ones that open other files or addresses named in the input.

@@ -43,6 +43,7 @@ from crisscross_zoo.media.packets import (
     read_packets,
     reason_of,
     stream_at,
+    tell_nobody,
 )
 from crisscross_zoo.media.tracks import (
     MP4_FORMAT,
@@ -385,7 +386,7 @@ class _Placing:
         with open_media(self._path, self._source, self._found.format) as container:
             video = self._found.streams["video"]
             stream = stream_at(container, video.index, video.codec, os.fspath(self._path), VideoStream)
-            for item in decode_video(read_packets(container, stream, _nobody), stream, None, _nobody):
+            for item in decode_video(read_packets(container, stream, tell_nobody), stream, None, tell_nobody):
                 number = item.frame.pts
                 if number is not None and number < len(shown) and shown[number] and not came[number]:
                     order.append(number)
@@ -488,10 +489,6 @@ class _Placing:
     def _compare(self, stream: Stream | None, stated: float, read: float) -> None:
         if stated - read > max(TRUNCATION_SECONDS, 0.01 * stated):
             self._add(stream, f"the header says {stated:.2f} s, {read:.2f} s can be read")
-
-
-def _nobody(_: str) -> None:
-    """Nobody is told: the decoding that follows the scan tells of the same."""
 
 
 def _is_counted(format_name: str) -> bool:

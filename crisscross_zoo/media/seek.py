@@ -48,6 +48,7 @@ from crisscross_zoo.media.packets import (
     opens_unprobed,
     read_packets,
     stream_at,
+    tell_nobody,
 )
 from crisscross_zoo.media.tracks import EARLY_SECONDS, AudioTrack, Media, Packets, VideoTrack
 
@@ -142,16 +143,12 @@ def read_moment(
                 with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
                     frames = _gather(_sought_frames(container, media, video, np.sort(wanted)), wanted, media)
     if sound is not None and samples is None:
-        pieces = read_sound(media, sample_rate, on_damage=_nobody, source=source)
+        pieces = read_sound(media, sample_rate, on_damage=tell_nobody, source=source)
         samples = cut_out(pieces, round(sound[0] * sample_rate), sound[1])
     if wanted is not None and frames is None:
-        whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=_nobody, source=source)
+        whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=tell_nobody, source=source)
         frames = _gather(whole, wanted, media)
     return frames, samples
-
-
-def _nobody(_: str) -> None:
-    """Nobody is told of damage: the scan has told of it, and a moment gives what can be read."""
 
 
 def _checked_times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -217,10 +214,10 @@ def _sought_frames(
         if media.format in INDEXED_FORMATS:
             plan = DecodingPlan(part, moments)
             del packets[np.flatnonzero(plan.needed)[-1] + 1 :]  # what comes later is not needed for the last
-        decoded = decode_video(packets, stream, plan, _nobody)
+        decoded = decode_video(packets, stream, plan, tell_nobody)
         decoded = _from_first(decoded, part.packets.stamps, sure=plan is None)
         try:
-            yield from shown_frames(decoded, part, moments, convert, plan, media.path, _nobody)
+            yield from shown_frames(decoded, part, moments, convert, plan, media.path, tell_nobody)
         except UnreadableMediaError:
             raise NotAsIndexedError from None
 
@@ -277,7 +274,7 @@ def _packets_from_key(
         container.seek(math.floor((seconds + track.origin) / track.tick), stream=stream)
         packets: list[av.Packet[Any]] = []
         later = 0
-        for packet in read_packets(container, stream, _nobody):
+        for packet in read_packets(container, stream, tell_nobody):
             if not packets and not packet.is_keyframe:
                 continue
             if packet.pts is None:
@@ -317,8 +314,8 @@ def _read_audio(
             pieces = _sought_audio(container, stream, media, track, target, sample_rate)
             return cut_out(pieces, begin, sound[1])
         return None
-    frames = decode_audio(read_packets(container, stream, _nobody), stream, _nobody)
-    mono = MonoAudio(sample_rate, track, _nobody)
+    frames = decode_audio(read_packets(container, stream, tell_nobody), stream, tell_nobody)
+    mono = MonoAudio(sample_rate, track, tell_nobody)
     samples = cut_out(mono.of(frames), begin, sound[1])
     return samples if mono.heard else None
 
@@ -343,8 +340,10 @@ def _sought_audio(
     pcm = media.format in _PCM_SOUGHT_FORMATS and track.codec.startswith("pcm_")
     if pcm or media.format in _AUDIO_SOUGHT_FORMATS:
         container.seek(math.floor((target + track.origin) / track.tick), stream=stream)
-    packets = _packets_from(read_packets(container, stream, _nobody), (target + track.origin) / track.tick)
-    frames = (f for f in decode_audio(packets, stream, _nobody) if f is None or f.samples)
+    packets = _packets_from(
+        read_packets(container, stream, tell_nobody), (target + track.origin) / track.tick
+    )
+    frames = (f for f in decode_audio(packets, stream, tell_nobody) if f is None or f.samples)
     next(frames, None)  # lacks what comes before it, and some decoders trim it like the first of the file
     first = next(frames, None)
     if first is None or first.pts is None or first.sample_rate != rate:
@@ -356,7 +355,7 @@ def _sought_audio(
         drop = 0  # no useful common measure: within a sample of the grid
     place = round((origin * track.tick - track.origin) * sample_rate)
     place += round((index + drop) * sample_rate / rate)
-    mono = MonoAudio(sample_rate, track, _nobody, start=place / sample_rate)
+    mono = MonoAudio(sample_rate, track, tell_nobody, start=place / sample_rate)
     return mono.of(_without(drop, itertools.chain([first], frames)))
 
 

@@ -26,7 +26,7 @@ from crisscross_zoo.atomic import write_atomically
 from crisscross_zoo.config import check_count
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
 from crisscross_zoo.media.encode import CopyOptions, reencode
-from crisscross_zoo.media.packets import StrPath
+from crisscross_zoo.media.packets import StrPath, tell_nobody
 from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.outputs import FAILED_NAME
@@ -166,16 +166,12 @@ def copy_file(
     """Write the copy of one file; yields where it is, or the error that says why there is none."""
     copy = copy_path(os.fspath(path), root, folder)
     try:
-        reencode(scan(path), copy, options, on_damage=_no_one)
+        reencode(scan(path), copy, options, on_damage=tell_nobody)
         yield copy
     except CrissCrossError as error:
         yield error
     except Exception as error:  # a decoder's own trouble with one file must not end the others
         yield UnreadableMediaError(f"copying it failed ({type(error).__name__}: {error})", path=path)
-
-
-def _no_one(_: str) -> None:
-    """The index of the originals has told of damage; what can be read is copied."""
 
 
 def _claim(folder: Path, options: CopyOptions) -> None:
