@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crisscross_zoo import remote
 from crisscross_zoo.config import AudioConfig, VideoConfig
-from crisscross_zoo.errors import CrissCrossError, NoStreamError, TruncatedMediaError, UnreadableMediaError
+from crisscross_zoo.errors import CrissCrossError, TruncatedMediaError, UnreadableMediaError
 from crisscross_zoo.media import torchcodec_frames
 from crisscross_zoo.media.audio import cut_out
 from crisscross_zoo.media.decode import INT16_SCALE, read_frames, read_sound
@@ -182,8 +182,7 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         (told.note if finding.harmless else told.damage)(str(finding))
     starts, windows = _place_clips(media, sampling, told.note)
     if not starts:
-        other = "video" if wanted == ["audio"] else "audio"
-        raise NoStreamError(f"has no {wanted[0]} stream", remedy=f"use modality {other!r}", path=path)
+        raise media.lacks("audio" if wanted == ["audio"] else "video")
     # As remote.source_of, of the file as it was opened.
     source: dict[str, str | int] = {
         "path": os.fspath(media.path),
