@@ -21,7 +21,6 @@ from crisscross_zoo.config import AudioConfig, Edges, VideoConfig
 from crisscross_zoo.errors import (
     CrissCrossError,
     MediaError,
-    NoStreamError,
     TruncatedMediaError,
     UnreadableMediaError,
 )
@@ -195,8 +194,7 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         (told.note if finding.harmless else told.damage)(str(finding))
     starts, windows = _place_clips(media, sampling, told.note)
     if not starts:
-        other = "video" if wanted == ["audio"] else "audio"
-        raise NoStreamError(f"has no {wanted[0]} stream", remedy=f"use modality {other!r}", path=path)
+        raise media.lacks("audio" if wanted == ["audio"] else "video")
     # As remote.source_of, of the file as it was opened.
     source: dict[str, str | int] = {
         "path": os.fspath(media.path),

@@ -117,7 +117,7 @@ def read_sound(
     """
     track = media.audio
     if track is None:
-        raise NoStreamError("has no audio stream", remedy="use modality 'video'", path=media.path)
+        raise media.lacks("audio")
     if not track.regular and track.stamps is None:
         track = scan_again(media, source).audio
         if track is None:
@@ -165,7 +165,7 @@ def with_packets(media: Media, source: BinaryIO | None = None) -> VideoTrack:
         UnreadableMediaError: it has none any more.
     """
     if media.video is None:
-        raise NoStreamError("has no video stream", remedy="use modality 'audio'", path=media.path)
+        raise media.lacks("video")
     track = media.video if media.video.packets is not None else scan_again(media, source).video
     if track is None:
         raise changed(media.path, "no video stream now")

@@ -31,7 +31,6 @@ from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
     InputError,
-    NoStreamError,
     OutputError,
     UnreadableMediaError,
 )
@@ -288,8 +287,6 @@ def _sized_pictures(
     media: Media, options: CopyOptions, on_damage: Callable[[str], None]
 ) -> Iterator[av.VideoFrame]:
     """The copy's pictures with their times and lengths."""
-    if media.video is None:
-        raise NoStreamError("has no picture stream", remedy="leave it out", path=media.path)
     track = with_packets(media)
     media = dataclasses.replace(media, video=track)
     times = _copy_times(track, options.fps)

@@ -27,7 +27,7 @@ from av.audio import AudioStream
 from av.container import InputContainer
 from av.video import VideoStream
 
-from crisscross_zoo.errors import InputError, NoStreamError, UnreadableMediaError
+from crisscross_zoo.errors import InputError, UnreadableMediaError
 from crisscross_zoo.media.audio import MonoAudio, Piece, channels_of, cut_out, frame_of
 from crisscross_zoo.media.clock import LONGEST_REORDERING
 from crisscross_zoo.media.decode import convert_frames, read_sound
@@ -116,12 +116,12 @@ def read_moment(
     video, audio = media.video, media.audio
     wanted = None if times is None else _checked_times(times)
     if wanted is not None and video is None:
-        raise NoStreamError("has no video stream", remedy="read its audio alone", path=media.path)
+        raise media.lacks("video")
     if sound is not None:
         if not (math.isfinite(sound[0]) and sound[1] >= 0):
             raise InputError(f"sound={sound!r} is not (start in seconds, number of samples)")
         if audio is None:
-            raise NoStreamError("has no audio stream", remedy="read its video alone", path=media.path)
+            raise media.lacks("audio")
     _check_unchanged(media, source)
     samples: npt.NDArray[np.int16] | None = None
     frames: npt.NDArray[np.uint8] | None = None

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.errors import InputError
+from crisscross_zoo.errors import InputError, NoStreamError
 
 Stream: TypeAlias = Literal["video", "audio"]
 Value: TypeAlias = int | float | bool | str | None
@@ -214,6 +214,11 @@ class Media:
     def notes(self) -> tuple[str, ...]:
         """What is unusual and costs nothing, one phrase each."""
         return tuple(str(f) for f in self.findings if f.harmless)
+
+    def lacks(self, stream: Stream) -> NoStreamError:
+        """Return the error of a file that has no such stream."""
+        other = "audio" if stream == "video" else "video"
+        return NoStreamError(f"has no {stream} stream", remedy=f"use modality {other!r}", path=self.path)
 
     def findings_of(self, streams: Collection[str]) -> list[Finding]:
         """What concerns one of ``streams``, or the whole file."""
