@@ -388,7 +388,12 @@ class Loader:
         incidents: The run's list of files that are not read any more.
         record: Where this process says what it reads, with 0 data processes.
         limit: Seconds that a file may take.
+
+    Attributes:
+        start_method: How processes start; None: Python's own choice.
     """
+
+    start_method: str | None = None
 
     def __init__(
         self,
@@ -589,7 +594,8 @@ class _Pool:
         self.slots.status[number] = (NOTHING, 0.0)
         mine, theirs = multiprocessing.Pipe()
         loader = self.loader
-        process = multiprocessing.Process(
+        context: Any = multiprocessing.get_context(loader.start_method)
+        process = context.Process(
             target=_work,
             args=(theirs, loader.dataset, self.shared, self.flight, loader.workers, number),
             daemon=True,

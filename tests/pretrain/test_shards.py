@@ -113,7 +113,7 @@ def test_processes_read_shards(films: Path, start: str) -> None:
     reader.open(0)  # a reader that is at work is handed over too
     sampler = BatchSampler(seed=0, files=4, epoch_size=8, batch_size=2, steps=range(6))
     loader = make_loader(reader, config("mild"), sampler, workers=2, pin_memory=False)
-    loader.multiprocessing_context = start
+    loader.start_method = start
     mine = make_loader(read_index(films / "i.parquet"), config("mild"), sampler, workers=0, pin_memory=False)
     for batch, other in zip(loader, mine, strict=True):
         assert (batch.paths, batch.failures) == (other.paths, other.failures)
