@@ -31,8 +31,7 @@ def main() -> None:
     infos = [scan(p) for p in files]  # read once; from here on, clips are sought in the file
     classes, labels = np.unique([p.parent.name for p in files], return_inverse=True)
     train, test = np.flatnonzero(np.arange(len(files)) % 4 < 3), np.arange(3, len(files), 4)
-    encoder = load_encoder("video", args.weights)
-    model = encoder.classifier(len(classes), dropout=0.5)
+    model = (encoder := load_encoder("video", args.weights)).classifier(len(classes), dropout=0.5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def clip(info: Media) -> torch.Tensor:  # at a random place

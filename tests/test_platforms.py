@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +24,7 @@ from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.media.files import common_folder, find_media
 from crisscross_zoo.outputs import mirror
 from crisscross_zoo.pretrain import index
-from crisscross_zoo.pretrain.metrics import peak_memory_mb, read_log
+from crisscross_zoo.pretrain.metrics import read_log
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -68,10 +67,19 @@ def test_the_package_needs_nothing_that_windows_lacks(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the column is empty there")
 def test_peak_memory_is_that_of_this_process() -> None:
-    before = peak_memory_mb(torch.device("cpu"))
+    script = (  # of its own: this process may have had more at an earlier test
+        "import numpy as np, torch\n"
+        "from crisscross_zoo.pretrain.metrics import peak_memory_mb\n"
+        "before = peak_memory_mb(torch.device('cpu'))\n"
+        "block = np.ones(300_000_000, np.uint8)\n"
+        "print(before, peak_memory_mb(torch.device('cpu')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    before, after = map(float, done.stdout.split())
     assert before > 50  # torch alone
-    block = np.ones(300_000_000, np.uint8)
-    assert peak_memory_mb(torch.device("cpu")) > max(before, block.nbytes / 1e6)
+    assert after - before == pytest.approx(300, abs=15)
 
 
 # --- how processes start -----------------------------------------------------------------------------------------

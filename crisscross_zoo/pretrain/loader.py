@@ -56,7 +56,7 @@ _IDLE_DEATHS = 3  # in turn, of processes that read nothing: none will start
 _STORAGE_PROCESSES = 4  # silent at once, each at another file: that is no file's fault
 _PAGE = 4096
 _ALIGNED = 64
-_STATUS = np.dtype([("place", "<i8"), ("since", "<f8")])
+_STATUS = np.dtype([("place", "<i8"), ("since", "<f8"), ("finished", "<f8")])
 _FROM_OUTSIDE = tuple(-getattr(signal, s) for s in ("SIGKILL", "SIGTERM") if hasattr(signal, s))
 
 
@@ -320,7 +320,7 @@ def _work(
     status, parent = slots.status, os.getppid()
 
     def note(place: int) -> None:
-        status["since"][me] = time.monotonic()
+        status["finished" if place == NOTHING else "since"][me] = time.monotonic()
         status["place"][me] = place
 
     dataset.note = note
@@ -475,6 +475,8 @@ class _Pool:
             if (batch := self._next(len(keys))) is None:
                 return
             yield batch
+            if batch.error is not None:
+                return
 
     def _next(self, samples: int) -> Batch | None:
         """Return the next batch, or None where that is not wanted any more."""
@@ -538,14 +540,7 @@ class _Pool:
         for number, one in enumerate(self.processes):
             if one.process.sentinel in ready:
                 self._again(number, silent=False)
-        late = self._silent()
-        places = {int(self.slots.status["place"][number]) for number in late}
-        if len(places) == len(self.processes) >= _STORAGE_PROCESSES:
-            raise TrainingError(
-                f"none of {len(places)} data processes has read its file within {self.loader.limit:g} s",
-                remedy="see whether the data's storage answers, or raise --run.read-seconds",
-            )
-        for number in late:
+        for number in self._silent():
             self._again(number, silent=True)
 
     def _take(self, one: _Process) -> bool:
@@ -560,12 +555,28 @@ class _Pool:
         return True
 
     def _silent(self) -> list[int]:
-        now, status = time.monotonic(), self.slots.status
-        return [
-            number
-            for number, (place, since) in enumerate(zip(status["place"], status["since"], strict=True))
-            if place != NOTHING and now - since > self.loader.limit
-        ]
+        """Return the processes that are silent because of their file.
+
+        Raises:
+            TrainingError: all are silent, each at another file.
+        """
+        now, status, limit = time.monotonic(), self.slots.status, self.loader.limit
+        reading = status["place"] != NOTHING
+        late = np.flatnonzero(reading & (now - status["since"] > limit))
+        if (
+            len(late)
+            and len(self.processes) >= _STORAGE_PROCESSES
+            and reading.all()
+            and len(np.unique(status["place"])) == len(status)
+            and now - status["finished"].max() > limit / 2
+        ):  # the storage, it seems: it is when the others are as late
+            if len(late) < len(status):
+                return []
+            raise TrainingError(
+                f"none of {len(late)} data processes has read its file within {limit:g} s",
+                remedy="see whether the data's storage answers, or raise --run.read-seconds",
+            )
+        return [int(number) for number in late]
 
     def _again(self, number: int, *, silent: bool) -> None:
         """Start a process anew with the parts it had, and write down what it was reading."""
@@ -591,7 +602,7 @@ class _Pool:
         self.waiting.extendleft(reversed(one.parts))
 
     def _start(self, number: int) -> _Process:
-        self.slots.status[number] = (NOTHING, 0.0)
+        self.slots.status["place"][number] = NOTHING
         mine, theirs = multiprocessing.Pipe()
         loader = self.loader
         context: Any = multiprocessing.get_context(loader.start_method)
