@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
-from crisscross_zoo.numerics import exact_float32
+from crisscross_zoo.numerics import cpu_has_bfloat16, exact_float32
 from crisscross_zoo.transforms.mel import log_mel
 
 CASES = {
@@ -45,6 +45,14 @@ def synchronize(device: torch.device) -> None:
 
 LIMITS = {"product": 2 * 2048**3, "convolution": 2 * 112**2 * 9 * 256**2}
 """Operations of a 2048³ product, and of a 3x3 convolution of 256 channels at 112²; the faster rate is the limit."""
+
+
+def dtypes(device: torch.device) -> dict[torch.dtype, str]:
+    """Return what ours is run in, with its name; bfloat16 not on a processor that has no instructions for it."""
+    ours = {torch.float32: "ours", torch.bfloat16: "ours, bfloat16"}
+    if device.type == "cpu" and cpu_has_bfloat16() is False:
+        del ours[torch.bfloat16]
+    return ours
 
 
 def limits(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
@@ -98,6 +106,8 @@ def forward_report(options: argparse.Namespace) -> Report:
         "The limit is the convolutions' arithmetic at the rate of a large convolution or product of the same type,"
         " whichever is faster; they take turns with the variants."
     )
+    if torch.bfloat16 not in dtypes(device):
+        report.notes.append("This processor has no instructions for bfloat16, which is left out.")
     return report
 
 
@@ -144,7 +154,7 @@ def case_rows(name: str, device: torch.device, options: argparse.Namespace) -> l
     networks: dict[str, tuple[torch.dtype, Callable[[Any], Any]]] = {
         "plain": (torch.float32, encoder.forward_features)
     }
-    for dtype, label in ((torch.float32, "ours"), (torch.bfloat16, "ours, bfloat16")):
+    for dtype, label in dtypes(device).items():
         network = encoder.optimize_for_inference(dtype).forward_features
         networks[label] = dtype, network
         if options.compile:
@@ -155,7 +165,7 @@ def case_rows(name: str, device: torch.device, options: argparse.Namespace) -> l
             encoder.forward_features(x)
         exact = copy.deepcopy(encoder).double().forward_features(x.double())
         calls = {k: partial(call, x) for k, (_, call) in networks.items()}
-        products = limits(device, torch.float32) | limits(device, torch.bfloat16)
+        products = {k: call for dtype in dtypes(device) for k, call in limits(device, dtype).items()}
         times = measure({**calls, **products}, options.rounds, device)
         for label, (dtype, call) in networks.items():
             value = call(x).double()

@@ -120,8 +120,14 @@ def _unreadable(path: str, error: Exception) -> MediaError:
     )
 
 
+READ_ERRORS = (av.error.FFmpegError, OSError, IndexError)
+"""What reading packets may raise; IndexError is PyAV's for a packet of a stream that was not there at first (FLV)."""
+
+
 def reason_of(error: Exception) -> str:
     """Return what an error of FFmpeg or the system says, in lower case."""
+    if isinstance(error, IndexError):
+        return "a stream begins in the middle of the file"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
@@ -180,7 +186,7 @@ def read_packets(
         for packet in container.demux(stream):
             if packet.size > 0:
                 yield packet
-    except (av.error.FFmpegError, OSError) as error:
+    except READ_ERRORS as error:
         on_damage(f"reading stops early ({reason_of(error)})")
 
 

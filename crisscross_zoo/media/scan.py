@@ -37,6 +37,7 @@ from crisscross_zoo.media.clock import (
 from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
+    READ_ERRORS,
     StrPath,
     best_streams,
     open_media,
@@ -265,7 +266,7 @@ class _Scan:
                 if (scanned := self._by_index.get(index)) is not None:
                     scanned.add(packet, place)
                     place += 1
-        except (av.error.FFmpegError, OSError) as error:
+        except READ_ERRORS as error:
             self.findings.append(Finding(f"reading stops early ({reason_of(error)})"))
         self.length = max(end, end - start)
         for scanned in self._by_index.values():

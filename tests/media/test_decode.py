@@ -2,10 +2,13 @@ import json
 import os
 import struct
 import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -17,6 +20,7 @@ from crisscross_zoo.media import decode
 from crisscross_zoo.media.audio import MonoAudio, channels_of, frame_of
 from crisscross_zoo.media.decode import read_frames, read_sound
 from crisscross_zoo.media.frames import DecodingPlan
+from crisscross_zoo.media.packets import read_packets
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 
@@ -542,3 +546,18 @@ def test_playlists_ask_no_server(tmp_path):
         av.open(str(hls), container_options={"protocol_whitelist": "file,http,tcp"}).close()
         assert asked != []
         server.shutdown()
+
+
+def test_a_packet_of_a_stream_that_was_not_there_at_first_ends_the_reading_with_a_phrase() -> None:
+    """FLV: PyAV raises IndexError, as benchmarks/fuzz_media.py found."""
+
+    class Container:
+        def demux(self, stream: object) -> Iterator[object]:
+            yield SimpleNamespace(size=1, stream=stream)
+            raise IndexError("list index out of range")
+
+    told: list[str] = []
+    container: Any = Container()
+    stream: Any = object()
+    assert [p.size for p in read_packets(container, stream, told.append)] == [1]
+    assert told == ["reading stops early (a stream begins in the middle of the file)"]
