@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,10 +127,12 @@ def storage_error(error: OSError, folder: str | os.PathLike[str] | None = None) 
 
 def longest_name(folder: str | os.PathLike[str]) -> int:
     """Return how many bytes a file's name in ``folder``, which need not be there yet, may have."""
+    if sys.platform == "win32":
+        return _NAME_BYTES
     there = next(p for p in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(p))  # noqa: PTH110
     try:
         return os.pathconf(there, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say
+    except (AttributeError, OSError, ValueError):  # a file system that does not say
         return _NAME_BYTES
 
 

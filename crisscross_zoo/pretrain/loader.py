@@ -17,6 +17,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -223,7 +224,7 @@ class SharedBytes:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        if hasattr(os, "memfd_create"):
+        if sys.platform == "linux" and hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("crisscross")
             try:
                 os.posix_fallocate(descriptor, 0, size)
@@ -250,11 +251,11 @@ class SharedBytes:
             del self._descriptor
 
     def __getstate__(self) -> dict[str, Any]:
-        if not hasattr(self, "_descriptor"):
-            return {"_size": self._size, "_array": self._array}
-        from multiprocessing.reduction import DupFd
+        if sys.platform == "linux" and hasattr(self, "_descriptor"):
+            from multiprocessing.reduction import DupFd
 
-        return {"_size": self._size, "descriptor": DupFd(self._descriptor)}
+            return {"_size": self._size, "descriptor": DupFd(self._descriptor)}
+        return {"_size": self._size, "_array": self._array}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._size = state["_size"]
@@ -603,6 +604,7 @@ class _Pool:
 
     def _start(self, number: int) -> _Process:
         self.slots.status["place"][number] = NOTHING
+        mine: Any  # a pipe has another type on Windows
         mine, theirs = multiprocessing.Pipe()
         loader = self.loader
         context: Any = multiprocessing.get_context(loader.start_method)
