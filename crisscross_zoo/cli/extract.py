@@ -454,7 +454,11 @@ class _Job:
                     "clips": self.clips,
                     "seconds": round(seconds, 3),
                     "outputs": [
-                        {"input": p, "output": str(o), "shapes": self.done[p]["shapes"]}
+                        {"input": p, "output": str(o)}
+                        | {
+                            name: self.done[p][name]
+                            for name in ("shapes", "warnings", "notes", "missing", "padded")
+                        }
                         for p, o in self.outputs.items()
                         if p in self.done
                     ],

@@ -520,7 +520,7 @@ def _batch_of(
     if x.ndim != dims or tuple(x.shape[1 : 1 + len(channels)]) != channels:
         raise InputError(
             f"the {modality} encoder takes a batch {form}, not {tuple(x.shape)}",
-            remedy="add the batch axis: x[None]" if x.ndim == dims - 1 else "make it with preprocess",
+            remedy=_batch_remedy(tuple(x.shape), dims, channels),
         )
     if not x.is_floating_point():
         raise InputError(
@@ -537,6 +537,15 @@ def _batch_of(
             f"the {modality} clips hold values that are not finite", remedy="replace NaN and infinities"
         )
     return x
+
+
+def _batch_remedy(shape: tuple[int, ...], dims: int, channels: tuple[int, ...]) -> str:
+    if len(shape) == dims - 1 and shape[: len(channels)] == channels:
+        return "add the batch axis: x[None]"
+    if len(channels) == 2 and len(shape) == dims - 1 and shape[1] == channels[1]:
+        return "add the axis of channels: x[:, None]"
+    waves = ", which takes waves (N, channels, samples)" if len(channels) == 2 else ""
+    return f"make it with preprocess{waves}"
 
 
 def _is_finite(x: Tensor) -> bool:

@@ -34,6 +34,7 @@ from crisscross_zoo.media.windows import (
     FloatArray,
     centred_alike,
     centred_starts,
+    centres_of,
     dense_starts,
     frame_times,
     random_starts,
@@ -315,6 +316,11 @@ def _place_clips(
         centres = grid + lengths[lead] / 2
         starts = {k: centred_starts(centres, span, lengths[k]) for k, span in spans.items()}
     windows = {k: real_windows(s, spans[k], lengths[k]) for k, s in starts.items()}
+    if len(starts) == 2:
+        middles = centres_of(windows["video"])
+        heard = (windows["audio"][:, 0] <= middles) & (middles <= windows["audio"][:, 1])
+        if count := int((~heard).sum()):
+            on_note(f"audio: {count} of {len(heard)} rows lie where there is none; theirs is the nearest")
     if sampling.edges == "drop" and len(starts) == 2:
         alike = centred_alike(windows["video"], windows["audio"], rates["video"])
         if not alike.any():

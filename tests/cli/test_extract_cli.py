@@ -188,6 +188,7 @@ def test_json_is_the_whole_of_stdout(extract, tree, tmp_path):
     assert code == 0
     assert (summary["done"], summary["failed"], summary["clips"]) == (2, 0, 6)
     assert summary["outputs"][0]["shapes"] == {"video": [3, 64]}
+    assert summary["outputs"][0].keys() >= {"warnings", "notes", "missing", "padded"}
 
 
 def test_folders_give_video_what_may_have_pictures(extract, tree, tmp_path):

@@ -40,7 +40,8 @@ def modality(request: pytest.FixtureRequest) -> Any:
         (lambda x: x.half(), "weights are torch.float32, its input is torch.float16"),
         (lambda x: x.index_fill(2, torch.tensor(3), np.nan), "not finite; replace NaN"),
         (lambda x: x.index_fill(2, torch.tensor(3), -np.inf), "not finite; replace NaN"),
-        (lambda x: x[0], r"takes a batch .*; add the batch axis"),
+        (lambda x: x[0], r"takes a batch .*; add the batch axis: x\[None\]"),
+        (lambda x: x.flatten(), "takes a batch .*; make it with preprocess"),
     ],
 )
 def test_what_is_no_batch_of_clips_is_refused(modality: Any, spoil: Any, message: str) -> None:
@@ -56,6 +57,13 @@ def test_other_mel_bands_than_those_of_the_config_are_refused() -> None:
     ):
         make("audio")(torch.zeros(1, 1, 64, 100))
     assert AudioEncoder(depth=10, width=2, n_mels=64).eval()(torch.zeros(1, 1, 64, 100)).shape == (1, 32)
+
+
+def test_the_remedy_is_the_one_that_helps() -> None:
+    with pytest.raises(InputError, match=r"add the axis of channels: x\[:, None\]"):
+        make("audio")(torch.zeros(2, 80, 200))
+    with pytest.raises(InputError, match=r"preprocess, which takes waves \(N, channels, samples\)"):
+        make("audio")(torch.zeros(2, 1, 32_000))
 
 
 def test_a_network_in_half_precision_takes_its_own_dtype_and_autocast_any_but_float64(modality: Any) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import av
@@ -7,7 +8,16 @@ from make_media import make_media, read_number, sine
 
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import NoStreamError, TruncatedMediaError
-from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, file_news, read_clips
+from crisscross_zoo.media.clips import (
+    Clip,
+    FileOpened,
+    FileRead,
+    Sampling,
+    _place_clips,
+    file_news,
+    read_clips,
+)
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.transforms.frames import resize_crop
 
 VIDEO = VideoConfig(size=56)
@@ -163,3 +173,16 @@ def test_strict_refuses_damaged_packets_too(tmp_path):
     assert re.fullmatch(r"video: 1 of \d+ frames could not be decoded", frames)
     with pytest.raises(TruncatedMediaError, match="packets are damaged"):
         read(path, video=VIDEO, strict=True)
+
+
+@pytest.mark.parametrize("span", [(0.0, 4.2), (0.0, 2.1), (2.5, 4.2), (0.0, 3.0), (6.0, 9.0)])
+def test_rows_where_there_is_no_audio_are_counted_in_a_note(clip, span):
+    media = scan(clip)
+    media = dataclasses.replace(media, audio=dataclasses.replace(media.audio, span=span))
+    told = []
+    _, windows = _place_clips(media, Sampling(video=VIDEO, audio=AUDIO, stride=0.5), told.append)
+    middles = windows["video"].mean(1)
+    apart = int(((middles < span[0]) | (middles > span[1])).sum())
+    assert (apart == 0) == (span == (0.0, 4.2))
+    expected = f"audio: {apart} of {len(middles)} rows lie where there is none; theirs is the nearest"
+    assert (expected in told) == (apart > 0)
