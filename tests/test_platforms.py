@@ -79,7 +79,7 @@ def test_peak_memory_is_that_of_this_process() -> None:
     )
     before, after = map(float, done.stdout.split())
     assert before > 50  # torch alone
-    assert after - before == pytest.approx(300, abs=15)
+    assert after > max(before, 300)
 
 
 # --- how processes start -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import av
 import combinations  # noqa: F401  registers them
 import needs
 import numpy as np
@@ -61,8 +62,13 @@ def test_what_differs_on_purpose_is_a_combination():
     assert set(DIFFERS) <= set(COMBINATIONS)
 
 
+LACKING = {"ts-hevc-from-inside": (62,)}  # the libavcodec that it takes
+
+
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_pictures_and_sound_are_where_ffmpeg_has_them(combination, prepared):
+    if combination in LACKING and av.library_versions["libavcodec"] < LACKING[combination]:
+        pytest.xfail("an older FFmpeg shows frames whose references are missing")
     try:
         path, answer = prepared(combination)
     except FfmpegError as error:
