@@ -5,8 +5,9 @@ The public names are loaded on first use: importing this package does not import
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from crisscross_zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crisscross_zoo.pretrain.optim import LARC as LARC
@@ -17,12 +18,7 @@ _HOMES = {"LARC": "crisscross_zoo.pretrain.optim", "cosine_schedule": "crisscros
 __all__ = ["LARC", "cosine_schedule"]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
