@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.encoders.classifier import clip_features
+from crisscross_zoo.extract.outputs import known_outcome
 from crisscross_zoo.media.clips import file_news
-from crisscross_zoo.outputs import known_outcome
 
 LOOKS = 1000
 """How often a finished output is looked at, for the time of one look."""

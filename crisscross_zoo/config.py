@@ -7,39 +7,20 @@ follows from it is a property.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.settings import check_choice, suggest
 
 Modality = Literal["video", "audio"]
-Decoder = Literal["pyav", "torchcodec"]
 Pooling = Literal["linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max"]
 
-Edges = Literal["keep", "drop"]
 
 MODALITIES: tuple[str, ...] = ("video", "audio")
-EDGES: tuple[str, ...] = ("keep", "drop")
-DECODERS: tuple[str, ...] = ("pyav", "torchcodec")
 POOLINGS: tuple[str, ...] = ("linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max")
-
-_VIDEO_SUFFIXES = """
-.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
-.rmvb .ts .vob .webm .wmv .y4m
-"""
-_SOUND_SUFFIXES = """
-.aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav .weba .wma
-.wv
-"""
-VIDEO_SUFFIXES: frozenset[str] = frozenset(_VIDEO_SUFFIXES.split())
-"""Suffixes of files that usually hold pictures, with or without sound."""
-
-MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_SOUND_SUFFIXES.split())
-"""Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
 
 BLOCKS_PER_STAGE: dict[int, tuple[int, int, int, int]] = {
     10: (1, 1, 1, 1),
@@ -54,33 +35,6 @@ STAGES: tuple[str, ...] = ("conv1", "conv2x", "conv3x", "conv4x", "conv5x")
 _MAY_BE_ZERO_OR_LESS = frozenset({"fmin", "mean"})
 
 _C = TypeVar("_C", bound="EncoderConfig")
-
-
-def suggest(value: object, allowed: Collection[object]) -> str:
-    """Say what is allowed, and which of it was probably meant: ``"did you mean 'audio'? (audio, video)"``."""
-    names = {str(a).lstrip("-"): str(a) for a in allowed}  # the dashes of two options are no likeness
-    near = difflib.get_close_matches(str(value).lstrip("-"), names, n=1)
-    listing = "choose from " + ", ".join(names.values())
-    return f"did you mean {names[near[0]]!r}? ({listing})" if near else listing
-
-
-def check_training_precision(device: str, precision: str) -> None:
-    """Raise a ConfigError for 16-bit training on a CPU.
-
-    There oneDNN's gradients of 3-D convolutions in bfloat16 hold uninitialised memory (torch 2.14, kernels (3, 1, 1)
-    over 2 frames and others): NaN now and then, wrong numbers without a sign otherwise. Inference is not concerned.
-    """
-    if device == "cpu" and precision in ("bf16", "fp16"):
-        raise ConfigError(
-            f"training in {precision} on a CPU gives wrong gradients (an error of its convolutions)",
-            remedy="use fp32 (--optim.precision fp32), or a GPU",
-        )
-
-
-def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
-    """Raise a ConfigError that proposes the nearest allowed value unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is not known", remedy=suggest(value, allowed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,68 +194,3 @@ def config_from_dict(fields: Mapping[str, Any]) -> EncoderConfig:
             )
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return cls(**values)
-
-
-def check_clip_options(
-    modality: str,
-    *,
-    window: float | None = None,
-    stride: float | None = None,
-    clips: int | None = None,
-    frames: int | None = None,
-    fps: float | None = None,
-    size: int | None = None,
-    audio_seconds: float | None = None,
-    edges: Edges = "keep",
-) -> None:
-    """Check the options that say which clips to take, see :class:`crisscross_zoo.FeatureExtractor`.
-
-    Raises:
-        ConfigError: a value out of range, options that exclude each other, or one for another modality.
-    """
-    given = {
-        "stride": stride,
-        "clips": clips,
-        "window": window,
-        "frames": frames,
-        "audio_seconds": audio_seconds,
-    }
-    for one, other in (("stride", "clips"), ("window", "frames"), ("window", "audio_seconds")):
-        if given[one] is not None and given[other] is not None:
-            raise ConfigError(f"{one} and {other} exclude each other", remedy="pass one of them")
-    for name, seconds in (("window", window), ("stride", stride)):
-        if seconds is not None and not 0 < seconds < math.inf:
-            raise ConfigError(f"{name}={seconds!r} is out of range", remedy="pass a number above 0")
-    check_count("clips", clips, least=1)
-    for name, value in (("frames", frames), ("fps", fps), ("size", size)):
-        if value is not None and modality == "audio":
-            raise ConfigError(
-                f"{name} is for video", remedy="leave it out, or use modality 'video' or 'both'"
-            )
-    if audio_seconds is not None and modality == "video":
-        raise ConfigError("audio_seconds is for audio", remedy="use modality 'audio' or 'both'")
-    check_choice("edges", edges, EDGES)
-    if edges == "drop" and modality != "both":
-        raise ConfigError("edges='drop' compares two modalities", remedy="use modality 'both'")
-
-
-def check_count(name: str, value: object, *, least: int) -> None:
-    """Raise a ConfigError unless ``value`` is None or a whole number not below ``least``."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-        raise ConfigError(
-            f"{name}={value!r} is out of range", remedy=f"pass a whole number, at least {least}"
-        )
-
-
-def check_path(name: str, value: object) -> None:
-    """Raise an InputError unless ``value`` is a path or URL: text, or an ``os.PathLike`` that gives text."""
-    if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
-        return
-    kind = type(value).__name__
-    if isinstance(value, bytes | os.PathLike):
-        remedy = "pass os.fsdecode(...) of it"
-    elif hasattr(value, "read"):
-        kind, remedy = f"{kind}, an open file", "pass the file's path"
-    else:
-        remedy = "pass a str or a pathlib.Path"
-    raise InputError(f"{name} is a {kind}, and not text", remedy=remedy)

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crisscross_zoo import FeatureExtractor, Features, remote
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo import FeatureExtractor, Features
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.files import common_folder, find_media
-from crisscross_zoo.outputs import mirror
+from crisscross_zoo.extract.outputs import mirror
+from crisscross_zoo.files import remote
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.find import common_folder, find_media
 from crisscross_zoo.pretrain import index
 from crisscross_zoo.pretrain.metrics import read_log
 

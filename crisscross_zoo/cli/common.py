@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import storage_error
-from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, UnknownWeightsError
+from crisscross_zoo.files.atomic import storage_error
+from crisscross_zoo.settings import suggest
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_BROKEN_PIPE = 141

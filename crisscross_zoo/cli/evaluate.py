@@ -256,7 +256,7 @@ def _dataset(options: argparse.Namespace) -> tuple[str, str]:
         if options.root is not None:
             raise ConfigError("a folder and --root exclude each other", remedy="leave out --root")
         return "folder", options.dataset
-    from crisscross_zoo.config import suggest
+    from crisscross_zoo.settings import suggest
 
     every = {c.dataset for c in TABLE}
     if options.dataset in every:

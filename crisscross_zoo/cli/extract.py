@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crisscross_zoo import remote
 from crisscross_zoo.cli.common import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -26,21 +25,17 @@ from crisscross_zoo.cli.common import (
     termination_as_interrupt,
 )
 from crisscross_zoo.cli.downloads import quiet_downloads
-from crisscross_zoo.cli.share import Share, shard, started_share
-from crisscross_zoo.config import (
-    DECODERS,
-    EDGES,
-    MEDIA_SUFFIXES,
-    MODALITIES,
-    POOLINGS,
-    VIDEO_SUFFIXES,
-    check_clip_options,
-)
+from crisscross_zoo.config import MODALITIES, POOLINGS
 from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError, StorageError
+from crisscross_zoo.extract.options import DECODERS, check_clip_options
+from crisscross_zoo.extract.share import Share, shard, started_share
+from crisscross_zoo.files import remote
+from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES
+from crisscross_zoo.media.windows import EDGES
 
 if TYPE_CHECKING:
-    from crisscross_zoo.extract import FeatureExtractor
-    from crisscross_zoo.outputs import Lists, Outcome
+    from crisscross_zoo.extract.extractor import FeatureExtractor
+    from crisscross_zoo.extract.outputs import Lists, Outcome
 
 PROG = "crisscross-extract"
 
@@ -202,7 +197,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     args.out = remote.without_file_scheme(args.out)
     args.root = None if args.root is None else remote.without_file_scheme(args.root)
-    from crisscross_zoo.media.files import find_media
+    from crisscross_zoo.files.find import find_media
 
     names = ("window", "stride", "clips", "frames", "fps", "size", "audio_seconds", "edges")
     check_clip_options(args.modality, **{name: getattr(args, name) for name in names})
@@ -265,7 +260,7 @@ class _Job:
         self.started = time.monotonic()
 
     def run(self) -> int:
-        from crisscross_zoo.outputs import Lists
+        from crisscross_zoo.extract.outputs import Lists
 
         part = self.share.name() if self.share.count > 1 else None
         lists = None if self.folder is None else Lists(self.folder, part)
@@ -300,7 +295,7 @@ class _Job:
         return EXIT_FAILED if self.failures else EXIT_DONE
 
     def _outcomes(self) -> Iterator[Outcome]:
-        from crisscross_zoo.outputs import known_outcome, save
+        from crisscross_zoo.extract.outputs import known_outcome, save
 
         if self.args.engine == "ray":
             yield from self._outcomes_of_ray()
@@ -321,7 +316,7 @@ class _Job:
                 on_file()
 
     def _outcomes_of_ray(self) -> Iterator[Outcome]:
-        from crisscross_zoo.extract_ray import extract_on_ray
+        from crisscross_zoo.extract.ray import extract_on_ray
 
         assert self.folder is not None
         with quiet_downloads(self.args.quiet):
@@ -373,7 +368,7 @@ class _Job:
             yield (lambda: bar.update(1) if many else None), on_progress
 
     def _take(self, outcome: Outcome) -> None:
-        from crisscross_zoo.outputs import describe_failure
+        from crisscross_zoo.extract.outputs import describe_failure
 
         path, summary = outcome.path, outcome.summary
         if outcome.error is not None:
@@ -413,7 +408,7 @@ class _Job:
             tqdm.write(f"{PROG}: {line}", file=sys.stderr)
 
     def _write_lists(self, lists: Lists) -> None:
-        from crisscross_zoo.outputs import PARTS_NAME, Lists
+        from crisscross_zoo.extract.outputs import PARTS_NAME, Lists
 
         assert self.folder is not None
         for path, metadata in self.done.items():
@@ -488,7 +483,7 @@ def _extractor_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _make_extractor(args: argparse.Namespace, device: str) -> FeatureExtractor:
-    from crisscross_zoo.extract import FeatureExtractor
+    from crisscross_zoo.extract.extractor import FeatureExtractor
 
     return FeatureExtractor(**{**_extractor_options(args), "device": device})
 
@@ -542,8 +537,8 @@ def _outputs(
     args: argparse.Namespace, paths: list[str], *, single: bool
 ) -> tuple[dict[str, Path], Path | None]:
     """Map inputs to outputs, and return the output folder if it is one."""
-    from crisscross_zoo.media.files import common_folder, is_folder
-    from crisscross_zoo.outputs import mirror
+    from crisscross_zoo.extract.outputs import mirror
+    from crisscross_zoo.files.find import common_folder, is_folder
 
     out = remote.output_path(args.out)
     if remote.is_remote(out) and "npy" in (args.format, out.suffix[1:]):

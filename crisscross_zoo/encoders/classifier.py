@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Self
 
 from torch import Tensor, nn
 
-from crisscross_zoo.config import AudioConfig, EncoderConfig, VideoConfig, check_count
+from crisscross_zoo.config import AudioConfig, EncoderConfig, VideoConfig
 from crisscross_zoo.encoders.pooling import pool, pooled_size
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.settings import check_count
 
 if TYPE_CHECKING:
     from crisscross_zoo.encoders.encoder import Encoder

@@ -1,6 +1,6 @@
 """What both encoders have in common: stages, pooling, input checks, and the Hub's habits.
 
-Saving and loading go through :mod:`crisscross_zoo.encoders.checkpoint`: strict, safetensors only, and with
+Saving and loading go through :mod:`crisscross_zoo.checkpoints.files`: strict, safetensors only, and with
 an error of this package for whatever can go wrong, instead of the mixin's non-strict loading and its
 fall-back to pickles.
 """
@@ -22,18 +22,7 @@ import torch.fx
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import (
-    STAGES,
-    AudioConfig,
-    EncoderConfig,
-    Pooling,
-    check_choice,
-    check_count,
-    check_path,
-    config_from_dict,
-)
-from crisscross_zoo.encoders.checkpoint import (
+from crisscross_zoo.checkpoints.files import (
     CHECKPOINT_OF,
     CONFIG_FILE,
     MODEL_FILE,
@@ -43,12 +32,15 @@ from crisscross_zoo.encoders.checkpoint import (
     state_sha256,
     write_checkpoint,
 )
+from crisscross_zoo.checkpoints.hub import Access, hub_file
+from crisscross_zoo.config import STAGES, AudioConfig, EncoderConfig, Pooling, config_from_dict
 from crisscross_zoo.encoders.classifier import Classifier, clip_features, linear_head
-from crisscross_zoo.encoders.hub import Access, hub_file
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
+from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.numerics import plain_torch
+from crisscross_zoo.settings import check_choice, check_count, check_path
 
 _REDUCTIONS = (4, 4, 8, 16, 32)  # input pixels, or mel bands and columns, for one cell of each stage's map
 

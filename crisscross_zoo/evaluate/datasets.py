@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
-from crisscross_zoo.config import MEDIA_SUFFIXES, VIDEO_SUFFIXES, check_choice
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.files import find_media, read_list
+from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media, read_list
+from crisscross_zoo.settings import check_choice
 
 DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound", "folder")
 """What :func:`read_dataset` reads:

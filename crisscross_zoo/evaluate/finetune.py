@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crisscross_zoo.config import VideoConfig, check_training_precision
-from crisscross_zoo.encoders.checkpoint import state_sha256
+from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.encoders.classifier import Classifier
 from crisscross_zoo.errors import (
     CrissCrossError,
@@ -34,15 +34,16 @@ from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.evaluate.results import failure_row
-from crisscross_zoo.extract import PRECISIONS
-from crisscross_zoo.media.pool import work_on_files
+from crisscross_zoo.extract.extractor import PRECISIONS
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times, random_starts
 from crisscross_zoo.pretrain.index import scan_file
+from crisscross_zoo.settings import check_training_precision
 from crisscross_zoo.transforms.augment import VideoAugment
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import normalize, resize_crop
+from crisscross_zoo.workers.pool import work_on_files
 
 Key = tuple[int, int, int]
 """Epoch, position in it, place of the file."""

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path, write_atomically
-from crisscross_zoo.config import AudioConfig, check_choice
+from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.errors import ConfigError, InputError, MediaError
+from crisscross_zoo.files.atomic import atomic_path, write_atomically
+from crisscross_zoo.settings import check_choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.errors import CheckpointError, TrainingError
+from crisscross_zoo.files.atomic import atomic_path
 from crisscross_zoo.pretrain.checkpoints import read_state, set_aside
 
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from crisscross_zoo.config import POOLINGS, Pooling, check_choice, suggest
+from crisscross_zoo.config import POOLINGS, Pooling
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.settings import check_choice, suggest
 
 Normalize = Literal["none", "l2", "l2-time"]
 Select = Literal["train", "test"]

@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.errors import CrissCrossError, OutputError, UnknownWeightsError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample
@@ -20,6 +19,7 @@ from crisscross_zoo.evaluate.gallery import Query
 from crisscross_zoo.evaluate.metrics import confusion, mean_and_deviation, per_class, top_k
 from crisscross_zoo.evaluate.protocols import ProtocolConfig
 from crisscross_zoo.evaluate.releases import describe_missing
+from crisscross_zoo.files.atomic import atomic_path
 from crisscross_zoo.weights.manifest import find_weights
 
 Ints = npt.NDArray[np.int64]

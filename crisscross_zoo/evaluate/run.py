@@ -31,18 +31,9 @@ import torch
 from torch import nn
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import (
-    MEDIA_SUFFIXES,
-    MODALITIES,
-    VIDEO_SUFFIXES,
-    Pooling,
-    VideoConfig,
-    check_path,
-    check_training_precision,
-)
+from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig
 from crisscross_zoo.encoders import Encoder
-from crisscross_zoo.encoders.checkpoint import state_sha256
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample, check_no_leak, shared_content
 from crisscross_zoo.evaluate.finetune import describe_files, finetune
@@ -80,9 +71,11 @@ from crisscross_zoo.evaluate.results import (
 from crisscross_zoo.evaluate.retrieval import Heads, file_means, nearest
 from crisscross_zoo.evaluate.store import FeatureStore, Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
-from crisscross_zoo.extract import FeatureExtractor, Precision, default_workers, pick_device
+from crisscross_zoo.extract.extractor import FeatureExtractor, Precision, default_workers, pick_device
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 from crisscross_zoo.media.clips import Views
-from crisscross_zoo.media.files import find_media
+from crisscross_zoo.settings import check_path, check_training_precision
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS
 from crisscross_zoo.weights.load import load_encoder
 

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from crisscross_zoo.atomic import write_atomically, writing
 from crisscross_zoo.errors import CrissCrossError, OutputError
-from crisscross_zoo.extract import FeatureExtractor
+from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.features import Features
+from crisscross_zoo.files.atomic import write_atomically, writing
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -26,7 +26,6 @@ from av.video import VideoStream
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from crisscross_zoo.atomic import atomic_path, write_atomically
 from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
@@ -34,6 +33,7 @@ from crisscross_zoo.errors import (
     OutputError,
     UnreadableMediaError,
 )
+from crisscross_zoo.files.atomic import atomic_path, write_atomically
 from crisscross_zoo.media.decode import convert_frames, read_sound, with_packets
 from crisscross_zoo.media.frames import Orientation, display_matrix, orientation_of
 from crisscross_zoo.media.tracks import Media, VideoTrack

@@ -21,8 +21,8 @@ from av.video import VideoStream
 from crisscross_zoo.errors import MediaError, MediaNotFoundError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
 from crisscross_zoo.media.tracks import MP4_FORMAT, NO_STAMP
+from crisscross_zoo.settings import StrPath
 
-StrPath = str | os.PathLike[str]
 OnDamage = Callable[[str], None]
 
 

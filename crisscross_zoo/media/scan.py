@@ -23,7 +23,6 @@ from av.audio import AudioStream
 from av.container import InputContainer
 from av.video import VideoStream
 
-from crisscross_zoo.config import check_path
 from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
 from crisscross_zoo.media.clock import (
@@ -38,7 +37,6 @@ from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
     READ_ERRORS,
-    StrPath,
     best_streams,
     open_media,
     read_packets,
@@ -56,6 +54,7 @@ from crisscross_zoo.media.tracks import (
     Stream,
     VideoTrack,
 )
+from crisscross_zoo.settings import StrPath, check_path
 
 CODEC_DELAY_SECONDS = 0.1
 """Audio that leads the video by less is codec delay, not content: the video's start stays time 0."""

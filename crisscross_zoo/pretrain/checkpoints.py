@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.errors import CheckpointError, ConfigError
+from crisscross_zoo.files.atomic import atomic_path
 
 FOLDER = "checkpoints"
 FORMAT = 1

@@ -11,7 +11,7 @@ import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.pool import usable_cores
+from crisscross_zoo.workers.pool import usable_cores
 
 
 class World:

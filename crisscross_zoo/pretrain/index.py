@@ -26,15 +26,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path, storage_error, write_atomically, writing
-from crisscross_zoo.config import VIDEO_SUFFIXES, check_choice, suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
-from crisscross_zoo.media.files import common_folder, find_media
-from crisscross_zoo.media.packets import StrPath
-from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
+from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
+from crisscross_zoo.files.find import VIDEO_SUFFIXES, common_folder, find_media
+from crisscross_zoo.files.remote import is_url
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.tracks import COLUMNS, Media
-from crisscross_zoo.remote import is_url
+from crisscross_zoo.settings import StrPath, check_choice, suggest
+from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 INDEX_VERSION = 2
 """Of the file's form; an index of another version is not read, and scanned anew."""

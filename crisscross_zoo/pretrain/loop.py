@@ -33,10 +33,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import write_atomically, writing
-from crisscross_zoo.config import check_training_precision
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError, first_line
+from crisscross_zoo.files.atomic import write_atomically, writing
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.numerics import fixed_shapes
@@ -59,6 +58,7 @@ from crisscross_zoo.pretrain.model import CrissCross
 from crisscross_zoo.pretrain.optim import LARC
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.schedule import cosine_schedule
+from crisscross_zoo.settings import check_training_precision
 
 _log = logging.getLogger(__name__)
 

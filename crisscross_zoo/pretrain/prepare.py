@@ -22,15 +22,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import check_count
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.extract.outputs import FAILED_NAME
+from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.media.encode import CopyOptions, reencode
-from crisscross_zoo.media.packets import StrPath, tell_nobody
-from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
+from crisscross_zoo.media.packets import tell_nobody
 from crisscross_zoo.media.scan import scan
-from crisscross_zoo.outputs import FAILED_NAME
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, index_files
+from crisscross_zoo.settings import StrPath, check_count
+from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 SETTINGS_NAME = "prepare.json"
 

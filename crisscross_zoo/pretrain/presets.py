@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crisscross_zoo.config import AudioConfig, VideoConfig, check_choice
+from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS
+from crisscross_zoo.settings import check_choice
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, AudioAugment, VideoAugment
 
 PRECISIONS: tuple[str, ...] = ("fp32", "bf16", "fp16", "fp64")

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.encoders.checkpoint import file_sha256
+from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
-from crisscross_zoo.media.packets import StrPath
+from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, read_index
 from crisscross_zoo.pretrain.prepare import SETTINGS_NAME
+from crisscross_zoo.settings import StrPath
 
 SHARD_BYTES = 256 << 20
 """Length of a shard unless another is asked for."""

@@ -23,18 +23,12 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from crisscross_zoo.config import (
-    BLOCKS_PER_STAGE,
-    CONFIG_TYPES,
-    MODALITIES,
-    EncoderConfig,
-    Modality,
-    check_choice,
-)
+from crisscross_zoo.checkpoints.files import apply_state_dict, read_checkpoint, write_checkpoint
+from crisscross_zoo.config import BLOCKS_PER_STAGE, CONFIG_TYPES, MODALITIES, EncoderConfig, Modality
 from crisscross_zoo.encoders import Encoder, build_encoder
-from crisscross_zoo.encoders.checkpoint import apply_state_dict, read_checkpoint, write_checkpoint
 from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError, WeightsError
 from crisscross_zoo.numerics import plain_torch
+from crisscross_zoo.settings import check_choice
 
 PTH_SUFFIXES = (".pth.tar.zip", ".pth.zip", ".pth.tar", ".pth", ".pt")
 """Names of the files that :func:`read_pth` is for."""

@@ -26,26 +26,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crisscross_zoo.config import (
-    CONFIG_TYPES,
-    MODALITIES,
-    POOLINGS,
-    EncoderConfig,
-    Modality,
-    Pooling,
-    check_choice,
-    check_path,
-    suggest,
-)
-from crisscross_zoo.encoders import Encoder, build_encoder
-from crisscross_zoo.encoders.checkpoint import (
+from crisscross_zoo.checkpoints.files import (
     CONFIG_FILE,
     MODEL_FILE,
     file_sha256,
     read_checkpoint,
     state_sha256,
 )
-from crisscross_zoo.encoders.hub import Access, hub_file
+from crisscross_zoo.checkpoints.hub import Access, hub_file
+from crisscross_zoo.config import CONFIG_TYPES, MODALITIES, POOLINGS, EncoderConfig, Modality, Pooling
+from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import (
     ChecksumError,
     ConfigError,
@@ -53,6 +43,7 @@ from crisscross_zoo.errors import (
     WeightsNotAvailableError,
 )
 from crisscross_zoo.numerics import plain_torch
+from crisscross_zoo.settings import check_choice, check_path, suggest
 from crisscross_zoo.weights.card import card_data
 from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights

@@ -18,9 +18,8 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its transport's, by its version
 from huggingface_hub.utils import WeakFileLock, tqdm  # type: ignore[attr-defined]
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.encoders.checkpoint import file_sha256, write_checkpoint
-from crisscross_zoo.encoders.hub import Access
+from crisscross_zoo.checkpoints.files import file_sha256, write_checkpoint
+from crisscross_zoo.checkpoints.hub import Access
 from crisscross_zoo.errors import (
     CheckpointError,
     ChecksumError,
@@ -28,6 +27,7 @@ from crisscross_zoo.errors import (
     WeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.weights.convert import MAX_BYTES, read_pth, strict_encoder
 from crisscross_zoo.weights.manifest import WeightsEntry
 

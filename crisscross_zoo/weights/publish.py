@@ -14,11 +14,11 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.checkpoints.files import MODEL_FILE, file_sha256
+from crisscross_zoo.checkpoints.hub import hub_error
 from crisscross_zoo.config import Modality
-from crisscross_zoo.encoders.checkpoint import MODEL_FILE, file_sha256
-from crisscross_zoo.encoders.hub import hub_error
 from crisscross_zoo.errors import ConfigError, ManifestError, WeightsError
+from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.weights.card import LIBRARY, card_data
 from crisscross_zoo.weights.load import load_encoder
 from crisscross_zoo.weights.manifest import (

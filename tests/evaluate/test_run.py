@@ -197,7 +197,7 @@ def test_a_second_run_takes_the_features_from_the_cache(
     def no_decoding(*_: object, **__: object) -> None:
         raise AssertionError("a file was decoded again")
 
-    monkeypatch.setattr("crisscross_zoo.extract.read_files", no_decoding)
+    monkeypatch.setattr("crisscross_zoo.extract.extractor.read_files", no_decoding)
     assert command("linear", folder, "--setup", "audio") == first
     assert (
         command("linear", folder, "--setup", "audio", "--svm.costs", 1, out=tmp_path / "other")["folds"]["1"][

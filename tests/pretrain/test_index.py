@@ -20,10 +20,10 @@ import pytest
 from make_media import make_media
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
-from crisscross_zoo.media import pool
-from crisscross_zoo.media.pool import WorkerStartError
 from crisscross_zoo.pretrain import index as index_module
 from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES, build_index, read_index, scan_file
+from crisscross_zoo.workers import pool
+from crisscross_zoo.workers.pool import WorkerStartError
 
 ROOT = Path(__file__).resolve().parents[2]
 

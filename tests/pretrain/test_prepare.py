@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from make_media import make_media, numbered_picture, read_number, sine
+from make_trees import contents
 from pretrain_case import tiny_config
 
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
@@ -248,10 +249,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_index([str(folder / "data")], folder / "i.parquet", layout="kinetics400", workers=0)
     (root / "b" / "3.mp4").write_bytes(b"broken")
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_copies_keep_the_tree_and_are_trained_on_as_they_are(films: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from weights.fixtures import NARROW, NOT_ON_HUB, pth_bytes, zip_bytes
 from weights.hub_server import HubServer
 
 from crisscross_zoo import load_encoder
+from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.encoders import VideoEncoder
-from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import (
     ConfigError,
     DownloadError,

@@ -1,0 +1,1 @@
+"""Files: finding media, writing whole, local and remote."""
