@@ -92,7 +92,7 @@ def peak_memory_mb(device: torch.device) -> float:
     if sys.platform == "win32":
         return math.nan
     if sys.platform == "linux":  # ru_maxrss begins at the peak of the process that started this one
-        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
         if peak is not None:  # some sandboxes have no such line
             return int(peak[1]) * 1024 / 1e6
     import resource
