@@ -94,6 +94,8 @@ class FeatureStore:
     Args:
         folder: Of all stores; this one's is made in it.
         extractor: Makes what is not there yet.
+        weights: sha256 of its weights by modality. Default: those of the extractor, which of an encoder that was
+            passed to it are not those of the encoder's file.
 
     Attributes:
         folder: Of this store.
@@ -103,10 +105,17 @@ class FeatureStore:
         OSError: it cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], extractor: FeatureExtractor) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        extractor: FeatureExtractor,
+        *,
+        weights: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.extractor = extractor
-        weights = {name: known["sha256"] for name, known in extractor.weights.items()}
-        identity = {"format": FEATURES_FORMAT, "settings": extractor.settings, "weights": weights}
+        if weights is None:
+            weights = {name: known["sha256"] for name, known in extractor.weights.items()}
+        identity = {"format": FEATURES_FORMAT, "settings": extractor.settings, "weights": dict(weights)}
         text = json.dumps(identity, sort_keys=True, default=list)
         self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
