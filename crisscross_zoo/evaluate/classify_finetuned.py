@@ -20,7 +20,7 @@ from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.probe import best
 from crisscross_zoo.evaluate.reporter import Reporter
 from crisscross_zoo.evaluate.results import Classified, failure_row, text_keys
-from crisscross_zoo.evaluate.store import Floats, Rows
+from crisscross_zoo.evaluate.rows import Floats, Rows
 from crisscross_zoo.extract.extractor import default_workers
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crisscross_zoo.encoders.classifier import linear_head
 from crisscross_zoo.errors import TrainingError
 from crisscross_zoo.evaluate.protocols import LayerConfig
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 
 _PARTS = ("module", "optimizer", "schedule")
 

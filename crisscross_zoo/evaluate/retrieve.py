@@ -11,7 +11,8 @@ from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.probe import FileClips
 from crisscross_zoo.evaluate.results import Retrieved, labels_of
 from crisscross_zoo.evaluate.retrieval import file_means, nearest
-from crisscross_zoo.evaluate.store import FeatureStore, Floats, Ints, Rows
+from crisscross_zoo.evaluate.rows import Floats, Ints, Rows
+from crisscross_zoo.evaluate.store import FeatureStore
 
 SHOWN_NEIGHBOURS = 5
 """Neighbours in a gallery, as in Figures S1 and S2."""
