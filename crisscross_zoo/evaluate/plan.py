@@ -141,7 +141,7 @@ class Plan:
 
     @property
     def finetuning_augment(self) -> VideoAugment | None:
-        """The augmentation of finetuning (Table S3); None: none."""
+        """The augmentation of finetuning; None where the settings have none."""
         if not self.config.clips.augment:
             return None
         return dataclasses.replace(VIDEO_AUGMENTS["finetuning"], released=self.config.released)

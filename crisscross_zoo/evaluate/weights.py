@@ -24,7 +24,7 @@ class LoadedWeights:
 
     Attributes:
         source: What they were loaded from; the encoder itself, where the caller passed one.
-        encoder: On the CPU, or where the caller had it.
+        encoder: With its own pooling. Extracting with it moves it to the device; its weights stay as they are.
         id: What they are called.
         sha256: Of the file they were read from, or of what a caller's encoder holds now.
     """

@@ -455,6 +455,15 @@ def test_searching_an_unlabelled_folder(
     assert "no query can be used: " in capsys.readouterr().err
 
 
+def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp_path: Path) -> None:
+    words = ["--setup", "audio", "--gallery", tmp_path / "gallery", "--gallery-queries", 1]
+    result = command("retrieval", folder, *words)
+    page = (tmp_path / "gallery" / "index.html").read_text(encoding="utf-8")
+    value = 100 * result["recall"]["audio-to-audio"]["1"]["mean"]
+    assert f'"R@k, audio-to-audio","R@1 {value:.1f} %, ' in page
+    assert '"queries shown","1 of 6"' in page
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
