@@ -16,7 +16,7 @@ from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.evaluate.probe import FileClips
 from crisscross_zoo.evaluate.retrieval import file_means, load_heads, nearest
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.pretrain.checkpoints import list_checkpoints, save_checkpoint
 from crisscross_zoo.pretrain.model import CrissCross
 

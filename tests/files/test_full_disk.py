@@ -275,7 +275,7 @@ def test_a_store_keeps_what_was_written_and_goes_on(clips: Path, small_disk: Cal
         store.extract(paths)
     disk.grow(4096)
     again = FeatureStore(disk.folder / "cache", extract)
-    assert 0 < len(again._files) < len(paths)
+    assert 0 < len(again) < len(paths)
     assert again.extract(paths) == {}
     (matrix, rows), owners = again.rows("video", paths)
     assert len(owners) == 40 * len(paths)
