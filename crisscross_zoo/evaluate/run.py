@@ -71,11 +71,11 @@ from crisscross_zoo.evaluate.results import (
 from crisscross_zoo.evaluate.retrieval import Heads, file_means, nearest
 from crisscross_zoo.evaluate.store import FeatureStore, Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
-from crisscross_zoo.extract.extractor import FeatureExtractor, Precision, default_workers, pick_device
+from crisscross_zoo.extract.extractor import FeatureExtractor, default_workers
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 from crisscross_zoo.media.clips import Views
-from crisscross_zoo.settings import check_path, check_training_precision
+from crisscross_zoo.settings import Precision, check_path, check_training_precision, pick_device
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS
 from crisscross_zoo.weights.load import load_encoder
 
