@@ -203,7 +203,7 @@ class Settings:
         values = {}
         for name, value in fields.items():
             if name not in hints:
-                raise ConfigError(f"{cls.__name__} has no setting {name!r}", remedy=suggest(name, hints))
+                raise ConfigError(f"{cls.__name__} has no field {name!r}", remedy=suggest(name, hints))
             part = _part(hints[name])
             values[name] = part.from_dict(value) if part and isinstance(value, Mapping) else value
         return cls(**values)

@@ -36,8 +36,8 @@ def test_a_changed_copy_is_checked():
     [
         ({}, "modality=None"),
         ({"modality": "vidoe"}, "did you mean 'video'"),
-        ({"modality": "video", "dephts": 18}, "VideoConfig has no setting 'dephts'; did you mean 'depth'"),
-        ({"modality": "video", "sample_rate": 16000}, "no setting 'sample_rate'"),
+        ({"modality": "video", "dephts": 18}, "VideoConfig has no field 'dephts'; did you mean 'depth'"),
+        ({"modality": "video", "sample_rate": 16000}, "no field 'sample_rate'"),
         ({"modality": "video", "depth": 50}, "choose from 10, 18, 34"),
         ({"modality": "audio", "pooling": "linaer"}, "did you mean 'linear'"),
         ({"modality": "audio", "pooling": "mean"}, r"pooling='mean' is not known; choose from linear, "),

@@ -183,7 +183,7 @@ def test_settings_survive_json(settings: Settings) -> None:
 
 
 def test_a_dictionary_of_something_else_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^Inner has no setting 'sizes'; did you mean 'size'"):
+    with pytest.raises(ConfigError, match=r"^Inner has no field 'sizes'; did you mean 'size'"):
         Outer.from_dict({"spare": {"sizes": 3}})
     with pytest.raises(ConfigError, match=r"^spare=3 is not Inner"):
         Outer.from_dict({"spare": 3})
