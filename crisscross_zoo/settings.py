@@ -66,7 +66,7 @@ class OneOf:
 
 
 FIXED = object()
-"""Marks a field that :meth:`Settings.override` leaves alone: ``Annotated[str, FIXED]``."""
+"""Marks a field that :meth:`Settings.override` leaves alone, but for what is in a part: ``Annotated[str, FIXED]``."""
 
 Count: TypeAlias = Annotated[int, Range(1)]
 Whole: TypeAlias = Annotated[int, Range(0)]
@@ -147,14 +147,14 @@ class Settings:
         return type(self).__name__
 
     def names(self) -> list[str]:
-        """Return the names of all that :meth:`override` can change, those of parts dotted and last."""
+        """Return the names of all that :meth:`override` can change, those inside parts dotted and last."""
         own, parts = [], []
         for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
+            if FIXED not in typing.get_args(hint):
+                own.append(name)
             if isinstance(value, Settings):
                 parts += [f"{name}.{inner}" for inner in value.names()]
-            elif FIXED not in typing.get_args(hint):
-                own.append(name)
         return own + parts
 
     def replace(self, **changes: Any) -> Self:
@@ -184,7 +184,7 @@ class Settings:
             else:
                 own[name] = check(path + name, value, hints[name])
         for part, values in parts.items():
-            own[part] = getattr(self, part)._override(values, f"{path}{part}.")
+            own[part] = own.get(part, getattr(self, part))._override(values, f"{path}{part}.")
         return self.replace(**own)
 
     def to_dict(self) -> dict[str, Any]:

@@ -115,14 +115,13 @@ def test_what_is_made_is_checked_as_what_is_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("lod", "did you mean 'loud'? (choose from pet, mode, loud, limit, any_number)"),
+        ("lod", "did you mean 'loud'? (choose from pet, mode, loud, limit, any_number, middle)"),
         ("name", "choose from pet, "),
-        ("middle", "did you mean 'mode'? (choose from pet, "),
         ("spare", "choose from pet, "),
         ("spare.size", "choose from middle, middle.inner"),
         ("midle.rate", "did you mean 'middle'? (choose from middle, middle.inner)"),
         ("middle.inner.siez", "did you mean 'middle.inner.size'? (choose from middle.inner.size, "),
-        ("middle.__class__", "choose from middle.rate"),
+        ("middle.__class__", "choose from middle.inner, middle.rate"),
         ("", "choose from pet, "),
     ],
 )
@@ -148,9 +147,11 @@ def test_an_override_changes_what_it_names_together_and_nothing_else() -> None:
     middle = Middle(inner=Inner(size=2, steps=(1,)), rate=0)
     assert after == Outer(limit=5.0, middle=middle, spare=Inner(size=3, pair=(3, 4)))
     assert before.override({}) == before
+    whole = before.override({"middle.rate": 0.25, "middle": middle})
+    assert whole == before.replace(middle=middle.replace(rate=0.25))
     assert before.names() == [
-        "pet", "mode", "loud", "limit", "any_number", "middle.rate", "middle.inner.size", "middle.inner.pair",
-        "middle.inner.steps", "spare.size", "spare.pair", "spare.steps",
+        "pet", "mode", "loud", "limit", "any_number", "middle", "middle.inner", "middle.rate",
+        "middle.inner.size", "middle.inner.pair", "middle.inner.steps", "spare.size", "spare.pair", "spare.steps",
     ]  # fmt: skip
 
 

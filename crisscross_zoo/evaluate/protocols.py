@@ -175,7 +175,7 @@ class ProtocolConfig(Settings):
     seed: Whole = 0
     select: Select = "train"
     released: Annotated[bool, FIXED] = False
-    clips: ClipsConfig
+    clips: Annotated[ClipsConfig, FIXED]
     svm: Annotated[SvmConfig | None, FIXED] = None
     layer: Annotated[LayerConfig | None, FIXED] = None
     finetune: Annotated[FinetuneConfig | None, FIXED] = None
