@@ -6,21 +6,18 @@ follows from it is a property.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.settings import check_choice, suggest
+from crisscross_zoo.settings import Count, OneOf, Positive, Range, Settings, check_choice
 
 Modality = Literal["video", "audio"]
 Pooling = Literal["linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max"]
 
 
-MODALITIES: tuple[str, ...] = ("video", "audio")
-POOLINGS: tuple[str, ...] = ("linear", "linear-adaptive", "linear-strided", "fusion", "avg", "max")
+MODALITIES: tuple[str, ...] = get_args(Modality)
+POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 BLOCKS_PER_STAGE: dict[int, tuple[int, int, int, int]] = {
     10: (1, 1, 1, 1),
@@ -32,13 +29,9 @@ BLOCKS_PER_STAGE: dict[int, tuple[int, int, int, int]] = {
 STAGES: tuple[str, ...] = ("conv1", "conv2x", "conv3x", "conv4x", "conv5x")
 """Names of the feature maps, first to last (Tables S5 and S6)."""
 
-_MAY_BE_ZERO_OR_LESS = frozenset({"fmin", "mean"})
-
-_C = TypeVar("_C", bound="EncoderConfig")
-
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
+class EncoderConfig(Settings):
     """What video and audio encoders have in common; use :class:`VideoConfig` or :class:`AudioConfig`.
 
     Attributes:
@@ -49,31 +42,20 @@ class EncoderConfig:
 
     modality: ClassVar[Modality]
 
-    depth: int = 18
-    width: int = 64
+    depth: Annotated[int, OneOf(BLOCKS_PER_STAGE)] = 18
+    width: Count = 64
     pooling: Pooling = "linear"
-
-    def __post_init__(self) -> None:
-        check_choice("depth", self.depth, BLOCKS_PER_STAGE)
-        check_choice("pooling", self.pooling, POOLINGS)
-        for field in dataclasses.fields(self):
-            if field.type not in ("int", "float"):
-                continue
-            value = getattr(self, field.name)
-            wanted = "a whole number" if field.type == "int" else "a number"
-            if isinstance(value, bool) or not isinstance(value, int if field.type == "int" else (int, float)):
-                raise ConfigError(f"{field.name}={value!r} is not {wanted}", remedy=f"pass {wanted}")
-            if not math.isfinite(value) or (value <= 0 and field.name not in _MAY_BE_ZERO_OR_LESS):
-                raise ConfigError(f"{field.name}={value!r} is out of range", remedy=f"pass {wanted} above 0")
-
-    def replace(self: _C, **changes: Any) -> _C:
-        """Return a copy with some fields changed, checked like a new one."""
-        return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, ``modality`` first; :func:`config_from_dict` reads it back."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-        return {"modality": self.modality, **plain}
+        return {"modality": self.modality, **super().to_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Make the config that :meth:`to_dict` was called on, of this modality."""
+        values = dict(fields)
+        check_choice("modality", values.pop("modality", None), [cls.modality])
+        return super().from_dict(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,27 +73,12 @@ class VideoConfig(EncoderConfig):
 
     modality: ClassVar[Modality] = "video"
 
-    frames: int = 8
-    fps: float = 16.0
-    size: int = 224
-    crop_ratio: float = 0.875
+    frames: Count = 8
+    fps: Positive = 16.0
+    size: Count = 224
+    crop_ratio: Annotated[float, Range(above=0, most=1)] = 0.875
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.crop_ratio > 1:
-            raise ConfigError(
-                f"crop_ratio={self.crop_ratio!r} is out of range", remedy="pass a number up to 1"
-            )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if not _are_three_numbers(values):
-                raise ConfigError(
-                    f"{name}={values!r:.60} is not three finite numbers",
-                    remedy="pass one for each of R, G, B",
-                )
-        if min(self.std) <= 0:
-            raise ConfigError(f"std={self.std!r} is out of range", remedy="pass three numbers above 0")
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
     @property
     def window_seconds(self) -> float:
@@ -138,16 +105,16 @@ class AudioConfig(EncoderConfig):
 
     modality: ClassVar[Modality] = "audio"
 
-    seconds: float = 2.0
-    sample_rate: int = 16_000
-    n_fft: int = 1024
-    hop_length: int = 160
-    n_mels: int = 80
+    seconds: Positive = 2.0
+    sample_rate: Count = 16_000
+    n_fft: Count = 1024
+    hop_length: Count = 160
+    n_mels: Count = 80
     fmin: float = 0.0
-    fmax: float = 8000.0
-    log_offset: float = 2.0**-23
+    fmax: Positive = 8000.0
+    log_offset: Positive = 2.0**-23
     mean: float = -5.3688107
-    std: float = 4.410007
+    std: Positive = 4.410007
 
     @property
     def window_seconds(self) -> float:
@@ -165,14 +132,6 @@ class AudioConfig(EncoderConfig):
         return self.sample_rate / self.hop_length
 
 
-def _are_three_numbers(values: object) -> bool:
-    return (
-        isinstance(values, tuple | list)
-        and len(values) == 3
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
-    )
-
-
 CONFIG_TYPES: dict[str, type[EncoderConfig]] = {"video": VideoConfig, "audio": AudioConfig}
 
 
@@ -182,15 +141,6 @@ def config_from_dict(fields: Mapping[str, Any]) -> EncoderConfig:
     Raises:
         ConfigError: an unknown modality or field, or a value of the wrong kind.
     """
-    values = dict(fields)
-    modality = values.pop("modality", None)
+    modality = fields.get("modality")
     check_choice("modality", modality, MODALITIES)
-    cls = CONFIG_TYPES[modality]
-    known = {f.name for f in dataclasses.fields(cls)}
-    for name in values:
-        if name not in known:
-            raise ConfigError(
-                f"the {modality} config has no field {name!r}", remedy=suggest(name, sorted(known))
-            )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return cls(**values)
+    return CONFIG_TYPES[str(modality)].from_dict(fields)

@@ -23,6 +23,7 @@ from crisscross_zoo.cli.config_options import add_config_options, config_overrid
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.evaluate.protocols import PROTOCOLS, TABLE, ProtocolConfig, make_protocol
+from crisscross_zoo.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from crisscross_zoo.evaluate.gallery import Query
@@ -109,7 +110,7 @@ def _add_protocol_options(sub: ArgumentParser, protocol: str) -> None:
         help="where features are kept between runs (default: $CRISSCROSS_CACHE, else ~/.cache/crisscross_zoo/features)",
     )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="(default: fp32)")
+    sub.add_argument("--precision", default="fp32", choices=PRECISIONS, help="(default: fp32)")
     sub.add_argument("--batch-size", type=count, metavar="N", help="clips a batch in extraction")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that decode; 0: none but this one")
     sub.add_argument("--settings", action="store_true", help="print the settings as JSON and stop")

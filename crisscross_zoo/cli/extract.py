@@ -32,6 +32,7 @@ from crisscross_zoo.extract.share import Share, shard, started_share
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES
 from crisscross_zoo.media.windows import EDGES
+from crisscross_zoo.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract.extractor import FeatureExtractor
@@ -139,7 +140,7 @@ def build_parser() -> ArgumentParser:
 
     how = parser.add_argument_group("how to run")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: fp32)")
+    how.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
     how.add_argument("--batch-size", type=count, metavar="N", help="clips a batch (default: by device)")
     how.add_argument(
         "--workers", type=int, metavar="N", help="decoding processes, 0 for none (default: by device)"

@@ -34,10 +34,10 @@ from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.evaluate.results import failure_row
-from crisscross_zoo.extract.extractor import PRECISIONS
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times, random_starts
+from crisscross_zoo.numerics import DTYPES
 from crisscross_zoo.pretrain.index import scan_file
 from crisscross_zoo.settings import check_training_precision
 from crisscross_zoo.transforms.augment import VideoAugment
@@ -237,7 +237,7 @@ def finetune(
     scores: dict[int, float] = before["scores"]
     highest: dict[str, Tensor] = before["best"]
     data = ClipDataset(files, video, augment, seed=seed)
-    dtype = PRECISIONS[precision]
+    dtype = DTYPES[precision]
     for epoch in range(len(losses), config.epochs):
         batches = _Batches(len(files), clips, config.batch_size, epoch, seed)
         loader: DataLoader[Any] = DataLoader(

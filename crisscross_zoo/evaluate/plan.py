@@ -20,9 +20,9 @@ from crisscross_zoo.evaluate.datasets import Fold, LabelledData
 from crisscross_zoo.evaluate.protocols import TABLE, ProtocolConfig, changed_settings
 from crisscross_zoo.evaluate.retrieval import Heads
 from crisscross_zoo.evaluate.weights import LoadedWeights, Source, load_weights
-from crisscross_zoo.extract.extractor import FeatureExtractor, Precision, pick_device
+from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.media.clips import Views
-from crisscross_zoo.settings import check_training_precision
+from crisscross_zoo.settings import Precision, check_training_precision, pick_device
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, VideoAugment
 
 _CLIP_LENGTHS = {"video": ("size", 1, 0), "audio": ("seconds", 0.01, 2)}

@@ -26,7 +26,7 @@ from crisscross_zoo.config import MODALITIES, AudioConfig, Pooling, VideoConfig
 from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.classifier import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
-from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, StorageError, first_line
+from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, StorageError
 from crisscross_zoo.extract.options import DECODERS, Decoder, check_clip_options
 from crisscross_zoo.features import Features
 from crisscross_zoo.files import remote
@@ -35,16 +35,22 @@ from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec
 from crisscross_zoo.media.windows import Edges
-from crisscross_zoo.numerics import exact_float32, plain_torch
-from crisscross_zoo.settings import StrPath, check_choice, check_count, check_path
+from crisscross_zoo.numerics import DTYPES, exact_float32, plain_torch
+from crisscross_zoo.settings import (
+    PRECISIONS,
+    Precision,
+    StrPath,
+    check_choice,
+    check_count,
+    check_path,
+    pick_device,
+)
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.load import load_encoder
 from crisscross_zoo.workers.pool import usable_cores
 
 Weights = str | os.PathLike[str] | Encoder | None
-Precision = Literal["fp32", "bf16", "fp16"]
 
-PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _OUT_OF_MEMORY = re.compile("out of memory|(can't|cannot|not enough).*memory", re.IGNORECASE)
 
@@ -202,7 +208,7 @@ class FeatureExtractor:
             self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
             with plain_torch():
                 self.encoders[name] = source.to(self.device).eval()
-            self._networks[name] = source.optimize_for_inference(PRECISIONS[precision])
+            self._networks[name] = source.optimize_for_inference(DTYPES[precision])
         self._sampling = self._make_sampling(
             window, stride, clips, views, frames, fps, size, audio_seconds, edges, strict
         )
@@ -514,23 +520,3 @@ def default_workers(device: torch.device) -> int:
     """
     cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(16, max(1, cores - 1 if device.type == "cuda" else cores // 4))
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """Return the torch device; ``"auto"`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: there is no such device, or it is not there.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-        torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"device {str(device)!r} cannot be used ({first_line(error)})", remedy="pass 'auto' or 'cpu'"
-        ) from None
-    return picked

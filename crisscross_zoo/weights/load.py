@@ -43,7 +43,7 @@ from crisscross_zoo.errors import (
     WeightsNotAvailableError,
 )
 from crisscross_zoo.numerics import plain_torch
-from crisscross_zoo.settings import check_choice, check_path, suggest
+from crisscross_zoo.settings import check_choice, check_path, pick_device, suggest
 from crisscross_zoo.weights.card import card_data
 from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
@@ -96,7 +96,7 @@ def load_encoder(
         check_path("cache_dir", cache_dir)
     if pooling is not None:
         check_choice("pooling", pooling, POOLINGS)  # now, not after a download
-    device = _usable_device(device)
+    device = pick_device("cpu" if device is None else device)
     random = _RANDOM.match(weights) if isinstance(weights, str) else None
     if weights is None or random is not None:
         if revision is not None:
@@ -279,16 +279,6 @@ def _no_revision(weights: object) -> ConfigError:
     return ConfigError(
         f"revision has no meaning for {weights!r}, which is not on the Hub", remedy="leave it out"
     )
-
-
-def _usable_device(device: str | torch.device | None) -> torch.device:
-    try:
-        return torch.empty(0, device="cpu" if device is None else device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them
-        reason = str(error).strip().split("\n")[0]
-        raise ConfigError(
-            f"device={device!r} cannot be used ({reason})", remedy="use 'cpu', or another"
-        ) from error
 
 
 def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:

@@ -243,8 +243,8 @@ def test_torch_export_with_any_batch_size(encoder: Encoder) -> None:
     ("options", "error", "line"),
     [
         ({"num_classes": 0}, ConfigError, "num_classes=0 is out of range; pass a whole number, at least 1"),
-        ({"num_classes": 2.5}, ConfigError, "num_classes=2.5 is out of range"),
-        ({"num_classes": True}, ConfigError, "num_classes=True is out of range"),
+        ({"num_classes": 2.5}, ConfigError, "num_classes=2.5 is not a whole number"),
+        ({"num_classes": True}, ConfigError, "num_classes=True is not a whole number"),
         ({"dropout": 1.0}, ConfigError, "dropout=1.0 is out of range; pass 0 to below 1"),
         ({"dropout": -0.1}, ConfigError, "dropout=-0.1 is out of range"),
         ({"dropout": np.nan}, ConfigError, "dropout=nan is out of range"),

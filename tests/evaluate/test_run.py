@@ -477,7 +477,7 @@ def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp
         (["linear", "ucf101", "--root", "x", "--layer.lr", "1"], "has no setting 'layer.lr'"),
         (
             ["linear", "ucf101", "--root", "x", "--clips.train", "0"],
-            "clips.train=0 is out of range; pass at least 1",
+            "clips.train=0 is out of range; pass a whole number, at least 1",
         ),
         (["retrieval", "ucf101", "--root", "x", "--retrieval.ks", "0"], "retrieval.ks=0 is out of range"),
         (["linear", "ucf101", "--root", "/nowhere"], "/nowhere: "),

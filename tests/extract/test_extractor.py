@@ -200,7 +200,7 @@ def test_progress_counts_clips(encoders, files):
         ({"batch_size": 0}, "batch_size=0"),
         ({"size": 32}, "the video clip does not fit"),
         ({"audio_seconds": 0.02}, "too short"),
-        ({"device": "quantum"}, "device 'quantum' cannot be used"),
+        ({"device": "quantum"}, "device='quantum' cannot be used"),
         ({"modality": "audio", "size": 112}, "size is for video"),
         ({"modality": "video", "audio_seconds": 5}, "audio_seconds is for audio"),
     ],
