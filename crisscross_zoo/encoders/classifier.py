@@ -70,6 +70,8 @@ class ClassifierConfig:
 class Classifier(ClassifierMixin):
     """A backbone, a pooling and a linear layer: clips in, logits out. Made by :meth:`Encoder.classifier`.
 
+    :meth:`save_pretrained` and :meth:`from_pretrained` keep all of it in a folder.
+
     Args:
         encoder: Is part of the module, not copied.
         num_classes: K.
@@ -77,8 +79,6 @@ class Classifier(ClassifierMixin):
         dropout: Share of the features that are dropped in training.
         batch_norm: Whether a batch norm comes before the layer.
         frozen: Train the layer alone: the encoder gets no gradient and stays in eval mode.
-
-    :meth:`save_pretrained` and :meth:`from_pretrained` keep all of it in a folder.
 
     Attributes:
         config: What it is made from, frozen.
