@@ -22,7 +22,7 @@ from report import Report, add_json_option, finish
 from torch.utils.flop_counter import FlopCounterMode
 
 from crisscross_zoo import FeatureExtractor
-from crisscross_zoo.encoders.classifier import clip_features
+from crisscross_zoo.encoders.head import clip_features
 from crisscross_zoo.extract.outputs import known_outcome
 from crisscross_zoo.media.clips import file_news
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the weights of one encoder in safetensors, with its config in the header.
+"""Checkpoints: the weights of one encoder or classifier in safetensors, with its config in the header.
 
 Nothing here unpickles, downloads or guesses: a file is read whole and strictly, or refused by a
 :class:`~crisscross_zoo.errors.CheckpointError` that names it, says why, and what to do.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -42,15 +42,22 @@ _STAGES_OF_MODALITY = {
 # Module names in the released state dicts, which tell one modality's keys from the other's.
 
 _NAMED_AT_MOST = 3
-_HASH_CHUNK = 1 << 20
+
+
+class Fields(Protocol):
+    """A config, as far as a file holds it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        ...
 
 
 class HoldsWeights(Protocol):
-    """An encoder, as far as its weights are concerned."""
+    """An encoder or classifier, as far as its weights are concerned."""
 
     @property
-    def config(self) -> EncoderConfig:
-        """Architecture and preprocessing."""
+    def config(self) -> Fields:
+        """What it is made from."""
         ...
 
     def state_dict(self) -> Mapping[str, Tensor]:
@@ -60,6 +67,15 @@ class HoldsWeights(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> object:
         """Take weights over, cast and moved."""
         ...
+
+
+_C = TypeVar("_C", bound=Fields)
+_M = TypeVar("_M", bound=HoldsWeights)
+
+
+def weights_file(path: Path) -> Path:
+    """Return the safetensors file of a checkpoint: ``path`` itself, or the one in the folder ``path``."""
+    return path / MODEL_FILE if path.is_dir() else path
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], EncoderConfig | None]:
@@ -77,10 +93,38 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
         CheckpointError: it is not a whole safetensors file, or its config does not fit its tensors.
     """
     path = Path(path)
+
+    def parse(fields: dict[str, Any]) -> EncoderConfig:
+        if "num_classes" in fields:
+            raise CheckpointError(
+                "this is a classifier's checkpoint", remedy="use Classifier.from_pretrained", path=path
+            )
+        return config_from_dict(fields)
+
+    state_dict, config = read_tensors(path, parse)
+    if config is not None:
+        _check_config(config, state_dict, path)
+    return state_dict, config
+
+
+def read_tensors(
+    path: str | os.PathLike[str], parse: Callable[[dict[str, Any]], _C]
+) -> tuple[dict[str, Tensor], _C | None]:
+    """Read what :func:`read_checkpoint` reads, with a config of any kind, which is not held against the tensors.
+
+    Args:
+        path: File or folder.
+        parse: Makes the config from its JSON object; may raise a ConfigError.
+
+    Raises:
+        UnknownWeightsError: there is no such file or folder.
+        CheckpointError: it is not a whole safetensors file, or ``parse`` refuses its config.
+    """
+    path = Path(path)
     if not os.path.exists(path):  # noqa: PTH110  # Path.exists raises where the name is too long
         raise UnknownWeightsError("there is no such file or folder", remedy="check the path", path=path)
     folder = path if path.is_dir() else None
-    file = path / MODEL_FILE if path.is_dir() else path
+    file = weights_file(path)
     if not file.is_file():
         inside = [os.fspath(path / m) for m in CHECKPOINT_OF if (path / m / MODEL_FILE).is_file()]
         raise CheckpointError(
@@ -99,17 +143,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
 
     config = None
     if _CONFIG_KEY in metadata:
-        config = _parse_config(metadata[_CONFIG_KEY], file)
+        config = _parse_config(metadata[_CONFIG_KEY], file, parse)
     elif folder is not None and (folder / CONFIG_FILE).is_file():
-        config = _read_config(folder / CONFIG_FILE)
-    if config is not None:
-        _check_config(config, state_dict, path)
+        config = _read_config(folder / CONFIG_FILE, parse)
     return state_dict, config
 
 
-def write_checkpoint(
-    path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], config: EncoderConfig
-) -> str:
+def write_checkpoint(path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], config: Fields) -> str:
     """Write a safetensors file with ``config`` in its header; it appears whole, by rename.
 
     The same tensors and config always give the same bytes, whatever the tensors' order, device and strides.
@@ -117,7 +157,7 @@ def write_checkpoint(
     Args:
         path: The file to write. Missing folders are made.
         state_dict: Tensors by name, on any device.
-        config: The encoder's architecture and preprocessing.
+        config: What the encoder or classifier is made from.
 
     Returns:
         The file's sha256 in hexadecimal.
@@ -130,34 +170,66 @@ def write_checkpoint(
     return hashlib.sha256(data).hexdigest()
 
 
-def state_sha256(state_dict: Mapping[str, Tensor], config: EncoderConfig) -> str:
+def write_folder(folder: Path, state_dict: Mapping[str, Tensor], config: Fields) -> None:
+    """Write ``model.safetensors`` and ``config.json`` into a folder; missing folders are made.
+
+    Raises:
+        OSError: they cannot be written there.
+    """
+    write_checkpoint(folder / MODEL_FILE, state_dict, config)
+    write_atomically(folder / CONFIG_FILE, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+
+
+def state_sha256(state_dict: Mapping[str, Tensor], config: Fields) -> str:
     """Return the sha256 of the file that :func:`write_checkpoint` would write."""
     return hashlib.sha256(_serialize(state_dict, config)).hexdigest()
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Return a file's sha256 in hexadecimal, without holding the file in memory."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def apply_state_dict(encoder: HoldsWeights, state_dict: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy weights into ``encoder``, strictly: every key, every shape, finite values, or nothing.
-
-    Values are cast to the encoder's dtype and moved to its device.
+def build_strictly(
+    build: Callable[[_C], _M], config: _C, state_dict: Mapping[str, Tensor], *, source: str
+) -> _M:
+    """Build an encoder or classifier on the CPU and fill it, strictly; the global random state is not touched.
 
     Args:
-        encoder: Changed in place; left as it was when an error is raised.
+        build: Makes it from ``config``.
+        config: What to build.
+        state_dict: Tensors under the released names.
+        source: The file or repository that the weights come from, for errors.
+
+    Raises:
+        CheckpointError: a key, shape or value does not fit, or no memory holds a module of that size.
+    """
+    try:
+        with plain_torch(), torch.random.fork_rng(devices=()):
+            module = build(config)
+    except RuntimeError as error:
+        what = "a classifier of that size"
+        if isinstance(config, EncoderConfig):
+            what = f"an encoder of depth {config.depth} and width {config.width}"
+        raise CheckpointError(
+            f"{what} cannot be built here",
+            remedy="the file is damaged, or this machine has too little memory",
+            path=source,
+        ) from error
+    apply_state_dict(module, state_dict, source=source)
+    return module
+
+
+def apply_state_dict(module: HoldsWeights, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy weights into ``module``, strictly: every key, every shape, finite values, or nothing.
+
+    Values are cast to the module's dtype and moved to its device.
+
+    Args:
+        module: Changed in place; left as it was when an error is raised.
         state_dict: Tensors under the released names.
         source: The file or repository that they come from, for the error.
 
     Raises:
         CheckpointError: a key is missing or unknown, a shape or kind differs, or a value is not finite.
     """
-    own = encoder.state_dict()
+    kind = "encoder" if isinstance(module.config, EncoderConfig) else "classifier"
+    own = module.state_dict()
     if odd := [name for name, value in state_dict.items() if not _is_plain_tensor(name, value)]:
         raise CheckpointError(
             f"what should be plain tensors under names is not ({_some(odd)})",
@@ -173,22 +245,22 @@ def apply_state_dict(encoder: HoldsWeights, state_dict: Mapping[str, Tensor], *,
             for kind, names in (("missing", missing), ("unexpected", unexpected))
             if names
         )
-        raise CheckpointError(reason, remedy=_mismatch_hint(encoder, state_dict), path=source)
+        raise CheckpointError(reason, remedy=_mismatch_hint(module.config, state_dict), path=source)
 
     wrong = [name for name in own if own[name].shape != state_dict[name].shape]
     if wrong:
         name = wrong[0]
         raise CheckpointError(
             f"{len(wrong)} tensors have another shape: {name} is {tuple(state_dict[name].shape)},"
-            f" the encoder's is {tuple(own[name].shape)}",
-            remedy=_mismatch_hint(encoder, state_dict),
+            f" the {kind}'s is {tuple(own[name].shape)}",
+            remedy=_mismatch_hint(module.config, state_dict),
             path=source,
         )
 
     for name, value in state_dict.items():
         if value.is_floating_point() != own[name].is_floating_point():
             raise CheckpointError(
-                f"{name} has dtype {value.dtype}, the encoder's is {own[name].dtype}",
+                f"{name} has dtype {value.dtype}, the {kind}'s is {own[name].dtype}",
                 remedy="use weights stored as floating point, not quantised ones",
                 path=source,
             )
@@ -198,10 +270,10 @@ def apply_state_dict(encoder: HoldsWeights, state_dict: Mapping[str, Tensor], *,
                 remedy="the file is damaged or its training diverged: use another checkpoint",
                 path=source,
             )
-    encoder.load_state_dict(dict(state_dict), strict=True)
+    module.load_state_dict(dict(state_dict), strict=True)
 
 
-def _serialize(state_dict: Mapping[str, Tensor], config: EncoderConfig) -> bytes:
+def _serialize(state_dict: Mapping[str, Tensor], config: Fields) -> bytes:
     tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
     metadata = {_CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True)}
     return safetensors.torch.save(tensors, metadata=metadata)
@@ -232,17 +304,17 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"not a whole safetensors file ({error})", remedy=again, path=file)
 
 
-def _read_config(file: Path) -> EncoderConfig:
+def _read_config(file: Path, parse: Callable[[dict[str, Any]], _C]) -> _C:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"the config cannot be read ({error})", remedy="get the file again", path=file
         ) from error
-    return _parse_config(text, file)
+    return _parse_config(text, file, parse)
 
 
-def _parse_config(text: str, file: Path) -> EncoderConfig:
+def _parse_config(text: str, file: Path, parse: Callable[[dict[str, Any]], _C]) -> _C:
     try:
         fields: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -252,7 +324,7 @@ def _parse_config(text: str, file: Path) -> EncoderConfig:
     if not isinstance(fields, dict):
         raise CheckpointError("its config is not a JSON object", remedy="get the file again", path=file)
     try:
-        return config_from_dict(fields)
+        return parse(fields)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(
             f"its config is not one of this package ({error})",
@@ -290,8 +362,10 @@ def _architecture(state_dict: Mapping[str, Tensor]) -> dict[str, str | int]:
     return found
 
 
-def _mismatch_hint(encoder: HoldsWeights, state_dict: Mapping[str, Tensor]) -> str:
-    found, config = _architecture(state_dict), encoder.config
+def _mismatch_hint(config: Fields, state_dict: Mapping[str, Tensor]) -> str:
+    if not isinstance(config, EncoderConfig):
+        return "get the file again"
+    found = _architecture(state_dict)
     wanted = f"the encoder is {config.modality} of depth {config.depth} and width {config.width}"
     modality = found.get("modality")
     if modality is None:

@@ -26,7 +26,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.errors import (
     ChecksumError,
     DownloadError,
@@ -34,6 +33,7 @@ from crisscross_zoo.errors import (
     WeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.digest import file_sha256
 
 _log = logging.getLogger(__name__)
 

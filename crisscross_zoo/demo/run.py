@@ -23,13 +23,13 @@ import numpy as np
 import torch
 
 from crisscross_zoo import __version__
-from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.config import MODALITIES
 from crisscross_zoo.demo.data import make_demo_data
 from crisscross_zoo.demo.score import score_encoders, score_raw
 from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log

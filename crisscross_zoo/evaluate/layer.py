@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crisscross_zoo.encoders.classifier import linear_head
+from crisscross_zoo.encoders.head import linear_head
 from crisscross_zoo.errors import TrainingError
 from crisscross_zoo.evaluate.protocols import LayerConfig
 from crisscross_zoo.evaluate.rows import Rows

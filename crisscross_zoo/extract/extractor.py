@@ -24,7 +24,7 @@ from crisscross_zoo import __version__
 from crisscross_zoo.checkpoints.files import state_sha256
 from crisscross_zoo.config import MODALITIES, AudioConfig, Pooling, VideoConfig
 from crisscross_zoo.encoders import AudioEncoder, Encoder
-from crisscross_zoo.encoders.classifier import clip_features
+from crisscross_zoo.encoders.head import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, StorageError
 from crisscross_zoo.extract.options import DECODERS, Decoder, check_clip_options

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
 from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, read_index
 from crisscross_zoo.pretrain.prepare import SETTINGS_NAME

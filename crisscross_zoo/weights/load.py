@@ -29,11 +29,13 @@ import torch
 from crisscross_zoo.checkpoints.files import (
     CONFIG_FILE,
     MODEL_FILE,
-    file_sha256,
+    build_strictly,
     read_checkpoint,
     state_sha256,
+    weights_file,
 )
 from crisscross_zoo.checkpoints.hub import Access, hub_file
+from crisscross_zoo.checkpoints.mixin import Release
 from crisscross_zoo.config import CONFIG_TYPES, MODALITIES, POOLINGS, EncoderConfig, Modality, Pooling
 from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import (
@@ -42,10 +44,11 @@ from crisscross_zoo.errors import (
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.numerics import plain_torch
 from crisscross_zoo.settings import check_choice, check_path, pick_device, suggest
 from crisscross_zoo.weights.card import card_data
-from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
+from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
 from crisscross_zoo.weights.origin import origin_file
 
@@ -152,14 +155,15 @@ def open_checkpoint(
     """
     state_dict, own_config = read_local(found.path, modality)
     config = found.config or own_config
-    encoder = strict_encoder(state_dict, config, source=os.fspath(found.path)).with_pooling(pooling)
+    encoder = build_strictly(build_encoder, config, state_dict, source=os.fspath(found.path))
+    encoder = encoder.with_pooling(pooling)
     encoder.weights_id = found.weights_id
     if found.path.name.lower().endswith(PTH_SUFFIXES):
         encoder.weights_sha256 = state_sha256(encoder.state_dict(), config)  # as if it were converted
     else:
-        encoder.weights_sha256 = file_sha256(found.path / MODEL_FILE if found.path.is_dir() else found.path)
+        encoder.weights_sha256 = file_sha256(weights_file(found.path))
     if found.entry is not None:
-        encoder.card_data, encoder.checkpoint_config = card_data(found.entry), config
+        encoder.release = Release(card_data=card_data(found.entry), config=config)
     return encoder.eval()
 
 
@@ -295,7 +299,7 @@ def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:
     with torch.device("meta"):
         shapes = build_encoder(config).state_dict()
     values = {name: _seeded_tensor(name, like, int(seed)) for name, like in shapes.items()}
-    return strict_encoder(values, config, source=f"random:{seed}")
+    return build_strictly(build_encoder, config, values, source=f"random:{seed}")
 
 
 def _seeded_tensor(name: str, like: torch.Tensor, seed: int) -> torch.Tensor:

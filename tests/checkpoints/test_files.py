@@ -9,15 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from crisscross_zoo.checkpoints.files import (
-    apply_state_dict,
-    file_sha256,
-    read_checkpoint,
-    state_sha256,
-    write_checkpoint,
-)
+from crisscross_zoo.checkpoints.files import apply_state_dict, read_checkpoint, state_sha256, write_checkpoint
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, UnknownWeightsError
+from crisscross_zoo.files.digest import file_sha256
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from huggingface_hub.errors import (
 
 from crisscross_zoo import load_encoder
 from crisscross_zoo.checkpoints import hub
-from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import (
     CheckpointError,
@@ -30,6 +29,7 @@ from crisscross_zoo.errors import (
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights.card import card_data
 from crisscross_zoo.weights.manifest import find_weights
 
@@ -280,7 +280,7 @@ class TestCards:
         assert (card.data.eval_results, card.data.metrics) == (None, None)
         assert "model-index" not in card.content
         assert "Trained further from `demo`" in card.text
-        assert encoder.card_data.eval_results  # the card took them from a copy
+        assert encoder.release.card_data.eval_results  # the card took them from a copy
 
     def test_other_weights_bring_no_license(self, folder):
         data = ModelCard.load(folder / "README.md").data

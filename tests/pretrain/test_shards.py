@@ -15,9 +15,9 @@ import torch
 from make_media import make_media, sine
 from pretrain_case import tiny_config
 
-from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.cli.pretrain import main
 from crisscross_zoo.errors import ConfigError, MediaError, UnreadableMediaError
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.pretrain import shards
 from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset, SampleKey
 from crisscross_zoo.pretrain.index import Index, build_index, read_index
