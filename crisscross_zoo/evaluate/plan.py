@@ -14,7 +14,7 @@ import torch
 
 from crisscross_zoo.config import POOLINGS, EncoderConfig, Pooling
 from crisscross_zoo.encoders import Encoder
-from crisscross_zoo.encoders.classifier import clip_features
+from crisscross_zoo.encoders.head import clip_features
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, NoStreamError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData
 from crisscross_zoo.evaluate.protocols import TABLE, ProtocolConfig, changed_settings
