@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 
 from crisscross_zoo.errors import InputError, StorageError
-from crisscross_zoo.files import atomic
 from crisscross_zoo.files.atomic import (
     atomic_path,
     longest_name,
@@ -74,9 +77,15 @@ def test_the_one_who_writes_has_a_temporary_name_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    monkeypatch.setattr(Path, "write_bytes", lambda path, data: written.append(path.name) or path.touch())
+
+    def write(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        path.touch()
+
+    monkeypatch.setattr(Path, "write_bytes", write)
     write_atomically(tmp_path / "x", b"", by="0-of-2")
-    assert written == [".x.0-of-2.tmp"]
+    write_atomically(tmp_path / "x", b"")
+    assert written == [".x.0-of-2.tmp", ".x.tmp"]
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), PermissionError(errno.EACCES, "no")])
@@ -114,7 +123,12 @@ def test_the_disk_is_asked_where_a_writer_does_not_say_why_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda file: asked.append(os.fstat(file.fileno()).st_size) or full())
+
+    def fsync(file: BinaryIO) -> None:
+        asked.append(os.fstat(file.fileno()).st_size)
+        full()
+
+    monkeypatch.setattr(os, "fsync", fsync)
     for error in (RuntimeError("unexpected pos 64 vs 0"), OSError("without a number")):
         with pytest.raises(StorageError, match="the disk is full") as caught, atomic_path(tmp_path / "x") as path:
             path.write_bytes(b"half")
@@ -155,16 +169,16 @@ def test_the_free_space_is_that_of_the_disk_in_mb(tmp_path: Path, monkeypatch: p
     asked: list[str] = []
     monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path))
 
-    def usage(disk: str) -> os.stat_result:
+    def usage(disk: str) -> SimpleNamespace:
         asked.append(disk)
-        return type("Usage", (), {"free": 12_345_678})()  # type: ignore[no-any-return]
+        return SimpleNamespace(free=10**12)
 
-    monkeypatch.setattr(atomic.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     error = storage_error(OSError(errno.EDQUOT, "quota"), tmp_path / "not" / "there")
     assert error is not None
-    assert f"({tmp_path}, 12 MB free)" in str(error)
+    assert f"({tmp_path}, 1000000 MB free)" in str(error)
     assert asked == [str(tmp_path)]
-    monkeypatch.setattr(atomic.shutil, "disk_usage", full)
+    monkeypatch.setattr(shutil, "disk_usage", full)
     assert f"({tmp_path})" in str(storage_error(OSError(errno.EDQUOT, "quota"), tmp_path))
 
 
@@ -176,8 +190,10 @@ def test_a_temporary_folder_goes_with_its_block_or_says_where_there_is_no_room(
         assert Path(name).parent == tmp_path
         assert Path(name).name.startswith("crisscross-")
         Path(name, "x").touch()
-        Path(name).rename(tmp_path / "moved")  # it need not be there in the end
-    assert names(tmp_path) == ["moved"]
+    assert names(tmp_path) == []
+    with monkeypatch.context() as patch, temporary_folder() as name:
+        patch.setattr(os, "rmdir", full)  # what cannot be removed stays
+    assert names(tmp_path) == [Path(name).name]
 
     monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
     with pytest.raises(StorageError, match="the disk is full") as caught:
@@ -189,7 +205,10 @@ def test_a_temporary_folder_goes_with_its_block_or_says_where_there_is_no_room(
 
     monkeypatch.setattr(tempfile, "gettempdir", nowhere)
     for set_to in (str(tmp_path), None):
-        monkeypatch.setenv("TMPDIR", set_to) if set_to else monkeypatch.delenv("TMPDIR", raising=False)
+        if set_to:
+            monkeypatch.setenv("TMPDIR", set_to)
+        else:
+            monkeypatch.delenv("TMPDIR")
         with pytest.raises(StorageError, match="No usable temporary directory found.*set TMPDIR") as caught:
             temporary_folder()
         assert caught.value.path == (set_to or "")
@@ -209,6 +228,6 @@ def test_the_longest_name_is_that_of_the_nearest_folder_that_is_there(
     assert asked == [(tmp_path, "PC_NAME_MAX")] * 2
     monkeypatch.setattr(os, "pathconf", full)
     assert longest_name(tmp_path) == 255
-    monkeypatch.setattr(atomic.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(os, "pathconf", pathconf, raising=False)
     assert longest_name(tmp_path) == 255
