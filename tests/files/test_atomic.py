@@ -34,7 +34,11 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "by", "temporary"),
-    [("a.npz", "", ".a.npz.tmp"), ("a.npz", "0-of-2", ".a.npz.0-of-2.tmp"), ("n" * 128, "", f".{'n' * 128}.tmp")],
+    [
+        ("a.npz", "", ".a.npz.tmp"),
+        ("a.npz", "0-of-2", ".a.npz.0-of-2.tmp"),
+        ("n" * 128, "", f".{'n' * 128}.tmp"),
+    ],
 )
 def test_the_temporary_name_is_hidden_and_says_whose_it_is(
     tmp_path: Path, name: str, by: str, temporary: str
@@ -88,7 +92,9 @@ def test_the_one_who_writes_has_a_temporary_name_of_its_own(
     assert written == [".x.0-of-2.tmp", ".x.tmp"]
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), PermissionError(errno.EACCES, "no")])
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), KeyboardInterrupt(), PermissionError(errno.EACCES, "no")]
+)
 def test_after_an_error_all_is_as_before(tmp_path: Path, error: BaseException) -> None:
     write_atomically(tmp_path / "x", b"old")
     with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "x") as path:
@@ -130,7 +136,10 @@ def test_the_disk_is_asked_where_a_writer_does_not_say_why_it_failed(
 
     monkeypatch.setattr(os, "fsync", fsync)
     for error in (RuntimeError("unexpected pos 64 vs 0"), OSError("without a number")):
-        with pytest.raises(StorageError, match="the disk is full") as caught, atomic_path(tmp_path / "x") as path:
+        with (
+            pytest.raises(StorageError, match="the disk is full") as caught,
+            atomic_path(tmp_path / "x") as path,
+        ):
             path.write_bytes(b"half")
             raise error
         assert caught.value.path == str(tmp_path)

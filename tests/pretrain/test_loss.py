@@ -208,7 +208,9 @@ def test_each_weight_needs_its_views() -> None:
 @pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
 def test_each_weight_is_a_number_from_0(name: str, weight: float) -> None:
     p, z = views(torch.float32)
-    with pytest.raises(ConfigError, match=rf"{name}_weight={weight} is out of range; pass a number, 0 or above"):
+    with pytest.raises(
+        ConfigError, match=rf"{name}_weight={weight} is out of range; pass a number, 0 or above"
+    ):
         crisscross_loss(p, z, **{f"{name}_weight": weight})
 
 
