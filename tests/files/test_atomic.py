@@ -29,6 +29,12 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
+def fail_in(path: Path, error: BaseException) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+
+
 # --- the temporary name ------------------------------------------------------------------------------------------
 
 
@@ -97,9 +103,8 @@ def test_the_one_who_writes_has_a_temporary_name_of_its_own(
 )
 def test_after_an_error_all_is_as_before(tmp_path: Path, error: BaseException) -> None:
     write_atomically(tmp_path / "x", b"old")
-    with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "x") as path:
-        path.write_bytes(b"half")
-        raise error
+    with pytest.raises(type(error)) as caught:
+        fail_in(tmp_path / "x", error)
     assert caught.value is error
     assert names(tmp_path) == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
@@ -136,12 +141,8 @@ def test_the_disk_is_asked_where_a_writer_does_not_say_why_it_failed(
 
     monkeypatch.setattr(os, "fsync", fsync)
     for error in (RuntimeError("unexpected pos 64 vs 0"), OSError("without a number")):
-        with (
-            pytest.raises(StorageError, match="the disk is full") as caught,
-            atomic_path(tmp_path / "x") as path,
-        ):
-            path.write_bytes(b"half")
-            raise error
+        with pytest.raises(StorageError, match="the disk is full") as caught:
+            fail_in(tmp_path / "x", error)
         assert caught.value.path == str(tmp_path)
         assert names(tmp_path) == []
     assert asked == [4 + (1 << 16)] * 2, "some zeros go behind what was written, and to the disk"
@@ -152,9 +153,8 @@ def test_it_is_not_asked_where_the_reason_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(type(error)), atomic_path(tmp_path / "x") as path:
-        path.write_bytes(b"half")
-        raise error
+    with pytest.raises(type(error)):
+        fail_in(tmp_path / "x", error)
 
 
 def test_the_error_names_the_folder_or_else_the_systems_file(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_temporary_folder_goes_with_its_block_or_says_where_there_is_no_room(
             monkeypatch.setenv("TMPDIR", set_to)
         else:
             monkeypatch.delenv("TMPDIR")
-        with pytest.raises(StorageError, match="No usable temporary directory found.*set TMPDIR") as caught:
+        with pytest.raises(StorageError, match=r"No usable temporary directory found.*set TMPDIR") as caught:
             temporary_folder()
         assert caught.value.path == (set_to or "")
 
