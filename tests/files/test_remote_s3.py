@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 import torch
 from make_media import make_media
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto.server")
+needs.package("s3fs", extra="dev")
+needs.package("moto.server", extra="dev")
 
 import fsspec
 from s3_server import Fault, running_s3

@@ -163,3 +163,13 @@ def test_windows_are_centred_alike_within_half_a_frame():
 
 def test_frames_of_a_span_of_no_length_are_its_first():
     assert frame_times(np.array([3.0]), (3.0, 3.0), 3, 16).tolist() == [[3, 3, 3]]
+
+
+def test_a_rest_that_is_a_remainder_but_for_rounding_gets_no_window():
+    assert 1.1 - 0.5 - 0.1 > 0.5  # in floating point
+    np.testing.assert_allclose(dense_starts((0.0, 1.1), 0.5, 0.5), [0, 0.5])
+
+
+def test_whole_seconds_give_starts_in_float64_too():
+    for starts in (dense_starts((0, 4), 1, 1), uniform_starts((2, 3), 1, 2, 16)):
+        assert starts.dtype == np.float64
