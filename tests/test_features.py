@@ -272,3 +272,15 @@ def test_they_are_held_by_name_and_printed_without_rows(both):
     assert sound != Features(audio=sound.audio, audio_windows=sound.audio_windows)
     with pytest.raises(AttributeError):
         sound.audio = None
+
+
+def test_metadata_are_read_without_the_arrays(tmp_path):
+    path = tmp_path / "feats.npz"
+    np.savez(path, video=np.zeros((2, 3), np.float32), metadata=np.array('{"n": 1}'))
+    assert load_metadata(path) == {"n": 1}
+    with pytest.raises(OutputError, match="video and video_windows go together"):
+        Features.load(path)
+    path.write_bytes(b"text")
+    with pytest.raises(OutputError, match="does not hold features") as caught:
+        load_metadata(path)
+    assert caught.value.path == str(path)

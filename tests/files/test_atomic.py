@@ -78,6 +78,7 @@ def test_what_is_written_there_becomes_the_file_and_folders_are_made(tmp_path: P
 def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "x"
     with atomic_path(target) as path:
+        assert path == tmp_path / ".x.tmp"
         path.write_bytes(b"new")
         assert not target.exists()
     assert target.read_bytes() == b"new"

@@ -1,5 +1,7 @@
 """Inputs and outputs in a bucket of a real S3 server (moto's, on loopback), through s3fs and the command line."""
 
+# ruff: noqa: E402 - s3_server wants moto, which may not be there
+
 import csv
 import functools
 import json
