@@ -271,7 +271,7 @@ def test_they_are_held_by_name_and_printed_without_rows(both):
     assert Features().metadata is not Features().metadata
     assert sound != Features(audio=sound.audio, audio_windows=sound.audio_windows)
     with pytest.raises(AttributeError):
-        sound.audio = None
+        sound.audio = None  # type: ignore[misc]
 
 
 def test_metadata_are_read_without_the_arrays(tmp_path):

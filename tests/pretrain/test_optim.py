@@ -86,6 +86,7 @@ def test_a_rate_of_zero_moves_nothing() -> None:
     p.grad = torch.ones(3)
     LARC(torch.optim.SGD([p], lr=0.0, weight_decay=1.0)).step()
     assert p.tolist() == [1, 1, 1]
+    assert p.grad.tolist() == [2, 2, 2]  # whole, for the optimizer's momentum
 
 
 def test_parameters_without_gradients_are_left_alone() -> None:
