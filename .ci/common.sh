@@ -15,6 +15,9 @@ REFERENCE=feats-ci.npz # features of the example clip, from README's environment
 MEETING=(tests/checkpoints tests/encoders tests/transforms tests/weights tests/extract/test_extractor.py tests/test_features.py tests/test_hubconf.py
     tests/pretrain/test_loss.py tests/pretrain/test_trajectory.py)
 
+# Extras that [test] does not bring: what is installed with it alone leaves their tests out.
+MORE="dev docs examples onnx ray remote shards torchcodec"
+
 uv() { # uv comes from pip, into an environment of its own
     [ -x .venv-uv/bin/uv ] || { python3 -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv; }
     .venv-uv/bin/uv "$@"

@@ -24,7 +24,7 @@ from crisscross_zoo.evaluate.layer import train_layer
 from crisscross_zoo.evaluate.protocols import LayerConfig
 from crisscross_zoo.extract import ray as extract_ray
 from crisscross_zoo.files.atomic import writing
-from crisscross_zoo.media.clips import Sampling
+from crisscross_zoo.media.clips import Sampling, read_files
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
 from crisscross_zoo.pretrain.presets import make_config
@@ -84,7 +84,7 @@ def crash() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "_WorkerProcess", Dying)
         shutil.copy(CLIP, "odd.mkv")
-        ((_, _, error),) = pool.read_files(["odd.mkv"], sampling, workers=1)
+        ((_, _, error),) = read_files(["odd.mkv"], sampling, workers=1)
     raise error
 
 

@@ -184,7 +184,7 @@ def test_a_refused_classifier_changes_nothing(small, arguments, error, line):
 
 @pytest.fixture(scope="module")
 def timm():
-    return needs.package("timm", extra="test")
+    return needs.package("timm", extra="dev")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Inputs and outputs in a bucket of a real S3 server (moto's, on loopback), through s3fs and the command line."""
 
+# ruff: noqa: E402 - s3_server wants moto, which may not be there
+
 import csv
 import functools
 import json
@@ -9,12 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 import torch
 from make_media import make_media
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto.server")
+needs.package("s3fs", extra="dev")
+needs.package("moto.server", extra="dev")
 
 import fsspec
 from s3_server import Fault, running_s3

@@ -440,3 +440,47 @@ def test_every_setting_is_described():
         r"^ {4}(\w+): .+\.$", inspect.getdoc(AudioAugment).split("Attributes:")[1], re.MULTILINE
     )
     assert described == [field.name for field in dataclasses.fields(AudioAugment)]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(83, 204), (82, 205), (80, 202)])
+def test_what_cannot_be_halved_of_the_canvas_is_one_more_behind(rows, columns):
+    spectrogram = noise()
+    above, before = (rows - 80) // 2, (columns - 201) // 2
+    canvas = torch.zeros(1, rows, columns)
+    canvas[:, above : above + 80, before : before + 201] = spectrogram
+    for top, left in ((above, before), (0, 0), (rows - 80, columns - 201)):
+        ours = resize_crop(spectrogram, Crop(top, left, 80, 201), canvas=(rows, columns))
+        assert torch.equal(ours, canvas[:, top : top + 80, left : left + 201])
+
+
+def test_the_canvas_is_cut_to_whole_rows_and_columns():
+    augment = AudioAugment(canvas=(1.3, 1.501))
+    assert canvas_size(81, 201, augment) == (105, 301)
+
+
+def test_a_crop_has_at_least_one_row_and_column():
+    rng = generator()
+    small = AudioAugment(crop=(0.001, 0.002))
+    assert {draw_crop(80, 201, small, rng)[2:] for _ in range(50)} == {(1, 1)}
+
+
+def test_masks_that_are_off_draw_nothing():
+    rng = generator()
+    assert draw_masks(80, 0, PAPER, rng) == []
+    assert draw_masks(80, 10, dataclasses.replace(PAPER, masks=0), rng) == []
+    assert draw_volume(dataclasses.replace(PAPER, volume=0), rng) == 1
+    assert draw_warp(200, AudioAugment(), rng) is None
+    assert rng.bit_generator.state == generator().bit_generator.state
+
+
+def test_masks_of_one_row_are_those_of_an_axis():
+    rng = generator()
+    masks = np.array([draw_masks(1, 1, PAPER, rng) for _ in range(200)])
+    assert {tuple(m) for m in masks.reshape(-1, 2)} == {(0, 0), (1, 0), (0, 1)}
+
+
+def test_the_mean_is_taken_in_float64():
+    spectrogram = torch.full((1, 80, 100), 0.1)
+    spectrogram[0, 0, 0], spectrogram[0, 79, 99] = 3e9, -3e9  # float32 has steps of 256 there
+    ours = fill_masks(spectrogram, [(5, 1)], axis=-2)
+    assert ours[0, 5, 0].item() == pytest.approx(0.1 * 7_998 / 8_000, rel=1e-6)
