@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.checkpoints.training import load_progress, save_progress
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.encoders.classifier import Classifier
 from crisscross_zoo.errors import (
@@ -31,7 +32,6 @@ from crisscross_zoo.errors import (
     UnreadableMediaError,
 )
 from crisscross_zoo.evaluate.datasets import Sample
-from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.evaluate.results import failure_row
 from crisscross_zoo.extract.extractor import PRECISIONS

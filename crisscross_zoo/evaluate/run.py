@@ -32,6 +32,7 @@ from torch import nn
 
 from crisscross_zoo import __version__
 from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.checkpoints.training import load_progress, save_progress
 from crisscross_zoo.config import MODALITIES, Pooling, VideoConfig
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
@@ -54,7 +55,6 @@ from crisscross_zoo.evaluate.probe import (
     right_files,
     unit_length,
 )
-from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import ProtocolConfig, changed_settings
 from crisscross_zoo.evaluate.releases import describe_missing, find_missing
 from crisscross_zoo.evaluate.results import (

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from crisscross_zoo.checkpoints.files import apply_state_dict
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.config import MODALITIES, config_from_dict
 from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.files.atomic import write_atomically
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.loss import needed_views
 
 CARD_FILE = "README.md"

@@ -33,13 +33,13 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from crisscross_zoo import __version__
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError, first_line
 from crisscross_zoo.files.atomic import write_atomically, writing
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.numerics import fixed_shapes
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
 from crisscross_zoo.pretrain.data import Batch, BatchSampler, Failure, steps_per_epoch
 from crisscross_zoo.pretrain.distributed import World, synchronize_batch_norms
 from crisscross_zoo.pretrain.export import export_encoders

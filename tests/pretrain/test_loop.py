@@ -24,10 +24,10 @@ import torch
 from pretrain_case import final_model, tiny_config
 
 from crisscross_zoo import load_encoder
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.errors import ConfigError, TrainingError
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain import data, loader, loop
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.loop import Outcome, pretrain
 from crisscross_zoo.pretrain.metrics import COLUMNS, read_log
 from crisscross_zoo.pretrain.schedule import cosine_schedule
