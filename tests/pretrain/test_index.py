@@ -20,8 +20,9 @@ import pytest
 from make_media import make_media
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES
 from crisscross_zoo.pretrain import index as index_module
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES, build_index, read_index, scan_file
+from crisscross_zoo.pretrain.index import build_index, read_index, scan_file
 from crisscross_zoo.workers import pool
 from crisscross_zoo.workers.pool import WorkerStartError
 
@@ -245,7 +246,7 @@ def test_audioset_is_any_tree_with_or_without_a_split(clip: Path, tmp_path: Path
             "kinetics400",
             None,
             "k/train",
-            "has no folder 'train'; it looks like the split itself: name its parent",
+            "has no folder 'train'; it looks like a split itself: name its parent",
         ),
         ("kinetics400", "val", "k", r"val: has no media files"),
         (
