@@ -33,8 +33,8 @@ from crisscross_zoo.errors import (
 )
 from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
-from crisscross_zoo.evaluate.results import failure_row
 from crisscross_zoo.extract.extractor import PRECISIONS
+from crisscross_zoo.files.failures import failure_row
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times, random_starts

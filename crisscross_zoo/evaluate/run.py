@@ -61,7 +61,6 @@ from crisscross_zoo.evaluate.results import (
     RESULT_FILE,
     FoldResult,
     check_out,
-    failure_row,
     labels_of,
     published,
     summary,
@@ -73,6 +72,7 @@ from crisscross_zoo.evaluate.store import FeatureStore, Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
 from crisscross_zoo.extract.extractor import FeatureExtractor, Precision, default_workers, pick_device
 from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.failures import failure_row
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
 from crisscross_zoo.media.clips import Views
 from crisscross_zoo.settings import check_path, check_training_precision

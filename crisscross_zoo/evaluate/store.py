@@ -30,6 +30,7 @@ from crisscross_zoo.errors import CrissCrossError, OutputError
 from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.features import Features
 from crisscross_zoo.files.atomic import write_atomically, writing
+from crisscross_zoo.files.stamps import stamp_of
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -268,8 +269,7 @@ def _shorten(path: Path, length: int) -> None:
 
 
 def _key(path: str) -> tuple[str, int, int]:
-    status = Path(path).stat()
-    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
+    return str(Path(path).absolute()), *stamp_of(path)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, Unr
 from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
 from crisscross_zoo.files.find import VIDEO_SUFFIXES, common_folder, find_media
 from crisscross_zoo.files.remote import is_url
+from crisscross_zoo.files.stamps import Stamp, stamp_of
 from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES, class_folders, split_folder
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.tracks import COLUMNS, Media
@@ -436,12 +437,11 @@ def _split_folder(
     return root, split_folder(root, [split], below=below, others=True)
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
+def _stamp(path: str) -> Stamp | None:
     try:
-        status = os.stat(path)  # noqa: PTH116
+        return stamp_of(path)
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns
 
 
 # --- what is known of them ---------------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
-from crisscross_zoo.extract.outputs import FAILED_NAME
 from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.failures import FAILED_NAME, failure_row
+from crisscross_zoo.files.stamps import stamp_of
 from crisscross_zoo.media.encode import CopyOptions, reencode
 from crisscross_zoo.media.packets import tell_nobody
 from crisscross_zoo.media.scan import scan
@@ -120,7 +121,7 @@ def prepare(
             if isinstance(item, WorkerStartError | OutputError):
                 raise item
             if isinstance(item, CrissCrossError):
-                failures.append(_failure(str(given), item))
+                failures.append(failure_row(str(given), item))
                 del labels[copy]
             else:
                 os.utime(copy, ns=(modified_ns, modified_ns))
@@ -202,14 +203,9 @@ def _claim(folder: Path, options: CopyOptions) -> None:
 
 def _is_there(copy: str, modified_ns: int) -> bool:
     try:
-        status = os.stat(copy)  # noqa: PTH116
+        return abs(stamp_of(copy).modified_ns - modified_ns) <= _STAMP_NS
     except OSError:
         return False
-    return abs(status.st_mtime_ns - modified_ns) <= _STAMP_NS
-
-
-def _failure(path: str, error: CrissCrossError) -> dict[str, str]:
-    return {"path": path, "error": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
 
 
 def _write_failures(folder: Path, failures: list[dict[str, str]]) -> None:
