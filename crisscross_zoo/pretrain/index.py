@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
 from crisscross_zoo.files.find import VIDEO_SUFFIXES, common_folder, find_media
 from crisscross_zoo.files.remote import is_url
 from crisscross_zoo.files.stamps import Stamp, stamp_of
 from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES, class_folders, split_folder
-from crisscross_zoo.media.scan import scan
+from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.tracks import COLUMNS, Media
 from crisscross_zoo.settings import StrPath, check_choice
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
@@ -358,16 +358,6 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
         table,
         digest if large else None,
     )
-
-
-def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
-    """Scan one file; yields what it is, or the error that says why it cannot be read."""
-    try:
-        yield scan(path).compact()
-    except CrissCrossError as error:
-        yield error
-    except Exception as error:  # a decoder's own trouble with one file must not end the others
-        yield UnreadableMediaError(f"reading it failed ({type(error).__name__}: {error})", path=path)
 
 
 # --- which files -------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
 from crisscross_zoo.files.stamps import stamp_of
@@ -31,6 +31,7 @@ from crisscross_zoo.media.packets import tell_nobody
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, index_files
 from crisscross_zoo.settings import StrPath, check_count
+from crisscross_zoo.workers.errors import file_error
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 SETTINGS_NAME = "prepare.json"
@@ -169,10 +170,8 @@ def copy_file(
     try:
         reencode(scan(path), copy, options, on_damage=tell_nobody)
         yield copy
-    except CrissCrossError as error:
-        yield error
-    except Exception as error:  # a decoder's own trouble with one file must not end the others
-        yield UnreadableMediaError(f"copying it failed ({type(error).__name__}: {error})", path=path)
+    except Exception as error:
+        yield file_error(error, path, doing="copying")
 
 
 def _claim(folder: Path, options: CopyOptions) -> None:

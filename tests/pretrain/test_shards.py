@@ -19,11 +19,12 @@ from crisscross_zoo.checkpoints.files import file_sha256
 from crisscross_zoo.cli.pretrain import main
 from crisscross_zoo.errors import ConfigError, MediaError, UnreadableMediaError
 from crisscross_zoo.pretrain import shards
-from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset
 from crisscross_zoo.pretrain.index import Index, build_index, read_index
 from crisscross_zoo.pretrain.loader import make_loader
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.shards import ShardReader, open_data, pack
+from crisscross_zoo.workers.samples import SampleKey
 
 
 @pytest.fixture(scope="module")
