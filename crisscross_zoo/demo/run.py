@@ -124,13 +124,15 @@ def run_demo(
             continue
         tell(f"scoring on held-out clips, seed {seed}")
         modalities = [m for m in MODALITIES if (run / m).is_dir()]
-        evaluations = run / "evaluations"
-        found = {
-            kind: _evaluate(seeded, weights, modalities, data, evaluations / kind, cache=out / "features")
-            for kind, weights in (
-                ("pretrained", {m: run / m for m in modalities}),
-                ("random", _random_encoders(seeded, modalities)),
+        weights: dict[str, Mapping[str, Path | Encoder]] = {
+            "pretrained": {m: run / m for m in modalities},
+            "random": _random_encoders(seeded, modalities),
+        }
+        found: dict[str, Any] = {
+            kind: _evaluate(
+                seeded, encoders, modalities, data, run / "evaluations" / kind, cache=out / "features"
             )
+            for kind, encoders in weights.items()
         }
         found |= {
             "log": _first_and_last(run),
