@@ -20,7 +20,7 @@ def file_error(error: Exception, path: StrPath, *, doing: str = "reading") -> Cr
     if isinstance(error, CrissCrossError):
         return error
     return UnreadableMediaError(
-        f"{doing} it failed ({type(error).__name__}: {first_line(error)})",
+        f"{doing} it failed ({type(error).__name__}: {error})",
         remedy="check it in a player",
         path=path,
     )

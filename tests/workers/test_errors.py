@@ -14,7 +14,9 @@ def test_whatever_is_raised_over_a_file_is_that_files_error() -> None:
     assert file_error(own, "b.mp4") is own
     error = file_error(IndexError("list index\nout of range"), "a.mp4", doing="copying")
     assert type(error) is UnreadableMediaError
-    assert str(error) == "a.mp4: copying it failed (IndexError: list index); check it in a player"
+    assert (
+        str(error) == "a.mp4: copying it failed (IndexError: list index out of range); check it in a player"
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_a_file_that_fails_is_replaced_by_the_same_other_each_time() -> None:
         (_, path, failures), again = dataset[SampleKey(0, position, 0)], dataset[SampleKey(0, position, 0)]
         assert again[1:] == (path, failures)
         assert failures[0] == {
-            "path": "0.mp4", "error": "UnreadableMediaError", "reason": "reading it failed (ValueError: odd)",
+            "path": "0.mp4", "error": "UnreadableMediaError", "reason": "reading it failed (ValueError: odd bytes)",
             "remedy": "check it in a player",
         }  # fmt: skip
         taken.append(path)
