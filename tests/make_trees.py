@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES
 
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "ucf101": ("ApplyEyeMakeup", "Archery", "BabyCrawling", "YoYo"),

@@ -26,11 +26,12 @@ from crisscross_zoo.extract import ray as extract_ray
 from crisscross_zoo.files.atomic import writing
 from crisscross_zoo.media.clips import Sampling, read_files
 from crisscross_zoo.media.scan import scan
-from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import PretrainDataset
 from crisscross_zoo.pretrain.presets import make_config
 from crisscross_zoo.weights import load, manifest, origin
 from crisscross_zoo.weights.convert import convert_checkpoint
 from crisscross_zoo.workers import pool
+from crisscross_zoo.workers.samples import SampleKey
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")

@@ -30,6 +30,7 @@ from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError, 
 from crisscross_zoo.extract.options import DECODERS, check_clip_options
 from crisscross_zoo.extract.share import Share, shard, started_share
 from crisscross_zoo.files import remote
+from crisscross_zoo.files.failures import failure_row
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES
 from crisscross_zoo.media.windows import EDGES
 from crisscross_zoo.settings import PRECISIONS
@@ -369,11 +370,9 @@ class _Job:
             yield (lambda: bar.update(1) if many else None), on_progress
 
     def _take(self, outcome: Outcome) -> None:
-        from crisscross_zoo.extract.outputs import describe_failure
-
         path, summary = outcome.path, outcome.summary
         if outcome.error is not None:
-            self.failures[path] = describe_failure(path, self.args.modality, outcome.error)
+            self.failures[path] = failure_row(path, outcome.error, modality=self.args.modality)
             self.say(f"error: {outcome.error}", always=True)
         if summary is None:
             return

@@ -6,7 +6,9 @@ package. Its folder::
     data/train/CLASS/*.mp4, data/test/CLASS/*.mp4   generated clips
     train.parquet                                   index of the first
     seed0/, seed1/, ...                             runs, with scores.json beside their encoders
-    report.json, report.md                          accuracies of pretrained, random and raw, over all seeds
+    seed0/evaluations/pretrained/, random/          what :mod:`crisscross_zoo.evaluate` wrote, by protocol
+    features/                                       the features that were evaluated
+    report.json, report.md                          accuracies of pretrained and random encoders, over all seeds
 
 Killed or stopped, it goes on where it was.
 """
@@ -25,22 +27,27 @@ import torch
 from crisscross_zoo import __version__
 from crisscross_zoo.config import MODALITIES
 from crisscross_zoo.demo.data import make_demo_data
-from crisscross_zoo.demo.score import score_encoders, score_raw
 from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.evaluate.datasets import read_dataset
+from crisscross_zoo.evaluate.plan import Compute
+from crisscross_zoo.evaluate.protocols import make_protocol
+from crisscross_zoo.evaluate.run import check_packages, evaluate
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 from crisscross_zoo.pretrain.presets import PretrainConfig
-from crisscross_zoo.weights.load import load_encoder
 
 TRAIN_CLIPS = 80
 """Clips of each class to train on."""
 
 TEST_CLIPS = 30
 """Clips of each class to test on."""
+
+CLIPS = 3
+"""Clips of a file in an evaluation."""
 
 DATA_SEED = 0
 RANDOM_SEED = 1000
@@ -89,11 +96,9 @@ def run_demo(
             say(line)
 
     # before minutes of work
-    for package in ("pyarrow", "tensorboard") if config.run.tensorboard else ("pyarrow",):
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"{package} is not installed", remedy='run pip install "crisscross-zoo[pretrain]"'
-            )
+    check_packages()
+    if config.run.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError("tensorboard is not installed", remedy='run pip install "crisscross-zoo[pretrain]"')
     data = data or out / "data"
     tell(f"making clips in {data}")
     make_demo_data(
@@ -120,17 +125,23 @@ def run_demo(
             continue
         tell(f"scoring on held-out clips, seed {seed}")
         modalities = [m for m in MODALITIES if (run / m).is_dir()]
-        trained = {m: load_encoder(m, run / m, pooling=getattr(config, m).pooling) for m in modalities}  # type: ignore[arg-type]
-        found = {
-            "pretrained": score_encoders(trained, data),
-            "random": score_encoders(_random_encoders(seeded, modalities), data),
+        weights: dict[str, Mapping[str, Path | Encoder]] = {
+            "pretrained": {m: run / m for m in modalities},
+            "random": _random_encoders(seeded, modalities),
+        }
+        found: dict[str, Any] = {
+            kind: _evaluate(
+                seeded, encoders, modalities, data, run / "evaluations" / kind, cache=out / "features"
+            )
+            for kind, encoders in weights.items()
+        }
+        found |= {
             "log": _first_and_last(run),
             "minutes": _minutes(run, config.optim.batch_size),
             "clips": clips,
         }
         write_atomically(run / SCORES_FILE, json.dumps(found, indent=2).encode())
         scores.append(found)
-    tell("scoring raw inputs")
     report = {
         "config": config.to_dict(),
         "clips": clips,
@@ -140,7 +151,6 @@ def run_demo(
         "log": [s["log"] for s in scores],
         "pretrained": _summary([s["pretrained"] for s in scores]),
         "random": _summary([s["random"] for s in scores]),
-        "raw": _summary([score_raw(data)]),
     }
     write_atomically(out / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
     write_atomically(out / "report.md", ("\n".join(report_lines(report)) + "\n").encode())
@@ -170,9 +180,42 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         f"| {name} | {_cell(value)} | {_cell(report['random'][name])} |"
         for name, value in report["pretrained"].items()
     ]
-    lines += ["", "| raw input | % |", "| --- | --- |"]
-    lines += [f"| {name} | {_cell(value)} |" for name, value in report["raw"].items()]
     return lines
+
+
+def _evaluate(
+    config: PretrainConfig,
+    weights: Mapping[str, Path | Encoder],
+    modalities: Sequence[str],
+    data: Path,
+    out: Path,
+    *,
+    cache: Path,
+) -> dict[str, float]:
+    """Return the accuracy of encoders on the test clips, a share, by modality and protocol."""
+    video, audio = config.video, config.audio
+    changes = {
+        "seed": config.seed, "clips.train": CLIPS, "clips.test": CLIPS, "clips.size": video.size,
+        "clips.frames": video.frames, "clips.fps": video.fps, "clips.seconds": audio.window_seconds,
+    }  # fmt: skip
+    files = read_dataset("folder", data)
+    compute = Compute(device=config.run.device, cache=cache)
+
+    def result(protocol: str, setup: str) -> dict[str, Any]:
+        settings = make_protocol(protocol, "folder", setup=setup, overrides=changes)
+        return evaluate(
+            settings, files, weights, out=out / f"{protocol}-{setup}", compute=compute, overwrite=True
+        )
+
+    both = len(modalities) == 2
+    recall = result("retrieval", "both" if both else modalities[0])["recall"]
+    shares: dict[str, float] = {}
+    for m in modalities:
+        shares[f"{m}/linear"] = result("linear", m)["top1"]["mean"]
+        shares[f"{m}/retrieval"] = recall[f"{m}-to-{m}"]["1"]["mean"]
+    if both:
+        shares["both/fusion"] = result("fusion", "2s")["top1"]["mean"]
+    return shares
 
 
 def _random_encoders(config: PretrainConfig, modalities: Sequence[str]) -> dict[str, Encoder]:

@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from crisscross_zoo.checkpoints.training import load_progress, save_progress
 from crisscross_zoo.evaluate.datasets import Fold
 from crisscross_zoo.evaluate.extracted import ClipFeatures, Extracted
 from crisscross_zoo.evaluate.layer import LayerTraining, TrainedLayer, module_scores
 from crisscross_zoo.evaluate.metrics import Scores, file_scores, softmax, top_k
 from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.probe import best, held_out_accuracies, held_out_parts, right_files
-from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.reporter import Reporter
 from crisscross_zoo.evaluate.results import Classified, labels_of, text_keys
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm

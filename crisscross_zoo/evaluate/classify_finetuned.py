@@ -19,9 +19,10 @@ from crisscross_zoo.evaluate.metrics import softmax
 from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.probe import best
 from crisscross_zoo.evaluate.reporter import Reporter
-from crisscross_zoo.evaluate.results import Classified, failure_row, text_keys
+from crisscross_zoo.evaluate.results import Classified, text_keys
 from crisscross_zoo.evaluate.rows import Floats, Rows
 from crisscross_zoo.extract.extractor import default_workers
+from crisscross_zoo.files.failures import failure_row
 
 
 def classify_by_finetuning(plan: Plan, number: int, reporter: Reporter) -> Classified:

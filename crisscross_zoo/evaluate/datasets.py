@@ -19,6 +19,14 @@ from pathlib import Path
 
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media, read_list
+from crisscross_zoo.files.trees import (
+    KINETICS_SOUND_CLASSES,
+    TEST_SPLITS,
+    class_folders,
+    folder_names,
+    split_folder,
+    unreadable,
+)
 from crisscross_zoo.settings import check_choice
 
 DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound", "folder")
@@ -35,9 +43,6 @@ DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound
 
 MAX_FOLDS = 5
 """Into which a folder of classes is dealt, if each class has as many files."""
-
-TEST_SPLITS = ("val", "validate", "validation", "test")
-"""Folders of Kinetics that are tested: the first that is there."""
 
 
 @dataclass(frozen=True)
@@ -339,36 +344,22 @@ def _dcase(tree: _Tree) -> _Found:
 
 
 def _kinetics400(tree: _Tree, wanted: Collection[str] | None = None) -> _Found:
-    sides = []
-    folders = tree.folders(tree.root)
-    for splits in (("train",), TEST_SPLITS):
-        split = next((s for s in splits if s in folders), None)
-        if split is None:
-            here = Path(tree.root)
-            raise ConfigError(
-                f"has no folder {' or '.join(splits)}",
-                remedy=f"it looks like a split itself: name its parent, {here.parent}"
-                if here.name in ("train", *TEST_SPLITS)
-                else f"the videos are looked for as {here}/{splits[0]}/CLASS/VIDEO",
-                path=tree.root,
-            )
-        sides.append(tree.class_folders(f"{tree.root}/{split}", VIDEO_SUFFIXES, wanted, spaced=True))
+    folders = [split_folder(tree.root, splits, below="CLASS/VIDEO") for splits in (("train",), TEST_SPLITS)]
+    sides = [_class_files(folder, VIDEO_SUFFIXES, wanted, spaced=True) for folder in folders]
     return _one_fold(*sides, classes=wanted)
 
 
 def _kinetics_sound(tree: _Tree) -> _Found:
-    from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES  # imports av
-
     return _kinetics400(tree, KINETICS_SOUND_CLASSES)
 
 
 def _any_folder(tree: _Tree) -> _Found:
-    folders = tree.folders(tree.root)
+    folders = folder_names(tree.root)
     # A class may be called "train" too; it then has files, not folders.
-    asked = next((s for s in TEST_SPLITS if s in folders and tree.folders(f"{tree.root}/{s}")), "test")
-    splits = [s for s in ("train", asked) if s in folders and tree.folders(f"{tree.root}/{s}")]
+    asked = next((s for s in TEST_SPLITS if s in folders and folder_names(f"{tree.root}/{s}")), "test")
+    splits = [s for s in ("train", asked) if s in folders and folder_names(f"{tree.root}/{s}")]
     if len(splits) == 2:
-        return _one_fold(*(tree.class_folders(f"{tree.root}/{split}", MEDIA_SUFFIXES) for split in splits))
+        return _one_fold(*(_class_files(f"{tree.root}/{split}", MEDIA_SUFFIXES) for split in splits))
     if splits:
         absent = "test" if splits == ["train"] else "train"
         raise ConfigError(
@@ -376,7 +367,7 @@ def _any_folder(tree: _Tree) -> _Found:
             remedy="give it both, or class folders alone",
             path=tree.root,
         )
-    classes = tree.class_folders(tree.root, MEDIA_SUFFIXES)
+    classes = _class_files(tree.root, MEDIA_SUFFIXES)
     smallest = min(classes, key=lambda name: len(classes[name]))
     if len(classes[smallest]) < 2:
         raise ConfigError(
@@ -483,15 +474,8 @@ class _Tree:
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = frozenset()
             except OSError as error:
-                raise _unreadable(folder, error) from None
+                raise unreadable(folder, error) from None
         return self._names[folder]
-
-    def folders(self, folder: str) -> list[str]:
-        """Return the names of the folders in a folder, sorted, without hidden ones."""
-        try:
-            return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-        except OSError as error:
-            raise _unreadable(folder, error) from None
 
     def find(self, what: str, example: str, wanted: Callable[[frozenset[str]], bool]) -> str:
         """Return the first folder of ``_PLACES[what]`` whose names are ``wanted``; ``example`` is one for errors."""
@@ -535,26 +519,6 @@ class _Tree:
                 self._missing(line)
         return found
 
-    def class_folders(
-        self,
-        folder: str,
-        suffixes: Collection[str],
-        wanted: Collection[str] | None = None,
-        *,
-        spaced: bool = False,
-    ) -> dict[str, list[str]]:
-        """Return the files in ``folder/CLASS``, at any depth, by class; in names that are ``spaced``, _ is a space."""
-        files: dict[str, list[str]] = defaultdict(list)
-        for name in self.folders(folder):
-            label = name.replace("_", " ") if spaced else name
-            if wanted is None or label in wanted:
-                files[label] += find_media([f"{folder}/{name}"], suffixes=suffixes)
-        if not files and wanted is None:
-            raise ConfigError(
-                "has no class folders", remedy=f"put files where {folder}/CLASS/FILE is one", path=folder
-            )
-        return files
-
 
 # --- files -------------------------------------------------------------------------------------------------------
 
@@ -567,6 +531,20 @@ def _folder(path: str | Path, remedy: str) -> str:
         there = os.path.exists(full)  # noqa: PTH110
         raise ConfigError("is a file, not a folder" if there else "no such folder", remedy=remedy, path=full)
     return full
+
+
+def _class_files(
+    folder: str, suffixes: Collection[str], wanted: Collection[str] | None = None, *, spaced: bool = False
+) -> dict[str, list[str]]:
+    """Return the files in ``folder/CLASS``, at any depth, by class; see :func:`class_folders`."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for name, label in class_folders(folder, wanted, spaced=spaced).items():
+        files[label] += find_media([f"{folder}/{name}"], suffixes=suffixes)
+    if not files and wanted is None:
+        raise ConfigError(
+            "has no class folders", remedy=f"put files where {folder}/CLASS/FILE is one", path=folder
+        )
+    return files
 
 
 def _lines(path: str, pattern: str, expected: str) -> Iterator[tuple[int, re.Match[str]]]:
@@ -606,7 +584,7 @@ def _real_paths(samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
             try:
                 links = frozenset(entry.name for entry in os.scandir(folder) if entry.is_symlink())
             except OSError as error:
-                raise _unreadable(folder, error) from None
+                raise unreadable(folder, error) from None
             folders[folder] = (os.path.realpath(folder), links)
         real, links = folders[folder]
         full = os.path.join(real, name)  # noqa: PTH118
@@ -629,11 +607,3 @@ def _size(path: str) -> int:
 def _sha256(path: str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unreadable(path: str, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"cannot be read ({error.strerror})",
-        remedy="check that it is there, and its access rights",
-        path=path,
-    )

@@ -16,9 +16,10 @@ from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.probe import FileClips, unit_length
 from crisscross_zoo.evaluate.reporter import Reporter
-from crisscross_zoo.evaluate.results import failure_row, labels_of
+from crisscross_zoo.evaluate.results import labels_of
 from crisscross_zoo.evaluate.rows import Floats, Ints, Rows
 from crisscross_zoo.evaluate.store import FeatureStore
+from crisscross_zoo.files.failures import failure_row
 
 
 @dataclass(frozen=True)

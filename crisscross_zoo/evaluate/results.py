@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crisscross_zoo.encoders import Encoder
-from crisscross_zoo.errors import CrissCrossError, OutputError, UnknownWeightsError
+from crisscross_zoo.errors import OutputError, UnknownWeightsError
 from crisscross_zoo.evaluate.datasets import Fold, Sample
 from crisscross_zoo.evaluate.gallery import Query
 from crisscross_zoo.evaluate.metrics import confusion, file_scores, mean_and_deviation, per_class, top_k
@@ -56,7 +56,7 @@ class FoldResult:
     Attributes:
         train: How many training files were used.
         test: The test files that were used.
-        failed: The others, see :func:`failure_row`.
+        failed: The others, see :func:`crisscross_zoo.files.failures.failure_row`.
         damaged: Files of which a part could be read and was used: path and what is wrong.
     """
 
@@ -128,11 +128,6 @@ def published(config: ProtocolConfig, weights: Mapping[str, Source]) -> dict[str
 def labels_of(samples: Sequence[Sample]) -> Ints:
     """Return the labels of samples, int64."""
     return np.array([s.label for s in samples], np.int64)
-
-
-def failure_row(path: str, error: CrissCrossError) -> dict[str, str]:
-    """Return what is kept of a file that failed, as in ``failed.jsonl`` of extraction."""
-    return {"path": path, "error": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
 
 
 def text_keys(values: Mapping[Any, float]) -> dict[str, float]:

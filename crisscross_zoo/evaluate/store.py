@@ -29,6 +29,7 @@ from crisscross_zoo.evaluate.rows import Floats, Ints
 from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.features import Features
 from crisscross_zoo.files.atomic import write_atomically, writing
+from crisscross_zoo.files.stamps import stamp_of
 
 FEATURES_FORMAT = 1
 """Raised when the same settings and weights give other numbers: older features are then not used."""
@@ -259,8 +260,7 @@ def _shorten(path: Path, length: int) -> None:
 
 
 def _key(path: str) -> tuple[str, int, int]:
-    status = Path(path).stat()
-    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
+    return str(Path(path).absolute()), *stamp_of(path)
 
 
 @contextlib.contextmanager

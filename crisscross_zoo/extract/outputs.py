@@ -31,9 +31,9 @@ from crisscross_zoo.errors import (
 from crisscross_zoo.features import Features, check_name, files_of, load_metadata
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.atomic import atomic_path, temporary_folder, writing
+from crisscross_zoo.files.failures import FAILED_NAME
 
 INDEX_NAME = "index.csv"
-FAILED_NAME = "failed.jsonl"
 PARTS_NAME = ".parts"
 """Folder of the lists' parts, one folder a process, until a run alone on the output folder takes them in."""
 
@@ -375,14 +375,3 @@ def _written(path: Path, data: bytes, by: str) -> Iterator[None]:
     with atomic_path(path, by=by) as temporary:
         temporary.write_bytes(data)
         yield
-
-
-def describe_failure(path: str, modality: str, error: CrissCrossError) -> dict[str, str]:
-    """Describe a failed input, as a line of ``failed.jsonl`` does."""
-    return {
-        "path": path,
-        "modality": modality,
-        "error": type(error).__name__,
-        "reason": error.reason,
-        "remedy": error.remedy,
-    }

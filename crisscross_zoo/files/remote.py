@@ -27,6 +27,7 @@ from crisscross_zoo.errors import (
     first_line,
 )
 from crisscross_zoo.files.atomic import temporary_folder, writing
+from crisscross_zoo.files.stamps import stamp_of
 
 _WINDOWS = os.name == "nt"
 _NOT_IN_NAMES = re.compile(r'[<>:"\\|?*\x00-\x1f]|[. ]\Z')
@@ -198,8 +199,7 @@ def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
         UnreadableMediaError: the store cannot be asked.
     """
     if not is_url(path):
-        status = os.stat(path)  # noqa: PTH116 - keeps the path as it was given
-        return {"path": os.fspath(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        return {"path": os.fspath(path), **stamp_of(path)._asdict()}
     url = os.fspath(path)
     with _fetching(url):
         fs, name = _open_store(url)

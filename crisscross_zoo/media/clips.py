@@ -47,6 +47,7 @@ from crisscross_zoo.transforms.augment import AudioAugment, VideoAugment
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import resize_crop_frame
+from crisscross_zoo.workers.errors import file_error
 from crisscross_zoo.workers.pool import work_on_files
 
 UNCOVERED_SECONDS = 1.0
@@ -163,12 +164,8 @@ def file_news(path: StrPath, sampling: Sampling) -> Iterator[News]:
             yield from _remote_news(path, sampling)
         else:
             yield from read_clips(path, sampling)
-    except CrissCrossError as error:
-        yield error
-    except Exception as error:  # a decoder's own trouble with one file must not end the others
-        yield UnreadableMediaError(
-            f"reading it failed ({type(error).__name__}: {error})", remedy="check it in a player", path=path
-        )
+    except Exception as error:
+        yield file_error(error, path)
 
 
 def _remote_news(url: StrPath, sampling: Sampling) -> Iterator[News]:

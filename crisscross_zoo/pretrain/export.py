@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from crisscross_zoo.checkpoints.card import CARD_FILE
 from crisscross_zoo.checkpoints.files import build_strictly
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.config import MODALITIES, config_from_dict
 from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.files.atomic import write_atomically
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.loss import needed_views
 
 _STEPS = re.compile(r"after [\d,]+ steps of")  # in a card of an earlier export

@@ -26,13 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
 from crisscross_zoo.files.find import VIDEO_SUFFIXES, common_folder, find_media
 from crisscross_zoo.files.remote import is_url
-from crisscross_zoo.media.scan import scan
+from crisscross_zoo.files.stamps import Stamp, stamp_of
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES, class_folders, split_folder
+from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.tracks import COLUMNS, Media
-from crisscross_zoo.settings import StrPath, check_choice, suggest
+from crisscross_zoo.settings import StrPath, check_choice
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 INDEX_VERSION = 2
@@ -61,42 +63,6 @@ OK, NO_SOUND, NO_PICTURES, TOO_SHORT, UNREADABLE = (
     "unreadable",
 )
 """What a file's ``status`` can be; all but the first are left out of pretraining."""
-
-KINETICS_SOUND_CLASSES: tuple[str, ...] = (
-    "blowing nose",
-    "blowing out candles",
-    "bowling",
-    "chopping wood",
-    "dribbling basketball",
-    "laughing",
-    "mowing lawn",
-    "playing accordion",
-    "playing bagpipes",
-    "playing bass guitar",
-    "playing clarinet",
-    "playing drums",
-    "playing guitar",
-    "playing harmonica",
-    "playing keyboard",
-    "playing organ",
-    "playing piano",
-    "playing saxophone",
-    "playing trombone",
-    "playing trumpet",
-    "playing violin",
-    "playing xylophone",
-    "ripping paper",
-    "shoveling snow",
-    "shuffling cards",
-    "singing",
-    "stomping grapes",
-    "strumming guitar",
-    "tap dancing",
-    "tapping guitar",
-    "tapping pen",
-    "tickling",
-)
-"""The classes of Kinetics400 that make Kinetics-Sound; folders may have underscores for spaces."""
 
 SHARED_ROWS = 1 << 16
 """An index of so many files or more is mapped from a file, and not copied into each process."""
@@ -394,16 +360,6 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
     )
 
 
-def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
-    """Scan one file; yields what it is, or the error that says why it cannot be read."""
-    try:
-        yield scan(path).compact()
-    except CrissCrossError as error:
-        yield error
-    except Exception as error:  # a decoder's own trouble with one file must not end the others
-        yield UnreadableMediaError(f"reading it failed ({type(error).__name__}: {error})", path=path)
-
-
 # --- which files -------------------------------------------------------------------------------------------------
 
 
@@ -432,12 +388,13 @@ def _find(
     found = [os.path.abspath(p) for p in find_media([folder], suffixes=VIDEO_SUFFIXES)]  # noqa: PTH100
     if layout == "audioset":
         return root, dict.fromkeys(found), 0
-    labels: dict[str, str | None] = {}
-    for path in found:
-        below = Path(os.path.relpath(path, folder)).parts
-        name = below[0].replace("_", " ")
-        if len(below) > 1 and (layout != "kinetics-sound" or name in KINETICS_SOUND_CLASSES):
-            labels[path] = name
+    wanted = KINETICS_SOUND_CLASSES if layout == "kinetics-sound" else None
+    classes = class_folders(folder, wanted, spaced=True)
+    labels: dict[str, str | None] = {
+        path: classes[below[0]]
+        for path in found
+        if (below := Path(os.path.relpath(path, folder)).parts)[0] in classes and len(below) > 1
+    }
     where = os.path.join(folder, "CLASS", "VIDEO")  # noqa: PTH118
     if not labels and layout == "kinetics400":
         raise ConfigError(
@@ -466,26 +423,15 @@ def _split_folder(
         raise ConfigError(f"{root}: no such folder", remedy="name the data set's root")
     if split is None:
         return root, root
-    folder = os.path.join(root, split)  # noqa: PTH118
-    if os.path.isdir(folder):  # noqa: PTH112
-        return root, folder
-    if os.path.basename(root) == split:  # noqa: PTH119
-        remedy = f"it looks like the split itself: name its parent, {os.path.dirname(root)}"  # noqa: PTH120
-    else:
-        tree = os.path.join(folder, *(["CLASS"] if layout in _TREES else []), "VIDEO")  # noqa: PTH118
-        folders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
-        remedy = f"the videos are looked for as {tree}"
-        if folders:
-            remedy += f"; for another split, {suggest(split, folders[:10])}"
-    raise ConfigError(f"{root}: has no folder {split!r}", remedy=remedy)
+    below = "CLASS/VIDEO" if layout in _TREES else "VIDEO"
+    return root, split_folder(root, [split], below=below, others=True)
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
+def _stamp(path: str) -> Stamp | None:
     try:
-        status = os.stat(path)  # noqa: PTH116
+        return stamp_of(path)
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns
 
 
 # --- what is known of them ---------------------------------------------------------------------------------------

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from crisscross_zoo.transforms.augment import VIDEO_AUGMENTS as VIDEO_AUGMENTS
     from crisscross_zoo.transforms.augment import AudioAugment as AudioAugment
     from crisscross_zoo.transforms.augment import VideoAugment as VideoAugment
-    from crisscross_zoo.transforms.augment_audio import augment_audio as augment_audio
-    from crisscross_zoo.transforms.augment_video import augment_video as augment_video
     from crisscross_zoo.transforms.frames import normalize as normalize
     from crisscross_zoo.transforms.frames import resize_crop as resize_crop
     from crisscross_zoo.transforms.mel import log_mel as log_mel
@@ -27,8 +25,6 @@ _HOMES = {
     "AudioAugment": "crisscross_zoo.transforms.augment",
     "VIDEO_AUGMENTS": "crisscross_zoo.transforms.augment",
     "VideoAugment": "crisscross_zoo.transforms.augment",
-    "augment_audio": "crisscross_zoo.transforms.augment_audio",
-    "augment_video": "crisscross_zoo.transforms.augment_video",
     "log_mel": "crisscross_zoo.transforms.mel",
     "mel_filters": "crisscross_zoo.transforms.mel",
     "mono_at_rate": "crisscross_zoo.transforms.mel",
@@ -41,8 +37,6 @@ __all__ = [
     "VIDEO_AUGMENTS",
     "AudioAugment",
     "VideoAugment",
-    "augment_audio",
-    "augment_video",
     "log_mel",
     "mel_filters",
     "mono_at_rate",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from crisscross_zoo.demo import run as demo
 from crisscross_zoo.demo.data import CLASSES
 from crisscross_zoo.demo.run import report_lines, run_demo
 from crisscross_zoo.pretrain.presets import PRESETS, make_config
+from crisscross_zoo.weights.load import load_encoder
 
 SHORT: dict[str, Any] = {
     "optim.batch_size": 8, "optim.epochs": 1, "optim.warmup_epochs": 0.5, "data.epoch_size": 16, "run.workers": 0,
@@ -19,29 +19,34 @@ SHORT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path) -> None:
     said: list[str] = []
     config = make_config("demo", overrides=SHORT)
     report = run_demo(tmp_path, config, seeds=1, train_clips=3, test_clips=1, say=said.append)
     assert report is not None
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["clips"] == {"train": 3 * len(CLASSES), "test": len(CLASSES)}
-    names = {f"{m}/{how}" for m in ("video", "audio", "both") for how in ("linear", "retrieval")}
-    assert set(report["pretrained"]) == set(report["random"]) == names
-    assert set(report["raw"]) == {
-        f"mean-{x}/{how}" for x in ("colour", "spectrum") for how in ("linear", "retrieval")
-    }
-    for value in (*report["pretrained"].values(), *report["random"].values(), *report["raw"].values()):
+    names = ["video/linear", "video/retrieval", "audio/linear", "audio/retrieval", "both/fusion"]
+    assert list(report["pretrained"]) == list(report["random"]) == names
+    for value in (*report["pretrained"].values(), *report["random"].values()):
         assert 0 <= value["mean"] <= 1
         # a share of the test clips
         assert value["mean"] * len(CLASSES) == pytest.approx(round(value["mean"] * len(CLASSES)))
     text = "\n".join(report_lines(report))
     assert (tmp_path / "report.md").read_text() == text + "\n"
     assert "| video/linear |" in text
-    assert len(said) == 4
+    assert len(said) == 3
+
+    # each accuracy is that of an evaluation of the run's encoders
+    evaluations = tmp_path / "seed0" / "evaluations"
+    fusion = json.loads((evaluations / "pretrained" / "fusion-2s" / "result.json").read_text())
+    assert report["pretrained"]["both/fusion"]["values"] == [fusion["top1"]["mean"]]
+    video = load_encoder("video", tmp_path / "seed0" / "video")
+    assert fusion["weights"]["video"]["sha256"] == video.weights_sha256
+    recall = json.loads((evaluations / "random" / "retrieval-both" / "result.json").read_text())["recall"]
+    assert report["random"]["audio/retrieval"]["values"] == [recall["audio-to-audio"]["1"]["mean"]]
 
     # a second seed is all that is left to do
-    monkeypatch.setattr(demo, "score_raw", lambda data: {"mean-colour/linear": 0.5})
     before = (tmp_path / "seed0" / "scores.json").read_bytes()
     again = run_demo(tmp_path, config, seeds=2, train_clips=3, test_clips=1)
     assert again is not None

@@ -25,7 +25,7 @@ from crisscross_zoo.evaluate.datasets import (
     read_dataset,
     shared_content,
 )
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -709,13 +709,13 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "kinetics400",
         remove("train"),
-        "ROOT: has no folder train; the videos are looked for as ROOT/train/CLASS/VIDEO",
+        "ROOT: has no folder 'train'; the videos are looked for as ROOT/train/CLASS/VIDEO",
     ),
     (
         "kinetics400",
         remove("val"),
         (
-            "ROOT: has no folder val or validate or validation or test; "
+            "ROOT: has no folder 'val' or 'validate' or 'validation' or 'test'; "
             "the videos are looked for as ROOT/val/CLASS/VIDEO"
         ),
     ),
@@ -803,7 +803,7 @@ def test_a_split_of_kinetics_is_not_its_root(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read("kinetics400", root / "train")
     assert line_of(caught, root) == (
-        "ROOT/train: has no folder train; it looks like a split itself: name its parent, ROOT"
+        "ROOT/train: has no folder 'train'; it looks like a split itself: name its parent, ROOT"
     )
 
 

@@ -10,11 +10,11 @@ import torch
 from make_media import make_media
 from pretrain_case import tiny_config
 
+from crisscross_zoo.checkpoints.training import load_progress, save_progress
 from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.errors import MediaError, TrainingError
 from crisscross_zoo.evaluate.datasets import Sample
 from crisscross_zoo.evaluate.finetune import CHECKPOINT_FILE, describe_files, finetune
-from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.media.tracks import Media
 

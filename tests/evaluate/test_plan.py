@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def plan_of(protocol: str, weights: Any, out: Path, setup: str | None = None, **
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The modalities of the encoders that are loaded, in order."""
     seen: list[str] = []
 

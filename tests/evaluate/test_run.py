@@ -497,8 +497,8 @@ def test_the_heads_of_a_run_give_retrieval_across_modalities(
     folder: Path, command: Any, tmp_path: Path
 ) -> None:
     from crisscross_zoo import CrissCross
+    from crisscross_zoo.checkpoints.training import save_checkpoint
     from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
-    from crisscross_zoo.pretrain.checkpoints import save_checkpoint
 
     model = CrissCross(VideoEncoder(depth=10, width=8), AudioEncoder(depth=10, width=8), projection=16)
     run = tmp_path / "run"

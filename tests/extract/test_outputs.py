@@ -8,8 +8,9 @@ import pytest
 
 from crisscross_zoo import Features
 from crisscross_zoo.errors import ConfigError, OutputError, UnreadableMediaError
-from crisscross_zoo.extract.outputs import Lists, describe_failure, finished, known_outcome, mirror
+from crisscross_zoo.extract.outputs import Lists, finished, known_outcome, mirror
 from crisscross_zoo.files import remote
+from crisscross_zoo.files.failures import failure_row
 from crisscross_zoo.files.find import common_folder
 
 SOURCE = {"path": "in/a.mp4", "bytes": 10, "modified_ns": 5}
@@ -139,7 +140,7 @@ def test_index_and_failures_are_tables_a_machine_reads(tmp_path):
     error = UnreadableMediaError("is empty", remedy="fetch it again", path="b.mp4")
     lists = Lists(tmp_path)
     lists.add('in/"a", b.mp4', tmp_path / "sub" / "a.npz", metadata)
-    lists.add_failure("b.mp4", tmp_path / "b.npz", describe_failure("b.mp4", "both", error))
+    lists.add_failure("b.mp4", tmp_path / "b.npz", failure_row("b.mp4", error, modality="both"))
     lists.write()
     (row,) = csv.DictReader((tmp_path / "index.csv").open())
     assert row == {

@@ -19,13 +19,13 @@ from make_media import make_media
 from pretrain_case import tiny_config
 
 from crisscross_zoo import FeatureExtractor, Features
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint, save_checkpoint
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.errors import StorageError
 from crisscross_zoo.evaluate.store import FeatureStore
 from crisscross_zoo.extract.outputs import Lists
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.loop import pretrain
 

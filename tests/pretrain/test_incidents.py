@@ -74,7 +74,7 @@ def start_again(
 def test_any_exception_is_the_files_failure(raising: Path, clips: Clips) -> None:
     failed = [json.loads(line) for line in (raising / "failed.jsonl").read_text().splitlines()]
     assert {f["path"] for f in failed} == {clips[BAD].path}
-    assert {f["error"] for f in failed} == {"IndexError"}
+    assert {f["error"] for f in failed} == {"UnreadableMediaError"}
     assert {f["reason"] for f in failed} == {"reading it failed (IndexError: list index out of range)"}
     assert read_log(raising)[-1]["failed_files"] == len(failed) >= 3
     assert not list(raising.glob("skipped*"))

@@ -20,8 +20,10 @@ import pytest
 from make_media import make_media
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES
+from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.pretrain import index as index_module
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES, build_index, read_index, scan_file
+from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.workers import pool
 from crisscross_zoo.workers.pool import WorkerStartError
 
@@ -245,7 +247,7 @@ def test_audioset_is_any_tree_with_or_without_a_split(clip: Path, tmp_path: Path
             "kinetics400",
             None,
             "k/train",
-            "has no folder 'train'; it looks like the split itself: name its parent",
+            "has no folder 'train'; it looks like a split itself: name its parent",
         ),
         ("kinetics400", "val", "k", r"val: has no media files"),
         (
@@ -399,7 +401,7 @@ def test_a_scan_that_goes_wrong_in_any_way_is_that_files_error(
     def broken(path: str) -> object:
         raise ZeroDivisionError("by\nzero")
 
-    monkeypatch.setattr(index_module, "scan", broken)
+    monkeypatch.setattr("crisscross_zoo.media.scan.scan", broken)
     (error,) = scan_file(clip)
     assert isinstance(error, UnreadableMediaError)
     assert error.reason == "reading it failed (ZeroDivisionError: by zero)"
@@ -407,7 +409,7 @@ def test_a_scan_that_goes_wrong_in_any_way_is_that_files_error(
 
 def test_scanning_does_not_import_torch(clip: Path) -> None:
     script = (
-        "import sys; from crisscross_zoo.pretrain.index import scan_file\n"
+        "import sys; from crisscross_zoo.media.scan import scan_file\n"
         f"list(scan_file({str(clip)!r})); print('torch' in sys.modules)"
     )
     done = subprocess.run(

@@ -30,10 +30,11 @@ from crisscross_zoo.media.encode import CopyOptions, reencode
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import PretrainDataset
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.prepare import SETTINGS_NAME, prepare
 from crisscross_zoo.pretrain.shards import ShardReader, open_data, pack
+from crisscross_zoo.workers.samples import SampleKey
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = CopyOptions(short_side=48)
