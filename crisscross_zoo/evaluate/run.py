@@ -70,7 +70,8 @@ from crisscross_zoo.evaluate.results import (
 from crisscross_zoo.evaluate.retrieval import Heads, file_means, nearest
 from crisscross_zoo.evaluate.store import FeatureStore, Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
-from crisscross_zoo.extract.extractor import FeatureExtractor, Precision, default_workers, pick_device
+from crisscross_zoo.extract.extractor import FeatureExtractor, default_workers, pick_device
+from crisscross_zoo.extract.options import Precision
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.failures import failure_row
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
