@@ -166,7 +166,7 @@ class RemoteFolder:
 
     def place(self, name: str = "") -> str:
         """As in the protocol, like all that follow."""
-        return f"{self.url.rstrip('/')}/{name}" if name else self.url
+        return f"{self.url.rstrip('/')}/{name}".rstrip("/")
 
     def exists(self, name: str) -> bool:
         """Return whether there is such an object."""
