@@ -78,7 +78,7 @@ def test_folder_features(tmp_path: Path) -> None:
     assert (features.video.shape, features.audio.shape) == ((12, 64), (12, 576))
     assert len(np.unique(features.video, axis=0)) == 12
     assert not (tmp_path / "out" / "b.npz").exists()
-    assert re.search(r"^failed: in.b\.mp4: .*FFmpeg", printed, re.M)
+    assert re.search(r"^error: in.b\.mp4: .*FFmpeg", printed, re.M)
 
 
 def test_training_script(tmp_path: Path) -> None:

@@ -11,10 +11,18 @@ from crisscross_zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract.extractor import FeatureExtractor as FeatureExtractor
+    from crisscross_zoo.extract.options import ExtractOptions as ExtractOptions
+    from crisscross_zoo.extract.report import Summary as Summary
+    from crisscross_zoo.extract.run import extract_files as extract_files
 
-_HOMES = {"FeatureExtractor": "crisscross_zoo.extract.extractor"}
+_HOMES = {
+    "ExtractOptions": "crisscross_zoo.extract.options",
+    "FeatureExtractor": "crisscross_zoo.extract.extractor",
+    "Summary": "crisscross_zoo.extract.report",
+    "extract_files": "crisscross_zoo.extract.run",
+}
 
-__all__ = ["FeatureExtractor"]
+__all__ = ["ExtractOptions", "FeatureExtractor", "Summary", "extract_files"]
 
 
 __getattr__ = lazy_names(__name__, _HOMES)

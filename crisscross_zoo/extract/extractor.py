@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,29 +22,25 @@ from torch import Tensor
 
 from crisscross_zoo import __version__
 from crisscross_zoo.checkpoints.files import state_sha256
-from crisscross_zoo.config import MODALITIES, AudioConfig, Pooling, VideoConfig
+from crisscross_zoo.config import MODALITIES, AudioConfig, VideoConfig
 from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.head import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, StorageError
-from crisscross_zoo.extract.options import DECODERS, Decoder, check_clip_options
+from crisscross_zoo.extract.options import (
+    DEFAULT_TIMEOUT,
+    ExtractKeywords,
+    ExtractOptions,
+    Modality,
+)
 from crisscross_zoo.features import Features
 from crisscross_zoo.files import remote
-from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, Views, read_files
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, read_files
 from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec
-from crisscross_zoo.media.windows import Edges
 from crisscross_zoo.numerics import DTYPES, exact_float32, plain_torch
-from crisscross_zoo.settings import (
-    PRECISIONS,
-    Precision,
-    StrPath,
-    check_choice,
-    check_count,
-    check_path,
-    pick_device,
-)
+from crisscross_zoo.settings import StrPath, check_path, pick_device
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.load import load_encoder
 from crisscross_zoo.workers.pool import usable_cores
@@ -62,10 +58,6 @@ DEFAULT_BATCH: dict[str, dict[str, int]] = {
 """Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
 
 
-DEFAULT_TIMEOUT = 600.0
-"""Seconds: a decoding process from which nothing comes for so long hangs."""
-
-
 class FeatureExtractor:
     """Turns media files into :class:`Features`.
 
@@ -74,38 +66,14 @@ class FeatureExtractor:
             :class:`Encoder` (which is moved to ``device`` and put in eval mode); or a dict with one of these for
             each modality.
         modality: ``"video"``, ``"audio"`` or ``"both"``.
-        device: ``"auto"`` (CUDA, then MPS, then CPU) or a torch device.
-        pooling: See :mod:`crisscross_zoo.encoders.pooling`. Default: the checkpoint's or encoder's own.
-        precision: ``"fp32"``, or a network in ``"bf16"`` or ``"fp16"``. Features are float32 in any case.
-        window: Seconds of each window; sets ``frames`` and ``audio_seconds``.
-        stride: Seconds between windows. Default: the window, or with both modalities the video's.
-        clips: This many uniformly spread windows in place of dense ones (section E.1).
-        views: With ``clips``: random, augmented clips in place of spread ones.
-        frames: Frames in a video clip. Default: the checkpoint's, 8.
-        fps: Frames a second. Default: the checkpoint's, 16.
-        size: Side of the square crop in pixels. Default: the checkpoint's, 224.
-        audio_seconds: Seconds of an audio clip. Default: the checkpoint's, 2.
-        edges: ``"drop"``: with both modalities, leave out the rows whose windows are not centred within half a frame of
-            each other, as at the ends of a file, where windows are moved inside. ``"keep"``: keep them.
-        batch_size: Clips a batch. Default: :data:`DEFAULT_BATCH`.
-        workers: Decoding processes for :meth:`stream`; 0 decodes in a thread of this process. Default: by device and
-            cores; for one file or a GPU that decodes 0, or with ``timeout`` 1.
-        timeout: Seconds after which a decoding process from which nothing comes is ended, and its file fails. Fetching
-            a file and looking through it before its first clip count, too. Default: :data:`DEFAULT_TIMEOUT`; decoding
-            in a thread cannot be ended.
-        decoder: ``"pyav"``, or ``"torchcodec"`` for pictures decoded on the GPU where ``device`` is CUDA, else with
-            the system's FFmpeg. Sound is PyAV's in any case.
-        strict: Refuse truncated or damaged files; otherwise they give what can be read, and a warning.
-        revision: Hub revision of the weights.
-        cache_dir: Where downloads are kept, instead of the Hub's cache.
-        local_files_only: Download nothing.
-        token: For private or gated repositories; default: the stored one.
+        **options: See :class:`crisscross_zoo.extract.ExtractOptions`, such as ``size=112``.
 
     Attributes:
         encoders: The encoders by modality, in eval mode on ``device``. What is run is made of them once
             (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
         weights: Their "id" and "sha256" by modality.
         sizes: Length of a feature vector, D, by modality.
+        options: As they were given.
         settings: What decides the numbers besides the weights, as kept in the features' metadata.
 
     Raises:
@@ -116,62 +84,13 @@ class FeatureExtractor:
     def __init__(
         self,
         weights: Weights | Mapping[str, Weights] = "audioset",
-        modality: Literal["video", "audio", "both"] = "video",
-        *,
-        device: str | torch.device = "auto",
-        pooling: Pooling | None = None,
-        precision: Precision = "fp32",
-        window: float | None = None,
-        stride: float | None = None,
-        clips: int | None = None,
-        views: Views | None = None,
-        frames: int | None = None,
-        fps: float | None = None,
-        size: int | None = None,
-        audio_seconds: float | None = None,
-        edges: Edges = "keep",
-        batch_size: int | None = None,
-        workers: int | None = None,
-        timeout: float | None = None,
-        decoder: Decoder = "pyav",
-        strict: bool = False,
-        revision: str | None = None,
-        cache_dir: StrPath | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
+        modality: Modality = "video",
+        **options: Unpack[ExtractKeywords],
     ) -> None:
-        check_choice("modality", modality, (*MODALITIES, "both"))
-        check_choice("precision", precision, PRECISIONS)
-        check_choice("decoder", decoder, DECODERS)
-        check_clip_options(
-            modality,
-            window=window,
-            stride=stride,
-            clips=clips,
-            frames=frames,
-            fps=fps,
-            size=size,
-            audio_seconds=audio_seconds,
-            edges=edges,
-        )
-        if views is not None and clips is None:
-            raise ConfigError("views without clips", remedy="say how many: clips=10")
-        check_count("batch_size", batch_size, least=1)
-        check_count("workers", workers, least=0)
-        self.modality = modality
-        self.device = pick_device(device)
-        self.precision = precision
-        if timeout is not None and (workers == 0 or not timeout > 0):
-            raise ConfigError(
-                f"timeout {timeout:g} with {'no decoding process' if timeout > 0 else 'no time at all'}",
-                remedy="take workers above 0 and a timeout above 0",
-            )
-        self.workers = workers
-        self.timeout = timeout
+        self.options = given = ExtractOptions(modality, **options)
+        self.device = pick_device(given.device)
         self._versions = decoder_versions()
-        if decoder == "torchcodec":
-            if modality == "audio":
-                raise ConfigError("decoder='torchcodec' is for pictures", remedy="leave it out for sound")
+        if given.decoder == "torchcodec":
             self._versions.update(check_torchcodec())
         wanted = MODALITIES if modality == "both" else (modality,)
         self.encoders: dict[str, Encoder] = {}
@@ -184,16 +103,16 @@ class FeatureExtractor:
             if isinstance(source, Encoder):
                 # It may have been trained since it was loaded: what it holds now is what counts.
                 sha256: str | None = state_sha256(source.state_dict(), source.config)
-                source = source.with_pooling(pooling)
+                source = source.with_pooling(given.pooling)
             else:
                 source = load_encoder(
                     name,  # type: ignore[arg-type]
                     source,
-                    pooling=pooling,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    local_files_only=local_files_only,
-                    token=token,
+                    pooling=given.pooling,
+                    revision=given.revision,
+                    cache_dir=given.cache_dir,
+                    local_files_only=given.local_files_only,
+                    token=given.token,
                 )
                 sha256 = source.weights_sha256
             if source.num_classes:
@@ -208,15 +127,10 @@ class FeatureExtractor:
             self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
             with plain_torch():
                 self.encoders[name] = source.to(self.device).eval()
-            self._networks[name] = source.optimize_for_inference(DTYPES[precision])
-        self._sampling = self._make_sampling(
-            window, stride, clips, views, frames, fps, size, audio_seconds, edges, strict
-        )
-        if decoder == "torchcodec":
-            decodes = str(self.device) if self.device.type == "cuda" else "cpu"
-            self._sampling = dataclasses.replace(self._sampling, torchcodec=decodes)
+            self._networks[name] = source.optimize_for_inference(DTYPES[given.precision])
+        self._sampling = self._make_sampling()
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
-        self._batch = {name: batch_size or defaults[name] for name in wanted}
+        self._batch = {name: given.batch_size or defaults[name] for name in wanted}
         self.settings = self._describe_settings()
         self.sizes: dict[str, int] = {}
         self._check_clips()
@@ -254,11 +168,11 @@ class FeatureExtractor:
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
         if isinstance(paths, bytes) or hasattr(paths, "read"):  # both can be iterated over
             check_path("paths", paths)
-        workers = self.workers
+        workers = self.options.workers
         if workers is None:
             alone = isinstance(paths, Sized) and len(paths) <= 1
             on_gpu = self._sampling.torchcodec not in (None, "cpu")
-            fewest = 0 if self.timeout is None else 1  # a thread cannot be ended
+            fewest = 0 if self.options.timeout is None else 1  # a thread cannot be ended
             workers = fewest if alone or on_gpu else default_workers(self.device)
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
@@ -274,7 +188,7 @@ class FeatureExtractor:
             self._sampling,
             workers=workers,
             queue_size=queue_size,
-            timeout=self.timeout or DEFAULT_TIMEOUT,
+            timeout=self.options.timeout or DEFAULT_TIMEOUT,
         )
         with contextlib.closing(news_of_files):
             for serial, path, news in news_of_files:
@@ -348,36 +262,36 @@ class FeatureExtractor:
     def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:
         return {"source": source, "settings": self.settings, "weights": self.weights}
 
-    def _make_sampling(
-        self,
-        window: float | None,
-        stride: float | None,
-        clips: int | None,
-        views: Views | None,
-        frames: int | None,
-        fps: float | None,
-        size: int | None,
-        audio_seconds: float | None,
-        edges: Edges,
-        strict: bool,
-    ) -> Sampling:
+    def _make_sampling(self) -> Sampling:
+        given = self.options
         video: VideoConfig | None = None
         audio: AudioConfig | None = None
         if "video" in self.encoders:
             own = self.encoders["video"].config
             assert isinstance(own, VideoConfig)
-            fps = own.fps if fps is None else fps
-            if window is not None:
-                frames = max(1, round(window * fps))
-            changes = {"frames": frames, "fps": fps, "size": size}
+            fps = own.fps if given.fps is None else given.fps
+            frames = given.frames if given.window is None else max(1, round(given.window * fps))
+            changes = {"frames": frames, "fps": fps, "size": given.size}
             video = own.replace(**{k: v for k, v in changes.items() if v is not None})
         if "audio" in self.encoders:
             heard = self.encoders["audio"].config
             assert isinstance(heard, AudioConfig)
-            seconds = window if audio_seconds is None else audio_seconds
+            seconds = given.window if given.audio_seconds is None else given.audio_seconds
             audio = heard if seconds is None else heard.replace(seconds=seconds)
+        decodes = (
+            (str(self.device) if self.device.type == "cuda" else "cpu")
+            if given.decoder == "torchcodec"
+            else None
+        )
         return Sampling(
-            video=video, audio=audio, stride=stride, clips=clips, views=views, edges=edges, strict=strict
+            video=video,
+            audio=audio,
+            stride=given.stride,
+            clips=given.clips,
+            views=given.views,
+            edges=given.edges,
+            strict=given.strict,
+            torchcodec=decodes,
         )
 
     def _check_clips(self) -> None:
@@ -397,7 +311,7 @@ class FeatureExtractor:
                 ) from None
 
     def _describe_settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {"modality": self.modality, "precision": self.precision}
+        settings: dict[str, Any] = {"modality": self.options.modality, "precision": self.options.precision}
         settings.update(
             stride=self._sampling.stride, clips=self._sampling.clips, strict=self._sampling.strict
         )

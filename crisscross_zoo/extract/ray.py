@@ -18,15 +18,18 @@ import socket
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crisscross_zoo.errors import ClusterError, ConfigError, CrissCrossError, DecoderCrashError, first_line
-from crisscross_zoo.extract.extractor import FeatureExtractor
-from crisscross_zoo.extract.outputs import PARTS_NAME, Outcome, known_outcome, save
+from crisscross_zoo.extract.extractor import FeatureExtractor, Weights
+from crisscross_zoo.extract.lists import PARTS_NAME
+from crisscross_zoo.extract.options import ExtractOptions
+from crisscross_zoo.extract.outputs import FileResult, known_result, save
 from crisscross_zoo.files import remote
+from crisscross_zoo.files.store import Folder, LocalFolder
 
 CHUNK = 10_000
 """Files sent to the queue at once."""
@@ -44,36 +47,39 @@ _LOCAL_STORE_BYTES = 100_000_000  # no features go through Ray's object store
 class _Setup:
     """What a worker needs to know."""
 
-    options: Mapping[str, Any]  # of FeatureExtractor
+    weights: Weights | Mapping[str, Weights]
+    options: ExtractOptions
+    folder: Folder
     scratch: Path | None  # a folder that all nodes share; None where the output folder is at a URL
     working_folder: str | None  # what paths are relative to, if any is
     overwrite: bool
 
 
 def extract_on_ray(
-    options: Mapping[str, Any],
-    outputs: Mapping[str, Path],
-    folder: Path,
+    weights: Weights | Mapping[str, Weights],
+    options: ExtractOptions,
+    outputs: Mapping[str, str],
+    folder: Folder,
     *,
     address: str | None = None,
     overwrite: bool = False,
     say: Callable[[str], None],
-) -> Generator[Outcome, None, None]:
+) -> Generator[FileResult, None, None]:
     """Extract files on a Ray cluster; a bad one costs itself alone, a lost worker or node nothing.
 
     Args:
-        options: Arguments of :class:`FeatureExtractor`, weights by modality, which every node must reach. Device
-            "auto" takes every GPU of the cluster, one a worker, or where there are none every core; "cpu" and "cuda"
-            choose. ``workers`` counts the decoding processes of one worker.
-        outputs: Where the features of each input go. Both are paths that all nodes share.
-        folder: The output folder.
+        weights: As for :class:`FeatureExtractor`; every node must reach them.
+        options: Device "auto" takes every GPU of the cluster, one a worker, or where there are none every core; "cpu"
+            and "cuda" choose. ``workers`` counts the decoding processes of one worker.
+        outputs: Where the features of each input go in the folder. Inputs are paths that all nodes share.
+        folder: The output folder, which all nodes share.
         address: Of the cluster, as in ``ray.init``: "auto", "HOST:PORT". Default: $RAY_ADDRESS, or a cluster of this
             machine that ends with the call.
         overwrite: Extract also what is already there.
         say: Told, in one line, of workers that were lost.
 
     Yields:
-        The outcome of every input, as it is ready.
+        What became of every input, as it is ready.
 
     Raises:
         ConfigError: Ray is not installed or not reachable, or options that do not fit, here or on a node.
@@ -85,13 +91,14 @@ def extract_on_ray(
         raise ConfigError(
             "the ray engine needs Ray, which is not installed", remedy="pip install 'crisscross-zoo[ray]'"
         ) from None
-    if options["device"] not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device {options['device']!r} on a cluster", remedy="use auto, cpu or cuda")
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device {str(options.device)!r} on a cluster", remedy="use auto, cpu or cuda")
     scratch = None
-    if not remote.is_remote(folder):
-        scratch = folder.absolute() / PARTS_NAME / f"ray-{uuid.uuid4().hex}"
+    if folder.local is not None:
+        scratch = folder.local.absolute() / PARTS_NAME / f"ray-{uuid.uuid4().hex}"
         scratch.mkdir(parents=True)
-    setup = _Setup(options, scratch, _working_folder(options, outputs), overwrite)
+    place = _working_folder(weights, options, [*outputs, folder.place()])
+    setup = _Setup(weights, options, folder, scratch, place, overwrite)
     try:
         with _connected(ray, address):
             yield from _Cluster(ray, setup, outputs, say).run()
@@ -114,11 +121,17 @@ def extract_on_ray(
                 scratch.parent.rmdir()
 
 
-def _working_folder(options: Mapping[str, Any], outputs: Mapping[str, Path]) -> str | None:
-    weights = [w for w in options["weights"].values() if isinstance(w, str) and Path(w).exists()]
-    paths = [*outputs, *weights, *(str(o) for o in outputs.values())]
-    if options["cache_dir"] is not None:
-        paths.append(options["cache_dir"])
+def _working_folder(
+    weights: Weights | Mapping[str, Weights], options: ExtractOptions, paths: Sequence[str]
+) -> str | None:
+    """Return the folder that a worker must be in, where paths are relative to it."""
+    sources = weights.values() if isinstance(weights, Mapping) else [weights]
+    paths = [
+        *paths,
+        *(os.fspath(w) for w in sources if isinstance(w, str | os.PathLike) and Path(w).exists()),
+    ]
+    if options.cache_dir is not None:
+        paths.append(os.fspath(options.cache_dir))
     return str(Path.cwd()) if any(not remote.is_url(p) and not Path(p).is_absolute() for p in paths) else None
 
 
@@ -148,22 +161,22 @@ class _Queue:
     """An actor: the files still to be taken, and the outcomes that the driver has not yet seen."""
 
     def __init__(self) -> None:
-        self._todo: deque[tuple[str, Path]] = deque()
-        self._outcomes: list[Outcome] = []
+        self._todo: deque[tuple[str, str]] = deque()
+        self._outcomes: list[FileResult] = []
 
-    def add(self, files: list[tuple[str, Path]]) -> None:
+    def add(self, files: list[tuple[str, str]]) -> None:
         """Append files."""
         self._todo.extend(files)
 
-    def take(self) -> tuple[str, Path] | None:
+    def take(self) -> tuple[str, str] | None:
         """Give a file to a worker, which is its only one to have it."""
         return self._todo.popleft() if self._todo else None
 
-    def put(self, outcome: Outcome) -> None:
+    def put(self, outcome: FileResult) -> None:
         """Note an outcome."""
         self._outcomes.append(outcome)
 
-    def news(self) -> tuple[list[Outcome], int]:
+    def news(self) -> tuple[list[FileResult], int]:
         """Return the outcomes since the last call, and how many files are left to be taken."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes, len(self._todo)
@@ -193,11 +206,14 @@ class _Worker:
                 f"node {socket.gethostname()} does not see {setup.scratch.parents[1]}",
                 remedy="give --out a folder that all nodes share",
             )
-        self._scratch = None
+        self._folder = setup.folder
         if setup.scratch is not None:
-            self._scratch = setup.scratch / uuid.uuid4().hex
-            self._scratch.mkdir()
-        self._extractor = FeatureExtractor(**setup.options)
+            scratch = setup.scratch / uuid.uuid4().hex
+            scratch.mkdir()
+            assert isinstance(setup.folder, LocalFolder)
+            self._folder = dataclasses.replace(setup.folder, scratch=scratch)
+        options = setup.options
+        self._extractor = FeatureExtractor(setup.weights, options.modality, **options.keywords())
         return str(ray.get_runtime_context().get_node_id())
 
     def extract_all(self, queue: Any) -> None:
@@ -209,20 +225,22 @@ class _Worker:
             put=lambda outcome: ray.get(queue.put.remote(outcome)),
         )
 
-    def extract_one(self, path: str, output: Path) -> Outcome:
+    def extract_one(self, path: str, output: str) -> FileResult:
         """Extract one file."""
-        outcomes: list[Outcome] = []
+        outcomes: list[FileResult] = []
         self._extract(iter([(path, output)]), put=outcomes.append)
         (outcome,) = outcomes
         return outcome
 
-    def _extract(self, files: Iterator[tuple[str, Path]], *, put: Callable[[Outcome], None]) -> None:
+    def _extract(self, files: Iterator[tuple[str, str]], *, put: Callable[[FileResult], None]) -> None:
         """Extract files and ``put`` each outcome at once, from any thread."""
-        outputs: dict[str, Path] = {}
+        outputs: dict[str, str] = {}
 
         def paths() -> Iterator[str]:
             for path, output in files:
-                there = known_outcome(path, output, self._extractor.identity, overwrite=self._setup.overwrite)
+                there = known_result(
+                    path, self._folder, output, self._extractor.identity, overwrite=self._setup.overwrite
+                )
                 if there is None:
                     outputs[path] = output
                     yield path
@@ -231,7 +249,7 @@ class _Worker:
 
         for given, result in self._extractor.stream(paths()):
             path = str(given)
-            put(save(path, outputs.pop(path), result, scratch=self._scratch))
+            put(save(path, self._folder, outputs.pop(path), result))
 
 
 @dataclass
@@ -247,7 +265,7 @@ class _Cluster:
     """The driver's side: workers come and go, every input gets one outcome."""
 
     def __init__(
-        self, ray: Any, setup: _Setup, outputs: Mapping[str, Path], say: Callable[[str], None]
+        self, ray: Any, setup: _Setup, outputs: Mapping[str, str], say: Callable[[str], None]
     ) -> None:
         self._ray = ray
         self._setup = setup
@@ -257,7 +275,7 @@ class _Cluster:
         self._failed_starts = 0  # in a row, while no worker lives
         self._patience = time.monotonic() + _PATIENCE_SECONDS
 
-    def run(self) -> Iterator[Outcome]:
+    def run(self) -> Iterator[FileResult]:
         retry = dict.fromkeys(self._outputs)
         try:
             for outcome in self._all_together():
@@ -269,7 +287,7 @@ class _Cluster:
             for member in self._members.values():
                 self._ray.kill(member.handle)
 
-    def _all_together(self) -> Iterator[Outcome]:
+    def _all_together(self) -> Iterator[FileResult]:
         ray = self._ray
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -291,11 +309,11 @@ class _Cluster:
                     ray.kill(member.handle)  # there is nothing left to take
         ray.kill(queue)
 
-    def _one_by_one(self, paths: deque[str]) -> Iterator[Outcome]:
+    def _one_by_one(self, paths: deque[str]) -> Iterator[FileResult]:
         while paths or any(m.path is not None for m in self._members.values()):
             self._hire(len(paths) + sum(m.path is not None for m in self._members.values()))
             for member, result in self._events():
-                if isinstance(result, Outcome):
+                if isinstance(result, FileResult):
                     # Features may be there from the first try, whose outcome was lost.
                     yield dataclasses.replace(result, skipped=False)
                 elif member.path is not None:
@@ -303,7 +321,7 @@ class _Cluster:
                     if unavailable or not self._is_alive(member.node):
                         paths.append(member.path)  # not the file's fault
                     else:
-                        yield Outcome(member.path, error=_killed(member.path))
+                        yield FileResult(member.path, self._outputs[member.path], error=_killed(member.path))
                 if not isinstance(result, Exception):
                     member.path = None
                     if paths:
@@ -318,7 +336,7 @@ class _Cluster:
         A cluster that grows by itself does so for the one that waits; where none grows, it takes a lost one's place.
         """
         resources = self._ray.cluster_resources()
-        device = self._setup.options["device"]
+        device = self._setup.options.device
         cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
         if device == "cpu" or (device == "auto" and not gpus):
             device, room, takes = "cpu", cores, {"num_cpus": 1}
@@ -328,10 +346,10 @@ class _Cluster:
             device, room = "cuda", gpus
             takes = {"num_cpus": max(1, min(GPU_WORKER_CPUS, cpus)), "num_gpus": 1}
         for _ in range(min(wanted, room + 1) - len(self._members)):
-            options = dict(self._setup.options, device=device)
-            decodes_itself = device == "cuda" and options["decoder"] == "torchcodec"
-            if options["workers"] is None and not decodes_itself:
-                options["workers"] = max(1, takes["num_cpus"] - 1)
+            options = dataclasses.replace(self._setup.options, device=device)
+            decodes_itself = device == "cuda" and options.decoder == "torchcodec"
+            if options.workers is None and not decodes_itself:
+                options = dataclasses.replace(options, workers=max(1, takes["num_cpus"] - 1))
             setup = dataclasses.replace(self._setup, options=options)
             handle = self._ray.remote(max_restarts=0, max_task_retries=0, **takes)(_Worker).remote(setup)
             self._members[handle.start.remote()] = _Member(handle)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crisscross_zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Share:
         """Return the name of this share's part of the lists, or of another's."""
         return f"{self.index if index is None else index}-of-{self.count}"
 
-    def pick_device(self, device: str) -> str:
+    def pick_device(self, device: str | torch.device) -> str | torch.device:
         """Return ``device``, or the local process's GPU where that is ``"auto"`` or ``"cuda"`` and there are GPUs."""
         if self.local is None or device not in ("auto", "cuda"):
             return device
@@ -43,15 +47,16 @@ class Share:
         return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else device
 
 
-def shard(text: str) -> Share:
-    """Parse ``I/N``, I from 0."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 0/8")
-    index, count = map(int, match.groups())
-    if index >= count:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: shards count from 0, so the last is {max(count, 1) - 1}/{count}"
+def numbered_share(index: int, count: int) -> Share:
+    """Return share ``index`` of ``count``, counted from 0, as ``--shard`` names it.
+
+    Raises:
+        ConfigError: there is no such share.
+    """
+    if not 0 <= index < count:
+        raise ConfigError(
+            f"there is no shard {index}/{count}",
+            remedy=f"shards count from 0, so the last is {max(count, 1) - 1}/{count}",
         )
     return Share(index, count, origin="--shard")
 

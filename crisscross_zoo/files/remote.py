@@ -1,6 +1,6 @@
-"""Inputs and outputs at URLs: whatever fsspec opens, such as s3://, gs://, hf:// and https://.
+"""Files at URLs: whatever fsspec opens, such as s3://, gs://, hf:// and https://.
 
-An input is fetched to a temporary file while it is read. An output is put in one piece.
+A file is fetched to a temporary one while it is read. Outputs at URLs are :mod:`crisscross_zoo.files.store`'s.
 ``file://`` is a local path, and treated as one.
 """
 
@@ -12,8 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from glob import has_magic
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -22,7 +21,6 @@ from crisscross_zoo.errors import (
     CrissCrossError,
     MediaError,
     MediaNotFoundError,
-    OutputError,
     UnreadableMediaError,
     first_line,
 )
@@ -62,6 +60,11 @@ _PAUSE = 1.0
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Return whether ``path`` is a URL."""
     return isinstance(path, str) and _URL.match(path) is not None
+
+
+def in_bucket(url: str) -> bool:
+    """Return whether ``url`` is that of a bucket, or of an object in one."""
+    return _BUCKETS.match(url) is not None
 
 
 def is_http(path: str) -> bool:
@@ -139,7 +142,7 @@ def is_gone(path: str) -> bool:
     if not is_url(path):
         return not exists(path)
     try:
-        fs, name = _open_store(path)
+        fs, name = open_store(path)
         return not fs.exists(name)
     except CrissCrossError:
         return False
@@ -168,7 +171,7 @@ def find(url: str) -> list[str]:
         ConfigError: nothing opens such URLs.
     """
     with _listing(url) as (fs, root):
-        names = [name[len(root) :].lstrip("/") for name in _files_below(fs, root)]
+        names = [name[len(root) :].lstrip("/") for name in files_below(fs, root)]
     shown = (n for n in names if not any(part.startswith(".") for part in n.split("/")))
     return [f"{url.rstrip('/')}/{name}" for name in sorted(shown)]
 
@@ -186,7 +189,7 @@ def glob(url: str) -> list[str]:
         matches = re.compile(glob_translate(pattern)).match
         root = re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0]
         depth = None if "**" in pattern else len(pattern[len(root) :].strip("/").split("/"))
-        return sorted(fs.unstrip_protocol(name) for name in _files_below(fs, root, depth) if matches(name))
+        return sorted(fs.unstrip_protocol(name) for name in files_below(fs, root, depth) if matches(name))
 
 
 def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
@@ -202,7 +205,7 @@ def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
         return {"path": os.fspath(path), **stamp_of(path)._asdict()}
     url = os.fspath(path)
     with _fetching(url):
-        fs, name = _open_store(url)
+        fs, name = open_store(url)
         try:
             modified = round(fs.modified(name).timestamp() * 1_000_000) * 1000
         except (NotImplementedError, KeyError):
@@ -232,7 +235,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]
 
 
 def _fetch(url: str, local: str) -> None:
-    fs, name = _open_store(url)
+    fs, name = open_store(url)
     for fetch in range(1, _FETCHES + 1):
         try:
             fs.get_file(name, local)
@@ -244,141 +247,14 @@ def _fetch(url: str, local: str) -> None:
         time.sleep(fetch * _PAUSE)
 
 
-def output_path(out: str) -> Path:
-    """Return where to write: a local path, or of a URL what has a path's methods (universal_pathlib's UPath).
-
-    Raises:
-        ConfigError: universal_pathlib is not installed, nothing opens such URLs, there is no such bucket, or files
-            should not be put there.
-        OutputError: the store cannot be asked.
-    """
-    if not is_url(out):
-        return Path(out)
-    if out.startswith("hf://"):
-        raise ConfigError(
-            f"{out}: every file would be a commit",
-            remedy="write to a folder, then run `hf upload-large-folder`",
-        )
-    if is_http(out):
-        raise ConfigError(f"{out}: a web server takes no files", remedy="write to a folder or a bucket")
-    if has_magic(out):
-        raise ConfigError(f"{out}: stores take [, * and ? for a pattern", remedy="choose another --out")
-    try:
-        from upath import UPath
-
-        path = cast(Path, UPath(out))
-        fs = cast(Any, path).fs
-    except (ImportError, ValueError) as error:
-        raise _missing(out, error) from None
-    with using_store(path, "written"):
-        # Some stores would make a bucket of any name that is free. Where s3fs was refused, or reached nothing, its
-        # exists() says no as well; info() raises why.
-        try:
-            if path.drive and not fs.exists(path.drive):
-                fs.info(path.drive)
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{out}: there is no bucket {path.drive!r}", remedy="make it, or check the URL"
-            ) from None
-    return path
-
-
-def is_remote(path: Path) -> bool:
-    """Return whether :func:`output_path` made ``path`` of a URL."""
-    return not isinstance(path, Path)
-
-
-def write(target: Path, data: bytes) -> None:
-    """Write to a remote ``target``.
-
-    In a bucket (s3://, gs://) an object appears whole or not at all. Where the store is a file system (sftp://), a
-    process killed in mid-write leaves half a file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    to: Any = target
-    with using_store(target, "written"):
-        # A bucket has no folders; s3fs would ask for the bucket each time, and make it where it seems to be missing.
-        if not to.drive:
-            to.parent.mkdir(parents=True, exist_ok=True)
-        to.fs.pipe_file(to.path, data)  # mv would take [, * and ? in a name for a pattern
-
-
-def name_in(folder: Path, file: Path) -> str:
-    """Return the name of a file, local or remote, relative to ``folder``, with slashes."""
-    if not is_remote(folder):
-        return file.relative_to(folder).as_posix()
-    place: Any = folder
-    return str(cast(Any, file).path)[len(place.path) :].lstrip("/")  # UPath's relative_to() ends at "::"
-
-
-def names_in(folder: Path) -> set[str]:
-    """Return the names of all files in and below a remote folder, relative to it, as the store has them now.
-
-    Raises:
-        OutputError: it cannot be listed.
-    """
-    place: Any = folder
-    with using_store(folder, "listed"):
-        place.fs.invalidate_cache()
-        return {name[len(place.path) :].lstrip("/") for name in _files_below(place.fs, place.path)}
-
-
-def remove(target: Path) -> None:
-    """Remove a file, local or remote, if it is there.
-
-    Raises:
-        OutputError: a store does not remove it.
-        OSError: a local one cannot be removed.
-    """
-    if not is_remote(target):
-        target.unlink(missing_ok=True)
-        return
-    at: Any = target
-    with using_store(target, "removed"):
-        at.fs.invalidate_cache(at.path)
-        if at.exists():
-            at.fs.rm_file(at.path)  # UPath's unlink() takes no notice of what S3 refuses
-
-
-def remove_folder(target: Path) -> None:
-    """Remove a remote folder with all that is in it, if it is there.
-
-    Raises:
-        OutputError: the store does not remove it.
-    """
-    at: Any = target
-    with using_store(target, "removed"):
-        if names_in(target):
-            at.fs.rm(at.path, recursive=True)
-            if names_in(target):  # s3fs takes no notice of what is refused
-                raise PermissionError("files in it stay")
-
-
-@contextlib.contextmanager
-def using_store(path: Path, done: str) -> Iterator[None]:
-    """Turn what a remote store raises into an OutputError, "cannot be ``done``"; local paths raise as they do."""
-    try:
-        yield
-    except CrissCrossError:
-        raise
-    except Exception as error:  # each store has errors of its own
-        if not is_remote(path):
-            raise
-        raise OutputError(
-            f"cannot be {done} ({_reason(error)})", remedy=_remedy(error), path=str(path)
-        ) from None
-
-
 @contextlib.contextmanager
 def _listing(url: str) -> Iterator[tuple[Any, str]]:
     try:
-        yield _open_store(url)
+        yield open_store(url)
     except CrissCrossError:
         raise
     except ValueError as error:  # what is no pattern, or no endpoint
-        raise ConfigError(f"{url}: cannot be listed ({_reason(error)})", remedy="check the URL") from None
+        raise ConfigError(f"{url}: cannot be listed ({reason_of(error)})", remedy="check the URL") from None
     except Exception as error:  # each store has errors of its own
         raise _media_error(url, error, "listed") from None
 
@@ -402,14 +278,14 @@ def _media_error(url: str, error: Exception, done: str) -> MediaError:
             reason = f"there is no bucket {bucket!r}" if _no_bucket(error) else "no such object"
             return MediaNotFoundError(reason, remedy="check the URL", path=url)
         return UnreadableMediaError(
-            f"cannot be {done} ({_reason(answer)})",
-            remedy=_remedy(answer) if _passes(answer) else "check the URL, its signature, and the server",
+            f"cannot be {done} ({reason_of(answer)})",
+            remedy=remedy_of(answer) if _passes(answer) else "check the URL, its signature, and the server",
             path=url,
         )
-    return UnreadableMediaError(f"cannot be {done} ({_reason(error)})", remedy=_remedy(error), path=url)
+    return UnreadableMediaError(f"cannot be {done} ({reason_of(error)})", remedy=remedy_of(error), path=url)
 
 
-def _remedy(error: BaseException) -> str:
+def remedy_of(error: BaseException) -> str:
     """Say what to do about what a store, or its client, raised."""
     if _passes(error):
         first = "check the connection and the endpoint, and " if _status(error) is None else ""
@@ -440,7 +316,7 @@ def _no_bucket(error: FileNotFoundError) -> bool:
     return "bucket does not exist" in str(error)
 
 
-def _files_below(fs: Any, root: str, depth: int | None = None) -> Iterator[str]:
+def files_below(fs: Any, root: str, depth: int | None = None) -> Iterator[str]:
     """Yield the names of the files in ``root`` and below, in folders up to ``depth`` deep.
 
     Fails where a folder cannot be listed: fsspec's own ``glob``, and ``find`` where a store has none of its own, leave
@@ -469,15 +345,20 @@ def _files_below(fs: Any, root: str, depth: int | None = None) -> Iterator[str]:
         if entry["type"] != "directory":
             yield name
         elif depth != 1:
-            yield from _files_below(fs, name, None if depth is None else depth - 1)
+            yield from files_below(fs, name, None if depth is None else depth - 1)
 
 
-def _open_store(url: str) -> tuple[Any, str]:
+def open_store(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and what it calls the place there.
+
+    Raises:
+        ConfigError: nothing that is installed opens such URLs.
+    """
     import fsspec
 
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs at length what it raises, too
     try:
-        if "::" in url and _BUCKETS.match(url):  # in a key it is no chain of stores
+        if "::" in url and in_bucket(url):  # in a key it is no chain of stores
             fs = fsspec.filesystem(url.split("://")[0])
             name = fs._strip_protocol(url)
         else:
@@ -495,5 +376,6 @@ def _missing(url: str, error: Exception) -> ConfigError:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Say in a line what a store, or its client, raised."""
     return f"{type(error).__name__}: {first_line(error)}".rstrip(": ")

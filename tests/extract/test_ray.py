@@ -11,7 +11,9 @@ import pytest
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.errors import ClusterError, DecoderCrashError
 from crisscross_zoo.extract import ray as extract_ray
-from crisscross_zoo.extract.outputs import Outcome
+from crisscross_zoo.extract.options import ExtractOptions
+from crisscross_zoo.extract.outputs import FileResult
+from crisscross_zoo.files.store import LocalFolder
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "ray_faults.py"
 
@@ -55,7 +57,7 @@ def test_without_ray_the_error_names_the_extra(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out" / ".parts").exists()
 
 
-OPTIONS = {"device": "auto", "workers": None, "decoder": "pyav", "weights": {}, "cache_dir": None}
+OUT = LocalFolder(Path("/out"))
 
 
 class FakeRay:
@@ -99,8 +101,11 @@ class FakeRay:
 
 
 def cluster(ray, **options):
-    setup = extract_ray._Setup({**OPTIONS, **options}, None, None, overwrite=False)
-    return extract_ray._Cluster(ray, setup, {"a.mp4": Path("a.npz")}, say=str)
+    return extract_ray._Cluster(ray, setup(**options), {"a.mp4": "a.npz"}, say=str)
+
+
+def setup(**options):
+    return extract_ray._Setup("demo", ExtractOptions(**options), OUT, None, None, overwrite=False)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +122,12 @@ def cluster(ray, **options):
 def test_workers_fill_the_nodes_and_one_more_waits(nodes, options, takes, workers, count):
     ray = FakeRay(*nodes)
     cluster(ray, **options)._hire(100)
-    assert [(t, o["workers"]) for t, o in ray.hired] == [(takes, workers)] * count
+    assert [(t, o.workers) for t, o in ray.hired] == [(takes, workers)] * count
 
 
 def test_only_the_death_of_a_worker_that_can_be_reached_counts_against_its_file():
     errors = needs.package("ray", extra="ray").exceptions
-    done = Outcome("a.mp4", {})
+    done = FileResult("a.mp4", "a.npz", {})
     ray = FakeRay({"CPU": 1.0}, results=["node", errors.ActorUnavailableError("away", None), "node", done])
     assert list(cluster(ray)._one_by_one(deque(["a.mp4"]))) == [done]
     assert ray.killed == 2
@@ -146,8 +151,8 @@ def test_starts_that_fail_count_only_while_no_worker_lives():
 
 
 def test_what_is_there_is_told_before_anything_is_extracted(monkeypatch):
-    worker = extract_ray._Worker(extract_ray._Setup(OPTIONS, None, None, overwrite=False))
-    worker._scratch = None
+    worker = extract_ray._Worker(setup())
+    worker._folder = OUT
     told = []
 
     def stream(paths):
@@ -156,9 +161,9 @@ def test_what_is_there_is_told_before_anything_is_extracted(monkeypatch):
         yield "b", DecoderCrashError("crashed")
 
     worker._extractor = SimpleNamespace(identity=None, stream=stream)
-    there = {"a": Outcome("a", {}, skipped=True), "b": None}
-    monkeypatch.setattr(extract_ray, "known_outcome", lambda path, *_, **__: there[path])
-    worker._extract(iter([("a", Path("a.npz")), ("b", Path("b.npz"))]), put=told.append)
+    there = {"a": FileResult("a", "a.npz", {}, skipped=True), "b": None}
+    monkeypatch.setattr(extract_ray, "known_result", lambda path, *_, **__: there[path])
+    worker._extract(iter([("a", "a.npz"), ("b", "b.npz")]), put=told.append)
     assert [o.path for o in told] == ["a", "b"]
 
 
@@ -173,14 +178,14 @@ def test_a_worker_that_fails_at_no_file_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(extract_ray._Cluster, "run", run)
     monkeypatch.setattr(extract_ray, "_connected", lambda *_: contextlib.nullcontext())
     with pytest.raises(ClusterError) as caught:
-        list(extract_ray.extract_on_ray(OPTIONS, {}, tmp_path, say=str))
+        list(extract_ray.extract_on_ray("demo", ExtractOptions(), {}, LocalFolder(tmp_path), say=str))
     assert str(caught.value) == "a worker failed (RuntimeError: CUDA error:); see Ray's logs on the node"
 
 
 def test_a_cache_named_from_here_makes_workers_go_here():
-    outputs = {"/in/a.mp4": Path("/out/a.npz")}
-    assert extract_ray._working_folder(OPTIONS, outputs) is None
-    assert extract_ray._working_folder({**OPTIONS, "cache_dir": "cache"}, outputs) == str(Path.cwd())
+    for cache, place in ((None, None), ("cache", str(Path.cwd()))):
+        options = ExtractOptions(cache_dir=cache)
+        assert extract_ray._working_folder("demo", options, ["/in/a.mp4", "/out"]) == place
 
 
 @pytest.mark.parametrize(

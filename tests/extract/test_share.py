@@ -10,8 +10,9 @@ from make_media import make_media
 from make_trees import contents
 
 from crisscross_zoo.cli.extract import main
-from crisscross_zoo.extract.outputs import Lists
+from crisscross_zoo.extract.lists import Lists
 from crisscross_zoo.extract.share import Share, started_share
+from crisscross_zoo.files.store import LocalFolder
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
@@ -154,14 +155,14 @@ def test_a_share_that_was_stopped_is_waited_for(tree, tmp_path):
 
 
 def part(folder, name, *, done=(), failed=()):
-    lists = Lists(folder, name)
+    lists = Lists(LocalFolder(folder), name)
     for path in done:
         output = folder / f"{path.stem}.npz"
         output.touch()
         summary = {"shapes": {"video": [1, 2]}, "duration": 1.0, "missing": [], "warnings": [], "notes": []}
-        lists.add(str(path), output, summary)
+        lists.add(str(path), output.name, summary)
     for path in failed:
-        lists.add_failure(str(path), folder / f"{path.stem}.npz", {"path": str(path), "error": "E"})
+        lists.add_failure(str(path), f"{path.stem}.npz", {"path": str(path), "error": "E"})
     lists.write()
 
 
@@ -178,16 +179,16 @@ def test_merging_waits_for_all_and_may_be_done_again(tmp_path):
         file.touch()
     part(tmp_path, "0-of-2", done=files[:1], failed=files[1:2])
     parts = ["0-of-2", "1-of-2"]
-    assert not Lists.merge(tmp_path, parts, by="0-of-2")
+    assert not Lists.merge(LocalFolder(tmp_path), parts, by="0-of-2")
     part(tmp_path, "1-of-2", done=files[2:])
     expected = ["a.npz", "c.npz"], [{"path": str(files[1]), "error": "E"}]
     for by in (*parts, parts[0]):
-        assert Lists.merge(tmp_path, parts, by=by)
+        assert Lists.merge(LocalFolder(tmp_path), parts, by=by)
         assert read(tmp_path) == expected
     # Shared otherwise, later: what was written last is right, in either direction.
     time.sleep(0.02)
     part(tmp_path, "0-of-1", done=files[1:2], failed=files[2:])
-    Lists(tmp_path).write()
+    Lists(LocalFolder(tmp_path)).write()
     assert read(tmp_path) == (["a.npz", "b.npz"], [{"path": str(files[2]), "error": "E"}])
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
@@ -195,5 +196,5 @@ def test_merging_waits_for_all_and_may_be_done_again(tmp_path):
 def test_a_part_that_is_being_redone_does_not_count(tmp_path):
     (tmp_path / "a.mp4").touch()
     part(tmp_path, "0-of-1", done=[tmp_path / "a.mp4"])
-    Lists(tmp_path, "0-of-1")
-    assert not Lists.merge(tmp_path, ["0-of-1"], by="0-of-1")
+    Lists(LocalFolder(tmp_path), "0-of-1")
+    assert not Lists.merge(LocalFolder(tmp_path), ["0-of-1"], by="0-of-1")

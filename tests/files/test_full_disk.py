@@ -23,9 +23,10 @@ from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoin
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.errors import StorageError
 from crisscross_zoo.evaluate.store import FeatureStore
-from crisscross_zoo.extract.outputs import Lists
+from crisscross_zoo.extract.lists import Lists
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
+from crisscross_zoo.files.store import LocalFolder
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.loop import pretrain
 
@@ -215,15 +216,15 @@ def test_the_lists_of_before_stay_where_one_of_the_new_does_not_fit(
     disk = small_disk(256)
     out = disk.folder / "out"
     out.mkdir()
-    lists = Lists(out)
+    lists = Lists(LocalFolder(out))
     (out / "a.npz").touch()
     metadata = {"shapes": {}, "duration": 1.0, "missing": [], "warnings": [], "notes": []}
-    lists.add("a.mp4", out / "a.npz", metadata)
+    lists.add("a.mp4", "a.npz", metadata)
     lists.write()
     before = tables(out)
-    other = Lists(out)
+    other = Lists(LocalFolder(out))
     for number in range(3000):
-        other.add_failure(__file__, out / f"{number}.npz", {"path": __file__, "reason": "x" * 100})
+        other.add_failure(__file__, f"{number}.npz", {"path": __file__, "reason": "x" * 100})
         other._failures[str(number)] = other._failures.pop(__file__)
     with pytest.raises(StorageError):
         other.write()
@@ -246,7 +247,7 @@ def test_json_says_what_was_done_before(
 def test_no_room_to_fetch_to_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     extract = FeatureExtractor("demo", clips=1, device="cpu", workers=0)
     monkeypatch.setattr(remote, "source_of", lambda url: {"path": url, "bytes": 1, "modified_ns": 0})
-    monkeypatch.setattr(remote, "_open_store", lambda _: _raise(errno.ENOSPC))
+    monkeypatch.setattr(remote, "open_store", lambda _: _raise(errno.ENOSPC))
     with pytest.raises(StorageError, match="the disk is full"):
         list(extract.stream(["s3://b/a.mp4", "s3://b/b.mp4"]))
 
@@ -258,7 +259,7 @@ def test_it_comes_out_of_a_decoding_process_as_it_is(tmp_path: Path) -> None:
 
 
 def test_fetching_onto_a_full_disk_is_no_failure_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_open_store", lambda _: _raise(errno.ENOSPC))
+    monkeypatch.setattr(remote, "open_store", lambda _: _raise(errno.ENOSPC))
     with pytest.raises(StorageError, match="the disk is full"), remote.local_copy("s3://b/a.mp4"):
         pass
 

@@ -14,11 +14,13 @@ from make_media import make_media
 from crisscross_zoo import FeatureExtractor, Features
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.errors import ConfigError, MediaNotFoundError, OutputError, UnreadableMediaError
-from crisscross_zoo.extract.outputs import Lists, mirror
+from crisscross_zoo.extract.lists import Lists
+from crisscross_zoo.extract.outputs import mirror
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.find import find_media
+from crisscross_zoo.files.store import LocalFolder, open_folder
 
-needs.package("upath", extra="remote")
+needs.package("fsspec", extra="remote")
 
 NAMES = ("a.mp4", "sub/b.mp4", "sub/deep/c.mp4")
 
@@ -115,8 +117,8 @@ def test_a_signature_is_no_part_of_what_a_file_is_called(url, bare):
 
 def test_a_signed_urls_output_is_named_after_the_file():
     url = "https://host/in/a.mp4?signature=x/y.z"
-    root, out = Path(remote.absolute("https://host/in")), Path("/out")
-    assert mirror([url], root, out, ".npz") == {url: out / "a.npz"}
+    root, out = Path(remote.absolute("https://host/in")), LocalFolder(Path("/out"))
+    assert mirror([url], root, out, ".npz") == {url: "a.npz"}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_decoding_processes_fetch_and_leave_nothing(tree, tmp_path, monkeypatch)
         (
             ["memory://in", "--out", "nowhere://out"],
             2,
-            "nothing installed opens it (Unsupported filesystem: 'nowhere'); check the URL",
+            "nothing installed opens it (Protocol not known: nowhere); check the URL",
         ),
         (["memory://in", "--out", "hf://datasets/me/feats"], 2, "every file would be a commit"),
         (["memory://in", "--out", "https://host/feats/"], 2, "a web server takes no files"),
@@ -258,12 +260,12 @@ def test_a_store_that_fails_is_one_line(store, monkeypatch, capsys):
         remote.local_copy("memory://in/a.mp4"),
     ):
         pass
-    lists = Lists(remote.output_path("memory://out"))
+    lists = Lists(open_folder("memory://out"))
     monkeypatch.setattr(type(store), "find", refuse)
     with pytest.raises(OutputError, match="cannot be listed"):
         lists.write()
     with pytest.raises(OutputError, match="cannot be listed"):
-        Lists(remote.output_path("memory://out"))
+        Lists(open_folder("memory://out"))
 
 
 def test_folders_that_cannot_be_listed_are_not_left_out(tree, monkeypatch):

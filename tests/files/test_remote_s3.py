@@ -28,6 +28,7 @@ from crisscross_zoo.cli.pretrain import main as pretrain
 from crisscross_zoo.errors import OutputError
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.find import find_media
+from crisscross_zoo.files.store import RemoteFolder, open_folder
 
 BUCKET = "bucket"
 NAMES = ("a.mp4", "sub/b.mp4")
@@ -146,16 +147,17 @@ def test_large_outputs_are_put_in_parts(s3, monkeypatch):
     smallest = functools.partialmethod(S3FileSystem._pipe_file, chunksize=5 * 2**20)
     monkeypatch.setattr(S3FileSystem, "_pipe_file", smallest)
     S3FileSystem.clear_instance_cache()
-    large = remote.output_path("s3://bucket/out/") / "large.npz"
+    folder = open_folder("s3://bucket/out/")
+    assert isinstance(folder, RemoteFolder)
     data = bytes(range(256)) * (11 * 2**12)
     s3.faults = [Fault("reset", "PUT", "partNumber=2"), Fault("slow", "POST", "uploadId")]
-    remote.write(large, data)
+    folder.write("large.npz", data)
     assert s3.get(BUCKET, "out/large.npz") == data
     assert s3.count("PUT", "partNumber=2") == 2
     s3.remove(BUCKET, "out/large.npz")
     s3.faults = [Fault("slow", "PUT", "partNumber=3", times=ALWAYS)]
     with pytest.raises(OutputError, match=r"cannot be written \(.*reduce your request rate.*\); try again"):
-        remote.write(large, data)
+        folder.write("large.npz", data)
     assert s3.keys(BUCKET, "out/") == []
 
 
