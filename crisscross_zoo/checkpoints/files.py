@@ -121,7 +121,7 @@ def read_tensors(
         CheckpointError: it is not a whole safetensors file, or ``parse`` refuses its config.
     """
     path = Path(path)
-    if not os.path.exists(path):  # noqa: PTH110  # Path.exists raises where the name is too long
+    if not os.path.exists(path):  # Path.exists raises where the name is too long
         raise UnknownWeightsError("there is no such file or folder", remedy="check the path", path=path)
     folder = path if path.is_dir() else None
     file = weights_file(path)

@@ -195,7 +195,7 @@ class EncoderMixin(
         map_location: str | torch.device,
         **fields: Any,
     ) -> Self:
-        if os.path.exists(model_id):  # noqa: PTH110  # Path.exists raises where the name is too long
+        if os.path.exists(model_id):  # Path.exists raises where the name is too long
             path, weights_id = Path(model_id), model_id
         else:
             path = _download(model_id, revision=revision, again=again, access=access)

@@ -12,7 +12,7 @@ from crisscross_zoo.lazy import lazy_names
 if TYPE_CHECKING:
     from crisscross_zoo.evaluate.datasets import Fold as Fold
     from crisscross_zoo.evaluate.datasets import LabelledData as LabelledData
-    from crisscross_zoo.evaluate.datasets import Sample as Sample
+    from crisscross_zoo.evaluate.datasets import LabelledFile as LabelledFile
     from crisscross_zoo.evaluate.datasets import read_dataset as read_dataset
     from crisscross_zoo.evaluate.gallery import write_gallery as write_gallery
     from crisscross_zoo.evaluate.plan import Compute as Compute
@@ -33,7 +33,7 @@ _HOMES = {
     "LabelledData": "crisscross_zoo.evaluate.datasets",
     "LinearProbe": "crisscross_zoo.evaluate.probe",
     "ProtocolConfig": "crisscross_zoo.evaluate.protocols",
-    "Sample": "crisscross_zoo.evaluate.datasets",
+    "LabelledFile": "crisscross_zoo.evaluate.datasets",
     "evaluate": "crisscross_zoo.evaluate.run",
     "find_results": "crisscross_zoo.evaluate.report",
     "load_heads": "crisscross_zoo.evaluate.retrieval",
@@ -50,9 +50,9 @@ __all__ = [
     "Compute",
     "Fold",
     "LabelledData",
+    "LabelledFile",
     "LinearProbe",
     "ProtocolConfig",
-    "Sample",
     "evaluate",
     "find_results",
     "load_heads",

@@ -46,7 +46,7 @@ MAX_FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Sample:
+class LabelledFile:
     """One labelled file.
 
     Attributes:
@@ -64,8 +64,8 @@ class Sample:
 class Fold:
     """What is trained on and what is tested, without a file in common."""
 
-    train: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    train: tuple[LabelledFile, ...]
+    test: tuple[LabelledFile, ...]
 
     def __repr__(self) -> str:
         return f"Fold({len(self.train)} train, {len(self.test)} test)"
@@ -200,7 +200,7 @@ def shared_content(fold: Fold, digests: dict[str, str] | None = None) -> dict[st
 
 # --- the data sets -----------------------------------------------------------------------------------------------
 
-_Sides = tuple[Iterable[Sample], Iterable[Sample]]
+_Sides = tuple[Iterable[LabelledFile], Iterable[LabelledFile]]
 """To train on, and to test."""
 
 _Found = tuple[Sequence[str], Mapping[int, _Sides]]
@@ -222,7 +222,7 @@ def _ucf101(tree: _Tree) -> _Found:
         labels[match[1]] = len(labels)
     videos = tree.find("ucf101 videos", next(iter(labels)), lambda names: not names.isdisjoint(labels))
 
-    def samples(name: str) -> Iterator[Sample]:
+    def samples(name: str) -> Iterator[LabelledFile]:
         for number, match in _lines(f"{lists}/{name}", r"([^/]+)/([^/]+\.\w+)(?:\s+\d+)?", "CLASS/VIDEO.avi"):
             if match[1] not in labels:
                 raise ConfigError(
@@ -232,7 +232,7 @@ def _ucf101(tree: _Tree) -> _Found:
                 )
             recording = re.fullmatch(r"v_(.+_g\d+)_c\d+", Path(match[2]).stem)
             group = recording[1] if recording else Path(match[2]).stem
-            yield Sample(f"{videos}/{match[1]}/{match[2]}", labels[match[1]], group)
+            yield LabelledFile(f"{videos}/{match[1]}/{match[2]}", labels[match[1]], group)
 
     there = tree.names(lists)
     return list(labels), {
@@ -259,14 +259,14 @@ def _hmdb51(tree: _Tree) -> _Found:
             )
     folds = {}
     for n in sorted({int(match[2]) for match in found}):
-        marked: dict[str, list[Sample]] = {"1": [], "2": [], "0": []}
+        marked: dict[str, list[LabelledFile]] = {"1": [], "2": [], "0": []}
         for label, name in enumerate(classes):
             for _, match in _lines(
                 f"{lists}/{name}_test_split{n}.txt", r"([^/]*[^/\s])\s+([012])", "VIDEO.avi 0, 1 or 2"
             ):
                 stem = Path(match[1]).stem
                 group = stem.rpartition(f"_{name}_")[0] or stem
-                marked[match[2]].append(Sample(f"{videos}/{name}/{match[1]}", label, group))
+                marked[match[2]].append(LabelledFile(f"{videos}/{name}/{match[1]}", label, group))
         folds[n] = (
             tree.there(marked["1"], f"*_test_split{n}.txt to train on"),
             tree.there(marked["2"], f"*_test_split{n}.txt to test"),
@@ -312,7 +312,7 @@ def _esc50(tree: _Tree) -> _Found:
         )
     audio = tree.find("esc50 audio", next(iter(rows)), lambda names: not names.isdisjoint(rows))
     samples = tree.there(
-        (Sample(f"{audio}/{name}", target, f"fold{fold}") for name, (target, fold) in rows.items()),
+        (LabelledFile(f"{audio}/{name}", target, f"fold{fold}") for name, (target, fold) in rows.items()),
         "esc50.csv",
     )
     folds = {}
@@ -381,11 +381,13 @@ def _any_folder(tree: _Tree) -> _Found:
         return hashlib.sha256(os.fsencode(f"{tree.seed}/{below}")).digest()
 
     number = min(MAX_FOLDS, len(classes[smallest]))
-    folds: dict[int, tuple[list[Sample], list[Sample]]] = {n: ([], []) for n in range(1, number + 1)}
+    folds: dict[int, tuple[list[LabelledFile], list[LabelledFile]]] = {
+        n: ([], []) for n in range(1, number + 1)
+    }
     for label, name in enumerate(sorted(classes)):
         for k, path in enumerate(sorted(classes[name], key=place)):
             for n, (train, test) in folds.items():
-                (test if n == k % number + 1 else train).append(Sample(path, label, path))
+                (test if n == k % number + 1 else train).append(LabelledFile(path, label, path))
     return sorted(classes), folds
 
 
@@ -398,8 +400,10 @@ def _one_fold(
     """Make the one fold of a data set whose folders say what is trained on; labels by sorted names."""
     names = sorted({*train, *test} if classes is None else classes)
 
-    def samples(side: Mapping[str, Sequence[str]]) -> list[Sample]:
-        return [Sample(path, label, path) for label, name in enumerate(names) for path in side.get(name, ())]
+    def samples(side: Mapping[str, Sequence[str]]) -> list[LabelledFile]:
+        return [
+            LabelledFile(path, label, path) for label, name in enumerate(names) for path in side.get(name, ())
+        ]
 
     return names, {1: (samples(train), samples(test))}
 
@@ -494,10 +498,10 @@ class _Tree:
             path=root,
         )
 
-    def there(self, samples: Iterable[Sample], source: str) -> list[Sample]:
+    def there(self, samples: Iterable[LabelledFile], source: str) -> list[LabelledFile]:
         """Return the samples whose files are there, and report the others; ``source`` says what names them."""
-        found: list[Sample] = []
-        absent: list[Sample] = []
+        found: list[LabelledFile] = []
+        absent: list[LabelledFile] = []
         for sample in samples:
             folder, _, name = sample.path.rpartition("/")
             (found if name in self.names(folder) else absent).append(sample)
@@ -525,10 +529,10 @@ class _Tree:
 
 def _folder(path: str | Path, remedy: str) -> str:
     """Return the absolute path of a folder that is there."""
-    full = os.path.abspath(path)  # noqa: PTH100 - absolute() keeps ".."
+    full = os.path.abspath(path)
     # os.path answers False where pathlib raises: names too long, folders that may not be entered.
-    if not os.path.isdir(full):  # noqa: PTH112
-        there = os.path.exists(full)  # noqa: PTH110
+    if not os.path.isdir(full):
+        there = os.path.exists(full)
         raise ConfigError("is a file, not a folder" if there else "no such folder", remedy=remedy, path=full)
     return full
 
@@ -570,12 +574,12 @@ def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in suffixes
 
 
-def _sorted(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+def _sorted(samples: Iterable[LabelledFile]) -> tuple[LabelledFile, ...]:
     """Sort by path; a file that a list names twice counts once."""
     return tuple(sorted(set(samples), key=lambda s: (s.path, s.label)))
 
 
-def _real_paths(samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
+def _real_paths(samples: Iterable[LabelledFile]) -> Iterator[tuple[str, str]]:
     """Yield (path without links, path) of each; asks the disk about folders and links alone."""
     folders: dict[str, tuple[str, frozenset[str]]] = {}
     for sample in samples:
@@ -587,7 +591,7 @@ def _real_paths(samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
                 raise unreadable(folder, error) from None
             folders[folder] = (os.path.realpath(folder), links)
         real, links = folders[folder]
-        full = os.path.join(real, name)  # noqa: PTH118
+        full = os.path.join(real, name)
         yield (os.path.realpath(full) if name in links else full), sample.path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from crisscross_zoo.config import AudioConfig, Pooling
 from crisscross_zoo.errors import OutputError
-from crisscross_zoo.evaluate.datasets import Sample
+from crisscross_zoo.evaluate.datasets import LabelledFile
 from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.probe import FileClips, unit_length
 from crisscross_zoo.evaluate.reporter import Reporter
@@ -27,7 +27,7 @@ class Extracted:
     """Clips of files: the files that are of use, and what is wrong with those that are not, or in part."""
 
     clips: FileClips
-    files: list[Sample]
+    files: list[LabelledFile]
     failed: list[dict[str, str]]
     damaged: list[dict[str, str]]
 
@@ -82,11 +82,11 @@ class ClipFeatures:
             self._stores[key] = FeatureStore(plan.compute.cache, extractor, weights=plan.sha256)
         return self._stores[key]
 
-    def spread(self, samples: Sequence[Sample], what: str) -> Extracted:
+    def spread(self, samples: Sequence[LabelledFile], what: str) -> Extracted:
         """Return the clips of test files, uniformly spread; ``what`` names the stage."""
         return self._extracted(self.store(), samples, what)
 
-    def drawn(self, samples: Sequence[Sample], what: str, *, draw: int = 0) -> Extracted:
+    def drawn(self, samples: Sequence[LabelledFile], what: str, *, draw: int = 0) -> Extracted:
         """Return a draw of the clips of training files, at random places; ``what`` names the stage."""
         return self._extracted(self.store(draw=draw), samples, what)
 
@@ -117,8 +117,8 @@ class ClipFeatures:
         shutil.rmtree(folder)
 
     def extract(
-        self, store: FeatureStore, samples: Sequence[Sample], what: str
-    ) -> tuple[list[Sample], list[dict[str, str]]]:
+        self, store: FeatureStore, samples: Sequence[LabelledFile], what: str
+    ) -> tuple[list[LabelledFile], list[dict[str, str]]]:
         """Extract what is not in a store yet.
 
         Returns:
@@ -142,11 +142,11 @@ class ClipFeatures:
             )
         return used, [failure_row(path, error) for path, error in failures.items()]
 
-    def _extracted(self, store: FeatureStore, samples: Sequence[Sample], what: str) -> Extracted:
+    def _extracted(self, store: FeatureStore, samples: Sequence[LabelledFile], what: str) -> Extracted:
         files, failed = self.extract(store, samples, what)
         return Extracted(self._clips(store, files), files, failed, store.damage([s.path for s in files]))
 
-    def _clips(self, store: FeatureStore, samples: Sequence[Sample]) -> FileClips:
+    def _clips(self, store: FeatureStore, samples: Sequence[LabelledFile]) -> FileClips:
         """Return the features of clips, normalised, both modalities side by side where there are both."""
         picked = [store.rows(name, [s.path for s in samples]) for name in self._plan.weights]
         return FileClips(Rows([part for part, _ in picked], self._change()), picked[0][1])

@@ -28,7 +28,7 @@ from crisscross_zoo.errors import (
     NoStreamError,
     TrainingError,
 )
-from crisscross_zoo.evaluate.datasets import Sample
+from crisscross_zoo.evaluate.datasets import LabelledFile
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.files.failures import failure_row
 from crisscross_zoo.media.scan import scan_file
@@ -48,8 +48,8 @@ CHECKPOINT_FILE = "finetune.pt"
 
 
 def describe_files(
-    samples: Sequence[Sample], *, workers: int, on_file: Callable[[int, int], None] | None = None
-) -> tuple[list[tuple[Sample, Media]], list[dict[str, str]]]:
+    samples: Sequence[LabelledFile], *, workers: int, on_file: Callable[[int, int], None] | None = None
+) -> tuple[list[tuple[LabelledFile, Media]], list[dict[str, str]]]:
     """Scan videos once; returns those that have pictures, in order, and what is wrong with the others."""
     found: dict[int, Media] = {}
     failed: dict[int, dict[str, str]] = {}
@@ -78,7 +78,7 @@ class ClipDataset(SampleDataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        files: Sequence[tuple[Sample, Media]],
+        files: Sequence[tuple[LabelledFile, Media]],
         video: VideoConfig,
         augment: VideoAugment | None,
         *,
@@ -128,7 +128,7 @@ class _Batches(Sampler[list[SampleKey]]):
 
 def finetune(
     classifier: Classifier,
-    files: Sequence[tuple[Sample, Media]],
+    files: Sequence[tuple[LabelledFile, Media]],
     config: FinetuneConfig,
     *,
     video: VideoConfig,

@@ -218,7 +218,7 @@ def _short_names(paths: Iterable[str]) -> dict[str, str]:
     """Paths below the folder that all have in common; else the page would tell how a machine's disk is laid out."""
     paths = list(paths)
     try:
-        common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+        common = os.path.commonpath([os.path.dirname(path) for path in paths])
     except ValueError:  # some are relative, or on another drive
         return {path: Path(path).name for path in paths}
     return {path: (os.path.relpath(path, common) if common else path) for path in paths}

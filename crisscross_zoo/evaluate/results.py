@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.errors import OutputError, UnknownWeightsError
-from crisscross_zoo.evaluate.datasets import Fold, Sample
+from crisscross_zoo.evaluate.datasets import Fold, LabelledFile
 from crisscross_zoo.evaluate.gallery import Query
 from crisscross_zoo.evaluate.metrics import confusion, file_scores, mean_and_deviation, per_class, top_k
 from crisscross_zoo.evaluate.plan import Plan
@@ -61,7 +61,7 @@ class FoldResult:
     """
 
     train: int
-    test: list[Sample]
+    test: list[LabelledFile]
     failed: list[dict[str, str]]
     damaged: list[dict[str, str]]
 
@@ -125,7 +125,7 @@ def published(config: ProtocolConfig, weights: Mapping[str, Source]) -> dict[str
     return None
 
 
-def labels_of(samples: Sequence[Sample]) -> Ints:
+def labels_of(samples: Sequence[LabelledFile]) -> Ints:
     """Return the labels of samples, int64."""
     return np.array([s.label for s in samples], np.int64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crisscross_zoo.errors import OutputError
-from crisscross_zoo.evaluate.datasets import Sample
+from crisscross_zoo.evaluate.datasets import LabelledFile
 from crisscross_zoo.evaluate.extracted import ClipFeatures
 from crisscross_zoo.evaluate.gallery import Hit, Item, Query
 from crisscross_zoo.evaluate.metrics import chance_at, recall_at
@@ -72,7 +72,12 @@ def retrieve(plan: Plan, features: ClipFeatures, number: int, *, shown: int = SH
 
 
 def _neighbours(
-    plan: Plan, store: FeatureStore, direction: str, known: list[Sample], asked: list[Sample], k: int
+    plan: Plan,
+    store: FeatureStore,
+    direction: str,
+    known: list[LabelledFile],
+    asked: list[LabelledFile],
+    k: int,
 ) -> tuple[Ints, Floats]:
     """Return places in ``known`` and cosines of the ``k`` nearest to each of ``asked``, see :func:`nearest`."""
     asker, sought = direction.split("-to-")
@@ -84,10 +89,10 @@ def _neighbours(
     )
 
 
-def _clips(store: FeatureStore, modality: str, samples: list[Sample]) -> FileClips:
+def _clips(store: FeatureStore, modality: str, samples: list[LabelledFile]) -> FileClips:
     part, owners = store.rows(modality, [s.path for s in samples])
     return FileClips(Rows([part]), owners)
 
 
-def _item(plan: Plan, sample: Sample) -> Item:
+def _item(plan: Plan, sample: LabelledFile) -> Item:
     return Item(sample.path, plan.data.classes[sample.label] if plan.data.classes else None)

@@ -26,7 +26,7 @@ from crisscross_zoo import __version__
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.evaluate.classify import classify_by_layer, classify_by_svm
 from crisscross_zoo.evaluate.classify_finetuned import classify_by_finetuning
-from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample, check_no_leak, shared_content
+from crisscross_zoo.evaluate.datasets import Fold, LabelledData, LabelledFile, check_no_leak, shared_content
 from crisscross_zoo.evaluate.extracted import ClipFeatures
 from crisscross_zoo.evaluate.gallery import Query
 from crisscross_zoo.evaluate.plan import Compute, Plan, make_plan, setup_of
@@ -180,7 +180,7 @@ def search(
     paths = [path for path in media if os.path.realpath(path) not in asked]
     if not paths:
         raise ConfigError(f"{folder}: has no other media", remedy="name a folder with files to search")
-    known, sought = (tuple(Sample(str(p), 0, str(p)) for p in part) for part in (paths, queries))
+    known, sought = (tuple(LabelledFile(str(p), 0, str(p)) for p in part) for part in (paths, queries))
     data = LabelledData("folder", os.fspath(folder), (), {1: Fold(known, sought)})
     plan = make_plan(config, data, data.folds, weights, out=Path(), compute=compute, heads=heads)
     reporter = Reporter(say, on_progress)

@@ -38,7 +38,7 @@ def mirror(paths: Sequence[str], root: Path, folder: Folder, suffix: str) -> dic
     for path in paths:
         # A link counts where it stands, not where it leads; abspath takes ".." out, which absolute() does not.
         try:
-            place: Path | None = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))  # noqa: PTH100
+            place: Path | None = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))
         except ValueError:  # on another drive
             place = None
         if place is None or place.parts[0] == "..":
@@ -88,7 +88,7 @@ def finished(folder: Folder, name: str, identity: Mapping[str, Any]) -> dict[str
     source = identity["source"]
     # A web server need not say how long a file is: 0.
     unchanged = source["bytes"] > 0 and all(stored[key] == source[key] for key in ("bytes", "modified_ns"))
-    here = os.path.abspath(stored["path"]) == os.path.abspath(source["path"])  # noqa: PTH100
+    here = os.path.abspath(stored["path"]) == os.path.abspath(source["path"])
     # Windows' rules know the separators of every system, and either may have been made on another.
     moved = unchanged and PureWindowsPath(stored["path"]).name == PureWindowsPath(source["path"]).name
     if not (here or moved):

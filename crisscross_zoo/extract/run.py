@@ -359,7 +359,7 @@ def _is_single_output(out: str, format: str | None) -> bool:  # noqa: A002
     """Return whether ``out`` is a file for one input, not a folder."""
     suffix = Path(out).suffix
     # os.path answers False where pathlib raises: names too long.
-    if os.path.isdir(out) or out.endswith(("/", "\\")):  # noqa: PTH112
+    if os.path.isdir(out) or out.endswith(("/", "\\")):
         return False
     if suffix.lower() in FORMATS and suffix not in FORMATS:
         raise ConfigError(f"--out: {suffix} is not written", remedy=f"write it as {suffix.lower()}")

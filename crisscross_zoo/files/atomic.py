@@ -129,7 +129,7 @@ def longest_name(folder: str | os.PathLike[str]) -> int:
     """Return how many bytes a file's name in ``folder``, which need not be there yet, may have."""
     if sys.platform == "win32":
         return _NAME_BYTES
-    there = next(p for p in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(p))  # noqa: PTH110
+    there = next(p for p in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(p))
     try:
         return os.pathconf(there, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # a file system that does not say
@@ -139,8 +139,8 @@ def longest_name(folder: str | os.PathLike[str]) -> int:
 def _disk_of(place: str) -> str:
     """Say which disk a file or folder is on, and how much of it is free."""
     disk = os.path.realpath(place)
-    while not os.path.ismount(disk) and disk != os.path.dirname(disk):  # noqa: PTH120
-        disk = os.path.dirname(disk)  # noqa: PTH120
+    while not os.path.ismount(disk) and disk != os.path.dirname(disk):
+        disk = os.path.dirname(disk)
     try:
         free = shutil.disk_usage(disk).free
     except OSError:

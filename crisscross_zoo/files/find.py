@@ -78,7 +78,7 @@ def find_media(
             if remote.is_url(given):
                 files = remote.glob(given)
             else:
-                matches = glob.glob(given, recursive=True)  # noqa: PTH207 - keeps the paths as they were given
+                matches = glob.glob(given, recursive=True)
                 files = sorted(p for p in matches if Path(p).is_file())
             if not files:
                 raise ConfigError(f"{given}: matches no file", remedy="check the pattern")
@@ -99,7 +99,7 @@ def is_folder(path: str) -> bool:
             and remote.is_folder(path)
         )
     # os.path answers False where pathlib raises: names too long, folders that may not be entered.
-    return os.path.isdir(path)  # noqa: PTH112
+    return os.path.isdir(path)
 
 
 def common_folder(inputs: Iterable[str]) -> Path:
@@ -109,7 +109,7 @@ def common_folder(inputs: Iterable[str]) -> Path:
         ConfigError: there is none (paths on several drives).
     """
     places = [(i, remote.absolute(i)) for i in inputs]
-    folders = [p if is_folder(i) else os.path.dirname(p) for i, p in places]  # noqa: PTH120
+    folders = [p if is_folder(i) else os.path.dirname(p) for i, p in places]
     try:
         return Path(os.path.commonpath(folders))
     except ValueError:
@@ -135,7 +135,7 @@ def _walk(folder: str) -> Iterable[str]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
-                yield os.path.join(here, name)  # noqa: PTH118 - a million times, and as it was given
+                yield os.path.join(here, name)
 
 
 def read_list(path: str) -> str:

@@ -110,8 +110,8 @@ def absolute(path: str) -> str:
     """Return an absolute local path, and of a URL what can be compared as one: the scheme is its first folder."""
     if is_url(path):
         scheme, rest = unsigned(path).split("://", 1)
-        path = os.path.join(os.sep, scheme, *map(local_name, rest.lstrip("/").split("/")))  # noqa: PTH118
-    return os.path.abspath(path)  # noqa: PTH100 - absolute() keeps ".."
+        path = os.path.join(os.sep, scheme, *map(local_name, rest.lstrip("/").split("/")))
+    return os.path.abspath(path)
 
 
 def exists(path: str, *, ask: bool = False) -> bool:
@@ -126,7 +126,7 @@ def exists(path: str, *, ask: bool = False) -> bool:
         ConfigError: nothing opens such URLs.
     """
     if not is_url(path):
-        return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on long names
+        return os.path.exists(path)
     if not ask:
         return True
     with _listing(path) as (fs, name):
@@ -228,7 +228,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]
     url = os.fspath(path)
     with temporary_folder() as folder:
         name = urlsplit(url).path if is_http(url) else url  # a signed query may be longer than a name
-        local = os.path.join(folder, local_name(PurePosixPath(name).name))  # noqa: PTH118
+        local = os.path.join(folder, local_name(PurePosixPath(name).name))
         with _fetching(url), writing(folder):
             _fetch(url, local)
         yield local

@@ -25,5 +25,5 @@ def stamp_of(path: str | os.PathLike[str]) -> Stamp:
         OSError: there is no such file, or it cannot be asked.
         ValueError: no file can have this name.
     """
-    status = os.stat(path)  # noqa: PTH116 - a million times
+    status = os.stat(path)
     return Stamp(status.st_size, status.st_mtime_ns)

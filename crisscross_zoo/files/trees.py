@@ -77,9 +77,9 @@ def split_folder(root: str, splits: Sequence[str], *, below: str, others: bool =
         ConfigError: none is there, or the root cannot be read.
     """
     for split in splits:
-        folder = os.path.join(root, split)  # noqa: PTH118 - a name need not be text
+        folder = os.path.join(root, split)
         # os.path answers False where pathlib raises: names too long, folders that may not be entered.
-        if os.path.isdir(folder):  # noqa: PTH112
+        if os.path.isdir(folder):
             return folder
     there = folder_names(root)
     here = Path(root)

@@ -74,7 +74,7 @@ class Views:
 
     def rng(self, path: StrPath, *more: int) -> np.random.Generator:
         """Return the random numbers of a file, or of one clip of it."""
-        name = hashlib.sha256(os.fsencode(os.path.basename(path))).digest()[:8]  # noqa: PTH119
+        name = hashlib.sha256(os.fsencode(os.path.basename(path))).digest()[:8]
         epoch = [self.epoch] if self.epoch else []  # that of clips which are drawn once
         return np.random.default_rng([self.seed, int.from_bytes(name, "little"), *epoch, *more])
 

@@ -66,7 +66,7 @@ def open_media(
     try:
         # Local files only: a playlist must not make the decoder open addresses or pipes.
         # The path is made absolute because FFmpeg takes "12:30.mp4" for a protocol.
-        file: Any = os.path.abspath(name)  # noqa: PTH100
+        file: Any = os.path.abspath(name)
         if source is not None:
             source.seek(0)
             file = source

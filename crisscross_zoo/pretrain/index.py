@@ -235,9 +235,9 @@ def build_index(
         raise ConfigError(f"workers={workers!r} is not allowed", remedy="give 0 or more")
     _check_local(inputs)
     for name in inputs if layout == "files" else ():
-        if not glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises on long names
+        if not glob.has_magic(name) and not os.path.exists(name):
             raise ConfigError(f"{name}: no such file or folder", remedy="check the path")
-    if Path(out).suffix.lower() != ".parquet" and not os.path.isdir(out):  # noqa: PTH112 - as above
+    if Path(out).suffix.lower() != ".parquet" and not os.path.isdir(out):
         raise ConfigError(f"{out}: an index is a Parquet file", remedy=f"name it {Path(out).stem}.parquet")
     if split is None and layout in _TREES:
         split = "train"
@@ -283,7 +283,7 @@ def index_files(
         on_progress: As there.
         rescan: As there.
     """
-    target = Path(os.path.abspath(out))  # noqa: PTH100 - absolute() keeps ".."
+    target = Path(os.path.abspath(out))
     known = _known(target, rescan=rescan)
     part = _PartFile(target.with_name(f".{target.name}.part.jsonl"), fresh=rescan)
     with part:
@@ -353,7 +353,7 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
         )
     return Index(
         os.fspath(path),
-        os.path.abspath(metadata["root"] if root is None else root),  # noqa: PTH100
+        os.path.abspath(metadata["root"] if root is None else root),
         metadata,
         table,
         digest if large else None,
@@ -380,12 +380,12 @@ def _find(
             )
         found = find_media(inputs, list_file=list_file, suffixes=VIDEO_SUFFIXES)
         _check_local(found)
-        there = [p for p in found if os.path.exists(p)]  # noqa: PTH110 - Path.exists raises on long names
-        folders = [p for p in inputs if os.path.isdir(p)]  # noqa: PTH112
+        there = [p for p in found if os.path.exists(p)]
+        folders = [p for p in inputs if os.path.isdir(p)]
         root = str(common_folder([*folders, *there] or found))
-        return root, {os.path.abspath(p): None for p in found}, 0  # noqa: PTH100
+        return root, {os.path.abspath(p): None for p in found}, 0
     root, folder = _split_folder(inputs, layout, split, list_file)
-    found = [os.path.abspath(p) for p in find_media([folder], suffixes=VIDEO_SUFFIXES)]  # noqa: PTH100
+    found = [os.path.abspath(p) for p in find_media([folder], suffixes=VIDEO_SUFFIXES)]
     if layout == "audioset":
         return root, dict.fromkeys(found), 0
     wanted = KINETICS_SOUND_CLASSES if layout == "kinetics-sound" else None
@@ -395,7 +395,7 @@ def _find(
         for path in found
         if (below := Path(os.path.relpath(path, folder)).parts)[0] in classes and len(below) > 1
     }
-    where = os.path.join(folder, "CLASS", "VIDEO")  # noqa: PTH118
+    where = os.path.join(folder, "CLASS", "VIDEO")
     if not labels and layout == "kinetics400":
         raise ConfigError(
             f"{folder}: has videos, but no class folders", remedy=f"put them where {where} is one"
@@ -418,8 +418,8 @@ def _split_folder(
         raise ConfigError(
             f"layout {layout!r} takes one folder", remedy="name the data set's root, or use layout 'files'"
         )
-    root = os.path.abspath(inputs[0])  # noqa: PTH100
-    if not os.path.isdir(root):  # noqa: PTH112
+    root = os.path.abspath(inputs[0])
+    if not os.path.isdir(root):
         raise ConfigError(f"{root}: no such folder", remedy="name the data set's root")
     if split is None:
         return root, root
@@ -726,7 +726,7 @@ def _under(root: str, path: str) -> str:
 def _path_of(row: Mapping[str, Any], root: str) -> str:
     """Return the absolute path of a row's file, as the system writes it."""
     under = row["path"] if row["path_bytes"] is None else os.fsdecode(row["path_bytes"])
-    return os.path.join(root, under.replace("/", os.sep))  # noqa: PTH118 - a name need not be text
+    return os.path.join(root, under.replace("/", os.sep))
 
 
 def _text(value: str) -> str:

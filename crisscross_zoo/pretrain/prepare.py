@@ -96,7 +96,7 @@ def prepare(
     """
     options = CopyOptions() if options is None else options
     check_count("workers", workers, least=0)
-    folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
+    folder = Path(os.path.abspath(out_dir))
     _claim(folder, options)
     labels: dict[str, str | None] = {}
     names = index.class_names or ()
@@ -159,7 +159,7 @@ def copy_path(path: str, root: str, folder: StrPath) -> str:
     below = os.path.relpath(path, root)
     if below.split(os.sep, 1)[0] == os.pardir:
         raise ConfigError(f"{path}: is not below {root}", remedy="index the folder that holds it")
-    return os.path.join(folder, below if below.endswith(".mp4") else f"{below}.mp4")  # noqa: PTH118 - names of any bytes
+    return os.path.join(folder, below if below.endswith(".mp4") else f"{below}.mp4")
 
 
 def copy_file(

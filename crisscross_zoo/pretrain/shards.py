@@ -45,7 +45,7 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
         UnreadableMediaError: a file has changed since it was indexed, is gone, or has 4 GiB or more.
     """
     litdata = import_litdata()
-    folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
+    folder = Path(os.path.abspath(out_dir))
     for name, value, most in (("workers", workers, 1 << 10), ("shard_bytes", shard_bytes, _LARGEST)):
         if not 1 <= value <= most:
             raise ConfigError(f"{name}={value!r} is not allowed", remedy=f"give 1 to {most}")
@@ -163,7 +163,7 @@ def _item(index: Index, place: int) -> dict[str, Any]:
 
 
 def _check(info: Media) -> None:
-    size = Path(info.path).stat().st_size if os.path.exists(info.path) else None  # noqa: PTH110
+    size = Path(info.path).stat().st_size if os.path.exists(info.path) else None
     if size != info.size:
         now = "gone" if size is None else f"{size} bytes"
         raise UnreadableMediaError(

@@ -20,7 +20,7 @@ from crisscross_zoo.evaluate.datasets import (
     DATASETS,
     Fold,
     LabelledData,
-    Sample,
+    LabelledFile,
     check_no_leak,
     read_dataset,
     shared_content,
@@ -39,11 +39,11 @@ def read(name: str, root: Path, **options: object) -> LabelledData:
     return read_dataset(name, root, missing=fail, **options)  # type: ignore[arg-type]
 
 
-def names(samples: Iterable[Sample]) -> list[str]:
+def names(samples: Iterable[LabelledFile]) -> list[str]:
     return [Path(s.path).name for s in samples]
 
 
-def below(root: Path, samples: Iterable[Sample]) -> list[tuple[str, int, str]]:
+def below(root: Path, samples: Iterable[LabelledFile]) -> list[tuple[str, int, str]]:
     return [(Path(s.path).relative_to(root).as_posix(), s.label, s.group) for s in samples]
 
 
@@ -123,7 +123,7 @@ def test_names_of_hmdb51_may_have_blanks_and_any_characters(tmp_path: Path, clip
     with (root / "testTrainMulti_7030_splits" / "kick_test_split1.txt").open("ab") as file:
         file.write(os.fsencode(clip) + b" 2\r\n")
     data = read("hmdb51", root)
-    assert Sample(f"{root}/HMDB-51/kick/{clip}", 2, group) in data.folds[1].test
+    assert LabelledFile(f"{root}/HMDB-51/kick/{clip}", 2, group) in data.folds[1].test
 
 
 def test_esc50(tmp_path: Path) -> None:
@@ -863,7 +863,7 @@ def test_a_folder_that_may_not_be_read_is_said(
 
 
 def fold_of(train: Iterable[Path], test: Iterable[Path]) -> Fold:
-    return Fold(*(tuple(Sample(str(p), 0, str(p)) for p in side) for side in (train, test)))
+    return Fold(*(tuple(LabelledFile(str(p), 0, str(p)) for p in side) for side in (train, test)))
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -13,14 +13,14 @@ from crisscross_zoo import FeatureExtractor, load_encoder
 from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.errors import ConfigError, MediaError, NoStreamError
 from crisscross_zoo.evaluate import weights as module
-from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample
+from crisscross_zoo.evaluate.datasets import Fold, LabelledData, LabelledFile
 from crisscross_zoo.evaluate.extracted import ClipFeatures
 from crisscross_zoo.evaluate.plan import Compute, Plan, make_plan
 from crisscross_zoo.evaluate.protocols import make_protocol
 from crisscross_zoo.evaluate.reporter import Reporter
 from crisscross_zoo.evaluate.store import FeatureStore
 
-FILES = tuple(Sample(f"{n}.mp4", n % 2, str(n)) for n in range(4))
+FILES = tuple(LabelledFile(f"{n}.mp4", n % 2, str(n)) for n in range(4))
 DATA = LabelledData("folder", "own", ("a", "b"), {1: Fold(FILES[:2], FILES[2:])})
 SMALL = {"clips.size": 112, "clips.train": 2, "clips.test": 2}
 
