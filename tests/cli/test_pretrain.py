@@ -226,7 +226,7 @@ def test_told_to_stop_it_exits_130_and_goes_on(
             "there is no option '--optim.lr'",
         ),
         (["kinetics400", "--data", "x", "--out", "y", "--optim.batch-size", "many"], 2, "invalid int value"),
-        (["kinetics400", "--data", "x", "--out", "y", "--optim.batch-size", "1"], 2, "2 or above"),
+        (["kinetics400", "--data", "x", "--out", "y", "--optim.batch-size", "1"], 2, "at least 2"),
         (["kinetics400", "--data", "x", "--out", "y", "--objective", "syn"], 2, "did you mean 'sync'"),
         (["kinetics400", "--data", "x", "--out", "y", "--data.relaxation", "far"], 2, "choose from none"),
         (["kinetics400", "--data", "x", "--out", "y", "--video-augment.area", "1", "0.5"], 2, "area"),
