@@ -162,7 +162,7 @@ def test_a_killed_run_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("numbers", [{"train_clips": -1}, {"test_clips": 1.5}, {"seed": -1}])
 def test_numbers_out_of_range_are_refused(tmp_path: Path, numbers: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="out of range|not a whole number"):
+    with pytest.raises(ConfigError, match=r"out of range|not a whole number"):
         make_demo_data(tmp_path, **{"train_clips": 1, "test_clips": 1, **numbers})
     assert list(tmp_path.iterdir()) == []
 
