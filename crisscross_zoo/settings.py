@@ -94,7 +94,8 @@ def check(name: str, value: Any, hint: Any) -> Any:
     choices = next((rule.allowed for rule in rules if isinstance(rule, OneOf)), None)
     if origin in (typing.Union, types.UnionType):
         (kind,) = set(parts) - {types.NoneType}
-        return None if value is None else check(name, value, kind)
+        inner: Any = Annotated[(kind, *rules)] if rules else kind
+        return None if value is None else check(name, value, inner)
     if origin is tuple:
         return _check_tuple(name, value, parts)
     if origin is Literal:

@@ -23,6 +23,7 @@ from crisscross_zoo.settings import (
     Positive,
     Range,
     Settings,
+    check,
     check_count,
     pick_device,
 )
@@ -195,6 +196,13 @@ def test_a_count_may_be_left_out() -> None:
     check_count("workers", 0, least=0)
     with pytest.raises(ConfigError, match=r"^workers=-1 is out of range; pass a whole number, at least 0$"):
         check_count("workers", -1, least=0)
+
+
+def test_what_is_said_of_a_type_with_none_counts_as_inside_it() -> None:
+    hint = Annotated[int | None, Range(0)]
+    assert [check("n", value, hint) for value in (None, 0)] == [None, 0]
+    with pytest.raises(ConfigError, match="n=-5 is out of range; pass a whole number, at least 0"):
+        check("n", -5, hint)
 
 
 def test_every_precision_has_its_dtype() -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from torch import Tensor
 
 from crisscross_zoo.checkpoints.mixin import ClassifierMixin
-from crisscross_zoo.config import POOLINGS, EncoderConfig, config_from_dict
+from crisscross_zoo.config import EncoderConfig, Pooling, config_from_dict
 from crisscross_zoo.encoders.build import build_encoder
 from crisscross_zoo.encoders.encoder import Encoder
 from crisscross_zoo.encoders.head import clip_features, linear_head
 from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.settings import check_choice, check_count
+from crisscross_zoo.settings import Count, Range, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class ClassifierConfig(Settings):
     """What a classifier is made from; the fields behind ``encoder`` are the arguments of :class:`Classifier`.
 
     Attributes:
@@ -29,30 +30,17 @@ class ClassifierConfig:
         dropout: Share of the features that are dropped in training.
         batch_norm: Whether a batch norm comes before the layer.
         frozen: Whether the layer alone is trained.
-
-    Raises:
-        ConfigError: a value out of range.
     """
 
     encoder: EncoderConfig
-    num_classes: int
-    pooling: str
-    dropout: float
+    num_classes: Count
+    pooling: Pooling
+    dropout: Annotated[float, Range(least=0, below=1)]
     batch_norm: bool
     frozen: bool
 
-    def __post_init__(self) -> None:
-        check_count("num_classes", self.num_classes or 0, least=1)
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout={self.dropout!r} is out of range", remedy="pass 0 to below 1")
-        check_choice("pooling", self.pooling, POOLINGS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; :meth:`from_dict` reads them back."""
-        return {**vars(self), "encoder": self.encoder.to_dict()}
-
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Self:
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_dict` gives.
 
         Raises:
@@ -64,7 +52,9 @@ class ClassifierConfig:
                 f"a classifier's config has the fields {', '.join(names)}",
                 remedy=f"missing or unknown: {', '.join(wrong)}",
             )
-        return cls(**{**fields, "encoder": config_from_dict(fields["encoder"])})
+        if not isinstance(fields["encoder"], Mapping):
+            raise ConfigError("encoder is not a config", remedy="pass what EncoderConfig.to_dict gives")
+        return super().from_dict({**fields, "encoder": config_from_dict(fields["encoder"])})
 
 
 class Classifier(ClassifierMixin):
@@ -98,7 +88,7 @@ class Classifier(ClassifierMixin):
         encoder: Encoder,
         num_classes: int,
         *,
-        pooling: str = "max",
+        pooling: Pooling = "max",
         dropout: float = 0.0,
         batch_norm: bool = False,
         frozen: bool = False,

@@ -254,7 +254,7 @@ class Encoder(EncoderMixin):
         self,
         num_classes: int,
         *,
-        pooling: str = "max",
+        pooling: Pooling = "max",
         dropout: float = 0.0,
         batch_norm: bool = False,
         frozen: bool = False,

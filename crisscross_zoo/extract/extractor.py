@@ -8,7 +8,6 @@ never on what else was in the batch, so a run that was killed and started again 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -324,11 +323,7 @@ class FeatureExtractor:
             settings["decoder"] = "torchcodec"
         if (views := self._sampling.views) is not None:
             given = {name: getattr(views, name) for name in self.encoders}
-            augment = {name: {} if a is None else dataclasses.asdict(a) for name, a in given.items()}
-            plain = {
-                n: {k: list(v) if isinstance(v, tuple) else v for k, v in a.items()}
-                for n, a in augment.items()
-            }
+            plain = {name: {} if a is None else a.to_dict() for name, a in given.items()}
             epoch = {"epoch": views.epoch} if views.epoch else {}
             settings["views"] = {"seed": views.seed, **epoch, **plain}
         return settings

@@ -60,11 +60,11 @@ class Lists:
             self._read(index.removesuffix(INDEX_NAME))
 
     def _read(self, place: str) -> None:
-        index, failed = (
-            self._folder.read(place + name).decode(**_TEXT) if self._folder.exists(place + name) else ""
-            for name in (INDEX_NAME, FAILED_NAME)
-        )
         try:
+            index, failed = (
+                self._folder.read(place + name).decode(**_TEXT) if self._folder.exists(place + name) else ""
+                for name in (INDEX_NAME, FAILED_NAME)
+            )
             if index:
                 table = csv.DictReader(io.StringIO(index, newline=""))
                 if tuple(table.fieldnames or ()) != _INDEX_COLUMNS:

@@ -6,14 +6,13 @@ makes its options of them: the first sentence of what is said of each here is th
 
 # Annotations are read at run time, to make the command's options.
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
-from crisscross_zoo.config import MODALITIES, Pooling
+from crisscross_zoo.config import Pooling
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.windows import EDGES, Edges
-from crisscross_zoo.settings import PRECISIONS, Precision, StrPath, check_choice, check_count
+from crisscross_zoo.media.windows import Edges
+from crisscross_zoo.settings import Count, Positive, Precision, StrPath, Whole, check
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +24,20 @@ Decoder = Literal["pyav", "torchcodec"]
 
 DEFAULT_TIMEOUT = 600.0
 """Seconds: a decoding process from which nothing comes for so long hangs."""
+
+
+_CHECKED: dict[str, Any] = {
+    "modality": Modality,
+    "pooling": Pooling | None,
+    "precision": Precision,
+    "edges": Edges,
+    "decoder": Decoder,
+    "strict": bool,
+    **dict.fromkeys(("window", "stride", "fps", "audio_seconds", "timeout"), Positive | None),
+    **dict.fromkeys(("clips", "frames", "size", "batch_size"), Count | None),
+    "workers": Whole | None,
+}
+"""What options may be, but for those that weights are loaded with, which their loading checks."""
 
 
 class ExtractKeywords(TypedDict, total=False):
@@ -116,16 +129,12 @@ class ExtractOptions:
     token: str | bool | None = None
 
     def __post_init__(self) -> None:
-        check_choice("modality", self.modality, (*MODALITIES, "both"))
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("decoder", self.decoder, get_args(Decoder))
+        for name, hint in _CHECKED.items():
+            check(name, getattr(self, name), hint)
         self._check_clips()
-        check_count("batch_size", self.batch_size, least=1)
-        check_count("workers", self.workers, least=0)
-        if self.timeout is not None and (self.workers == 0 or not self.timeout > 0):
+        if self.timeout is not None and self.workers == 0:
             raise ConfigError(
-                f"timeout {self.timeout:g} with {'no decoding process' if self.timeout > 0 else 'no time at all'}",
-                remedy="take workers above 0 and a timeout above 0",
+                f"timeout {self.timeout:g} with no decoding process", remedy="take workers above 0"
             )
         if self.decoder == "torchcodec" and self.modality == "audio":
             raise ConfigError("decoder='torchcodec' is for pictures", remedy="leave it out for sound")
@@ -134,10 +143,6 @@ class ExtractOptions:
         for one, other in (("stride", "clips"), ("window", "frames"), ("window", "audio_seconds")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ConfigError(f"{one} and {other} exclude each other", remedy="pass one of them")
-        for name, seconds in (("window", self.window), ("stride", self.stride)):
-            if seconds is not None and not 0 < seconds < math.inf:
-                raise ConfigError(f"{name}={seconds!r} is out of range", remedy="pass a number above 0")
-        check_count("clips", self.clips, least=1)
         for name, value in (("frames", self.frames), ("fps", self.fps), ("size", self.size)):
             if value is not None and self.modality == "audio":
                 raise ConfigError(
@@ -145,7 +150,6 @@ class ExtractOptions:
                 )
         if self.audio_seconds is not None and self.modality == "video":
             raise ConfigError("audio_seconds is for audio", remedy="use modality 'audio' or 'both'")
-        check_choice("edges", self.edges, EDGES)
         if self.edges == "drop" and self.modality != "both":
             raise ConfigError("edges='drop' compares two modalities", remedy="use modality 'both'")
         if self.views is not None and self.clips is None:

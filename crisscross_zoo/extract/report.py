@@ -104,7 +104,7 @@ class FileFailed:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the run is; told at the start and about twice a second.
+    """How far the run is; told at the start, about twice a second, and at the end.
 
     Attributes:
         files: Files that are done, were already there, or failed.

@@ -125,23 +125,17 @@ def extract_files(
     else:
         start = None if root is None else remote.without_file_scheme(os.fspath(root))
         folder, outputs = _outputs(target, found, texts, start, format or "npz", modality)
-    run = _Run(
-        _Plan(target, folder, outputs, share, weights, given, engine, address, on_error, overwrite, single),
-        on_event or (lambda _: None),
-    )
+    tell = on_event or (lambda _: None)
     if share.index == 0:
         for place, number in left_out.items():
             files = f"{number} sound {'file' if number == 1 else 'files'}"
-            run.tell(FileNote(place, f"{files} left out (--modality {modality})"))
+            tell(FileNote(place, f"{files} left out (--modality {modality})"))
     if share.count > 1:
-        mine = {path: outputs[path] for path in share.of(found)}
-        run.plan = dataclasses.replace(run.plan, outputs=mine)
-        run.tell(
-            Message(
-                f"share {share.index} of {share.count} ({share.origin}): {len(mine)} of {len(found)} files"
-            )
-        )
-    return run.run()
+        outputs = {path: outputs[path] for path in share.of(found)}
+        part = f"{len(outputs)} of {len(found)} files"
+        tell(Message(f"share {share.index} of {share.count} ({share.origin}): {part}"))
+    plan = _Plan(target, folder, outputs, share, weights, given, engine, address, on_error, overwrite, single)
+    return _Run(plan, tell).run()
 
 
 @dataclass(frozen=True)
@@ -173,6 +167,7 @@ class _Run:
         self._lists_in = plan.folder.place(FAILED_NAME)
         self._started = time.monotonic()
         self._told = float("-inf")
+        self._clips = 0, 0  # done, known
 
     def run(self) -> Summary:
         plan, share = self.plan, self.plan.share
@@ -226,6 +221,7 @@ class _Run:
         for given, result in extractor.stream(todo, on_progress=self._progress):
             path = os.fspath(given)
             yield save(path, plan.folder, plan.outputs[path], result)
+        self._tell_progress()
 
     def _on_ray(self) -> Iterator[FileResult]:
         from crisscross_zoo.extract.ray import extract_on_ray
@@ -249,13 +245,17 @@ class _Run:
         )
         self._progress(0, 0)
         # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.closing(results):
-            while True:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            try:
+                while True:
+                    with contextlib.redirect_stdout(nowhere):
+                        result = next(results, None)
+                    if result is None:
+                        return
+                    yield result
+            finally:
                 with contextlib.redirect_stdout(nowhere):
-                    result = next(results, None)
-                if result is None:
-                    return
-                yield result
+                    results.close()
 
     def _extractor(self, device: Any) -> FeatureExtractor:
         from crisscross_zoo.extract.extractor import FeatureExtractor
@@ -264,10 +264,14 @@ class _Run:
         return FeatureExtractor(self.plan.weights, options.modality, **options.keywords())
 
     def _progress(self, clips: int, known: int) -> None:
+        self._clips = clips, known
         if (now := time.monotonic()) - self._told >= _PROGRESS_SECONDS:
             self._told = now
-            done = len(self._results) + len(self._failed)
-            self.tell(Progress(done, len(self.plan.outputs), clips, known))
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        done = len(self._results) + len(self._failed)
+        self.tell(Progress(done, len(self.plan.outputs), *self._clips))
 
     def _take(self, result: FileResult) -> None:
         path, metadata = result.path, result.summary

@@ -180,7 +180,9 @@ class RemoteFolder:
 
     def oldest_first(self, pattern: str) -> list[str]:
         """Return the names that match, by the time at which the store changed them, where it says so."""
-        found = [name for name in self._names() if PurePosixPath(name).match(pattern)]
+        below = pattern.split("*")[0].rpartition("/")[0]  # a folder may hold a million files
+        names = (f"{below}/{name}".lstrip("/") for name in self._names(below))
+        found = [name for name in names if PurePosixPath("/", name).match(f"/{pattern}")]
 
         def age(name: str) -> tuple[float, str]:
             with self._asking("read", name) as (fs, path):
@@ -290,15 +292,7 @@ def open_folder(out: str) -> Folder:
     """
     if not remote.is_url(out):
         return LocalFolder(Path(out))
-    if out.startswith("hf://"):
-        raise ConfigError(
-            f"{out}: every file would be a commit",
-            remedy="write to a folder, then run `hf upload-large-folder`",
-        )
-    if remote.is_http(out):
-        raise ConfigError(f"{out}: a web server takes no files", remedy="write to a folder or a bucket")
-    if has_magic(out):
-        raise ConfigError(f"{out}: stores take [, * and ? for a pattern", remedy="choose another --out")
+    _check_writable_url(out)
     folder = RemoteFolder(out)
     folder.check_bucket()
     folder.refresh()  # says what is missing to open it
@@ -308,6 +302,19 @@ def open_folder(out: str) -> Folder:
 def open_file(out: str) -> tuple[Folder, str]:
     """Return the folder of a file at a local path or URL, and its name there; raises like :func:`open_folder`."""
     if remote.is_url(out):
+        _check_writable_url(out)
         parent, _, name = out.rpartition("/")
         return open_folder(parent), name
     return LocalFolder(Path(out).parent), Path(out).name
+
+
+def _check_writable_url(out: str) -> None:
+    if out.startswith("hf://"):
+        raise ConfigError(
+            f"{out}: every file would be a commit",
+            remedy="write to a folder, then run `hf upload-large-folder`",
+        )
+    if remote.is_http(out):
+        raise ConfigError(f"{out}: a web server takes no files", remedy="write to a folder or a bucket")
+    if has_magic(out):
+        raise ConfigError(f"{out}: stores take [, * and ? for a pattern", remedy="choose another --out")

@@ -15,7 +15,6 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 Edges = Literal["keep", "drop"]
-EDGES: tuple[str, ...] = ("keep", "drop")
 
 REMAINDER_SECONDS = 0.1
 """A remainder at the end of a file that is shorter than this (codec padding, a frame or two) gets no window."""

@@ -38,6 +38,7 @@ def test_a_folder_is_extracted_once_and_told_file_by_file(tree, tmp_path):
     summary = extract_files(tree, out, on_event=events.append, **DEMO)
     assert sorted(map(str, kinds(events))) == sorted(map(str, [FileDone, FileDone, FileFailed, Summary]))
     assert events[-1] is summary
+    assert [e for e in events if isinstance(e, Progress)][-1] == Progress(files=3, of=3, clips=2, known=2)
     assert (summary.done, summary.skipped, summary.clips, summary.interrupted) == (2, 0, 2, False)
     assert [(f.path, f.output) for f in summary.files] == [
         (str(tree / name), str(out / name).replace(".mp4", ".npz")) for name in ("a.mp4", "sub/b.mp4")
