@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from crisscross_zoo.config import BLOCKS_PER_STAGE, EncoderConfig, config_from_dict
-from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError
+from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.numerics import plain_torch
 
@@ -211,6 +211,8 @@ def build_strictly(
             remedy="the file is damaged, or this machine has too little memory",
             path=source,
         ) from error
+    except InputError as error:  # a classifier of clips that are too small for the pooling
+        raise CheckpointError(error.reason, remedy="use another checkpoint", path=source) from error
     apply_state_dict(module, state_dict, source=source)
     return module
 

@@ -249,10 +249,16 @@ class ClassifierMixin(nn.Module):
             save_directory: Made if missing; files of these names are replaced.
 
         Raises:
+            ConfigError: :meth:`~crisscross_zoo.encoders.encoder.Encoder.reset_classifier` gave the encoder one, too.
             InputError: the folder is no text or path.
             OSError: it cannot be written there.
         """
         check_path("save_directory", save_directory)
+        if any(name.startswith("encoder.fc.") for name in self.state_dict()):
+            raise ConfigError(
+                "the classifier's encoder has a classifier of its own",
+                remedy="take it away: classifier.encoder.reset_classifier(0)",
+            )
         write_folder(Path(save_directory), self.state_dict(), self.config)
 
     @classmethod

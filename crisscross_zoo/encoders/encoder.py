@@ -194,6 +194,8 @@ class Encoder(EncoderMixin):
     def with_pooling(self, pooling: Pooling | None) -> Self:
         """Return the encoder with another pooling and the same parameters, not copied; itself, if nothing changes.
 
+        They have their stages in common, and so these stages' train or eval mode.
+
         Args:
             pooling: A name of :mod:`crisscross_zoo.encoders.pooling`; None: the present one.
 
@@ -203,6 +205,8 @@ class Encoder(EncoderMixin):
         if pooling in (None, self.config.pooling):
             return self
         other = copy.copy(self)
+        # Whatever is registered later, a classifier or a hook, is of one of the two alone.
+        other.__dict__.update({k: v.copy() for k, v in vars(self).items() if isinstance(v, dict | set)})
         other.config = self.config.replace(pooling=pooling)
         return other
 

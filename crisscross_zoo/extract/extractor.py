@@ -86,7 +86,7 @@ class FeatureExtractor:
         modality: Modality = "video",
         **options: Unpack[ExtractKeywords],
     ) -> None:
-        self.options = given = ExtractOptions(modality, **options)
+        self.options = given = ExtractOptions.of(modality, options)
         self.device = pick_device(given.device)
         self._versions = decoder_versions()
         if given.decoder == "torchcodec":

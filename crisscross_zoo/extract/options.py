@@ -7,12 +7,12 @@ makes its options of them: the first sentence of what is said of each here is th
 # Annotations are read at run time, to make the command's options.
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, cast
 
 from crisscross_zoo.config import Pooling
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.media.windows import Edges
-from crisscross_zoo.settings import Count, Positive, Precision, StrPath, Whole, check
+from crisscross_zoo.settings import Count, Positive, Precision, StrPath, Whole, check, suggest
 
 if TYPE_CHECKING:
     import torch
@@ -154,6 +154,19 @@ class ExtractOptions:
             raise ConfigError("edges='drop' compares two modalities", remedy="use modality 'both'")
         if self.views is not None and self.clips is None:
             raise ConfigError("views without clips", remedy="say how many: clips=10")
+
+    @classmethod
+    def of(cls, modality: Modality, options: ExtractKeywords) -> Self:
+        """Return the options that keywords give.
+
+        Raises:
+            ConfigError: there is no option of that name, or as for the class.
+        """
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "modality"]
+        for name in options:
+            if name not in names:
+                raise ConfigError(f"there is no option {name!r}", remedy=suggest(name, names))
+        return cls(modality, **options)
 
     def keywords(self) -> ExtractKeywords:
         """Return the options but for the modality, as :class:`crisscross_zoo.FeatureExtractor` takes them."""

@@ -35,7 +35,7 @@ from crisscross_zoo.files import remote
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, common_folder, find_media, is_folder
 from crisscross_zoo.files.store import Folder, open_file, open_folder
-from crisscross_zoo.settings import StrPath, check_choice, check_path
+from crisscross_zoo.settings import StrPath, check, check_choice, check_path
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract.extractor import FeatureExtractor, Weights
@@ -77,7 +77,7 @@ def extract_files(
         inputs: Media files, folders (recursive), glob patterns, or URLs of these.
         out: A folder, or its URL: one file an input in the same tree, ``index.csv`` and ``failed.jsonl``. Or a file
             for the one input: .npy, .npz or .safetensors.
-        weights: As for :class:`crisscross_zoo.FeatureExtractor`.
+        weights: As for :func:`crisscross_zoo.load_encoder`, or one by modality: ``{"video": ..., "audio": ...}``.
         modality: ``"video"``, ``"audio"`` or ``"both"``.
         list_file: A file with one more input a line; lines that begin with # do not count.
         format: Of the files in a folder. Default: "npz".
@@ -101,7 +101,10 @@ def extract_files(
         StorageError: the disk is full, over quota or read-only; the same call again goes on.
         ClusterError: the cluster was lost, or cannot run the work.
     """
-    given = ExtractOptions(modality, **options)
+    given = ExtractOptions.of(modality, options)
+    check("overwrite", overwrite, bool)
+    if shard is not None:
+        check("shard", shard, tuple[int, int])
     if format is not None:
         check_choice("format", format, get_args(Format))
     if engine is not None:

@@ -377,3 +377,19 @@ def test_a_classifier_is_read_from_this_machine_alone(tmp_path: Path) -> None:
         Classifier.from_pretrained("org/name")
     with pytest.raises(InputError, match="not text"):
         Classifier.from_pretrained(b"bytes")  # type: ignore[arg-type]
+
+
+def test_a_classifier_on_an_encoder_with_a_classifier_is_not_saved(tmp_path: Path) -> None:
+    classifier = VideoEncoder(depth=10, width=8, size=32).classifier(3)
+    classifier.encoder.reset_classifier(4, global_pool="max")
+    with pytest.raises(ConfigError, match=r"has a classifier of its own; take it away"):
+        classifier.save_pretrained(tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_encoders_of_two_poolings_have_a_classifier_each() -> None:
+    encoder = VideoEncoder(depth=10, width=8, size=32)
+    other = encoder.with_pooling("avg")
+    other.reset_classifier(3)
+    assert (encoder.num_classes, other.num_classes) == (0, 3)
+    assert other.conv2x is encoder.conv2x

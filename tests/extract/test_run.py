@@ -90,6 +90,10 @@ def test_a_bad_file_alone_raises_nothing(tree, tmp_path):
         ({"on_error": "raise"}, "on_error='raise' is not known"),
         ({"stride": 1.0}, "stride and clips exclude each other"),
         ({"address": "auto"}, "--address goes with --engine ray"),
+        ({"poling": "avg"}, "there is no option 'poling'; did you mean 'pooling'"),
+        ({"shard": "0/2"}, "shard='0/2' is not"),
+        ({"shard": (0,)}, "shard=.* is not 2 values"),
+        ({"overwrite": "no"}, "overwrite='no' is not True or False"),
     ],
 )
 def test_bad_usage_raises(tree, tmp_path, changes, says):
