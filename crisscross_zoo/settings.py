@@ -198,7 +198,7 @@ class Settings:
         """Make the settings that :meth:`to_dict` was called on.
 
         Raises:
-            ConfigError: there is no such field, or a value is not allowed.
+            ConfigError: there is no such field, one is missing, or a value is not allowed.
         """
         hints = _hints(cls)
         values = {}
@@ -207,6 +207,10 @@ class Settings:
                 raise ConfigError(f"{cls.__name__} has no field {name!r}", remedy=suggest(name, hints))
             part = _part(hints[name])
             values[name] = part.from_dict(value) if part and isinstance(value, Mapping) else value
+        for field in dataclasses.fields(cls):
+            needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if needed and field.name not in values:
+                raise ConfigError(f"{cls.__name__} lacks {field.name!r}", remedy="add it")
         return cls(**values)
 
 

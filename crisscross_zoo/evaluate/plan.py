@@ -22,7 +22,7 @@ from crisscross_zoo.evaluate.retrieval import Heads
 from crisscross_zoo.evaluate.weights import LoadedWeights, Source, load_weights
 from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.media.clips import Views
-from crisscross_zoo.settings import Precision, check_training_precision, pick_device
+from crisscross_zoo.settings import Precision, check, check_training_precision, pick_device
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, VideoAugment
 
 _CLIP_LENGTHS = {"video": ("size", 1, 0), "audio": ("seconds", 0.01, 2)}
@@ -54,6 +54,9 @@ class Compute:
     batch_size: int | None = None
     workers: int | None = None
     cache: Path = field(default_factory=default_cache)
+
+    def __post_init__(self) -> None:
+        check("precision", self.precision, Precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,11 +255,13 @@ def _check_fits(clip: EncoderConfig) -> None:
     except InputError as error:
         name, step, decimals = _CLIP_LENGTHS[clip.modality]
         first = math.ceil(getattr(clip, name) / step)
-        least = next(n * step for n in range(first, 10_000) if _fits(clip.replace(**{name: n * step})))
+        enough = (n * step for n in range(first, 10_000) if _fits(clip.replace(**{name: n * step})))
+        least = next(enough, None)
+        longer = "" if least is None else f"--clips.{name} {least:.{decimals}f} or more, or "
         others = ", ".join(other for other in POOLINGS if _fits(clip.replace(pooling=other)))
         raise ConfigError(
             f"the {clip.modality} clip does not fit: {error.reason}",
-            remedy=f"pass --clips.{name} {least:.{decimals}f} or more, or another --clips.pooling ({others})",
+            remedy=f"pass {longer}another --clips.pooling ({others})",
         ) from None
 
 

@@ -43,7 +43,7 @@ def load_weights(weights: Source | Mapping[str, Source], modality: str) -> dict[
         modality: "video", "audio" or "both".
 
     Raises:
-        ConfigError: a modality is not among ``weights``.
+        ConfigError: a modality is not among ``weights``, or an encoder is of another.
         WeightsError: they cannot be loaded.
     """
     return {name: _load(name, source) for name, source in _sources(weights, modality).items()}
@@ -70,6 +70,11 @@ def _load(modality: str, source: Source) -> LoadedWeights:
     if not isinstance(source, Encoder):
         encoder = load_encoder(cast(Modality, modality), source)
         return LoadedWeights(source, encoder, encoder.weights_id, encoder.weights_sha256)
+    if source.config.modality != modality:
+        raise ConfigError(
+            f"weights for {modality} are an encoder of {source.config.modality}",
+            remedy="pass one of the other kind",
+        )
     now = state_sha256(source.state_dict(), source.config)  # it may have been trained since it was loaded
     changed = "" if source.weights_sha256 in (None, now) else " (changed)"
     return LoadedWeights(source, source, source.weights_id + changed, now)

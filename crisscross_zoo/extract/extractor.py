@@ -56,6 +56,9 @@ DEFAULT_BATCH: dict[str, dict[str, int]] = {
 }
 """Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
 
+MOST_NUMBERS = 1 << 30
+"""Numbers that one clip may have before the network: 4 GB of float32."""
+
 
 class FeatureExtractor:
     """Turns media files into :class:`Features`.
@@ -301,6 +304,13 @@ class FeatureExtractor:
                 least = (config.n_fft // 2 + 1) / config.sample_rate
                 raise ConfigError(
                     f"an audio clip of {config.seconds} s is too short", remedy=f"take at least {least:.3f} s"
+                )
+            video = isinstance(config, VideoConfig)
+            numbers = 3 * config.frames * config.size**2 if video else config.clip_samples
+            if numbers > MOST_NUMBERS:
+                raise ConfigError(
+                    f"the {name} clip has {float(numbers):.0e} numbers, more than {float(MOST_NUMBERS):.0e}",
+                    remedy="take a smaller one",
                 )
             try:
                 self.sizes[name] = clip_features(config, encoder.config.pooling)

@@ -156,3 +156,14 @@ def test_progress_has_the_name_of_its_stage() -> None:
     Reporter(on_progress=lambda *news: told.append(news)).stage("clips")(1, 2)
     Reporter().stage("clips")(2, 2)  # nobody listens
     assert told == [("clips", 1, 2)]
+
+
+@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+def test_an_encoder_of_another_modality_is_refused(protocol: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="weights for video are an encoder of audio"):
+        plan_of(protocol, load_encoder("audio", "demo"), tmp_path)
+
+
+def test_a_precision_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="precision='bf61' is not known"):
+        Compute(precision="bf61")  # type: ignore[arg-type]

@@ -202,6 +202,8 @@ def test_progress_counts_clips(encoders, files):
         ({"window": "3"}, "window='3' is not a number"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"size": 32}, "the video clip does not fit"),
+        ({"size": 10**8}, "the video clip has 2e.17 numbers, more than 1e.09; take a smaller one"),
+        ({"audio_seconds": 1e9}, "the audio clip has 2e.13 numbers"),
         ({"audio_seconds": 0.02}, "too short"),
         ({"device": "quantum"}, "device='quantum' cannot be used"),
         ({"modality": "audio", "size": 112}, "size is for video"),
