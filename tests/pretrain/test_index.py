@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from jobs import crashing
 from make_media import make_media
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
@@ -362,13 +362,6 @@ def test_a_part_file_goes_on_after_its_last_whole_line(clip: Path, tmp_path: Pat
     assert part.read_bytes() == b"".join(lines)
     part.write_bytes(b"".join([b'[0, "other", "columns"]\n', *lines[1:]]))  # of another version
     assert build_index([str(root)], out, workers=0).scanned == 4
-
-
-def crashing(path: str) -> Iterator[object]:
-    """The job, but for a file that takes its process down."""
-    if "boom" in str(path):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return scan_file(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import hang_at
 from make_media import make_media
 
 from crisscross_zoo.config import VideoConfig
@@ -77,15 +78,7 @@ def test_a_crashed_decoder_costs_one_file(files, monkeypatch):
     assert len(killed) == 2
 
 
-def hang_at(path, name):
-    """A job: the file of that name hangs, others give their name."""
-    while path == name:
-        time.sleep(60)
-    yield path
-
-
 def test_a_file_that_hangs_costs_itself_alone(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent)
     job = functools.partial(hang_at, name="b")
     started = time.monotonic()
     found = {}
