@@ -12,8 +12,11 @@ CLIP=(examples/clip.mp4 --weights demo --modality both --device cpu)
 REFERENCE=feats-ci.npz # features of the example clip, from README's environment
 
 # Tests of what meets a dependency, for the jobs at either end of the ranges.
-MEETING=(tests/encoders tests/transforms tests/weights tests/test_extract.py tests/test_features.py tests/test_hubconf.py
+MEETING=(tests/checkpoints tests/encoders tests/transforms tests/weights tests/extract/test_extractor.py tests/test_features.py tests/test_hubconf.py
     tests/pretrain/test_loss.py tests/pretrain/test_trajectory.py)
+
+# Extras that [test] does not bring: what is installed with it alone leaves their tests out.
+MORE="dev docs examples onnx ray remote shards torchcodec"
 
 uv() { # uv comes from pip, into an environment of its own
     [ -x .venv-uv/bin/uv ] || { python3 -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv; }

@@ -110,7 +110,7 @@ def main() -> int:
         }
         base = Environment(folder / "base")
         size = base.install(str(wheel))
-        make = "import sys; from crisscross_zoo.pretrain.demo_data import make_demo_data as m; "
+        make = "import sys; from crisscross_zoo.demo.data import make_demo_data as m; "
         make += "m(sys.argv[1], train_clips=6, test_clips=3)"
         subprocess.run([base.python, "-c", make, str(clips)], check=True, cwd=folder)
         print("| extra | MB | with it | without it, exit code and last line |\n| --- | ---: | --- | --- |")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from crisscross_zoo.pretrain.demo import REPORT_FILE, run_demo
+from crisscross_zoo.demo.run import REPORT_FILE, run_demo
 from crisscross_zoo.pretrain.presets import make_config
 
 OBJECTIVES = ("intra", "sync", "async", "intra+sync", "crisscross")

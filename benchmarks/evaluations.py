@@ -24,12 +24,12 @@ import torch
 
 from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.encoders import Encoder
+from crisscross_zoo.evaluate import Compute, evaluate
 from crisscross_zoo.evaluate.datasets import read_dataset
 from crisscross_zoo.evaluate.metrics import recall_at, top_k
 from crisscross_zoo.evaluate.probe import FileClips, LinearProbe
 from crisscross_zoo.evaluate.protocols import make_protocol
 from crisscross_zoo.evaluate.retrieval import file_means, nearest
-from crisscross_zoo.evaluate.run import Compute, evaluate
 from crisscross_zoo.media.clips import Clip, Sampling, Views, read_clips
 from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS

@@ -29,7 +29,8 @@ from clips import make_clip
 from media import plain
 from report import Ratio, Report, add_json_option, finish
 
-from crisscross_zoo import FeatureExtractor, extract
+from crisscross_zoo import FeatureExtractor
+from crisscross_zoo.extract import extractor as extract
 from crisscross_zoo.media.scan import scan
 
 _IMPORT = [sys.executable, "-c", "import torch, torchvision"]

@@ -29,10 +29,10 @@ from make_media import make_media
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import CrissCrossError, MediaError
 from crisscross_zoo.media.clips import Clip, FileRead, Sampling, file_news
-from crisscross_zoo.media.pool import work_on_files
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
+from crisscross_zoo.workers.pool import work_on_files
 
 SURPRISE = "surprise"
 HANG_SECONDS = 30.0

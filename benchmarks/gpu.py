@@ -50,8 +50,9 @@ from report import Report
 from run import machine, page, versions
 from torch.utils.flop_counter import FlopCounterMode
 
-from crisscross_zoo import FeatureExtractor, extract
+from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.errors import ConfigError, first_line
+from crisscross_zoo.extract import extractor as extract
 from crisscross_zoo.media.clips import Clip, FileOpened, FileRead
 from crisscross_zoo.pretrain.data import Batch
 from crisscross_zoo.pretrain.distributed import World

@@ -22,9 +22,10 @@ from report import Report, add_json_option, finish
 from torch.utils.flop_counter import FlopCounterMode
 
 from crisscross_zoo import FeatureExtractor
-from crisscross_zoo.encoders.classifier import clip_features
+from crisscross_zoo.encoders.head import clip_features
+from crisscross_zoo.extract.outputs import known_result
+from crisscross_zoo.files.store import LocalFolder
 from crisscross_zoo.media.clips import file_news
-from crisscross_zoo.outputs import known_outcome
 
 LOOKS = 1000
 """How often a finished output is looked at, for the time of one look."""
@@ -83,7 +84,7 @@ class File:
             self.flops[name] = counter.get_total_flops() * self.rows
         start = time.perf_counter()
         for _ in range(LOOKS):
-            assert known_outcome(str(path), output, both.identity) is not None
+            assert known_result(str(path), LocalFolder(output.parent), output.name, both.identity) is not None
         self.look = (time.perf_counter() - start) / LOOKS
 
     def whole(self, precision: str) -> float:

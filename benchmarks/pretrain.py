@@ -24,7 +24,7 @@ from clips import make_clip
 from report import Ratio, Report, add_json_option, finish
 
 from crisscross_zoo.media.scan import scan
-from crisscross_zoo.pretrain.data import Batch, PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import Batch, PretrainDataset
 from crisscross_zoo.pretrain.distributed import World
 from crisscross_zoo.pretrain.loop import _Trainer
 from crisscross_zoo.pretrain.loss import VIEWS
@@ -32,6 +32,7 @@ from crisscross_zoo.pretrain.optim import LARC
 from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
+from crisscross_zoo.workers.samples import SampleKey
 
 GPU_BOUND = 2.5
 """What a bf16 step should gain over the plain one, fp16 by autocast, on a GPU."""

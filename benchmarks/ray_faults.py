@@ -46,7 +46,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 HARM = """
 import os, pathlib, signal, sys, time
 
-if "crisscross_zoo.media.worker" in sys.orig_argv:
+if "crisscross_zoo.workers.worker" in sys.orig_argv:
     stat, last = pathlib.Path.stat, [None]
 
     def harmful_stat(path, **kwargs):

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from crisscross_zoo.evaluate import Compute, evaluate
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, read_dataset
 from crisscross_zoo.evaluate.protocols import make_protocol
-from crisscross_zoo.evaluate.run import Compute, evaluate
 
 CHANGES = {"clips.size": 112, "clips.test": 3, "layer.lr": 0.01, "layer.batch_size": 32}
 

@@ -13,7 +13,8 @@ import json
 import shutil
 from pathlib import Path
 
-from crisscross_zoo.encoders.checkpoint import file_sha256, read_checkpoint
+from crisscross_zoo.checkpoints.files import read_checkpoint
+from crisscross_zoo.files.digest import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "crisscross_zoo" / "weights"

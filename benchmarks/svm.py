@@ -32,7 +32,7 @@ import torch
 from crisscross_zoo.evaluate import svm
 from crisscross_zoo.evaluate.probe import FileClips, best, held_out_accuracies
 from crisscross_zoo.evaluate.protocols import COSTS
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.evaluate.svm import fit_svm
 
 LATENT = 96

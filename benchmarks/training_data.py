@@ -45,12 +45,13 @@ from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import _stretches, read_moment, track_of
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times
-from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import PretrainDataset
 from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 from crisscross_zoo.pretrain.relaxation import view_starts
 from crisscross_zoo.transforms import augment_audio as sound_steps
 from crisscross_zoo.transforms.augment_video import VideoChoices, apply_choices, draw_choices
 from crisscross_zoo.transforms.mel import log_mel
+from crisscross_zoo.workers.samples import SampleKey
 
 SIZES = ((640, 360), (1280, 720))
 COPIES = {

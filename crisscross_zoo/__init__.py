@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from crisscross_zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from crisscross_zoo.extract import FeatureExtractor as FeatureExtractor
+    from crisscross_zoo.extract.extractor import FeatureExtractor as FeatureExtractor
+    from crisscross_zoo.extract.run import extract_files as extract_files
     from crisscross_zoo.features import Features as Features
     from crisscross_zoo.pretrain.loss import crisscross_loss as crisscross_loss
     from crisscross_zoo.pretrain.model import CrissCross as CrissCross
@@ -21,9 +22,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CrissCross": "crisscross_zoo.pretrain.model",
-    "FeatureExtractor": "crisscross_zoo.extract",
+    "FeatureExtractor": "crisscross_zoo.extract.extractor",
     "Features": "crisscross_zoo.features",
     "crisscross_loss": "crisscross_zoo.pretrain.loss",
+    "extract_files": "crisscross_zoo.extract.run",
     "list_weights": "crisscross_zoo.weights.manifest",
     "load_encoder": "crisscross_zoo.weights.load",
 }
@@ -34,6 +36,7 @@ __all__ = [
     "Features",
     "__version__",
     "crisscross_loss",
+    "extract_files",
     "list_weights",
     "load_encoder",
 ]

@@ -21,8 +21,7 @@ class CrissCrossError(Exception):
     def __init__(self, reason: str, *, remedy: str = "", path: str | os.PathLike[str] | None = None) -> None:
         self.reason = " ".join(str(reason).split())
         self.remedy = " ".join(str(remedy).split())
-        # A path at a URL (UPath) is not os.PathLike.
-        self.path = None if path is None else os.fspath(path) if isinstance(path, os.PathLike) else str(path)
+        self.path = None if path is None else os.fspath(path)
         super().__init__(self.reason)
 
     def __str__(self) -> str:

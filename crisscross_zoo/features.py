@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path, longest_name, write_atomically
-from crisscross_zoo.config import check_path, suggest
 from crisscross_zoo.errors import InputError, OutputError
+from crisscross_zoo.files.atomic import atomic_path, longest_name, write_atomically
+from crisscross_zoo.files.remote import is_url
 from crisscross_zoo.media.windows import centred_alike, centres_of
-from crisscross_zoo.remote import is_url
+from crisscross_zoo.settings import check_path, suggest
 
 FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
 """File formats that features are written in, by suffix."""

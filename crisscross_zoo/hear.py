@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from crisscross_zoo.encoders import AudioEncoder
-from crisscross_zoo.encoders.classifier import clip_features
+from crisscross_zoo.encoders.head import clip_features
 from crisscross_zoo.errors import InputError
-from crisscross_zoo.extract import DEFAULT_BATCH
+from crisscross_zoo.extract.extractor import DEFAULT_BATCH
 from crisscross_zoo.media.windows import dense_starts
 from crisscross_zoo.numerics import exact_float32
 from crisscross_zoo.transforms.mel import log_mel, mono_at_rate

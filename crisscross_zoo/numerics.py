@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""torch's names of :data:`crisscross_zoo.settings.PRECISIONS`."""
+
 _Setting = tuple[
     Callable[[], Any], Callable[[Any], None], object
 ]  # reads it, writes it, and what it is to be

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from crisscross_zoo import FeatureExtractor, Features
-from crisscross_zoo.config import VIDEO_SUFFIXES
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.files.find import VIDEO_SUFFIXES
 
 try:
     from crisscross_zoo.evaluate.retrieval import nearest

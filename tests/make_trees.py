@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES
 
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "ucf101": ("ApplyEyeMakeup", "Archery", "BabyCrawling", "YoYo"),
@@ -112,3 +112,10 @@ def make_tree(
                 for k in range(files_per_class):
                     put(root / f"{split}/{cls}/{k}{end}", label)
     return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by its place there."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }

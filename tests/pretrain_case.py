@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 
 

@@ -17,7 +17,7 @@ from pretrain_case import tiny_config
 
 from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.encoders import VideoEncoder
-from crisscross_zoo.evaluate.datasets import Sample
+from crisscross_zoo.evaluate.datasets import LabelledFile
 from crisscross_zoo.evaluate.finetune import describe_files, finetune
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.pretrain.data import BatchSampler
@@ -46,7 +46,7 @@ def finetuned(clip: str, folder: Path, workers: int) -> str:
     video = tiny_config().video
     torch.manual_seed(0)
     classifier = VideoEncoder(video).classifier(2)
-    files, _ = describe_files([Sample(clip, label, clip) for label in (0, 1)], workers=0)
+    files, _ = describe_files([LabelledFile(clip, label, clip) for label in (0, 1)], workers=0)
     finetune(
         classifier, files, FinetuneConfig(epochs=1, batch_size=2, milestones=()),
         video=video, augment=None, clips=1, seed=0, folder=folder, workers=workers,

@@ -1,11 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from crisscross_zoo import Features
 from crisscross_zoo.errors import InputError, OutputError
-from crisscross_zoo.features import load_metadata
+from crisscross_zoo.features import check_format, files_of, load_metadata
 
 
 @pytest.fixture
@@ -146,3 +147,140 @@ def test_centres_are_those_of_the_video_and_aligned_is_within_half_a_frame():
     assert sound.aligned.all()
     with pytest.raises(InputError, match="neither video nor audio"):
         _ = Features().centres
+
+
+class Loaded:
+    """What a pickle may do: here it makes a folder as it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("load", [Features.load, load_metadata])
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_a_pickle_is_not_even_opened(both, tmp_path, load, suffix):
+    path, made = tmp_path / f"feats{suffix}", tmp_path / "made"
+    trap = np.array([Loaded(made)], dtype=object)
+    if suffix == ".npz":
+        np.savez(path, video=trap, metadata=trap)
+    else:
+        np.save(path, trap)
+        (tmp_path / "feats.npy.json").write_text("{}")
+    with pytest.raises(OutputError, match="does not hold features"):
+        load(path)
+    assert not made.exists()
+
+
+def test_npy_written_anew_is_never_beside_the_sidecar_of_another(both, tmp_path, monkeypatch):
+    one = Features(video=both.video, video_windows=both.video_windows)
+    other = Features(audio=both.audio, audio_windows=both.audio_windows, metadata={"n": 2})
+    path = tmp_path / "feats.npy"
+    one.save(path)
+    replaced, replace = [], Path.replace
+
+    def watch(self, target):
+        replaced.append((target.name, path.exists(), (tmp_path / "feats.npy.json").exists()))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    other.save(path)
+    assert replaced == [("feats.npy.json", False, True), ("feats.npy", False, True)]
+    same(Features.load(path), other)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["feats.npy", "feats.npy.json"]
+
+
+def test_a_sidecar_says_what_the_array_cannot(both, tmp_path):
+    path = tmp_path / "feats.npy"
+    Features(audio=both.audio, audio_windows=both.audio_windows, metadata=both.metadata).save(path)
+    said = json.loads((tmp_path / "feats.npy.json").read_text())
+    assert set(said) == {"modality", "sha256", "windows", "metadata"}
+    assert said["modality"] == "audio"
+    assert said["metadata"] == both.metadata
+    assert [p.name for p in files_of(path)] == ["feats.npy.json", "feats.npy"]
+    assert files_of(path.with_suffix(".npz")) == [tmp_path / "feats.npz"]
+    (tmp_path / "feats.npy.json").unlink()
+    with pytest.raises(OutputError, match=r"feats\.npy\.json.*no such file; check the path"):
+        Features.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".npy"])
+def test_arrays_of_any_layout_and_without_rows_are_saved(both, tmp_path, suffix):
+    path = tmp_path / f"feats{suffix}"
+    wide = np.zeros((4, 6), np.float32) + np.arange(6, dtype=np.float32)
+    for rows in (wide[::2, ::3], np.asfortranarray(wide), wide[:0]):
+        one = Features(video=rows, video_windows=np.zeros((len(rows), 4))[:, ::2], metadata={"n": 1})
+        one.save(path)
+        same(Features.load(path), one)
+        assert load_metadata(str(path)) == {"n": 1}
+
+
+def test_what_cannot_be_saved_says_why(both, tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match=r"\.npy holds one modality, there are 0"):
+        Features().save(tmp_path / "feats.npy")
+    with pytest.raises(OutputError, match="'a name without suffix'"):
+        check_format(tmp_path / "feats")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be written \((File exists|Not a directory)\)"):
+        both.save(tmp_path / "file" / "feats.npz")
+
+    def fail(*_, **__):
+        raise OSError("no number")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OutputError, match=r"cannot be written \(no number\)"):
+        both.save(tmp_path / "feats.npz")
+    for call in (both.save, Features.load, load_metadata):
+        with pytest.raises(InputError, match="the path is a bytes"):
+            call(b"feats.npz")
+    with pytest.raises(OutputError, match="no such file") as caught:
+        load_metadata(tmp_path / "none.npz")
+    assert caught.value.path == str(tmp_path / "none.npz")
+
+
+def test_a_short_name_asks_no_file_system(both, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("crisscross_zoo.features.longest_name", lambda folder: asked.append(folder) or 140)
+    for length, suffix, longest in (
+        (128, ".npz", None),
+        (129, ".npz", 129),
+        (123, ".npy", None),
+        (140, ".npz", 140),
+    ):
+        both_or_one = (
+            both if suffix == ".npz" else Features(audio=both.audio, audio_windows=both.audio_windows)
+        )
+        both_or_one.save(tmp_path / f"{'n' * (length - 4)}{suffix}")
+        assert asked == ([] if longest is None else [tmp_path])
+        asked.clear()
+    with pytest.raises(
+        OutputError, match="a file name of 141 bytes, where 140 are allowed; choose a shorter one"
+    ):
+        both.save(tmp_path / f"{'n' * 137}.npz")
+
+
+def test_they_are_held_by_name_and_printed_without_rows(both):
+    assert list(both.arrays()) == ["video", "video_windows", "audio", "audio_windows"]
+    sound = Features(audio=both.audio[:0], audio_windows=both.audio_windows[:0])
+    assert sound.arrays().keys() == {"audio", "audio_windows"}
+    assert repr(sound) == "Features(audio: float32 (0, 7))"
+    assert repr(Features()) == "Features()"
+    assert Features().metadata == {}
+    assert Features().metadata is not Features().metadata
+    assert sound != Features(audio=sound.audio, audio_windows=sound.audio_windows)
+    with pytest.raises(AttributeError):
+        sound.audio = None  # type: ignore[misc]
+
+
+def test_metadata_are_read_without_the_arrays(tmp_path):
+    path = tmp_path / "feats.npz"
+    np.savez(path, video=np.zeros((2, 3), np.float32), metadata=np.array('{"n": 1}'))
+    assert load_metadata(path) == {"n": 1}
+    with pytest.raises(OutputError, match="video and video_windows go together"):
+        Features.load(path)
+    path.write_bytes(b"text")
+    with pytest.raises(OutputError, match="does not hold features") as caught:
+        load_metadata(path)
+    assert caught.value.path == str(path)

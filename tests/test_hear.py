@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from crisscross_zoo import hear, load_encoder
 from crisscross_zoo.encoders import AudioEncoder
 from crisscross_zoo.errors import InputError, UnknownWeightsError
-from crisscross_zoo.extract import DEFAULT_BATCH
+from crisscross_zoo.extract.extractor import DEFAULT_BATCH
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import re
 import subprocess
 import sys
@@ -28,7 +29,10 @@ HEAVY = ("torch", "torchvision", "torchaudio", "av", "librosa", "huggingface_hub
     "start",
     [
         "import crisscross_zoo",
-        "import crisscross_zoo.pretrain",
+        *(
+            f"import crisscross_zoo.{room}"
+            for room in ("checkpoints", "encoders", "pretrain", "transforms", "weights")
+        ),
         "from crisscross_zoo.cli.evaluate import main; main(['--help'])",
         "from crisscross_zoo.cli.evaluate import main; main(['finetune', '--help'])",
         "from crisscross_zoo.cli.evaluate import main; main(['linear', 'esc50', '--settings'])",
@@ -128,6 +132,60 @@ def test_rooms_do_not_go_in_circles() -> None:
             graph.setdefault(here, set()).update(used - {"", here})
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
     assert set(graph) == set(floors())
+
+
+def foreign_private_names(path: Path, tree: ast.Module) -> Iterator[str]:
+    """Yield the underscore names of other rooms that a file imports, or reads off an imported module."""
+    here, modules = own_room(path), dict[str, str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules.update({alias.asname or alias.name: alias.name for alias in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                modules[alias.asname or alias.name] = full
+                if full.startswith("crisscross_zoo.") and room(full) != here and is_private(alias.name):
+                    yield full
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            full = modules.get(ast.unparse(node.value), "")
+            if full.startswith("crisscross_zoo.") and room(full) != here:
+                yield f"{full}.{node.attr}"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_no_room_uses_anothers_private_names(path: Path) -> None:
+    assert list(foreign_private_names(path, ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_a_private_name_of_another_room_is_noticed() -> None:
+    source = """
+from crisscross_zoo import __version__
+from crisscross_zoo.media.scan import _a
+from crisscross_zoo.weights.load import _mine
+from crisscross_zoo.media import scan as s
+import crisscross_zoo.media.clips
+s._b, s.c, crisscross_zoo.media.clips._d, self._e
+"""
+    found = foreign_private_names(PACKAGE / "weights" / "card.py", ast.parse(source))
+    media = "crisscross_zoo.media"
+    assert list(found) == [f"{media}.scan._a", f"{media}.scan._b", f"{media}.clips._d"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix()
+)
+def test_listed_names_are_there(path: Path) -> None:
+    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+    listed = getattr(package, "__all__", [])
+    assert [name for name in listed if not hasattr(package, name)] == []
+    assert set(listed) >= set(getattr(package, "_HOMES", {}))
+    # Which of the two a name gives would depend on what was imported before.
+    assert [name for name in listed if (path.parent / f"{name}.py").exists()] == []
 
 
 def test_only_media_imports_av() -> None:

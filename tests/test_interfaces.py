@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from readme_blocks import read_blocks
@@ -54,6 +55,7 @@ def test_every_block_says_what_is_done_with_it() -> None:
 def test_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    needs.package("onnxruntime", extra="onnx")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     command = tmp_path / "bin" / "crisscross-extract"  # of this clone, whatever is installed
     command.parent.mkdir()

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from crisscross_zoo import FeatureExtractor, Features, load_encoder
-from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.errors import ConfigError, InputError, OutputError
+from crisscross_zoo.files.atomic import atomic_path
 
 CLIP = Path(__file__).parents[1] / "examples" / "clip.mp4"
 DEMO = ["--weights", "demo", "--clips", "1", "--device", "cpu"]

@@ -18,11 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crisscross_zoo import FeatureExtractor, Features, remote
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo import FeatureExtractor, Features
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.files import common_folder, find_media
-from crisscross_zoo.outputs import mirror
+from crisscross_zoo.extract.outputs import mirror
+from crisscross_zoo.files import remote
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.find import common_folder, find_media
+from crisscross_zoo.files.store import LocalFolder
 from crisscross_zoo.pretrain import index
 from crisscross_zoo.pretrain.metrics import read_log
 
@@ -146,9 +148,8 @@ def test_elsewhere_names_stay() -> None:
 @pytest.mark.usefixtures("windows_names")
 def test_outputs_of_urls_have_such_names(tmp_path: Path) -> None:
     urls = ["s3://bucket/in/12:30.mp4", "s3://bucket/in/con.mp4", "s3://bucket/in/x./y.mp4"]
-    outputs = mirror(urls, common_folder(urls), tmp_path, ".npz")
-    places = [output.relative_to(tmp_path).as_posix() for output in outputs.values()]
-    assert places == ["12%3A30.npz", "co%6E.npz", "x%2E/y.npz"]
+    outputs = mirror(urls, common_folder(urls), LocalFolder(tmp_path), ".npz")
+    assert list(outputs.values()) == ["12%3A30.npz", "co%6E.npz", "x%2E/y.npz"]
 
 
 @pytest.mark.usefixtures("windows_names")
@@ -163,7 +164,7 @@ def test_an_input_on_another_drive_is_not_under_the_root(monkeypatch: pytest.Mon
     monkeypatch.setattr(remote, "absolute", lambda path: path)
     monkeypatch.setattr(os.path, "abspath", lambda path: os.fspath(path))
     with pytest.raises(ConfigError, match="is not under the root"):
-        mirror([r"D:\in\a.mp4"], Path("C:/in"), Path("out"), ".npz")
+        mirror([r"D:\in\a.mp4"], Path("C:/in"), LocalFolder(Path("out")), ".npz")
 
 
 def test_an_index_has_slashes_and_finds_its_files_with_backslashes(monkeypatch: pytest.MonkeyPatch) -> None:

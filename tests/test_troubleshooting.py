@@ -18,18 +18,20 @@ import numpy as np
 import pytest
 from make_media import make_media
 
-from crisscross_zoo import FeatureExtractor, Features, errors, extract_ray, load_encoder
-from crisscross_zoo.atomic import writing
+from crisscross_zoo import FeatureExtractor, Features, errors, load_encoder
 from crisscross_zoo.errors import CrissCrossError
 from crisscross_zoo.evaluate.layer import train_layer
 from crisscross_zoo.evaluate.protocols import LayerConfig
-from crisscross_zoo.media import pool
-from crisscross_zoo.media.clips import Sampling
+from crisscross_zoo.extract import ray as extract_ray
+from crisscross_zoo.files.atomic import writing
+from crisscross_zoo.media.clips import Sampling, read_files
 from crisscross_zoo.media.scan import scan
-from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import PretrainDataset
 from crisscross_zoo.pretrain.presets import make_config
 from crisscross_zoo.weights import load, manifest, origin
 from crisscross_zoo.weights.convert import convert_checkpoint
+from crisscross_zoo.workers import pool
+from crisscross_zoo.workers.samples import SampleKey
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -83,7 +85,7 @@ def crash() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "_WorkerProcess", Dying)
         shutil.copy(CLIP, "odd.mkv")
-        ((_, _, error),) = pool.read_files(["odd.mkv"], sampling, workers=1)
+        ((_, _, error),) = read_files(["odd.mkv"], sampling, workers=1)
     raise error
 
 

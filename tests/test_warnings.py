@@ -12,7 +12,7 @@ from make_media import make_media
 STREAM = """
 import gc, os, signal, sys
 from crisscross_zoo import FeatureExtractor
-from crisscross_zoo.media import pool
+from crisscross_zoo.workers import pool
 
 extract = FeatureExtractor("demo", clips=1, device="cpu", workers=1)
 paths = sys.argv[1:]

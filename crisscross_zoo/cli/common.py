@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -15,20 +16,23 @@ import re
 import signal
 import sys
 import threading
+import types
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import storage_error
-from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import ConfigError, CrissCrossError, UnknownWeightsError
+from crisscross_zoo.files.atomic import storage_error
+from crisscross_zoo.settings import suggest
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_BROKEN_PIPE = 141
 """What a shell says of a program that SIGPIPE ended."""
 
 _BAD_CHOICE = re.compile(r"invalid choice: (?P<value>'.*?'|\S+) \(choose from (?P<choices>.*)\)$")
+_KEYWORD = re.compile(r'(\w+)="(\w+)"')
 _UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (?P<option>-[^\s=]+)")
 
 
@@ -220,6 +224,32 @@ def termination_as_interrupt() -> Iterator[None]:
 def print_json(value: object) -> None:
     """Print ``value`` to stdout as JSON, for machines: no NaN, two spaces of indent."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def add_field(
+    group: argparse._ActionsContainer, field: dataclasses.Field[Any], text: str, **special: Any
+) -> None:
+    """Add an option for a field of a dataclass, whose type and default it takes.
+
+    Args:
+        group: Gets the option.
+        field: Its annotation is a type, not text: numbers are above 0, a bool is a flag. Text is taken for ``str``.
+        text: What the class says of the field; the first sentence is the help, a keyword in it (``modality="both"``)
+            the option (``--modality both``).
+        special: Arguments of ``add_argument`` that are otherwise.
+    """
+    kind: Any = field.type
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    arguments: dict[str, Any] = {"default": field.default}
+    if kind is bool:
+        arguments["action"] = "store_true"
+    elif typing.get_origin(kind) is typing.Literal:
+        arguments["choices"] = typing.get_args(kind)
+    elif kind in (int, float):
+        arguments["type"] = count if kind is int else positive
+    arguments["help"] = _KEYWORD.sub(r"--\1 \2", text.split(". ")[0].removesuffix("."))
+    group.add_argument(f"--{field.name.replace('_', '-')}", **(arguments | special))
 
 
 def positive(text: str) -> float:

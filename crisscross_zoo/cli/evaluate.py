@@ -23,6 +23,7 @@ from crisscross_zoo.cli.config_options import add_config_options, config_overrid
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.evaluate.protocols import PROTOCOLS, TABLE, ProtocolConfig, make_protocol
+from crisscross_zoo.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from crisscross_zoo.evaluate.gallery import Query
@@ -109,7 +110,7 @@ def _add_protocol_options(sub: ArgumentParser, protocol: str) -> None:
         help="where features are kept between runs (default: $CRISSCROSS_CACHE, else ~/.cache/crisscross_zoo/features)",
     )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="(default: fp32)")
+    sub.add_argument("--precision", default="fp32", choices=PRECISIONS, help="(default: fp32)")
     sub.add_argument("--batch-size", type=count, metavar="N", help="clips a batch in extraction")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that decode; 0: none but this one")
     sub.add_argument("--settings", action="store_true", help="print the settings as JSON and stop")
@@ -176,22 +177,13 @@ def _pretrained_on(weights: str) -> str | None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    try:
-        return _run_protocol(options)
-    except ConfigError as error:
-        if "clip does not fit" not in error.reason:
-            raise
-        remedy = error.remedy.replace("frames of at least", "--clips.size for frames of at least")
-        raise ConfigError(error.reason, remedy=remedy.replace("use pooling", "--clips.pooling")) from None
-
-
-def _run_protocol(options: argparse.Namespace) -> int:
     dataset, root = _dataset(options)
     config = _config(options, dataset)
     if options.settings:
         print_json(config.to_dict())
         return EXIT_DONE
-    from crisscross_zoo.evaluate.run import Compute, check_packages, default_cache
+    from crisscross_zoo.evaluate import Compute
+    from crisscross_zoo.evaluate.run import check_packages
 
     check_packages()
     compute = Compute(
@@ -199,13 +191,12 @@ def _run_protocol(options: argparse.Namespace) -> int:
         precision=options.precision,
         batch_size=options.batch_size,
         workers=options.workers,
-        cache=Path(options.cache) if options.cache else default_cache(),
+        **({"cache": Path(options.cache)} if options.cache else {}),
     )
     if getattr(options, "query", None):
         return _search(options, config, root, compute)
-    from crisscross_zoo.evaluate.datasets import read_dataset
-    from crisscross_zoo.evaluate.results import describe
-    from crisscross_zoo.evaluate.run import evaluate
+    from crisscross_zoo.evaluate import evaluate, read_dataset
+    from crisscross_zoo.evaluate.results import recall_lines, result_lines
 
     data = read_dataset(
         dataset,
@@ -231,11 +222,11 @@ def _run_protocol(options: argparse.Namespace) -> int:
             on_queries=galleries.append,
         )
     for queries in galleries if getattr(options, "gallery", None) else ():
-        _gallery(options, config, queries, describe(result))
+        _gallery(options, config, queries, recall_lines(result))
     if options.json:
         print_json(result)
     else:
-        print("\n".join(describe(result)))
+        print("\n".join(result_lines(result)))
         if not options.quiet:
             print(f"{PROG}: all of it is in {out}", file=sys.stderr)
     lost = result["absent"] or any(fold["failed"] for fold in result["folds"].values())
@@ -256,7 +247,7 @@ def _dataset(options: argparse.Namespace) -> tuple[str, str]:
         if options.root is not None:
             raise ConfigError("a folder and --root exclude each other", remedy="leave out --root")
         return "folder", options.dataset
-    from crisscross_zoo.config import suggest
+    from crisscross_zoo.settings import suggest
 
     every = {c.dataset for c in TABLE}
     if options.dataset in every:
@@ -295,7 +286,7 @@ def _heads(options: argparse.Namespace, config: ProtocolConfig) -> Any:
         if options.heads:
             raise ConfigError("--heads goes with both modalities", remedy="pass --setup both")
         return None
-    from crisscross_zoo.evaluate.retrieval import load_heads
+    from crisscross_zoo.evaluate import load_heads
 
     if options.heads:
         return load_heads(options.heads)
@@ -303,7 +294,7 @@ def _heads(options: argparse.Namespace, config: ProtocolConfig) -> Any:
 
 
 def _search(options: argparse.Namespace, config: ProtocolConfig, root: str, compute: Any) -> int:
-    from crisscross_zoo.evaluate.run import search
+    from crisscross_zoo.evaluate import search
 
     with _stages(quiet=options.quiet) as on_progress:
         queries, failed = search(
@@ -339,7 +330,7 @@ def _search(options: argparse.Namespace, config: ProtocolConfig, root: str, comp
                 for rank, hit in enumerate(query.hits, 1):
                     print(f"{rank:4}  {hit.similarity:6.3f}  {hit.item.path}")
     if options.gallery:
-        _gallery(options, config, queries, [])
+        _gallery(options, config, queries, {})
     return EXIT_FAILED if failed else EXIT_DONE
 
 
@@ -347,11 +338,12 @@ def _gallery(
     options: argparse.Namespace,
     config: ProtocolConfig,
     queries: Mapping[str, Sequence[Query]],
-    lines: Sequence[str],
+    recall: Mapping[str, str],
 ) -> None:
+    """Write the page of some queries; ``recall`` is what is known of R@k, by what to call it."""
     import random
 
-    from crisscross_zoo.evaluate.gallery import write_gallery
+    from crisscross_zoo.evaluate import write_gallery
 
     drawn = {}
     for direction, found in queries.items():
@@ -364,8 +356,8 @@ def _gallery(
         "weights": options.weights,
         "settings": f"{config.setup}, {config.source}",
         "queries shown": f"{len(next(iter(drawn.values())))} of {len(next(iter(queries.values())))}",
+        **recall,
     }
-    facts |= {line.split(": ", 1)[0]: line.split(": ", 1)[1] for line in lines if line.startswith("R@")}
     with _stages(quiet=options.quiet) as on_progress:
         notes = write_gallery(
             Path(options.gallery),

@@ -233,7 +233,7 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     config = _config(options)
-    from crisscross_zoo.pretrain.demo import report_lines, run_demo
+    from crisscross_zoo.demo.run import report_lines, run_demo
 
     with _steps(quiet=options.quiet) as on_progress:
         report = run_demo(

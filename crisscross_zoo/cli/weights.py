@@ -156,7 +156,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from crisscross_zoo.encoders.hub import Access
+    from crisscross_zoo.checkpoints.hub import Access
     from crisscross_zoo.weights.load import find_checkpoint
 
     entries = list_weights()

@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from crisscross_zoo.config import AudioConfig, EncoderConfig, VideoConfig, check_count
-from crisscross_zoo.encoders.pooling import pool, pooled_size
+from crisscross_zoo.checkpoints.mixin import ClassifierMixin
+from crisscross_zoo.config import EncoderConfig, Pooling, config_from_dict
+from crisscross_zoo.encoders.build import build_encoder
+from crisscross_zoo.encoders.encoder import Encoder
+from crisscross_zoo.encoders.head import clip_features, linear_head
+from crisscross_zoo.encoders.pooling import pool
 from crisscross_zoo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from crisscross_zoo.encoders.encoder import Encoder
+from crisscross_zoo.settings import Count, Range, Settings
 
 
-def linear_head(
-    features: int, classes: int, *, dropout: float = 0.0, batch_norm: bool = False
-) -> nn.Sequential:
-    """Return the layers from features to logits: batch norm and dropout where wanted, and the linear layer.
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(Settings):
+    """What a classifier is made from; the fields behind ``encoder`` are the arguments of :class:`Classifier`.
 
-    Args:
-        features: D.
-        classes: K.
+    Attributes:
+        encoder: The encoder's config.
+        num_classes: K.
+        pooling: See :mod:`crisscross_zoo.encoders.pooling`.
         dropout: Share of the features that are dropped in training.
-        batch_norm: Whether a batch norm comes first.
-
-    Returns:
-        (n, D) to (n, K). The weights of the layer are orthogonal and its biases 0, as in the released code.
+        batch_norm: Whether a batch norm comes before the layer.
+        frozen: Whether the layer alone is trained.
     """
-    linear = nn.Linear(features, classes)
-    nn.init.orthogonal_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    norm = [nn.BatchNorm1d(features)] if batch_norm else []
-    return nn.Sequential(*norm, nn.Dropout(dropout), linear)
+
+    encoder: EncoderConfig
+    num_classes: Count
+    pooling: Pooling
+    dropout: Annotated[float, Range(least=0, below=1)]
+    batch_norm: bool
+    frozen: bool
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_dict` gives.
+
+        Raises:
+            ConfigError: a field is missing, unknown or out of range.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if wrong := sorted(fields.keys() ^ set(names)):
+            raise ConfigError(
+                f"a classifier's config has the fields {', '.join(names)}",
+                remedy=f"missing or unknown: {', '.join(wrong)}",
+            )
+        if not isinstance(fields["encoder"], Mapping):
+            raise ConfigError("encoder is not a config", remedy="pass what EncoderConfig.to_dict gives")
+        return super().from_dict({**fields, "encoder": config_from_dict(fields["encoder"])})
 
 
-def clip_features(config: EncoderConfig, pooling: str) -> int:
-    """Return D of a clip as the config has it.
-
-    Raises:
-        ConfigError: no pooling goes by this name.
-        InputError: the clip is too small for the pooling.
-    """
-    size: tuple[int, ...]
-    if isinstance(config, VideoConfig):
-        size = (config.frames, config.size, config.size)
-    else:
-        assert isinstance(config, AudioConfig)
-        size = (config.n_mels, config.clip_samples // config.hop_length)
-    return pooled_size(pooling, size, 8 * config.width)
-
-
-class Classifier(nn.Module):
+class Classifier(ClassifierMixin):
     """A backbone, a pooling and a linear layer: clips in, logits out. Made by :meth:`Encoder.classifier`.
+
+    :meth:`save_pretrained` and :meth:`from_pretrained` keep all of it in a folder.
 
     Args:
         encoder: Is part of the module, not copied.
@@ -63,6 +71,7 @@ class Classifier(nn.Module):
         frozen: Train the layer alone: the encoder gets no gradient and stays in eval mode.
 
     Attributes:
+        config: What it is made from, frozen.
         encoder: The encoder.
         head: The layers behind it.
 
@@ -70,22 +79,29 @@ class Classifier(nn.Module):
         ConfigError: a value out of range, or the encoder has a classifier of its own.
     """
 
+    config_type = ClassifierConfig
+
+    config: ClassifierConfig
+
     def __init__(
         self,
         encoder: Encoder,
         num_classes: int,
         *,
-        pooling: str = "max",
+        pooling: Pooling = "max",
         dropout: float = 0.0,
         batch_norm: bool = False,
         frozen: bool = False,
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes or 0, least=1)
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout={dropout!r} is out of range", remedy="pass 0 to below 1")
-        self.pooling = pooling
-        self.frozen = frozen
+        self.config = ClassifierConfig(
+            encoder=encoder.config,
+            num_classes=num_classes,
+            pooling=pooling,
+            dropout=dropout,
+            batch_norm=batch_norm,
+            frozen=frozen,
+        )
         if encoder.num_classes:
             raise ConfigError(
                 "the encoder has a classifier already", remedy="call encoder.reset_classifier(0) first"
@@ -98,18 +114,24 @@ class Classifier(nn.Module):
             encoder.requires_grad_(False)
         self.train(self.training)
 
+    @classmethod
+    def from_config(cls, config: ClassifierConfig) -> Self:
+        """Return a classifier with fresh weights, in train mode."""
+        options = {name: value for name, value in vars(config).items() if name != "encoder"}
+        return cls(build_encoder(config.encoder), **options)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, num_classes) of a batch of clips, as the encoder takes them.
 
         Raises:
             InputError: ``x`` has not the form of a batch.
         """
-        logits: Tensor = self.head(pool(self.encoder.forward_features(x), self.pooling))
+        logits: Tensor = self.head(pool(self.encoder.forward_features(x), self.config.pooling))
         return logits
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; a frozen encoder stays in eval mode."""
         super().train(mode)
-        if self.frozen:
+        if self.config.frozen:
             self.encoder.eval()
         return self

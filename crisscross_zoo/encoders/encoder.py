@@ -1,90 +1,32 @@
-"""What both encoders have in common: stages, pooling, input checks, and the Hub's habits.
-
-Saving and loading go through :mod:`crisscross_zoo.encoders.checkpoint`: strict, safetensors only, and with
-an error of this package for whatever can go wrong, instead of the mixin's non-strict loading and its
-fall-back to pickles.
-"""
+"""What both encoders have in common: stages, pooling, classifier and input checks."""
 
 from __future__ import annotations
 
 import abc
-import contextlib
 import copy
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
-import huggingface_hub
 import torch
 import torch.fx
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import (
-    STAGES,
-    AudioConfig,
-    EncoderConfig,
-    Pooling,
-    check_choice,
-    check_count,
-    check_path,
-    config_from_dict,
-)
-from crisscross_zoo.encoders.checkpoint import (
-    CHECKPOINT_OF,
-    CONFIG_FILE,
-    MODEL_FILE,
-    apply_state_dict,
-    file_sha256,
-    read_checkpoint,
-    state_sha256,
-    write_checkpoint,
-)
-from crisscross_zoo.encoders.classifier import Classifier, clip_features, linear_head
-from crisscross_zoo.encoders.hub import Access, hub_file
+from crisscross_zoo.checkpoints.mixin import EncoderMixin
+from crisscross_zoo.config import STAGES, AudioConfig, EncoderConfig, Pooling, config_from_dict
+from crisscross_zoo.encoders.head import clip_features, linear_head
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.pooling import pool
-from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
+from crisscross_zoo.errors import ConfigError, InputError
 from crisscross_zoo.numerics import plain_torch
+from crisscross_zoo.settings import check_choice, check_count
+
+if TYPE_CHECKING:
+    from crisscross_zoo.encoders.classifier import Classifier
 
 _REDUCTIONS = (4, 4, 8, 16, 32)  # input pixels, or mel bands and columns, for one cell of each stage's map
 
-_MODEL_CARD = """---
-{{ card_data }}
----
 
-# CrissCross {{ modality }} encoder
-
-{{ architecture }} of depth {{ depth }} and width {{ width }}, as in
-[Self-Supervised Audio-Visual Representation Learning with Relaxed Cross-Modal Synchronicity](
-{{ paper_url }}), saved by CrissCross Zoo.
-
-```python
-from crisscross_zoo import load_encoder
-
-encoder = load_encoder("{{ modality }}", weights="{{ repo_id }}")
-features = encoder(encoder.preprocess({{ argument }})[None])
-```
-
-`config.json` and the header of `model.safetensors` hold the architecture and the preprocessing.
-
-## Weights
-
-{{ history }}
-"""
-
-
-class Encoder(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="crisscross-zoo",
-    pipeline_tag="feature-extraction",
-    tags=["crisscross", "self-supervised", "audio-visual", "feature-extraction"],
-    paper_url="https://arxiv.org/abs/2111.05329",
-):
+class Encoder(EncoderMixin):
     """Base of :class:`VideoEncoder` and :class:`AudioEncoder`: a backbone and a pooling.
 
     The state dict is the released backbone's, name by name; the pooling has no parameters. ``torch.fx`` traces it:
@@ -93,22 +35,9 @@ class Encoder(
     Attributes:
         config: Architecture and preprocessing, frozen.
         fc: The classifier, of :meth:`reset_classifier`; without one an identity.
-        weights_id: Which weights these are: a name, ``org/name@commit`` or path; ``"unseeded"`` for a fresh
-            encoder.
-        weights_sha256: Of the file they were read from; None for a fresh encoder.
-        card_data: What the manifest says of these weights, for the model card; None where they are not of it.
-        checkpoint_config: The config in the file they were read from, where it is of the manifest.
     """
 
-    architecture: ClassVar[str]
-    config_type: ClassVar[type[EncoderConfig]]
     input_form: ClassVar[str]
-
-    config: EncoderConfig
-    weights_id: str
-    weights_sha256: str | None
-    card_data: huggingface_hub.ModelCardData | None
-    checkpoint_config: EncoderConfig | None
 
     def __init__(self, config: EncoderConfig | None = None, **fields: Any) -> None:
         super().__init__()
@@ -123,10 +52,6 @@ class Encoder(
             )
         self.config = config
         self.fc: nn.Module = nn.Identity()
-        self.weights_id = "unseeded"
-        self.weights_sha256 = None
-        self.card_data = None
-        self.checkpoint_config = None
 
     @abc.abstractmethod
     def stages(self) -> tuple[nn.Module, ...]:
@@ -269,6 +194,8 @@ class Encoder(
     def with_pooling(self, pooling: Pooling | None) -> Self:
         """Return the encoder with another pooling and the same parameters, not copied; itself, if nothing changes.
 
+        They have their stages in common, and so these stages' train or eval mode.
+
         Args:
             pooling: A name of :mod:`crisscross_zoo.encoders.pooling`; None: the present one.
 
@@ -278,6 +205,8 @@ class Encoder(
         if pooling in (None, self.config.pooling):
             return self
         other = copy.copy(self)
+        # Whatever is registered later, a classifier or a hook, is of one of the two alone.
+        other.__dict__.update({k: v.copy() for k, v in vars(self).items() if isinstance(v, dict | set)})
         other.config = self.config.replace(pooling=pooling)
         return other
 
@@ -329,7 +258,7 @@ class Encoder(
         self,
         num_classes: int,
         *,
-        pooling: str = "max",
+        pooling: Pooling = "max",
         dropout: float = 0.0,
         batch_norm: bool = False,
         frozen: bool = False,
@@ -349,162 +278,11 @@ class Encoder(
             ConfigError: a value out of range.
             InputError: the config's clip is too small for the pooling.
         """
+        from crisscross_zoo.encoders.classifier import Classifier
+
         return Classifier(
             self, num_classes, pooling=pooling, dropout=dropout, batch_norm=batch_norm, frozen=frozen
         )
-
-    def generate_model_card(self, **kwargs: Any) -> huggingface_hub.ModelCard:
-        """Return the card that ``save_pretrained`` writes where the folder has none.
-
-        Weights of the manifest bring their license, data set and results; once they are changed, no results.
-        """
-        data = copy.deepcopy(self.card_data or self._hub_mixin_info.model_card_data)
-        data.tags = list(dict.fromkeys([*(data.tags or []), self.config.modality]))
-        history = "Say here what it was trained on, its license, its results and its limits."
-        if self.card_data is not None:
-            name = f"`{self.weights_id}` of CrissCross Zoo"
-            if self._is_unchanged():
-                history = (
-                    f"{name}; no value was changed. The head of this file has their license, what they were"
-                    " pretrained on, without labels, and the manifest's results, not measured again."
-                )
-            else:
-                data.eval_results = data.metrics = data.model_name = None
-                history = (
-                    f"Trained further from {name}, whose license and data set are in the head of this file."
-                    f" {history}"
-                )
-        facts = {
-            "modality": self.config.modality,
-            "architecture": self.architecture,
-            "depth": self.config.depth,
-            "width": self.config.width,
-            "argument": {"video": "frames", "audio": "wave"}[self.config.modality],
-            "paper_url": self._hub_mixin_info.paper_url,
-            "repo_id": "org/name",
-            "history": history,
-        }
-        card: huggingface_hub.ModelCard = huggingface_hub.ModelCard.from_template(
-            data, template_str=_MODEL_CARD, **{**facts, **kwargs}
-        )
-        return card
-
-    def _is_unchanged(self) -> bool:
-        """Whether the weights are those of the manifest's file."""
-        return (
-            self.checkpoint_config is not None
-            and state_sha256(self.state_dict(), self.checkpoint_config) == self.weights_sha256
-        )
-
-    def push_to_hub(
-        self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> str:
-        """Upload weights, config and card to a repository, in one commit, as the mixin does.
-
-        Args:
-            repo_id: ``org/name``; created if missing.
-            model_card_kwargs: What the card's template takes.
-            **kwargs: The mixin's: ``commit_message``, ``private``, ``token``, ``branch``, ``create_pr``, ...
-
-        Returns:
-            The commit's URL.
-        """
-        card = {"repo_id": repo_id, **(model_card_kwargs or {})}
-        return super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs)
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        if self.num_classes:
-            raise ConfigError(
-                "a checkpoint holds a backbone, and this encoder has a classifier",
-                remedy="keep get_classifier().state_dict() yourself, and save after reset_classifier(0)",
-            )
-        write_checkpoint(save_directory / MODEL_FILE, self.state_dict(), self.config)
-        config = json.dumps(self.config.to_dict(), indent=2) + "\n"
-        write_atomically(save_directory / CONFIG_FILE, config.encode())
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        *,
-        force_download: bool = False,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        revision: str | None = None,
-        map_location: str | torch.device = "cpu",
-        **fields: Any,
-    ) -> Self:
-        """Load an encoder from a folder, a safetensors file or a Hub repository; it is in eval mode.
-
-        Args:
-            pretrained_model_name_or_path: What exists on disk is read there; else it is a repository id.
-            force_download: Download again what is cached.
-            token: For private or gated repositories; default: the one that ``hf auth login`` stored.
-            cache_dir: Instead of the Hub's own cache.
-            local_files_only: Use the cache alone, never the network.
-            revision: Branch, tag or commit of the repository; default: its main branch.
-            map_location: Device of the encoder.
-            **fields: Fields of the config to change, as in ``pooling="fusion"``.
-
-        Raises:
-            CheckpointError: the file is broken, of the other modality, or its keys, shapes or values do not
-                fit.
-            UnknownWeightsError: there is no such path, repository or revision.
-            WeightsNotAvailableError: no access, or not in the cache while offline.
-            DownloadError: the download failed.
-            ConfigError: a field is unknown or out of range.
-            InputError: the folder, file or repository is no text or path: bytes, an open file.
-        """
-        check_path("pretrained_model_name_or_path", pretrained_model_name_or_path)
-        return cls._from_pretrained(
-            model_id=os.fspath(pretrained_model_name_or_path),
-            revision=revision,
-            again=force_download,
-            access=Access(
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                local_files_only=local_files_only,
-                token=token,
-            ),
-            map_location=map_location,
-            **fields,
-        )
-
-    @classmethod
-    def _from_pretrained(  # type: ignore[override]  # the mixin's says `strict`, which is not a choice here
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        again: bool,
-        access: Access,
-        map_location: str | torch.device,
-        **fields: Any,
-    ) -> Self:
-        if os.path.exists(model_id):  # noqa: PTH110  # Path.exists raises where the name is too long
-            path, weights_id = Path(model_id), model_id
-        else:
-            path = _download(model_id, revision=revision, again=again, access=access)
-            weights_id = f"{model_id}@{path.name}"  # as load_encoder has it
-        state_dict, config = read_checkpoint(path)
-        if config is None:
-            raise CheckpointError(
-                "there is no config, neither in the header nor in a file beside it",
-                remedy=f"put the encoder's {CONFIG_FILE} beside {MODEL_FILE}",
-                path=model_id,
-            )
-        if not isinstance(config, cls.config_type):
-            raise CheckpointError(
-                f"this is {CHECKPOINT_OF[config.modality]}, and {cls.__name__} cannot hold it",
-                remedy=f"use {config.modality.capitalize()}Encoder",
-                path=model_id,
-            )
-        with plain_torch(), torch.random.fork_rng(devices=()):
-            encoder = cls(config, **fields).to(map_location)
-            apply_state_dict(encoder, state_dict, source=model_id)
-        encoder.weights_id = weights_id
-        encoder.weights_sha256 = file_sha256(path / MODEL_FILE if path.is_dir() else path)
-        return encoder.eval()
 
 
 def _batch_of(
@@ -587,13 +365,3 @@ def _wanted_stages(indices: int | str | Sequence[int | str] | None) -> set[int]:
     if not wanted:
         raise ConfigError("indices is empty", remedy="name a stage, or leave it out for all")
     return wanted
-
-
-def _download(repo: str, *, revision: str | None, again: bool, access: Access) -> Path:
-    """Fetch a checkpoint into the Hub's cache and return its folder there, named by the commit."""
-    folder = hub_file(repo, MODEL_FILE, revision=revision, again=again, access=access).parent
-    # Both files come from the same commit. The header of the weights may hold the config too; if neither
-    # does, the caller says so.
-    with contextlib.suppress(UnknownWeightsError):
-        hub_file(repo, CONFIG_FILE, revision=folder.name, again=again, access=access)
-    return folder

@@ -43,8 +43,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crisscross_zoo.config import check_choice
 from crisscross_zoo.errors import InputError
+from crisscross_zoo.settings import check_choice
 
 _VIDEO_KERNEL = (1, 4, 4)
 _AUDIO_KERNEL = (1, 3)

@@ -17,9 +17,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
-from crisscross_zoo.config import MEDIA_SUFFIXES, VIDEO_SUFFIXES, check_choice
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.files import find_media, read_list
+from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media, read_list
+from crisscross_zoo.files.trees import (
+    KINETICS_SOUND_CLASSES,
+    TEST_SPLITS,
+    class_folders,
+    folder_names,
+    split_folder,
+    unreadable,
+)
+from crisscross_zoo.settings import check_choice
 
 DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound", "folder")
 """What :func:`read_dataset` reads:
@@ -36,12 +44,9 @@ DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound
 MAX_FOLDS = 5
 """Into which a folder of classes is dealt, if each class has as many files."""
 
-TEST_SPLITS = ("val", "validate", "validation", "test")
-"""Folders of Kinetics that are tested: the first that is there."""
-
 
 @dataclass(frozen=True)
-class Sample:
+class LabelledFile:
     """One labelled file.
 
     Attributes:
@@ -59,8 +64,8 @@ class Sample:
 class Fold:
     """What is trained on and what is tested, without a file in common."""
 
-    train: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    train: tuple[LabelledFile, ...]
+    test: tuple[LabelledFile, ...]
 
     def __repr__(self) -> str:
         return f"Fold({len(self.train)} train, {len(self.test)} test)"
@@ -195,7 +200,7 @@ def shared_content(fold: Fold, digests: dict[str, str] | None = None) -> dict[st
 
 # --- the data sets -----------------------------------------------------------------------------------------------
 
-_Sides = tuple[Iterable[Sample], Iterable[Sample]]
+_Sides = tuple[Iterable[LabelledFile], Iterable[LabelledFile]]
 """To train on, and to test."""
 
 _Found = tuple[Sequence[str], Mapping[int, _Sides]]
@@ -217,7 +222,7 @@ def _ucf101(tree: _Tree) -> _Found:
         labels[match[1]] = len(labels)
     videos = tree.find("ucf101 videos", next(iter(labels)), lambda names: not names.isdisjoint(labels))
 
-    def samples(name: str) -> Iterator[Sample]:
+    def samples(name: str) -> Iterator[LabelledFile]:
         for number, match in _lines(f"{lists}/{name}", r"([^/]+)/([^/]+\.\w+)(?:\s+\d+)?", "CLASS/VIDEO.avi"):
             if match[1] not in labels:
                 raise ConfigError(
@@ -227,7 +232,7 @@ def _ucf101(tree: _Tree) -> _Found:
                 )
             recording = re.fullmatch(r"v_(.+_g\d+)_c\d+", Path(match[2]).stem)
             group = recording[1] if recording else Path(match[2]).stem
-            yield Sample(f"{videos}/{match[1]}/{match[2]}", labels[match[1]], group)
+            yield LabelledFile(f"{videos}/{match[1]}/{match[2]}", labels[match[1]], group)
 
     there = tree.names(lists)
     return list(labels), {
@@ -254,14 +259,14 @@ def _hmdb51(tree: _Tree) -> _Found:
             )
     folds = {}
     for n in sorted({int(match[2]) for match in found}):
-        marked: dict[str, list[Sample]] = {"1": [], "2": [], "0": []}
+        marked: dict[str, list[LabelledFile]] = {"1": [], "2": [], "0": []}
         for label, name in enumerate(classes):
             for _, match in _lines(
                 f"{lists}/{name}_test_split{n}.txt", r"([^/]*[^/\s])\s+([012])", "VIDEO.avi 0, 1 or 2"
             ):
                 stem = Path(match[1]).stem
                 group = stem.rpartition(f"_{name}_")[0] or stem
-                marked[match[2]].append(Sample(f"{videos}/{name}/{match[1]}", label, group))
+                marked[match[2]].append(LabelledFile(f"{videos}/{name}/{match[1]}", label, group))
         folds[n] = (
             tree.there(marked["1"], f"*_test_split{n}.txt to train on"),
             tree.there(marked["2"], f"*_test_split{n}.txt to test"),
@@ -307,7 +312,7 @@ def _esc50(tree: _Tree) -> _Found:
         )
     audio = tree.find("esc50 audio", next(iter(rows)), lambda names: not names.isdisjoint(rows))
     samples = tree.there(
-        (Sample(f"{audio}/{name}", target, f"fold{fold}") for name, (target, fold) in rows.items()),
+        (LabelledFile(f"{audio}/{name}", target, f"fold{fold}") for name, (target, fold) in rows.items()),
         "esc50.csv",
     )
     folds = {}
@@ -339,36 +344,22 @@ def _dcase(tree: _Tree) -> _Found:
 
 
 def _kinetics400(tree: _Tree, wanted: Collection[str] | None = None) -> _Found:
-    sides = []
-    folders = tree.folders(tree.root)
-    for splits in (("train",), TEST_SPLITS):
-        split = next((s for s in splits if s in folders), None)
-        if split is None:
-            here = Path(tree.root)
-            raise ConfigError(
-                f"has no folder {' or '.join(splits)}",
-                remedy=f"it looks like a split itself: name its parent, {here.parent}"
-                if here.name in ("train", *TEST_SPLITS)
-                else f"the videos are looked for as {here}/{splits[0]}/CLASS/VIDEO",
-                path=tree.root,
-            )
-        sides.append(tree.class_folders(f"{tree.root}/{split}", VIDEO_SUFFIXES, wanted, spaced=True))
+    folders = [split_folder(tree.root, splits, below="CLASS/VIDEO") for splits in (("train",), TEST_SPLITS)]
+    sides = [_class_files(folder, VIDEO_SUFFIXES, wanted, spaced=True) for folder in folders]
     return _one_fold(*sides, classes=wanted)
 
 
 def _kinetics_sound(tree: _Tree) -> _Found:
-    from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES  # imports av
-
     return _kinetics400(tree, KINETICS_SOUND_CLASSES)
 
 
 def _any_folder(tree: _Tree) -> _Found:
-    folders = tree.folders(tree.root)
+    folders = folder_names(tree.root)
     # A class may be called "train" too; it then has files, not folders.
-    asked = next((s for s in TEST_SPLITS if s in folders and tree.folders(f"{tree.root}/{s}")), "test")
-    splits = [s for s in ("train", asked) if s in folders and tree.folders(f"{tree.root}/{s}")]
+    asked = next((s for s in TEST_SPLITS if s in folders and folder_names(f"{tree.root}/{s}")), "test")
+    splits = [s for s in ("train", asked) if s in folders and folder_names(f"{tree.root}/{s}")]
     if len(splits) == 2:
-        return _one_fold(*(tree.class_folders(f"{tree.root}/{split}", MEDIA_SUFFIXES) for split in splits))
+        return _one_fold(*(_class_files(f"{tree.root}/{split}", MEDIA_SUFFIXES) for split in splits))
     if splits:
         absent = "test" if splits == ["train"] else "train"
         raise ConfigError(
@@ -376,7 +367,7 @@ def _any_folder(tree: _Tree) -> _Found:
             remedy="give it both, or class folders alone",
             path=tree.root,
         )
-    classes = tree.class_folders(tree.root, MEDIA_SUFFIXES)
+    classes = _class_files(tree.root, MEDIA_SUFFIXES)
     smallest = min(classes, key=lambda name: len(classes[name]))
     if len(classes[smallest]) < 2:
         raise ConfigError(
@@ -390,11 +381,13 @@ def _any_folder(tree: _Tree) -> _Found:
         return hashlib.sha256(os.fsencode(f"{tree.seed}/{below}")).digest()
 
     number = min(MAX_FOLDS, len(classes[smallest]))
-    folds: dict[int, tuple[list[Sample], list[Sample]]] = {n: ([], []) for n in range(1, number + 1)}
+    folds: dict[int, tuple[list[LabelledFile], list[LabelledFile]]] = {
+        n: ([], []) for n in range(1, number + 1)
+    }
     for label, name in enumerate(sorted(classes)):
         for k, path in enumerate(sorted(classes[name], key=place)):
             for n, (train, test) in folds.items():
-                (test if n == k % number + 1 else train).append(Sample(path, label, path))
+                (test if n == k % number + 1 else train).append(LabelledFile(path, label, path))
     return sorted(classes), folds
 
 
@@ -407,8 +400,10 @@ def _one_fold(
     """Make the one fold of a data set whose folders say what is trained on; labels by sorted names."""
     names = sorted({*train, *test} if classes is None else classes)
 
-    def samples(side: Mapping[str, Sequence[str]]) -> list[Sample]:
-        return [Sample(path, label, path) for label, name in enumerate(names) for path in side.get(name, ())]
+    def samples(side: Mapping[str, Sequence[str]]) -> list[LabelledFile]:
+        return [
+            LabelledFile(path, label, path) for label, name in enumerate(names) for path in side.get(name, ())
+        ]
 
     return names, {1: (samples(train), samples(test))}
 
@@ -483,15 +478,8 @@ class _Tree:
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = frozenset()
             except OSError as error:
-                raise _unreadable(folder, error) from None
+                raise unreadable(folder, error) from None
         return self._names[folder]
-
-    def folders(self, folder: str) -> list[str]:
-        """Return the names of the folders in a folder, sorted, without hidden ones."""
-        try:
-            return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-        except OSError as error:
-            raise _unreadable(folder, error) from None
 
     def find(self, what: str, example: str, wanted: Callable[[frozenset[str]], bool]) -> str:
         """Return the first folder of ``_PLACES[what]`` whose names are ``wanted``; ``example`` is one for errors."""
@@ -510,10 +498,10 @@ class _Tree:
             path=root,
         )
 
-    def there(self, samples: Iterable[Sample], source: str) -> list[Sample]:
+    def there(self, samples: Iterable[LabelledFile], source: str) -> list[LabelledFile]:
         """Return the samples whose files are there, and report the others; ``source`` says what names them."""
-        found: list[Sample] = []
-        absent: list[Sample] = []
+        found: list[LabelledFile] = []
+        absent: list[LabelledFile] = []
         for sample in samples:
             folder, _, name = sample.path.rpartition("/")
             (found if name in self.names(folder) else absent).append(sample)
@@ -535,38 +523,32 @@ class _Tree:
                 self._missing(line)
         return found
 
-    def class_folders(
-        self,
-        folder: str,
-        suffixes: Collection[str],
-        wanted: Collection[str] | None = None,
-        *,
-        spaced: bool = False,
-    ) -> dict[str, list[str]]:
-        """Return the files in ``folder/CLASS``, at any depth, by class; in names that are ``spaced``, _ is a space."""
-        files: dict[str, list[str]] = defaultdict(list)
-        for name in self.folders(folder):
-            label = name.replace("_", " ") if spaced else name
-            if wanted is None or label in wanted:
-                files[label] += find_media([f"{folder}/{name}"], suffixes=suffixes)
-        if not files and wanted is None:
-            raise ConfigError(
-                "has no class folders", remedy=f"put files where {folder}/CLASS/FILE is one", path=folder
-            )
-        return files
-
 
 # --- files -------------------------------------------------------------------------------------------------------
 
 
 def _folder(path: str | Path, remedy: str) -> str:
     """Return the absolute path of a folder that is there."""
-    full = os.path.abspath(path)  # noqa: PTH100 - absolute() keeps ".."
+    full = os.path.abspath(path)
     # os.path answers False where pathlib raises: names too long, folders that may not be entered.
-    if not os.path.isdir(full):  # noqa: PTH112
-        there = os.path.exists(full)  # noqa: PTH110
+    if not os.path.isdir(full):
+        there = os.path.exists(full)
         raise ConfigError("is a file, not a folder" if there else "no such folder", remedy=remedy, path=full)
     return full
+
+
+def _class_files(
+    folder: str, suffixes: Collection[str], wanted: Collection[str] | None = None, *, spaced: bool = False
+) -> dict[str, list[str]]:
+    """Return the files in ``folder/CLASS``, at any depth, by class; see :func:`class_folders`."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for name, label in class_folders(folder, wanted, spaced=spaced).items():
+        files[label] += find_media([f"{folder}/{name}"], suffixes=suffixes)
+    if not files and wanted is None:
+        raise ConfigError(
+            "has no class folders", remedy=f"put files where {folder}/CLASS/FILE is one", path=folder
+        )
+    return files
 
 
 def _lines(path: str, pattern: str, expected: str) -> Iterator[tuple[int, re.Match[str]]]:
@@ -592,12 +574,12 @@ def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in suffixes
 
 
-def _sorted(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+def _sorted(samples: Iterable[LabelledFile]) -> tuple[LabelledFile, ...]:
     """Sort by path; a file that a list names twice counts once."""
     return tuple(sorted(set(samples), key=lambda s: (s.path, s.label)))
 
 
-def _real_paths(samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
+def _real_paths(samples: Iterable[LabelledFile]) -> Iterator[tuple[str, str]]:
     """Yield (path without links, path) of each; asks the disk about folders and links alone."""
     folders: dict[str, tuple[str, frozenset[str]]] = {}
     for sample in samples:
@@ -606,10 +588,10 @@ def _real_paths(samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
             try:
                 links = frozenset(entry.name for entry in os.scandir(folder) if entry.is_symlink())
             except OSError as error:
-                raise _unreadable(folder, error) from None
+                raise unreadable(folder, error) from None
             folders[folder] = (os.path.realpath(folder), links)
         real, links = folders[folder]
-        full = os.path.join(real, name)  # noqa: PTH118
+        full = os.path.join(real, name)
         yield (os.path.realpath(full) if name in links else full), sample.path
 
 
@@ -629,11 +611,3 @@ def _size(path: str) -> int:
 def _sha256(path: str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unreadable(path: str, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"cannot be read ({error.strerror})",
-        remedy="check that it is there, and its access rights",
-        path=path,
-    )

@@ -6,7 +6,6 @@ stopped goes on from there with the same clips, and ends with the same weights o
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -18,48 +17,39 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from crisscross_zoo.config import VideoConfig, check_training_precision
-from crisscross_zoo.encoders.checkpoint import state_sha256
+from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.checkpoints.training import load_progress, save_progress
+from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.encoders.classifier import Classifier
 from crisscross_zoo.errors import (
     CrissCrossError,
-    MediaError,
     NoStreamError,
     TrainingError,
-    UnreadableMediaError,
 )
-from crisscross_zoo.evaluate.datasets import Sample
-from crisscross_zoo.evaluate.progress import load_progress, save_progress
+from crisscross_zoo.evaluate.datasets import LabelledFile
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
-from crisscross_zoo.evaluate.results import failure_row
-from crisscross_zoo.extract import PRECISIONS
-from crisscross_zoo.media.pool import work_on_files
+from crisscross_zoo.files.failures import failure_row
+from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times, random_starts
-from crisscross_zoo.pretrain.index import scan_file
+from crisscross_zoo.numerics import DTYPES
+from crisscross_zoo.settings import check_training_precision
 from crisscross_zoo.transforms.augment import VideoAugment
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import normalize, resize_crop
-
-Key = tuple[int, int, int]
-"""Epoch, position in it, place of the file."""
-
-TRIES = 10
-"""Files tried for one clip before the run gives up."""
+from crisscross_zoo.workers.errors import training_errors
+from crisscross_zoo.workers.pool import work_on_files
+from crisscross_zoo.workers.samples import Failures, SampleDataset, SampleKey, first_error
 
 CHECKPOINT_FILE = "finetune.pt"
 
 
-Item = tuple[Tensor, int, list[dict[str, str]]]
-"""A clip, its label, and the files that failed before it."""
-
-
 def describe_files(
-    samples: Sequence[Sample], *, workers: int, on_file: Callable[[int, int], None] | None = None
-) -> tuple[list[tuple[Sample, Media]], list[dict[str, str]]]:
+    samples: Sequence[LabelledFile], *, workers: int, on_file: Callable[[int, int], None] | None = None
+) -> tuple[list[tuple[LabelledFile, Media]], list[dict[str, str]]]:
     """Scan videos once; returns those that have pictures, in order, and what is wrong with the others."""
     found: dict[int, Media] = {}
     failed: dict[int, dict[str, str]] = {}
@@ -76,8 +66,8 @@ def describe_files(
     return [(samples[n], found[n]) for n in sorted(found)], [failed[n] for n in sorted(failed)]
 
 
-class ClipDataset(Dataset[Item]):
-    """Random clips of labelled videos, by :data:`Key`.
+class ClipDataset(SampleDataset[tuple[Tensor, int]]):
+    """Random clips of labelled videos with their labels, by :class:`~crisscross_zoo.workers.samples.SampleKey`.
 
     Args:
         files: Files with their labels, and what is known of them.
@@ -88,43 +78,23 @@ class ClipDataset(Dataset[Item]):
 
     def __init__(
         self,
-        files: Sequence[tuple[Sample, Media]],
+        files: Sequence[tuple[LabelledFile, Media]],
         video: VideoConfig,
         augment: VideoAugment | None,
         *,
         seed: int,
     ) -> None:
-        self.files, self.video, self.augment, self.seed = files, video, augment, seed
+        super().__init__(files, seed=seed, remedy="check the data set")
+        self.files, self.video, self.augment = files, video, augment
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def path(self, place: int) -> str:
+        """Return the path of a file."""
+        return self.files[place][0].path
 
-    def __getitem__(self, key: Key) -> Item | CrissCrossError:  # type: ignore[override]
-        """Return a clip (3, T, size, size) and its label; where a file fails, those of another, and its failure.
-
-        An error is returned, not raised: it would lose its fields on the way out of a data process.
-        """
-        epoch, position, place = key
-        failures: list[dict[str, str]] = []
-        for attempt in range(TRIES):
-            random = np.random.default_rng([self.seed, epoch, position, attempt])
-            if attempt:
-                place = int(random.integers(len(self.files)))
-            sample, info = self.files[place]
-            try:
-                return self._clip(info, random), sample.label, failures
-            except CrissCrossError as error:
-                last = error
-            except Exception as error:  # a decoder's own trouble with one file must not end the others
-                last = UnreadableMediaError(
-                    f"reading it failed ({type(error).__name__}: {error})", path=sample.path
-                )
-            failures.append(failure_row(sample.path, last))
-        return MediaError(
-            f"{TRIES} files in turn cannot be used: {last.reason}",
-            remedy="check the data set",
-            path=last.path,
-        )
+    def draw(self, place: int, random: np.random.Generator) -> tuple[Tensor, int]:
+        """Draw a clip (3, T, size, size) of a file, and return it with the file's label."""
+        sample, info = self.files[place]
+        return self._clip(info, random), sample.label
 
     def _clip(self, info: Media, random: np.random.Generator) -> Tensor:
         span, video = info.video_span, self.video
@@ -138,7 +108,7 @@ class ClipDataset(Dataset[Item]):
         return normalize(resize_crop(frames, size=video.size, crop_ratio=video.crop_ratio), video)
 
 
-class _Batches(Sampler[list[Key]]):
+class _Batches(Sampler[list[SampleKey]]):
     """Each file ``clips`` times an epoch, in a new order; what does not fill a batch is left out."""
 
     def __init__(self, files: int, clips: int, batch_size: int, epoch: int, seed: int) -> None:
@@ -148,15 +118,17 @@ class _Batches(Sampler[list[Key]]):
     def __len__(self) -> int:
         return len(self.order) // self.batch_size
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in range(len(self)):
             first = step * self.batch_size
-            yield [(self.epoch, p, int(self.order[p])) for p in range(first, first + self.batch_size)]
+            yield [
+                SampleKey(self.epoch, p, int(self.order[p])) for p in range(first, first + self.batch_size)
+            ]
 
 
 def finetune(
     classifier: Classifier,
-    files: Sequence[tuple[Sample, Media]],
+    files: Sequence[tuple[LabelledFile, Media]],
     config: FinetuneConfig,
     *,
     video: VideoConfig,
@@ -236,7 +208,7 @@ def finetune(
     scores: dict[int, float] = before["scores"]
     highest: dict[str, Tensor] = before["best"]
     data = ClipDataset(files, video, augment, seed=seed)
-    dtype = PRECISIONS[precision]
+    dtype = DTYPES[precision]
     for epoch in range(len(losses), config.epochs):
         batches = _Batches(len(files), clips, config.batch_size, epoch, seed)
         loader: DataLoader[Any] = DataLoader(
@@ -249,7 +221,10 @@ def finetune(
         )
         found: list[Tensor] = []
         classifier.train()
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), _explained():
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            training_errors(memory="pass a smaller --finetune.batch-size, or --precision bf16"),
+        ):
             torch.manual_seed(seed + epoch)  # dropout
             for batch in loader:
                 if isinstance(batch, CrissCrossError):
@@ -288,33 +263,12 @@ def finetune(
     return losses, scores
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Say in a line what torch raises for no memory and for a dead data process."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            str(error).strip().split("\n")[0][:200],
-            remedy="pass a smaller --finetune.batch-size, or --precision bf16",
-        ) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            " ".join(str(error).split())[:300],
-            remedy="run it again with fewer --workers; it goes on from there",
-        ) from None
-
-
 def _collate(
-    items: Sequence[Item | CrissCrossError],
-) -> tuple[Tensor, Tensor, list[dict[str, str]]] | CrissCrossError:
+    items: Sequence[tuple[tuple[Tensor, int], str, Failures] | CrissCrossError],
+) -> tuple[Tensor, Tensor, Failures] | CrissCrossError:
     """Stack clips to a batch; an error among them stands for it: raised here it would lose its fields."""
-    good = []
-    for item in items:
-        if isinstance(item, CrissCrossError):
-            return item
-        good.append(item)
-    clips, labels, failures = zip(*good, strict=True)
-    return torch.stack(clips), torch.tensor(labels), [f for some in failures for f in some]
+    good, error = first_error(items)
+    if error is not None:
+        return error
+    clips, labels = zip(*(content for content, _, _ in good), strict=True)
+    return torch.stack(clips), torch.tensor(labels), [f for _, _, failures in good for f in failures]

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path, write_atomically
-from crisscross_zoo.config import AudioConfig, check_choice
+from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.errors import ConfigError, InputError, MediaError
+from crisscross_zoo.files.atomic import atomic_path, write_atomically
+from crisscross_zoo.settings import check_choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -217,7 +218,7 @@ def _short_names(paths: Iterable[str]) -> dict[str, str]:
     """Paths below the folder that all have in common; else the page would tell how a machine's disk is laid out."""
     paths = list(paths)
     try:
-        common = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+        common = os.path.commonpath([os.path.dirname(path) for path in paths])
     except ValueError:  # some are relative, or on another drive
         return {path: Path(path).name for path in paths}
     return {path: (os.path.relpath(path, common) if common else path) for path in paths}

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crisscross_zoo.encoders.classifier import linear_head
+from crisscross_zoo.encoders.head import linear_head
 from crisscross_zoo.errors import TrainingError
 from crisscross_zoo.evaluate.protocols import LayerConfig
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 
 _PARTS = ("module", "optimizer", "schedule")
 
@@ -38,12 +38,17 @@ class TrainedLayer:
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return logits, float32 (n, K)."""
-        found: list[npt.NDArray[np.float32]] = []
-        device = next(self.module.parameters()).device
-        with torch.inference_mode():
-            for _, block in rows.blocks():
-                found.append(self.module(torch.from_numpy(block).to(device)).cpu().numpy())
-        return np.concatenate(found)
+        return module_scores(self.module, rows)
+
+
+def module_scores(module: nn.Module, rows: Rows) -> npt.NDArray[np.float32]:
+    """Return the logits, float32 (n, K), that a module in eval mode gives rows (n, D), a block at a time."""
+    device = next(module.parameters()).device
+    with torch.inference_mode():
+        found = [
+            module(torch.from_numpy(block).to(device)).float().cpu().numpy() for _, block in rows.blocks()
+        ]
+    return np.concatenate(found)
 
 
 class LayerTraining:

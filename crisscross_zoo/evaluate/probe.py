@@ -13,7 +13,7 @@ import numpy.typing as npt
 from crisscross_zoo.errors import ConfigError, InputError
 from crisscross_zoo.evaluate.metrics import file_scores
 from crisscross_zoo.evaluate.protocols import COSTS, Normalize
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
 from crisscross_zoo.features import Features
 

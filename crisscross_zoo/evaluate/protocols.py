@@ -7,37 +7,38 @@ says, ``released=True`` does what it does (docs/fidelity.md has the list). Stand
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from crisscross_zoo.config import POOLINGS, Pooling, check_choice, suggest
+from crisscross_zoo.config import MODALITIES, Pooling
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.settings import (
+    FIXED,
+    Count,
+    NotNegative,
+    OneOf,
+    Range,
+    Ratio,
+    Settings,
+    Whole,
+    check_choice,
+    suggest,
+)
 
 Normalize = Literal["none", "l2", "l2-time"]
 Select = Literal["train", "test"]
 
-NORMALIZATIONS: tuple[str, ...] = ("none", "l2", "l2-time")
-
 COSTS: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 1.0)
 """What the cost of the SVM is chosen from (section E.1); 0.1 is left out there too."""
 
-
-def _check(where: str, name: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raise a ConfigError unless a number is in range; a whole one where ``least`` is whole and of type int."""
-    kind = int if isinstance(least, int) else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{where}.{name}={value!r} is not {wanted}", remedy=f"pass {wanted}")
-    if not least <= value <= most or not math.isfinite(value):
-        limit = f"{least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}"
-        raise ConfigError(f"{where}.{name}={value!r} is out of range", remedy=f"pass {limit}")
+_NotTiny = Annotated[float, Range(1e-12)]
+_Dropout = Annotated[float, Range(0, 0.99)]
+_BatchSize = Annotated[int, Range(2)]  # batch norms need two
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipsConfig:
+class ClipsConfig(Settings):
     """Which clips are taken from each file, and how they become features.
 
     Attributes:
@@ -53,33 +54,20 @@ class ClipsConfig:
         normalize: What is done to each vector: none, l2 (to length 1), l2-time (each channel and frequency to length 1 over time).
     """  # noqa: E501
 
-    train: int = 10
-    test: int = 10
-    epochs: int = 1
+    train: Count = 10
+    test: Count = 10
+    epochs: Whole = 1
     augment: bool = True
-    frames: int = 8
-    fps: float = 16.0
-    size: int = 224
-    seconds: float = 2.0
+    frames: Count = 8
+    fps: Annotated[float, Range(1e-3)] = 16.0
+    size: Count = 224
+    seconds: Annotated[float, Range(1e-3)] = 2.0
     pooling: Pooling = "linear"
     normalize: Normalize = "none"
 
-    def __post_init__(self) -> None:
-        for name in ("train", "test", "frames", "size"):
-            _check("clips", name, getattr(self, name), 1)
-        _check("clips", "epochs", self.epochs, 0)
-        for name in ("fps", "seconds"):
-            _check("clips", name, getattr(self, name), 1e-3)
-        check_choice("clips.pooling", self.pooling, POOLINGS)
-        check_choice("clips.normalize", self.normalize, NORMALIZATIONS)
-        if not isinstance(self.augment, bool):
-            raise ConfigError(
-                f"clips.augment={self.augment!r} is not a yes or no", remedy="pass True or False"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
-class SvmConfig:
+class SvmConfig(Settings):
     """The linear SVM: one against all, squared hinge, as scikit-learn's LinearSVC.
 
     Attributes:
@@ -88,21 +76,18 @@ class SvmConfig:
         tolerance: The gradient, relative to that of zero weights, at which it is solved.
     """
 
-    costs: tuple[float, ...] = COSTS
-    parts: int = 5
-    tolerance: float = 1e-4
+    costs: tuple[_NotTiny, ...] = COSTS
+    parts: Annotated[int, Range(1, 5)] = 5
+    tolerance: Annotated[float, Range(1e-9, 1)] = 1e-4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.costs:
             raise ConfigError("svm.costs is empty", remedy="pass one number or more")
-        for cost in self.costs:
-            _check("svm", "costs", cost, 1e-12)
-        _check("svm", "parts", self.parts, 1, 5)
-        _check("svm", "tolerance", self.tolerance, 1e-9, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerConfig:
+class LayerConfig(Settings):
     """The linear layer, trained by Adam with cross entropy on the features of a frozen backbone.
 
     Attributes:
@@ -116,28 +101,18 @@ class LayerConfig:
         batch_norm: Whether a batch norm comes before the layer.
     """
 
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    batch_size: int = 128
-    epochs: int = 12
-    milestones: tuple[int, ...] = (6, 9)
-    gamma: float = 0.1
-    dropout: float = 0.0
+    lr: _NotTiny = 1e-4
+    weight_decay: NotNegative = 0.0
+    batch_size: _BatchSize = 128
+    epochs: Count = 12
+    milestones: tuple[Count, ...] = (6, 9)
+    gamma: Ratio = 0.1
+    dropout: _Dropout = 0.0
     batch_norm: bool = True
-
-    def __post_init__(self) -> None:
-        _check("layer", "lr", self.lr, 1e-12)
-        _check("layer", "weight_decay", self.weight_decay, 0.0)
-        _check("layer", "batch_size", self.batch_size, 2)
-        _check("layer", "epochs", self.epochs, 1)
-        _check("layer", "gamma", self.gamma, 0.0, 1)
-        _check("layer", "dropout", self.dropout, 0.0, 0.99)
-        for epoch in self.milestones:
-            _check("layer", "milestones", epoch, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(Settings):
     """Full finetuning by SGD with a multi-step rate (Table S11).
 
     Attributes:
@@ -151,44 +126,29 @@ class FinetuneConfig:
         dropout: Before the linear layer.
     """
 
-    lr: float = 5e-4
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    batch_size: int = 64
-    epochs: int = 20
-    milestones: tuple[int, ...] = (6, 10, 14)
-    gamma: float = 0.3
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check("finetune", "lr", self.lr, 1e-12)
-        _check("finetune", "momentum", self.momentum, 0.0, 0.9999)
-        _check("finetune", "weight_decay", self.weight_decay, 0.0)
-        _check("finetune", "batch_size", self.batch_size, 2)
-        _check("finetune", "epochs", self.epochs, 1)
-        _check("finetune", "gamma", self.gamma, 0.0, 1)
-        _check("finetune", "dropout", self.dropout, 0.0, 0.99)
-        for epoch in self.milestones:
-            _check("finetune", "milestones", epoch, 1)
+    lr: _NotTiny = 5e-4
+    momentum: Annotated[float, Range(0, 0.9999)] = 0.9
+    weight_decay: NotNegative = 0.0
+    batch_size: _BatchSize = 64
+    epochs: Count = 20
+    milestones: tuple[Count, ...] = (6, 10, 14)
+    gamma: Ratio = 0.3
+    dropout: _Dropout = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalConfig:
+class RetrievalConfig(Settings):
     """Nearest neighbours among the training files, by cosine (section E.3).
 
     Attributes:
         ks: A query is right at k if one of its k nearest neighbours is of its class.
     """
 
-    ks: tuple[int, ...] = (1, 5, 20)
-
-    def __post_init__(self) -> None:
-        for k in self.ks:
-            _check("retrieval", "ks", k, 1)
+    ks: tuple[Count, ...] = (1, 5, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProtocolConfig:
+class ProtocolConfig(Settings):
     """Everything that decides an evaluation's numbers besides the weights and the files.
 
     Attributes:
@@ -207,25 +167,22 @@ class ProtocolConfig:
         retrieval: Retrieval, if that is what is done.
     """
 
-    protocol: str
-    dataset: str
-    setup: str
-    modality: str
-    source: str
-    seed: int = 0
+    protocol: Annotated[str, FIXED]
+    dataset: Annotated[str, FIXED]
+    setup: Annotated[str, FIXED]
+    modality: Annotated[str, FIXED, OneOf((*MODALITIES, "both"))]
+    source: Annotated[str, FIXED]
+    seed: Whole = 0
     select: Select = "train"
-    released: bool = False
-    clips: ClipsConfig
-    svm: SvmConfig | None = None
-    layer: LayerConfig | None = None
-    finetune: FinetuneConfig | None = None
-    retrieval: RetrievalConfig | None = None
+    released: Annotated[bool, FIXED] = False
+    clips: Annotated[ClipsConfig, FIXED]
+    svm: Annotated[SvmConfig | None, FIXED] = None
+    layer: Annotated[LayerConfig | None, FIXED] = None
+    finetune: Annotated[FinetuneConfig | None, FIXED] = None
+    retrieval: Annotated[RetrievalConfig | None, FIXED] = None
 
     def __post_init__(self) -> None:
-        check_choice("select", self.select, ("train", "test"))
-        check_choice("modality", self.modality, ("video", "audio", "both"))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"seed={self.seed!r} is out of range", remedy="pass a whole number, 0 or more")
+        super().__post_init__()
         if self.clips.epochs != 1 and self.layer is None:
             raise ConfigError(
                 f"clips.epochs={self.clips.epochs} is for linear layers", remedy="leave it out, or pass 1"
@@ -238,49 +195,11 @@ class ProtocolConfig:
                 remedy="pass 'none' or 'l2'",
             )
 
-    def override(self, changes: Mapping[str, Any]) -> ProtocolConfig:
-        """Return a copy with fields changed by dotted name, such as ``{"clips.train": 5}``.
+    @property
+    def title(self) -> str:
+        """Which of the paper's settings these are."""
+        return f"{self.protocol} on {self.dataset} ({self.setup})"
 
-        Raises:
-            ConfigError: there is no such field in this protocol, or the value is out of range.
-        """
-        config = self
-        for name, value in changes.items():
-            part, _, field = name.rpartition(".")
-            owner: Any = getattr(config, part) if part in _PARTS else config if not part else None
-            known = [] if owner is None else [f.name for f in dataclasses.fields(owner)]
-            if field not in known or (not part and field not in ("seed", "select")):
-                raise ConfigError(
-                    f"{self.protocol} on {self.dataset} ({self.setup}) has no setting {name!r}",
-                    remedy=suggest(name, self.names()),
-                )
-            changed: Any = dataclasses.replace(owner, **{field: value})
-            config = config._with(part, changed) if part else changed
-        return config
-
-    def _with(self, part: str, value: Any) -> ProtocolConfig:
-        changes: dict[str, Any] = {part: value}
-        return dataclasses.replace(self, **changes)
-
-    def names(self) -> list[str]:
-        """Return the dotted names of all that :meth:`override` can change."""
-        own = ["seed", "select"]
-        parts = [(p, getattr(self, p)) for p in _PARTS if getattr(self, p) is not None]
-        return own + [f"{p}.{f.name}" for p, part in parts for f in dataclasses.fields(part)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {k: plain(v) for k, v in value.items() if v is not None}
-            return list(value) if isinstance(value, tuple) else value
-
-        found: dict[str, Any] = plain(dataclasses.asdict(self))
-        return found
-
-
-_PARTS = ("clips", "svm", "layer", "finetune", "retrieval")
 
 PROTOCOLS: tuple[str, ...] = ("linear", "fusion", "finetune", "retrieval")
 
@@ -465,9 +384,9 @@ def make_protocol(
     changes = FINETUNE_AUDIOSET.get((dataset, config.setup))
     if config.finetune is not None and pretrained_on == "AudioSet" and changes is not None:
         config = config.override({f"finetune.{name}": value for name, value in changes.items()})
-        config = dataclasses.replace(config, source=f"{_E2}; for AudioSet's backbones, the released configs")
+        config = config.replace(source=f"{_E2}; for AudioSet's backbones, the released configs")
     if released:
-        config = dataclasses.replace(config, released=True, select="test")
+        config = config.replace(released=True, select="test")
         config = config.override(_RELEASED.get((protocol, dataset, config.setup), {}))
     return config.override(overrides or {})
 
@@ -477,8 +396,10 @@ def changed_settings(config: ProtocolConfig) -> dict[str, Any]:
     same = make_protocol(config.protocol, config.dataset, setup=config.setup, released=config.released)
     finetuned = FINETUNE_AUDIOSET.get((config.dataset, config.setup))
     changed = {}
-    for name in config.names()[2:]:
-        part, _, field = name.partition(".")
+    for name in config.names():
+        part, dotted, field = name.partition(".")
+        if not dotted:
+            continue
         value, usual = (getattr(getattr(c, part), field) for c in (config, same))
         allowed = [usual] if finetuned is None else [usual, finetuned.get(field, usual)]
         if value not in allowed:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import suggest
 from crisscross_zoo.errors import OutputError
 from crisscross_zoo.evaluate.releases import describe_missing
 from crisscross_zoo.evaluate.results import RESULT_FILE, weights_name
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.settings import suggest
 
 COLUMNS: tuple[str, ...] = (
     "protocol",

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path
 from crisscross_zoo.encoders import Encoder
-from crisscross_zoo.errors import CrissCrossError, OutputError, UnknownWeightsError
-from crisscross_zoo.evaluate.datasets import Fold, LabelledData, Sample
+from crisscross_zoo.errors import OutputError, UnknownWeightsError
+from crisscross_zoo.evaluate.datasets import Fold, LabelledFile
 from crisscross_zoo.evaluate.gallery import Query
-from crisscross_zoo.evaluate.metrics import confusion, mean_and_deviation, per_class, top_k
+from crisscross_zoo.evaluate.metrics import confusion, file_scores, mean_and_deviation, per_class, top_k
+from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.protocols import ProtocolConfig
 from crisscross_zoo.evaluate.releases import describe_missing
+from crisscross_zoo.evaluate.weights import Source
+from crisscross_zoo.files.atomic import atomic_path
 from crisscross_zoo.weights.manifest import find_weights
 
 Ints = npt.NDArray[np.int64]
@@ -46,40 +49,64 @@ _SMALL_SETUPS = ("8-frame", "2s")
 """Setups that the paper uses to explore; what it publishes is of the others, where there are others (section E.1)."""
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class FoldResult:
     """What came of a fold.
 
     Attributes:
         train: How many training files were used.
         test: The test files that were used.
-        failed: The others, see :func:`failure_row`.
+        failed: The others, see :func:`crisscross_zoo.files.failures.failure_row`.
         damaged: Files of which a part could be read and was used: path and what is wrong.
-        clip_scores: Of each test clip: decision values of the SVM, or probabilities of a layer.
-        owners: The place in ``test`` of each clip's file.
-        scores: Of each test file.
+    """
+
+    train: int
+    test: list[LabelledFile]
+    failed: list[dict[str, str]]
+    damaged: list[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified(FoldResult):
+    """What came of a fold in classification.
+
+    Attributes:
+        clip_scores: Of each test clip, (n, K): decision values of the SVM, or probabilities of a layer.
+        owners: The place in ``test`` of each clip's file, (n,).
         chosen: What was chosen, and on what ground.
-        recall: R@k by direction.
+    """
+
+    clip_scores: npt.NDArray[np.floating[Any]]
+    owners: Ints
+    chosen: dict[str, Any]
+
+    @functools.cached_property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Of each test file, (files, K)."""
+        return file_scores(self.clip_scores, self.owners)
+
+    @property
+    def top1(self) -> float:
+        """The share of test files whose own class has the highest score."""
+        return top_k(self.scores, labels_of(self.test), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieved(FoldResult):
+    """What came of a fold in retrieval.
+
+    Attributes:
+        recall: R@k by direction; empty without classes.
         chance: R@k of neighbours at random.
         queries: Test files and their nearest neighbours by direction.
     """
 
-    train: int
-    test: list[Sample]
-    failed: list[dict[str, str]]
-    damaged: list[dict[str, str]] = field(default_factory=list)
-    clip_scores: npt.NDArray[np.floating[Any]] | None = None
-    owners: Ints | None = None
-    scores: npt.NDArray[np.float64] | None = None
-    chosen: dict[str, Any] = field(default_factory=dict)
-    recall: dict[str, dict[int, float]] = field(default_factory=dict)
-    chance: dict[int, float] = field(default_factory=dict)
-    queries: dict[str, list[Query]] = field(default_factory=dict)
+    recall: dict[str, dict[int, float]]
+    chance: dict[int, float]
+    queries: dict[str, list[Query]]
 
 
-def published(
-    config: ProtocolConfig, weights: Mapping[str, str | os.PathLike[str] | Encoder]
-) -> dict[str, Any] | None:
+def published(config: ProtocolConfig, weights: Mapping[str, Source]) -> dict[str, Any] | None:
     """Return the paper's number for these weights, as the manifest has it; None where it is not known."""
     several = config.dataset in ("ucf101", "hmdb51", "esc50") and config.protocol in ("linear", "finetune")
     if several and config.setup in _SMALL_SETUPS:
@@ -98,14 +125,9 @@ def published(
     return None
 
 
-def labels_of(samples: Sequence[Sample]) -> Ints:
+def labels_of(samples: Sequence[LabelledFile]) -> Ints:
     """Return the labels of samples, int64."""
     return np.array([s.label for s in samples], np.int64)
-
-
-def failure_row(path: str, error: CrissCrossError) -> dict[str, str]:
-    """Return what is kept of a file that failed, as in ``failed.jsonl`` of extraction."""
-    return {"path": path, "error": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
 
 
 def text_keys(values: Mapping[Any, float]) -> dict[str, float]:
@@ -130,51 +152,45 @@ def check_out(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> No
         )
 
 
-def summary(
-    config: ProtocolConfig, data: LabelledData, folds: Mapping[int, Fold], done: Sequence[FoldResult]
-) -> dict[str, Any]:
+def summary(plan: Plan, done: Mapping[int, FoldResult]) -> dict[str, Any]:
     """Return accuracies or recall, by fold and over all folds."""
-    rows: dict[str, Any] = {}
-    for (number, fold), found in zip(folds.items(), done, strict=True):
-        row: dict[str, Any] = {
-            "train_files": found.train,
-            "test_files": len(found.test),
-            "of_train_files": len(fold.train),
-            "of_test_files": len(fold.test),
-            "failed": found.failed,
-            "damaged": found.damaged,
-        }
-        if config.retrieval:
-            row["recall"] = {d: {str(k): v for k, v in r.items()} for d, r in found.recall.items()}
-        else:
-            assert found.scores is not None
-            assert found.clip_scores is not None
-            assert found.owners is not None
-            labels = labels_of(found.test)
-            matrix = confusion(found.scores.argmax(axis=1), labels, len(data.classes))
-            row |= {
-                "top1": top_k(found.scores, labels, 1),
-                "top5": top_k(found.scores, labels, 5),
-                "clip_top1": top_k(found.clip_scores, labels[found.owners], 1),
-                "chosen_on": config.select
-                if any(k.startswith("accuracy_by") and v for k, v in found.chosen.items())
-                else None,
-                **found.chosen,
-                "per_class": per_class(matrix, data.classes),
-            }
-        rows[str(number)] = row
+    rows = {str(number): _row(plan, plan.folds[number], found) for number, found in done.items()}
     several = list(rows.values())
-    if config.retrieval:
+    if retrieved := [found for found in done.values() if isinstance(found, Retrieved)]:
         recall = {
             direction: {k: mean_and_deviation([r["recall"][direction][k] for r in several]) for k in ks}
             for direction, ks in several[0]["recall"].items()
         }
-        chance = {str(k): float(np.mean([found.chance[k] for found in done])) for k in done[0].chance}
+        chance = {str(k): float(np.mean([r.chance[k] for r in retrieved])) for k in retrieved[0].chance}
         return {"recall": recall, "chance": chance, "folds": rows}
     names = ("top1", "top5", "clip_top1")
-    chance = {str(k): min(1.0, k / len(data.classes)) for k in (1, 5)}
+    chance = {str(k): min(1.0, k / len(plan.data.classes)) for k in (1, 5)}
     numbers = {name: mean_and_deviation([r[name] for r in several]) for name in names}
     return {**numbers, "chance": chance, "folds": rows}
+
+
+def _row(plan: Plan, fold: Fold, found: FoldResult) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "train_files": found.train,
+        "test_files": len(found.test),
+        "of_train_files": len(fold.train),
+        "of_test_files": len(fold.test),
+        "failed": found.failed,
+        "damaged": found.damaged,
+    }
+    if isinstance(found, Retrieved):
+        return row | {"recall": {d: {str(k): v for k, v in r.items()} for d, r in found.recall.items()}}
+    assert isinstance(found, Classified)
+    labels, classes = labels_of(found.test), plan.data.classes
+    choices = any(k.startswith("accuracy_by") and v for k, v in found.chosen.items())
+    return row | {
+        "top1": found.top1,
+        "top5": top_k(found.scores, labels, 5),
+        "clip_top1": top_k(found.clip_scores, labels[found.owners], 1),
+        "chosen_on": plan.config.select if choices else None,
+        **found.chosen,
+        "per_class": per_class(confusion(found.scores.argmax(axis=1), labels, len(classes)), classes),
+    }
 
 
 def weights_name(result: Mapping[str, Any]) -> str:
@@ -183,7 +199,15 @@ def weights_name(result: Mapping[str, Any]) -> str:
     return str(result["run"] or ", ".join(names))
 
 
-def describe(result: Mapping[str, Any]) -> list[str]:
+def recall_lines(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return R@k as text, by what to call it: a line for each direction; none where nothing was retrieved."""
+    return {
+        f"R@k, {direction}": ", ".join(f"R@{k} {_percent(value)}" for k, value in recall.items())
+        for direction, recall in result.get("recall", {}).items()
+    }
+
+
+def result_lines(result: Mapping[str, Any]) -> list[str]:
     """Return a result as lines to read: the number, the paper's beside it, and what it rests on."""
     folds = result["folds"]
     several = (
@@ -192,9 +216,7 @@ def describe(result: Mapping[str, Any]) -> list[str]:
     name = result["dataset"] if result["dataset"] != "folder" else Path(result["root"]).name
     lines = [f"{result['protocol']} on {name} ({result['setup']}), weights {weights_name(result)}{several}"]
     if "recall" in result:
-        for direction, recall in result["recall"].items():
-            cells = ", ".join(f"R@{k} {_percent(value)}" for k, value in recall.items())
-            lines.append(f"R@k, {direction}: {cells}")
+        lines += [f"{name}: {numbers}" for name, numbers in recall_lines(result).items()]
         lines.append("chance: " + ", ".join(f"R@{k} {100 * v:.1f} %" for k, v in result["chance"].items()))
     else:
         lines.append(f"top-1: {_percent(result['top1'])}")
@@ -238,10 +260,8 @@ def _percent(value: Mapping[str, float]) -> str:
     return f"{100 * value['mean']:.1f}{spread} %"
 
 
-def write_tables(
-    out: Path, data: LabelledData, folds: Mapping[int, Fold], done: Sequence[FoldResult]
-) -> None:
-    """Write ``predictions.parquet``, ``clips.parquet`` and ``confusion.png`` into ``out``."""
+def write_tables(out: Path, classes: Sequence[str], done: Mapping[int, Classified]) -> None:
+    """Write ``predictions.parquet``, ``clips.parquet`` and ``confusion.png`` of the folds into ``out``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -249,15 +269,12 @@ def write_tables(
         n: [] for n in ("fold", "path", "label", "prediction", "correct", "scores")
     }
     clips: dict[str, list[Any]] = {n: [] for n in ("fold", "path", "clip", "scores")}
-    total = np.zeros((len(data.classes), len(data.classes)), np.int64)
-    for number, found in zip(folds, done, strict=True):
-        assert found.scores is not None
-        assert found.clip_scores is not None
-        assert found.owners is not None
+    total = np.zeros((len(classes), len(classes)), np.int64)
+    for number, found in done.items():
         predicted, labels = found.scores.argmax(axis=1), labels_of(found.test)
-        total += confusion(predicted, labels, len(data.classes))
+        total += confusion(predicted, labels, len(classes))
         for sample, guess, scores in zip(found.test, predicted, found.scores, strict=True):
-            values = (number, sample.path, data.classes[sample.label], data.classes[guess])
+            values = (number, sample.path, classes[sample.label], classes[guess])
             for name, value in zip(files, (*values, bool(guess == sample.label), scores), strict=True):
                 files[name].append(value)
         firsts = np.searchsorted(found.owners, found.owners)
@@ -266,12 +283,12 @@ def write_tables(
                 clips, (number, found.test[owner].path, place - int(firsts[place]), scores), strict=True
             ):
                 clips[name].append(value)
-    metadata = {"classes": json.dumps(data.classes)}
+    metadata = {"classes": json.dumps(classes)}
     for name, columns in (("predictions", files), ("clips", clips)):
         with atomic_path(out / f"{name}.parquet") as temporary:
             pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
     with atomic_path(out / "confusion.png") as temporary:
-        draw_confusion(total, data.classes, temporary)
+        draw_confusion(total, classes, temporary)
 
 
 def draw_confusion(matrix: Ints, classes: Sequence[str], path: Path) -> None:

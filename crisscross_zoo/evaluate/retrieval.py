@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.errors import CheckpointError, ConfigError
 from crisscross_zoo.evaluate.probe import FileClips
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
 from crisscross_zoo.pretrain.model import Predictor, Projector
 
 try:

@@ -1,4 +1,4 @@
-"""Features of many files on disk, in one growing matrix that is mapped into memory, and rows picked out of it.
+"""Features of many files on disk, in one growing matrix that is mapped into memory.
 
 A store's folder is named by what decides its numbers (settings and weights), so it is shared by protocols, folds and
 runs; in it a file is known by path, size and time of change. It holds::
@@ -18,24 +18,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from crisscross_zoo.atomic import write_atomically, writing
 from crisscross_zoo.errors import CrissCrossError, OutputError
-from crisscross_zoo.extract import FeatureExtractor
+from crisscross_zoo.evaluate.rows import Floats, Ints
+from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.features import Features
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-BLOCK_BYTES = 64 << 20
-"""Of rows that are in memory at a time."""
+from crisscross_zoo.files.atomic import write_atomically, writing
+from crisscross_zoo.files.stamps import stamp_of
 
 FEATURES_FORMAT = 1
 """Raised when the same settings and weights give other numbers: older features are then not used."""
@@ -45,55 +39,14 @@ _BYTES = 4
 _PATIENCE_SECONDS = 0.2  # before it is said that another run is waited for
 
 
-@dataclass
-class Rows:
-    """Rows of one matrix or of several side by side, in an order of their own, read a block at a time.
-
-    Attributes:
-        parts: Matrices (float32) and which of their rows, as many from each.
-        change: What is done to a block of each part before they are put side by side.
-    """
-
-    parts: Sequence[tuple[Floats, Ints]]
-    change: Callable[[Floats], Floats] | None = None
-    shape: tuple[int, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.shape = len(self.parts[0][1]), sum(matrix.shape[1] for matrix, _ in self.parts)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, places: slice | Ints) -> Floats:
-        """Return some rows, float32 (n, D), as a copy in memory."""
-        blocks = [np.asarray(matrix[index[places]], np.float32) for matrix, index in self.parts]
-        blocks = blocks if self.change is None else [self.change(block) for block in blocks]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
-
-    def take(self, places: Ints) -> Rows:
-        """Return fewer rows, or others, without reading any."""
-        return Rows([(matrix, index[places]) for matrix, index in self.parts], self.change)
-
-    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Floats]]:
-        """Yield all rows in order, ``size`` at a time (default: :data:`BLOCK_BYTES` of them), with where they stand."""
-        size = size or max(64, BLOCK_BYTES // (_BYTES * max(1, self.shape[1])))
-        for first in range(0, len(self), size):
-            where = slice(first, min(first + size, len(self)))
-            yield where, self[where]
-
-    @classmethod
-    def of(cls, array: npt.ArrayLike) -> Rows:
-        """Make rows of an array (n, D)."""
-        matrix = np.asarray(array, np.float32)
-        return cls([(matrix, np.arange(len(matrix)))])
-
-
 class FeatureStore:
     """A folder of features, made by one extractor's settings and weights.
 
     Args:
         folder: Of all stores; this one's is made in it.
         extractor: Makes what is not there yet.
+        weights: sha256 of its weights by modality. Default: those of the extractor, which of an encoder that was
+            passed to it are not those of the encoder's file.
 
     Attributes:
         folder: Of this store.
@@ -103,19 +56,28 @@ class FeatureStore:
         OSError: it cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], extractor: FeatureExtractor) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        extractor: FeatureExtractor,
+        *,
+        weights: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.extractor = extractor
-        weights = {name: known["sha256"] for name, known in extractor.weights.items()}
-        identity = {"format": FEATURES_FORMAT, "settings": extractor.settings, "weights": weights}
+        if weights is None:
+            weights = {name: known["sha256"] for name, known in extractor.weights.items()}
+        identity = {"format": FEATURES_FORMAT, "settings": extractor.settings, "weights": dict(weights)}
         text = json.dumps(identity, sort_keys=True, default=list)
         self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / _IDENTITY_FILE).exists():
             write_atomically(self.folder / _IDENTITY_FILE, (text + "\n").encode())
-        self._files: dict[tuple[str, int, int], dict[str, Any]] = {}
-        self._ends = dict.fromkeys(extractor.encoders, 0)
-        self._widths: dict[str, int] = {}
-        self._load()
+        self._kept = _KeptRows(self.folder, tuple(extractor.encoders))
+        self._kept.load()
+
+    def __len__(self) -> int:
+        """How many files are here."""
+        return len(self._kept.files)
 
     def extract(
         self,
@@ -147,7 +109,7 @@ class FeatureStore:
             except OSError as error:
                 failures[path] = CrissCrossError(error.strerror or str(error), path=path)
         first = {key: path for path, key in reversed(keys.items())}  # a file may be named in several ways
-        todo = [path for path, key in keys.items() if key not in self._files and first[key] == path]
+        todo = [path for path, key in keys.items() if key not in self._kept.files and first[key] == path]
         done = len(wanted) - len(todo)
         if on_file is not None:
             on_file(done, len(wanted))
@@ -155,11 +117,8 @@ class FeatureStore:
             return failures
         with writing(self.folder), contextlib.ExitStack() as stack:
             stack.enter_context(_locked(self.folder / _LOCK_FILE, on_wait))
-            self._load()  # another run may have added to it, or died in the middle
-            self._cut()
-            todo = [path for path in todo if keys[path] not in self._files]
-            files = stack.enter_context((self.folder / _FILES_FILE).open("a", encoding="utf-8", newline="\n"))
-            matrices = {m: stack.enter_context(self._matrix_file(m).open("ab")) for m in self._ends}
+            append = stack.enter_context(self._kept.appending())
+            todo = [path for path in todo if keys[path] not in self._kept.files]
             for file, features in self.extractor.stream(todo):
                 done += 1
                 name = os.fspath(file)
@@ -168,7 +127,7 @@ class FeatureStore:
                 elif lacking := features.metadata["missing"]:
                     failures[name] = CrissCrossError(f"has no {lacking[0]}", path=name)
                 else:
-                    self._append(keys[name], features, files, matrices)
+                    append(keys[name], features)
                 if on_file is not None:
                     on_file(done, len(wanted))
         return failures | {p: failures[first[k]] for p, k in keys.items() if first[k] in failures}
@@ -184,26 +143,56 @@ class FeatureStore:
             The matrix (mapped, float32) with the rows to take from it, and for each row the place of its file in
             ``paths``, ascending.
         """
-        places = [self._files[_key(path)][modality] for path in paths]
+        places = [self._kept.files[_key(path)][modality] for path in paths]
         index = [np.arange(first, first + count) for first, count in places]
         owners = np.repeat(np.arange(len(paths)), [count for _, count in places])
-        width = self._widths[modality]
-        matrix: Floats = np.memmap(
-            self._matrix_file(modality), np.float32, "r", shape=(self._ends[modality], width)
-        )
-        return (matrix, np.concatenate(index)), owners
+        return (self._kept.matrix(modality), np.concatenate(index)), owners
 
     def damage(self, paths: Sequence[str]) -> list[dict[str, str]]:
         """Return which of some files that are here could be read in part alone, and what is wrong with them."""
-        found = {path: self._files[_key(path)]["damage"] for path in paths}
+        found = {path: self._kept.files[_key(path)]["damage"] for path in paths}
         return [{"path": path, "reason": "; ".join(phrases)} for path, phrases in found.items() if phrases]
 
-    def _matrix_file(self, modality: str) -> Path:
-        return self.folder / f"{modality}.f32"
 
-    def _load(self) -> None:
-        path = self.folder / _FILES_FILE
-        self._files.clear()
+class _KeptRows:
+    """The rows in a store's folder, and which of them are whose.
+
+    Attributes:
+        files: The line of each file, by :func:`_key`.
+    """
+
+    def __init__(self, folder: Path, modalities: Sequence[str]) -> None:
+        self.files: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._folder = folder
+        self._ends = dict.fromkeys(modalities, 0)
+        self._widths: dict[str, int] = {}
+
+    def matrix(self, modality: str) -> Floats:
+        """Map all rows of a modality into memory."""
+        shape = self._ends[modality], self._widths[modality]
+        matrix: Floats = np.memmap(self._matrix_file(modality), np.float32, "r", shape=shape)
+        return matrix
+
+    @contextlib.contextmanager
+    def appending(self) -> Iterator[Callable[[tuple[str, int, int], Features], None]]:
+        """Take in what another run has added, cut off what a killed one left, and give what adds a file's rows."""
+        self.load()
+        self._cut()
+        with contextlib.ExitStack() as stack:
+            files = stack.enter_context(
+                (self._folder / _FILES_FILE).open("a", encoding="utf-8", newline="\n")
+            )
+            matrices = {m: stack.enter_context(self._matrix_file(m).open("ab")) for m in self._ends}
+            yield lambda key, features: self._append(key, features, files, matrices)
+
+    def load(self) -> None:
+        """Read which rows are whose.
+
+        Raises:
+            OutputError: the folder is damaged.
+        """
+        path = self._folder / _FILES_FILE
+        self.files.clear()
         if not path.exists():
             return
         for line in path.read_bytes().splitlines(keepends=True):
@@ -211,7 +200,7 @@ class FeatureStore:
                 break  # the last one, of a killed run
             try:
                 entry = json.loads(line)
-                self._files[entry["path"], entry["bytes"], entry["modified_ns"]] = entry
+                self.files[entry["path"], entry["bytes"], entry["modified_ns"]] = entry
                 for modality in self._ends:
                     first, count = entry[modality]
                     self._ends[modality] = max(self._ends[modality], first + count)
@@ -230,7 +219,7 @@ class FeatureStore:
 
     def _cut(self) -> None:
         """Cut off what a killed run left without a line."""
-        path = self.folder / _FILES_FILE
+        path = self._folder / _FILES_FILE
         if path.exists():
             _shorten(path, path.read_bytes().rfind(b"\n") + 1)
         for modality, end in self._ends.items():
@@ -250,7 +239,7 @@ class FeatureStore:
         for modality, file in matrices.items():
             values = np.ascontiguousarray(arrays[modality], np.float32)
             if values.shape[1] != self._widths.setdefault(modality, values.shape[1]):
-                raise OutputError("holds rows of another length", remedy="delete it", path=self.folder)
+                raise OutputError("holds rows of another length", remedy="delete it", path=self._folder)
             file.write(values.tobytes())
             file.flush()
             entry[modality] = [self._ends[modality], len(values)]
@@ -258,7 +247,10 @@ class FeatureStore:
             self._ends[modality] += len(values)
         files.write(json.dumps(entry) + "\n")
         files.flush()
-        self._files[key] = entry
+        self.files[key] = entry
+
+    def _matrix_file(self, modality: str) -> Path:
+        return self._folder / f"{modality}.f32"
 
 
 def _shorten(path: Path, length: int) -> None:
@@ -268,8 +260,7 @@ def _shorten(path: Path, length: int) -> None:
 
 
 def _key(path: str) -> tuple[str, int, int]:
-    status = Path(path).stat()
-    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
+    return str(Path(path).absolute()), *stamp_of(path)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 
 NEWTON_STEPS = 50
 CG_STEPS = 200

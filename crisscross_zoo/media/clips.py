@@ -6,31 +6,32 @@ Frames come cropped as the encoder wants them (uint8), sound as int16: what is l
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from crisscross_zoo import remote
-from crisscross_zoo.config import AudioConfig, Edges, VideoConfig
+from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import (
     CrissCrossError,
     MediaError,
     TruncatedMediaError,
     UnreadableMediaError,
 )
+from crisscross_zoo.files import remote
 from crisscross_zoo.media import torchcodec_frames
 from crisscross_zoo.media.audio import cut_out
 from crisscross_zoo.media.decode import INT16_SCALE, read_frames, read_sound
-from crisscross_zoo.media.packets import StrPath
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import (
+    Edges,
     FloatArray,
     centred_alike,
     centred_starts,
@@ -41,10 +42,13 @@ from crisscross_zoo.media.windows import (
     real_windows,
     uniform_starts,
 )
+from crisscross_zoo.settings import StrPath
 from crisscross_zoo.transforms.augment import AudioAugment, VideoAugment
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.transforms.frames import resize_crop_frame
+from crisscross_zoo.workers.errors import file_error
+from crisscross_zoo.workers.pool import work_on_files
 
 UNCOVERED_SECONDS = 1.0
 """Audio that goes on for longer where there is no video is noted."""
@@ -70,7 +74,7 @@ class Views:
 
     def rng(self, path: StrPath, *more: int) -> np.random.Generator:
         """Return the random numbers of a file, or of one clip of it."""
-        name = hashlib.sha256(os.fsencode(os.path.basename(path))).digest()[:8]  # noqa: PTH119
+        name = hashlib.sha256(os.fsencode(os.path.basename(path))).digest()[:8]
         epoch = [self.epoch] if self.epoch else []  # that of clips which are drawn once
         return np.random.default_rng([self.seed, int.from_bytes(name, "little"), *epoch, *more])
 
@@ -160,12 +164,8 @@ def file_news(path: StrPath, sampling: Sampling) -> Iterator[News]:
             yield from _remote_news(path, sampling)
         else:
             yield from read_clips(path, sampling)
-    except CrissCrossError as error:
-        yield error
-    except Exception as error:  # a decoder's own trouble with one file must not end the others
-        yield UnreadableMediaError(
-            f"reading it failed ({type(error).__name__}: {error})", remedy="check it in a player", path=path
-        )
+    except Exception as error:
+        yield file_error(error, path)
 
 
 def _remote_news(url: StrPath, sampling: Sampling) -> Iterator[News]:
@@ -418,3 +418,28 @@ def audio_clips(
         pieces.append((place, piece))
     for first in firsts[row:]:
         yield cut_out(pieces, int(first), length)
+
+
+def read_files(
+    paths: Iterable[StrPath],
+    sampling: Sampling,
+    *,
+    workers: int = 0,
+    queue_size: int = 16,
+    timeout: float | None = None,
+) -> Generator[tuple[int, StrPath, News], None, None]:
+    """Read the clips of many files; a bad one costs itself alone.
+
+    Args:
+        paths: Files; taken one by one as readers get free.
+        sampling: Which clips to take.
+        workers: Decoding processes. 0 decodes in one thread of this process, where a decoder crash is fatal.
+        queue_size: News items held before readers wait.
+        timeout: Seconds after which a process from which nothing comes is killed.
+
+    Yields:
+        ``(serial, path, news)``: serial numbers ``paths`` from 0. News of one file come in order, those of several
+        files mixed.
+    """
+    job = functools.partial(file_news, sampling=sampling)
+    return work_on_files(paths, job, workers=workers, queue_size=queue_size, timeout=timeout)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from operator import attrgetter
 from pathlib import Path
+from typing import Annotated
 
 import av
 import numpy as np
@@ -26,7 +27,6 @@ from av.video import VideoStream
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from crisscross_zoo.atomic import atomic_path, write_atomically
 from crisscross_zoo.errors import (
     ConfigError,
     CrissCrossError,
@@ -34,9 +34,11 @@ from crisscross_zoo.errors import (
     OutputError,
     UnreadableMediaError,
 )
+from crisscross_zoo.files.atomic import atomic_path, write_atomically
 from crisscross_zoo.media.decode import convert_frames, read_sound, with_packets
 from crisscross_zoo.media.frames import Orientation, display_matrix, orientation_of
 from crisscross_zoo.media.tracks import Media, VideoTrack
+from crisscross_zoo.settings import Range, Settings
 
 KEY_FRAME_EVERY = 8
 """Pictures from one that stands alone to the next: few, since a reader in the middle must begin with such a one."""
@@ -60,7 +62,7 @@ _COPY_CONTAINER_OPTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopyOptions:
+class CopyOptions(Settings):
     """How :func:`reencode` writes a copy.
 
     Attributes:
@@ -75,23 +77,12 @@ class CopyOptions:
         ConfigError: a number is out of range.
     """
 
-    short_side: int = 256
-    fps: float | None = None
-    gop: int = 15
-    crf: float = 23.0
+    short_side: Annotated[int, Range(16, 4096)] = 256
+    fps: Annotated[float, Range(0.1, 1000)] | None = None
+    gop: Annotated[int, Range(1, 10_000)] = 15
+    crf: Annotated[float, Range(0, 51)] = 23.0
     fast_decode: bool = True
-    sample_rate: int = 16_000
-
-    def __post_init__(self) -> None:
-        for name, value, least, most in (
-            ("short_side", self.short_side, 16, 4096),
-            ("fps", 1.0 if self.fps is None else self.fps, 0.1, 1000),
-            ("gop", self.gop, 1, 10_000),
-            ("crf", self.crf, 0, 51),
-            ("sample_rate", self.sample_rate, 8000, 192_000),
-        ):
-            if not least <= value <= most:
-                raise ConfigError(f"{name}={value!r} is out of range", remedy=f"pass {least} to {most}")
+    sample_rate: Annotated[int, Range(8000, 192_000)] = 16_000
 
 
 def write_clip(

@@ -21,8 +21,8 @@ from av.video import VideoStream
 from crisscross_zoo.errors import MediaError, MediaNotFoundError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
 from crisscross_zoo.media.tracks import MP4_FORMAT, NO_STAMP
+from crisscross_zoo.settings import StrPath
 
-StrPath = str | os.PathLike[str]
 OnDamage = Callable[[str], None]
 
 
@@ -66,7 +66,7 @@ def open_media(
     try:
         # Local files only: a playlist must not make the decoder open addresses or pipes.
         # The path is made absolute because FFmpeg takes "12:30.mp4" for a protocol.
-        file: Any = os.path.abspath(name)  # noqa: PTH100
+        file: Any = os.path.abspath(name)
         if source is not None:
             source.seek(0)
             file = source

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,8 +23,8 @@ from av.audio import AudioStream
 from av.container import InputContainer
 from av.video import VideoStream
 
-from crisscross_zoo.config import check_path
-from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
+from crisscross_zoo.errors import CrissCrossError, NoStreamError, UnreadableMediaError
+from crisscross_zoo.files.stamps import stamp_of
 from crisscross_zoo.media.advice import known_trouble
 from crisscross_zoo.media.clock import (
     LONGEST_REORDERING,
@@ -38,7 +38,6 @@ from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
     READ_ERRORS,
-    StrPath,
     best_streams,
     open_media,
     read_packets,
@@ -56,6 +55,8 @@ from crisscross_zoo.media.tracks import (
     Stream,
     VideoTrack,
 )
+from crisscross_zoo.settings import StrPath, check_path
+from crisscross_zoo.workers.errors import file_error
 
 CODEC_DELAY_SECONDS = 0.1
 """Audio that leads the video by less is codec delay, not content: the video's start stays time 0."""
@@ -129,8 +130,7 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
             "nothing in it can be decoded", remedy="check the file in a player, or fetch it again", path=path
         )
     if source is None:
-        status = Path(path).stat()
-        size, modified_ns = status.st_size, status.st_mtime_ns
+        size, modified_ns = stamp_of(path)
     else:
         size, modified_ns = source.seek(0, os.SEEK_END), 0
     video_track, audio_track = _Placing(found, path, source).tracks()
@@ -143,6 +143,14 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
         audio=audio_track,
         findings=tuple(dict.fromkeys(found.findings)),
     )
+
+
+def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
+    """Scan one file, as a job of processes; yields what it is, or the error that says why it cannot be read."""
+    try:
+        yield scan(path).compact()
+    except Exception as error:
+        yield file_error(error, path)
 
 
 class _StreamScan:

@@ -82,7 +82,7 @@ def read_frames(
     orientation = orientation_of(track.matrix)
     try:
         decoder = VideoDecoder(
-            os.path.abspath(media.path),  # noqa: PTH100 - "12:30.mp4" is no protocol
+            os.path.abspath(media.path),
             stream_index=track.index,
             dimension_order="NHWC",
             device=device,

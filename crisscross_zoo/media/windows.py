@@ -7,11 +7,14 @@ sound where that comes first. ``span`` is the part of the file in which a stream
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+
+Edges = Literal["keep", "drop"]
 
 REMAINDER_SECONDS = 0.1
 """A remainder at the end of a file that is shorter than this (codec padding, a frame or two) gets no window."""

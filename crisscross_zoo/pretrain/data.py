@@ -1,26 +1,24 @@
 """Training samples: two views of picture and sound from one place of one file, and the order they come in.
 
 A sample is decided by ``(seed, epoch, position)`` alone: which file, where in it, and every random number of its
-augmentation. It does not matter which process loads it or what was loaded before, so a run that is interrupted goes
-on with the same samples, with any number of workers.
+augmentation; see :mod:`crisscross_zoo.workers.samples`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import BinaryIO, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import BinaryIO, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
-from crisscross_zoo.errors import ConfigError, CrissCrossError, DecoderCrashError, MediaError, first_line
+from crisscross_zoo.errors import ConfigError, CrissCrossError
 from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
@@ -30,41 +28,19 @@ from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.relaxation import ViewStarts, view_starts
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
+from crisscross_zoo.workers.samples import Failures, SampleDataset, SampleKey, first_error
 
 _Array = TypeVar("_Array")
 
-TRIES = 10
-"""Files tried for one sample before the run gives up."""
-
 FAR_APART_SECONDS = 2.0
 """Views with a longer gap between them are read apart, instead of decoding what lies between."""
-
-
-_SKIPPED = "is not read any more, see skipped.jsonl"
 
 _ORDER = (
     0x6F726465,
 )  # keeps an epoch's order apart from its first sample, whose seed is [seed, epoch, 0, 0]
 
 
-class SampleKey(NamedTuple):
-    """Which sample: the file is ``file`` unless that fails."""
-
-    epoch: int
-    position: int
-    file: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A file that could not be used for a sample."""
-
-    path: str
-    error: str
-    reason: str
-
-
-Sample = tuple[dict[str, Tensor], str, list[Failure]]
+Sample = tuple[dict[str, Tensor], str, Failures]
 """The views, the file they are from, and the files that failed before it."""
 
 
@@ -81,7 +57,7 @@ class Batch:
 
     views: dict[str, Tensor]
     paths: list[str]
-    failures: list[Failure]
+    failures: Failures
     error: CrissCrossError | None = None
 
     def pin_memory(self) -> Batch:
@@ -174,67 +150,30 @@ class HoldsBytes(Protocol):
         """
 
 
-class PretrainDataset(Dataset[Sample]):
-    """Samples of an index by :class:`SampleKey`.
+class PretrainDataset(SampleDataset[dict[str, Tensor]]):
+    """Samples of an index by :class:`~crisscross_zoo.workers.samples.SampleKey`: the four views, by name.
 
     Args:
         files: What :func:`~crisscross_zoo.pretrain.index.read_index` gives, or any sequence of files with picture
             and sound. One that :class:`HoldsBytes` is asked for what a file holds; else its path is opened.
         config: Seed, views and augmentation.
-
-    Attributes:
-        skipped: Places of files that are not read: each is a failure at once.
-        note: Called with the place of a file before it is read.
     """
 
     def __init__(self, files: Sequence[Media], config: PretrainConfig) -> None:
+        super().__init__(
+            files, seed=config.seed, remedy="index the files again; if they were moved, pass --data-root"
+        )
         self.files = files
         self.config = config
-        self.skipped: Collection[int] = ()
-        self.note: Callable[[int], None] = _no_note
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def path(self, place: int) -> str:
+        """Return the path of a file."""
+        return self.files[place].path
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        """Return the views, the file they are from, and the files that failed before it.
-
-        Whatever is raised while a file is read is that file's failure: samples are the same each time, so a run that
-        ended there would end there for ever.
-
-        Raises:
-            MediaError: :data:`TRIES` files in turn failed.
-        """
-        failures: list[Failure] = []
-        for attempt in range(TRIES):
-            random = np.random.default_rng([self.config.seed, key.epoch, key.position, attempt])
-            place = key.file if attempt == 0 else int(random.integers(len(self.files)))
-            file = self.files[place]
-            if place in self.skipped:
-                failures.append(Failure(file.path, DecoderCrashError.__name__, _SKIPPED))
-                continue
-            try:
-                self.note(place)
-                with _one_thread():
-                    source = self.files.open(place) if isinstance(self.files, HoldsBytes) else None
-                    return self.views(file, random, source=source), file.path, failures
-            except MediaError as error:
-                failures.append(Failure(file.path, type(error).__name__, error.reason))
-            except Exception as error:
-                what = f"reading it failed ({type(error).__name__}: {first_line(error)})"
-                failures.append(Failure(file.path, type(error).__name__, what))
-        raise MediaError(
-            f"{TRIES} files in turn cannot be used: {failures[-1].reason}",
-            remedy="index the files again; if they were moved, pass --data-root",
-            path=failures[-1].path,
-        )
-
-    def __getitems__(self, keys: Sequence[SampleKey]) -> list[Sample] | list[CrissCrossError]:
-        """Return several samples, or what went wrong: an error that a data process raises would lose its fields."""
-        try:
-            return [self[key] for key in keys]
-        except CrissCrossError as error:
-            return [error]
+    def draw(self, place: int, random: np.random.Generator) -> dict[str, Tensor]:
+        """Draw the views of a file, from its bytes where it lies in a shard."""
+        source = self.files.open(place) if isinstance(self.files, HoldsBytes) else None
+        return self.views(self.files[place], random, source=source)
 
     def views(
         self, file: Media, random: np.random.Generator, *, source: BinaryIO | None = None
@@ -287,10 +226,9 @@ class PretrainDataset(Dataset[Sample]):
 
 def collate(items: Sequence[Sample | CrissCrossError], dtype: torch.dtype = torch.float32) -> Batch:
     """Stack samples to a batch of a dtype; an error among them makes a batch of that alone."""
-    errors = [item for item in items if isinstance(item, CrissCrossError)]
-    if errors:
-        return Batch({}, [], [], errors[0])
-    samples = [item for item in items if not isinstance(item, CrissCrossError)]
+    samples, error = first_error(items)
+    if error is not None:
+        return Batch({}, [], [], error)
     views = {name: torch.stack([views[name] for views, _, _ in samples]).to(dtype) for name in VIEWS}
     return Batch(views, [path for _, path, _ in samples], [f for _, _, failures in samples for f in failures])
 
@@ -298,21 +236,3 @@ def collate(items: Sequence[Sample | CrissCrossError], dtype: torch.dtype = torc
 def _need(array: _Array | None) -> _Array:
     assert array is not None
     return array
-
-
-def _no_note(_: int) -> None:
-    """Tell nobody."""
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over several threads have another order: samples must be the same with and without workers."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
-from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.pool import usable_cores
+from crisscross_zoo.settings import pick_device
+from crisscross_zoo.workers.pool import usable_cores
 
 
 class World:
@@ -32,17 +32,9 @@ class World:
     def __init__(self, device: str = "auto") -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and "LOCAL_RANK" in os.environ:
+        if device in ("auto", "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
             device = f"cuda:{os.environ['LOCAL_RANK']}"
-        try:
-            self.device = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ConfigError(
-                f"device {device!r} cannot be used ({reason})", remedy="pass 'auto' or 'cpu'"
-            ) from None
+        self.device = pick_device(device, auto=("cuda",))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self._control: Any = None

@@ -8,39 +8,16 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.checkpoints.card import CARD_FILE
+from crisscross_zoo.checkpoints.files import build_strictly
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.config import MODALITIES, config_from_dict
 from crisscross_zoo.encoders import build_encoder
-from crisscross_zoo.encoders.checkpoint import apply_state_dict
 from crisscross_zoo.errors import CheckpointError
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
+from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.pretrain.loss import needed_views
 
-CARD_FILE = "README.md"
-
 _STEPS = re.compile(r"after [\d,]+ steps of")  # in a card of an earlier export
-
-_CARD = """---
-library_name: crisscross-zoo
-tags:
-- self-supervised
-- feature-extraction
----
-
-# CrissCross {modality} encoder, pretrained with the preset `{preset}`
-
-{architecture} of depth {depth} and width {width}, after {step:,} steps of {batch_size} samples
-(objective `{objective}`, relaxation `{relaxation}`, seed {seed}; package {version}, torch {torch}).
-
-```python
-from crisscross_zoo import load_encoder
-
-encoder = load_encoder("{modality}", weights="path/to/this/folder")
-```
-
-`config.json` and the header of `model.safetensors` hold the architecture and the preprocessing. Say here which data it
-was trained on, its license, its results and its limits.
-"""
 
 
 def export_encoders(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> dict[str, Path]:
@@ -73,31 +50,25 @@ def export_encoders(run: str | os.PathLike[str], out: str | os.PathLike[str]) ->
 
 
 def _export(state: dict[str, Any], config: dict[str, Any], modality: str, folder: Path) -> None:
-    encoder = build_encoder(config_from_dict(config[modality]))
     prefix = f"{modality}_backbone."
     weights = {
         name.removeprefix(prefix): value.float() if value.is_floating_point() else value
         for name, value in state["model"].items()
         if name.startswith(prefix)
     }
-    apply_state_dict(encoder, weights, source=str(folder))
-    versions = json.loads(cast(str, state["versions"]))
-    card = _CARD.format(
-        modality=modality,
-        architecture=encoder.architecture,
-        depth=encoder.config.depth,
-        width=encoder.config.width,
-        preset=config["preset"],
-        step=state["step"],
-        batch_size=config["optim"]["batch_size"],
-        objective=config["objective"],
-        relaxation=config["data"]["relaxation"],
-        seed=config["seed"],
-        version=versions["crisscross_zoo"],
-        torch=versions["torch"],
-    )
-    if (folder / CARD_FILE).exists():  # its owner may have written more into it
-        text = (folder / CARD_FILE).read_text(encoding="utf-8")
-        card = _STEPS.sub(f"after {state['step']:,} steps of", text)
-    write_atomically(folder / CARD_FILE, card.encode())
+    encoder = build_strictly(build_encoder, config_from_dict(config[modality]), weights, source=str(folder))
+    card = folder / CARD_FILE
+    steps = f"after {state['step']:,} steps of"
+    if card.exists():  # its owner may have written more into it
+        text = _STEPS.sub(steps, card.read_text(encoding="utf-8"))
+    else:
+        versions = json.loads(cast(str, state["versions"]))
+        origin = (
+            f"{steps} {config['optim']['batch_size']} samples\n"
+            f"(objective `{config['objective']}`, relaxation `{config['data']['relaxation']}`, seed {config['seed']};"
+            f" package {versions['crisscross_zoo']}, torch {versions['torch']})."
+        )
+        title = f", pretrained with the preset `{config['preset']}`"
+        text = str(encoder.generate_model_card(title=title, origin=origin, repo_id="path/to/this/folder"))
+    write_atomically(card, text.encode())
     encoder.eval().save_pretrained(folder)

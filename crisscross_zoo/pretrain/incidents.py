@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crisscross_zoo.atomic import writing
+from crisscross_zoo.files.atomic import writing
 from crisscross_zoo.media.tracks import Media
 
 _log = logging.getLogger(__name__)

@@ -26,15 +26,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.atomic import atomic_path, storage_error, write_atomically, writing
-from crisscross_zoo.config import VIDEO_SUFFIXES, check_choice, suggest
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
-from crisscross_zoo.media.files import common_folder, find_media
-from crisscross_zoo.media.packets import StrPath
-from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
-from crisscross_zoo.media.scan import scan
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
+from crisscross_zoo.files.find import VIDEO_SUFFIXES, common_folder, find_media
+from crisscross_zoo.files.remote import is_url
+from crisscross_zoo.files.stamps import Stamp, stamp_of
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES, class_folders, split_folder
+from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.tracks import COLUMNS, Media
-from crisscross_zoo.remote import is_url
+from crisscross_zoo.settings import StrPath, check_choice
+from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 INDEX_VERSION = 2
 """Of the file's form; an index of another version is not read, and scanned anew."""
@@ -62,42 +63,6 @@ OK, NO_SOUND, NO_PICTURES, TOO_SHORT, UNREADABLE = (
     "unreadable",
 )
 """What a file's ``status`` can be; all but the first are left out of pretraining."""
-
-KINETICS_SOUND_CLASSES: tuple[str, ...] = (
-    "blowing nose",
-    "blowing out candles",
-    "bowling",
-    "chopping wood",
-    "dribbling basketball",
-    "laughing",
-    "mowing lawn",
-    "playing accordion",
-    "playing bagpipes",
-    "playing bass guitar",
-    "playing clarinet",
-    "playing drums",
-    "playing guitar",
-    "playing harmonica",
-    "playing keyboard",
-    "playing organ",
-    "playing piano",
-    "playing saxophone",
-    "playing trombone",
-    "playing trumpet",
-    "playing violin",
-    "playing xylophone",
-    "ripping paper",
-    "shoveling snow",
-    "shuffling cards",
-    "singing",
-    "stomping grapes",
-    "strumming guitar",
-    "tap dancing",
-    "tapping guitar",
-    "tapping pen",
-    "tickling",
-)
-"""The classes of Kinetics400 that make Kinetics-Sound; folders may have underscores for spaces."""
 
 SHARED_ROWS = 1 << 16
 """An index of so many files or more is mapped from a file, and not copied into each process."""
@@ -270,9 +235,9 @@ def build_index(
         raise ConfigError(f"workers={workers!r} is not allowed", remedy="give 0 or more")
     _check_local(inputs)
     for name in inputs if layout == "files" else ():
-        if not glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path.exists raises on long names
+        if not glob.has_magic(name) and not os.path.exists(name):
             raise ConfigError(f"{name}: no such file or folder", remedy="check the path")
-    if Path(out).suffix.lower() != ".parquet" and not os.path.isdir(out):  # noqa: PTH112 - as above
+    if Path(out).suffix.lower() != ".parquet" and not os.path.isdir(out):
         raise ConfigError(f"{out}: an index is a Parquet file", remedy=f"name it {Path(out).stem}.parquet")
     if split is None and layout in _TREES:
         split = "train"
@@ -318,7 +283,7 @@ def index_files(
         on_progress: As there.
         rescan: As there.
     """
-    target = Path(os.path.abspath(out))  # noqa: PTH100 - absolute() keeps ".."
+    target = Path(os.path.abspath(out))
     known = _known(target, rescan=rescan)
     part = _PartFile(target.with_name(f".{target.name}.part.jsonl"), fresh=rescan)
     with part:
@@ -388,21 +353,11 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
         )
     return Index(
         os.fspath(path),
-        os.path.abspath(metadata["root"] if root is None else root),  # noqa: PTH100
+        os.path.abspath(metadata["root"] if root is None else root),
         metadata,
         table,
         digest if large else None,
     )
-
-
-def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
-    """Scan one file; yields what it is, or the error that says why it cannot be read."""
-    try:
-        yield scan(path).compact()
-    except CrissCrossError as error:
-        yield error
-    except Exception as error:  # a decoder's own trouble with one file must not end the others
-        yield UnreadableMediaError(f"reading it failed ({type(error).__name__}: {error})", path=path)
 
 
 # --- which files -------------------------------------------------------------------------------------------------
@@ -425,21 +380,22 @@ def _find(
             )
         found = find_media(inputs, list_file=list_file, suffixes=VIDEO_SUFFIXES)
         _check_local(found)
-        there = [p for p in found if os.path.exists(p)]  # noqa: PTH110 - Path.exists raises on long names
-        folders = [p for p in inputs if os.path.isdir(p)]  # noqa: PTH112
+        there = [p for p in found if os.path.exists(p)]
+        folders = [p for p in inputs if os.path.isdir(p)]
         root = str(common_folder([*folders, *there] or found))
-        return root, {os.path.abspath(p): None for p in found}, 0  # noqa: PTH100
+        return root, {os.path.abspath(p): None for p in found}, 0
     root, folder = _split_folder(inputs, layout, split, list_file)
-    found = [os.path.abspath(p) for p in find_media([folder], suffixes=VIDEO_SUFFIXES)]  # noqa: PTH100
+    found = [os.path.abspath(p) for p in find_media([folder], suffixes=VIDEO_SUFFIXES)]
     if layout == "audioset":
         return root, dict.fromkeys(found), 0
-    labels: dict[str, str | None] = {}
-    for path in found:
-        below = Path(os.path.relpath(path, folder)).parts
-        name = below[0].replace("_", " ")
-        if len(below) > 1 and (layout != "kinetics-sound" or name in KINETICS_SOUND_CLASSES):
-            labels[path] = name
-    where = os.path.join(folder, "CLASS", "VIDEO")  # noqa: PTH118
+    wanted = KINETICS_SOUND_CLASSES if layout == "kinetics-sound" else None
+    classes = class_folders(folder, wanted, spaced=True)
+    labels: dict[str, str | None] = {
+        path: classes[below[0]]
+        for path in found
+        if (below := Path(os.path.relpath(path, folder)).parts)[0] in classes and len(below) > 1
+    }
+    where = os.path.join(folder, "CLASS", "VIDEO")
     if not labels and layout == "kinetics400":
         raise ConfigError(
             f"{folder}: has videos, but no class folders", remedy=f"put them where {where} is one"
@@ -462,31 +418,20 @@ def _split_folder(
         raise ConfigError(
             f"layout {layout!r} takes one folder", remedy="name the data set's root, or use layout 'files'"
         )
-    root = os.path.abspath(inputs[0])  # noqa: PTH100
-    if not os.path.isdir(root):  # noqa: PTH112
+    root = os.path.abspath(inputs[0])
+    if not os.path.isdir(root):
         raise ConfigError(f"{root}: no such folder", remedy="name the data set's root")
     if split is None:
         return root, root
-    folder = os.path.join(root, split)  # noqa: PTH118
-    if os.path.isdir(folder):  # noqa: PTH112
-        return root, folder
-    if os.path.basename(root) == split:  # noqa: PTH119
-        remedy = f"it looks like the split itself: name its parent, {os.path.dirname(root)}"  # noqa: PTH120
-    else:
-        tree = os.path.join(folder, *(["CLASS"] if layout in _TREES else []), "VIDEO")  # noqa: PTH118
-        folders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
-        remedy = f"the videos are looked for as {tree}"
-        if folders:
-            remedy += f"; for another split, {suggest(split, folders[:10])}"
-    raise ConfigError(f"{root}: has no folder {split!r}", remedy=remedy)
+    below = "CLASS/VIDEO" if layout in _TREES else "VIDEO"
+    return root, split_folder(root, [split], below=below, others=True)
 
 
-def _stamp(path: str) -> tuple[int, int] | None:
+def _stamp(path: str) -> Stamp | None:
     try:
-        status = os.stat(path)  # noqa: PTH116
+        return stamp_of(path)
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns
 
 
 # --- what is known of them ---------------------------------------------------------------------------------------
@@ -781,7 +726,7 @@ def _under(root: str, path: str) -> str:
 def _path_of(row: Mapping[str, Any], root: str) -> str:
     """Return the absolute path of a row's file, as the system writes it."""
     under = row["path"] if row["path_bytes"] is None else os.fsdecode(row["path_bytes"])
-    return os.path.join(root, under.replace("/", os.sep))  # noqa: PTH118 - a name need not be text
+    return os.path.join(root, under.replace("/", os.sep))
 
 
 def _text(value: str) -> str:

@@ -34,10 +34,11 @@ from torch import Tensor
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, TrainingError, first_line
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain.data import Batch, BatchSampler, Failure, PretrainDataset, SampleKey, collate
+from crisscross_zoo.pretrain.data import Batch, BatchSampler, PretrainDataset, collate
 from crisscross_zoo.pretrain.incidents import NOTHING, Incidents, Record
 from crisscross_zoo.pretrain.loss import VIEWS
 from crisscross_zoo.pretrain.presets import PretrainConfig
+from crisscross_zoo.workers.samples import Failures, SampleKey
 
 _T = TypeVar("_T")
 
@@ -299,7 +300,7 @@ class _Part:
     keys: list[SampleKey]
     slot: int = -1
     paths: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: Failures = field(default_factory=list)
     error: CrissCrossError | None = None
 
 
@@ -486,7 +487,7 @@ class _Pool:
             for name, shape in self.flight.shapes.items()
         }
         paths: list[str] = []
-        failures: list[Failure] = []
+        failures: Failures = []
         while len(paths) < samples:
             if self.stop.is_set():
                 return None

@@ -33,15 +33,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import write_atomically, writing
-from crisscross_zoo.config import check_training_precision
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, TrainingError, first_line
+from crisscross_zoo.files.atomic import write_atomically, writing
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.numerics import fixed_shapes
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, set_aside
-from crisscross_zoo.pretrain.data import Batch, BatchSampler, Failure, steps_per_epoch
+from crisscross_zoo.pretrain.data import Batch, BatchSampler, steps_per_epoch
 from crisscross_zoo.pretrain.distributed import World, synchronize_batch_norms
 from crisscross_zoo.pretrain.export import export_encoders
 from crisscross_zoo.pretrain.incidents import Incidents, Record
@@ -59,6 +58,9 @@ from crisscross_zoo.pretrain.model import CrissCross
 from crisscross_zoo.pretrain.optim import LARC
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.schedule import cosine_schedule
+from crisscross_zoo.settings import check_training_precision
+from crisscross_zoo.workers.errors import training_errors
+from crisscross_zoo.workers.samples import Failures
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ _GO, _STOP, _FAIL = 0, 1, 2  # the worst of all processes is what happens
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunStatus:
     """How a call of :func:`pretrain` ended.
 
     Attributes:
@@ -106,7 +108,7 @@ def pretrain(
     data_id: str = "",
     on_start: Callable[[str], None] | None = None,
     on_progress: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> Outcome:
+) -> RunStatus:
     """Pretrain, from the beginning or from the newest checkpoint in ``run``.
 
     Started by ``torchrun`` it trains on all its processes, each with an equal share of every batch. SIGTERM, SIGUSR1
@@ -170,7 +172,9 @@ def pretrain(
         reporter = _Reporter(config, run, world, first=first, per_epoch=per_epoch)
         with (
             contextlib.closing(reporter),
-            _explained(),
+            training_errors(
+                memory="pass --run.checkpoint-activations, or --optim.accumulate with a new --out"
+            ),
             fixed_shapes(),
             _told_to_stop() as told,
             contextlib.closing(iter(loader)) as batches,
@@ -188,7 +192,7 @@ def pretrain(
                     if order == _FAIL:
                         raise _loading_failed(world.gather(failure))
                     world.close()
-                    return Outcome(run, step, total, finished=False)
+                    return RunStatus(run, step, total, finished=False)
                 assert batch is not None
 
                 due = (step + 1) % config.run.log_steps == 0 or step + 1 == total
@@ -214,7 +218,7 @@ def pretrain(
         world.close(failed=True)
         raise
     world.close()
-    return Outcome(run, total, total, finished=True)
+    return RunStatus(run, total, total, finished=True)
 
 
 class _Trainer:
@@ -386,7 +390,7 @@ class _Reporter:
         if self.log is not None:
             self.log.close()
 
-    def note(self, step: int, failures: list[Failure]) -> None:
+    def note(self, step: int, failures: Failures) -> None:
         """Write down files that failed."""
         self._samples += self._share
         self._failures += len(failures)
@@ -396,8 +400,8 @@ class _Reporter:
                 self._failed_path.open("a", encoding="utf-8", newline="\n") as file,
             ):
                 for failure in failures:
-                    file.write(json.dumps({"step": step, **vars(failure)}) + "\n")
-                    _log.warning("%s: %s; another file takes its place", failure.path, failure.reason)
+                    file.write(json.dumps({"step": step, **failure}) + "\n")
+                    _log.warning("%s: %s; another file takes its place", failure["path"], failure["reason"])
 
     def check(self, meter: Meter) -> None:
         """Stop for a loss that is not finite, or where too many files fail; all processes together."""
@@ -604,18 +608,6 @@ def _keep_failures_before(path: Path, step: int) -> int:
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
     write_atomically(path, "".join(kept).encode())
     return len(kept)
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Say in a line what torch raises where there is no memory."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            str(error).strip().split("\n")[0][:200],
-            remedy="pass --run.checkpoint-activations, or --optim.accumulate with a new --out",
-        ) from None
 
 
 @contextlib.contextmanager

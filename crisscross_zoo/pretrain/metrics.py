@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crisscross_zoo.atomic import write_atomically, writing
 from crisscross_zoo.errors import ConfigError, first_line
+from crisscross_zoo.files.atomic import write_atomically, writing
 from crisscross_zoo.pretrain.loss import LossTerms
 
 LOG_FILE = "log.csv"

@@ -22,15 +22,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.config import check_count
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.failures import FAILED_NAME, failure_row
+from crisscross_zoo.files.stamps import stamp_of
 from crisscross_zoo.media.encode import CopyOptions, reencode
-from crisscross_zoo.media.packets import StrPath, tell_nobody
-from crisscross_zoo.media.pool import WorkerStartError, usable_cores, work_on_files
+from crisscross_zoo.media.packets import tell_nobody
 from crisscross_zoo.media.scan import scan
-from crisscross_zoo.outputs import FAILED_NAME
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, index_files
+from crisscross_zoo.settings import StrPath, check_count
+from crisscross_zoo.workers.errors import file_error
+from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 SETTINGS_NAME = "prepare.json"
 
@@ -94,7 +96,7 @@ def prepare(
     """
     options = CopyOptions() if options is None else options
     check_count("workers", workers, least=0)
-    folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
+    folder = Path(os.path.abspath(out_dir))
     _claim(folder, options)
     labels: dict[str, str | None] = {}
     names = index.class_names or ()
@@ -120,7 +122,7 @@ def prepare(
             if isinstance(item, WorkerStartError | OutputError):
                 raise item
             if isinstance(item, CrissCrossError):
-                failures.append(_failure(str(given), item))
+                failures.append(failure_row(str(given), item))
                 del labels[copy]
             else:
                 os.utime(copy, ns=(modified_ns, modified_ns))
@@ -157,7 +159,7 @@ def copy_path(path: str, root: str, folder: StrPath) -> str:
     below = os.path.relpath(path, root)
     if below.split(os.sep, 1)[0] == os.pardir:
         raise ConfigError(f"{path}: is not below {root}", remedy="index the folder that holds it")
-    return os.path.join(folder, below if below.endswith(".mp4") else f"{below}.mp4")  # noqa: PTH118 - names of any bytes
+    return os.path.join(folder, below if below.endswith(".mp4") else f"{below}.mp4")
 
 
 def copy_file(
@@ -168,10 +170,8 @@ def copy_file(
     try:
         reencode(scan(path), copy, options, on_damage=tell_nobody)
         yield copy
-    except CrissCrossError as error:
-        yield error
-    except Exception as error:  # a decoder's own trouble with one file must not end the others
-        yield UnreadableMediaError(f"copying it failed ({type(error).__name__}: {error})", path=path)
+    except Exception as error:
+        yield file_error(error, path, doing="copying")
 
 
 def _claim(folder: Path, options: CopyOptions) -> None:
@@ -202,14 +202,9 @@ def _claim(folder: Path, options: CopyOptions) -> None:
 
 def _is_there(copy: str, modified_ns: int) -> bool:
     try:
-        status = os.stat(copy)  # noqa: PTH116
+        return abs(stamp_of(copy).modified_ns - modified_ns) <= _STAMP_NS
     except OSError:
         return False
-    return abs(status.st_mtime_ns - modified_ns) <= _STAMP_NS
-
-
-def _failure(path: str, error: CrissCrossError) -> dict[str, str]:
-    return {"path": path, "error": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
 
 
 def _write_failures(folder: Path, failures: list[dict[str, str]]) -> None:

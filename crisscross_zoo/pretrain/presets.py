@@ -6,17 +6,26 @@ A preset is a :class:`PretrainConfig`. The command line overrides any field by i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from crisscross_zoo.config import AudioConfig, VideoConfig, check_choice
+from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS
+from crisscross_zoo.settings import (
+    FIXED,
+    PRECISIONS,
+    Count,
+    NotNegative,
+    OneOf,
+    Range,
+    Ratio,
+    Settings,
+    Whole,
+    check_choice,
+)
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, AudioAugment, VideoAugment
-
-PRECISIONS: tuple[str, ...] = ("fp32", "bf16", "fp16", "fp64")
 
 PROJECTION = 2048
 """Numbers in an embedding (Table S7)."""
@@ -24,15 +33,11 @@ PROJECTION = 2048
 PREDICTION_HIDDEN = 512
 """Numbers between the two layers of a predictor (Table S8)."""
 
-
-def _check_range(where: str, name: str, value: float, least: float, most: float = float("inf")) -> None:
-    if not least <= value <= most:
-        span = f"{least:g} or above" if most == float("inf") else f"{least:g} to {most:g}"
-        raise ConfigError(f"{where}.{name}={value!r} is out of range", remedy=f"pass {span}")
+_Beta = Annotated[float, Range(least=0, below=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Settings):
     """What a training sample is.
 
     Attributes:
@@ -44,15 +49,13 @@ class DataConfig:
             centring it.
     """
 
-    epoch_size: int = 0
-    relaxation: str = "mild"
-    crop: int = 112
+    epoch_size: Whole = 0
+    relaxation: Annotated[str, OneOf(RELAXATIONS)] = "mild"
+    crop: Count = 112
     loose_sync: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("data.relaxation", self.relaxation, RELAXATIONS)
-        _check_range("data", "epoch_size", self.epoch_size, 0)
-        _check_range("data", "crop", self.crop, 1)
+        super().__post_init__()
         if self.loose_sync and self.relaxation != "mild":
             raise ConfigError(
                 f"data.loose_sync is known for relaxation 'mild' alone, not for {self.relaxation!r}",
@@ -61,7 +64,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadsConfig:
+class HeadsConfig(Settings):
     """The heads, and how views go through the network.
 
     Attributes:
@@ -70,17 +73,13 @@ class HeadsConfig:
         joint_views: Send both views of a modality through in one batch: faster, but batch norms see them as one.
     """
 
-    projection: int = PROJECTION
-    prediction_hidden: int = PREDICTION_HIDDEN
+    projection: Count = PROJECTION
+    prediction_hidden: Count = PREDICTION_HIDDEN
     joint_views: bool = False
-
-    def __post_init__(self) -> None:
-        _check_range("heads", "projection", self.projection, 1)
-        _check_range("heads", "prediction_hidden", self.prediction_hidden, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(Settings):
     """Weights of the loss's terms, see :mod:`crisscross_zoo.pretrain.loss`.
 
     Attributes:
@@ -91,15 +90,15 @@ class LossConfig:
         audio_weight: Of the audio pair inside the intra-modal term.
     """
 
-    intra_weight: float = 1.0
-    sync_weight: float = 1.0
-    async_weight: float = 1.0
-    video_weight: float = 1.0
-    audio_weight: float = 1.0
+    intra_weight: NotNegative = 1.0
+    sync_weight: NotNegative = 1.0
+    async_weight: NotNegative = 1.0
+    video_weight: NotNegative = 1.0
+    audio_weight: NotNegative = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Settings):
     """Optimizer and schedule (Table S10).
 
     Attributes:
@@ -121,40 +120,26 @@ class OptimConfig:
         precision: fp32, bf16, fp16 (autocast; fp16 with a gradient scaler), or fp64 for checks.
     """
 
-    batch_size: int = 512
-    accumulate: int = 1
-    epochs: int = 100
-    warmup_epochs: float = 2.0
-    video_lr: float = 2e-4
-    video_final_lr: float = 0.0
-    audio_lr: float = 2e-4
-    audio_final_lr: float = 0.0
-    video_predictor_lr: float = 2e-3
-    audio_predictor_lr: float = 2e-3
-    weight_decay: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
+    batch_size: Annotated[int, Range(2)] = 512
+    accumulate: Count = 1
+    epochs: Count = 100
+    warmup_epochs: NotNegative = 2.0
+    video_lr: NotNegative = 2e-4
+    video_final_lr: NotNegative = 0.0
+    audio_lr: NotNegative = 2e-4
+    audio_final_lr: NotNegative = 0.0
+    video_predictor_lr: NotNegative = 2e-3
+    audio_predictor_lr: NotNegative = 2e-3
+    weight_decay: NotNegative = 1e-4
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     larc: bool = False
     larc_trust: float = 1e-3
     larc_eps: float = 1e-8
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        check_choice("optim.precision", self.precision, PRECISIONS)
-        _check_range("optim", "batch_size", self.batch_size, 2)
-        _check_range("optim", "accumulate", self.accumulate, 1)
-        _check_range("optim", "epochs", self.epochs, 1)
-        for name in (
-            "warmup_epochs",
-            "weight_decay",
-            *(f.name for f in dataclasses.fields(self) if "_lr" in f.name),
-        ):
-            _check_range("optim", name, getattr(self, name), 0)
-        for beta in self.betas:
-            _check_range("optim", "betas", beta, 0, 1 - 1e-9)
+    precision: Annotated[str, OneOf((*PRECISIONS, "fp64"))] = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """How to run: nothing here changes what is computed, and all of it may change between a run and its resumption.
 
     Attributes:
@@ -176,26 +161,21 @@ class RunConfig:
     """
 
     device: str = "auto"
-    workers: int = -1
-    data_bytes: int = 16_000_000_000
-    read_seconds: float = 300.0
+    workers: Annotated[int, Range(-1)] = -1
+    data_bytes: Count = 16_000_000_000
+    read_seconds: Annotated[float, Range(1e-3)] = 300.0
     channels_last: bool = True
     compile: bool = False
     checkpoint_activations: bool = False
-    save_steps: int = 500
-    keep: int = 2
-    max_failed: float = 0.05
-    log_steps: int = 10
+    save_steps: Count = 500
+    keep: Count = 2
+    max_failed: Ratio = 0.05
+    log_steps: Count = 10
     tensorboard: bool = True
     wandb: str = ""
 
     def __post_init__(self) -> None:
-        _check_range("run", "workers", self.workers, -1)
-        _check_range("run", "data_bytes", self.data_bytes, 1)
-        _check_range("run", "read_seconds", self.read_seconds, 1e-3)
-        _check_range("run", "max_failed", self.max_failed, 0, 1)
-        for name in ("save_steps", "keep", "log_steps"):
-            _check_range("run", name, getattr(self, name), 1)
+        super().__post_init__()
         if self.compile and self.checkpoint_activations:
             raise ConfigError(
                 "run.compile and run.checkpoint_activations do not go together", remedy="pass one of them"
@@ -203,7 +183,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(Settings):
     """A whole pretraining run.
 
     Attributes:
@@ -221,9 +201,9 @@ class PretrainConfig:
         run: How to run.
     """
 
-    preset: str
-    objective: str = "crisscross"
-    seed: int = 0
+    preset: Annotated[str, FIXED]
+    objective: Annotated[str, FIXED] = "crisscross"
+    seed: Whole = 0
     video: VideoConfig = field(default_factory=VideoConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
     heads: HeadsConfig = field(default_factory=HeadsConfig)
@@ -234,52 +214,14 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
-    def __post_init__(self) -> None:
-        _check_range("pretrain", "seed", self.seed, 0)
-
     @property
     def views(self) -> VideoConfig:
         """The video config of the training views: the encoder's, at the training crop."""
         return self.video.replace(size=self.data.crop)
 
-    def override(self, changes: Mapping[str, Any]) -> PretrainConfig:
-        """Return a copy with fields changed, by dotted name: ``{"optim.batch_size": 64}``.
-
-        Raises:
-            ConfigError: no such field, or a value out of range.
-        """
-        groups: dict[str, dict[str, Any]] = {}
-        for name, value in changes.items():
-            group, _, leaf = name.rpartition(".")
-            groups.setdefault(group, {})[leaf] = value
-        plain = groups.pop("", {})
-        for group, values in groups.items():
-            part = getattr(self, group, None)
-            if not dataclasses.is_dataclass(part) or isinstance(part, type):
-                raise ConfigError(
-                    f"the config has no part {group!r}", remedy="see crisscross-pretrain PRESET --help"
-                )
-            for leaf in values:
-                check_choice(f"{group} field", leaf, [f.name for f in dataclasses.fields(part)])
-            plain[group] = dataclasses.replace(part, **values)
-        for leaf in plain:
-            check_choice("field", leaf, [f.name for f in dataclasses.fields(self)])
-        return dataclasses.replace(self, **plain)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return {**plain, "video": self.video.to_dict(), "audio": self.audio.to_dict()}
-
     def decisive(self) -> dict[str, Any]:
         """Return the part of :meth:`to_dict` that decides the numbers: all but ``run``."""
         return {name: value for name, value in self.to_dict().items() if name != "run"}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 PRESETS: dict[str, PretrainConfig] = {
@@ -391,4 +333,4 @@ def make_config(
         if changes.get("loss.intra_weight") == 0:
             del released_changes["loss.intra_weight"]
         changes |= released_changes
-    return config.override({**changes, "objective": objective, **(overrides or {})})
+    return config.replace(objective=objective).override({**changes, **(overrides or {})})

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crisscross_zoo.config import check_choice
 from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.settings import check_choice
 
 RELAXATIONS = ("none", "mild", "medium", "extreme", "mixed")
 """What :func:`view_starts` understands."""

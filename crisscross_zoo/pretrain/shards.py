@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
-from crisscross_zoo.media.packets import StrPath
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, read_index
 from crisscross_zoo.pretrain.prepare import SETTINGS_NAME
+from crisscross_zoo.settings import StrPath
 
 SHARD_BYTES = 256 << 20
 """Length of a shard unless another is asked for."""
@@ -45,7 +45,7 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
         UnreadableMediaError: a file has changed since it was indexed, is gone, or has 4 GiB or more.
     """
     litdata = import_litdata()
-    folder = Path(os.path.abspath(out_dir))  # noqa: PTH100 - absolute() keeps ".."
+    folder = Path(os.path.abspath(out_dir))
     for name, value, most in (("workers", workers, 1 << 10), ("shard_bytes", shard_bytes, _LARGEST)):
         if not 1 <= value <= most:
             raise ConfigError(f"{name}={value!r} is not allowed", remedy=f"give 1 to {most}")
@@ -163,7 +163,7 @@ def _item(index: Index, place: int) -> dict[str, Any]:
 
 
 def _check(info: Media) -> None:
-    size = Path(info.path).stat().st_size if os.path.exists(info.path) else None  # noqa: PTH110
+    size = Path(info.path).stat().st_size if os.path.exists(info.path) else None
     if size != info.size:
         now = "gone" if size is None else f"{size} bytes"
         raise UnreadableMediaError(

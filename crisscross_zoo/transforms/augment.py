@@ -5,18 +5,21 @@ Tables S1 and S2 have the numbers. Which operations are used when is in Tables S
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Annotated
 
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.settings import NotNegative, Positive, Range, Ratio, Settings, Whole
 
 MAX_HUE = 0.5
 """Half a turn of the hue, the most that makes sense."""
 
+_Area = Annotated[float, Range(above=0, most=1)]
+_Canvas = Annotated[float, Range(1)]
+
 
 @dataclass(frozen=True, kw_only=True)
-class VideoAugment:
+class VideoAugment(Settings):
     """What :func:`augment_video` does, and how often. The defaults are those of pretraining (Table S1).
 
     Attributes:
@@ -36,38 +39,31 @@ class VideoAugment:
             multiplies by the mean instead of setting to it.
     """
 
-    area: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.2
-    grey: float = 0.2
-    blur: float = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    cutout: int = 20
+    area: tuple[_Area, _Area] = (0.08, 1.0)
+    aspect: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    flip: Ratio = 0.5
+    brightness: NotNegative = 0.4
+    contrast: NotNegative = 0.4
+    saturation: NotNegative = 0.4
+    hue: Annotated[float, Range(0, MAX_HUE)] = 0.2
+    grey: Ratio = 0.2
+    blur: Ratio = 0.5
+    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
+    cutout: Whole = 20
     released: bool = False
 
     def __post_init__(self) -> None:
-        for name, most in (("area", 1.0), ("aspect", math.inf), ("blur_sigma", math.inf)):
-            _check_range(name, getattr(self, name), most=most)
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
-        for name in ("flip", "grey", "blur"):
-            _check_number(name, getattr(self, name), most=1.0)
-        for name in ("brightness", "contrast", "saturation"):
-            _check_number(name, getattr(self, name), most=math.inf)
-        _check_number("hue", self.hue, most=MAX_HUE)
-        if isinstance(self.cutout, bool) or not isinstance(self.cutout, int) or self.cutout < 0:
-            raise ConfigError(
-                f"cutout={self.cutout!r} is out of range", remedy="pass whole pixels, 0 for none"
-            )
-        if not isinstance(self.released, bool):
-            raise ConfigError(f"released={self.released!r} is not a yes or no", remedy="pass True or False")
+        super().__post_init__()
+        for name in ("area", "aspect", "blur_sigma"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ConfigError(
+                    f"{name}={(least, most)!r} is not a range", remedy="pass two numbers, the smaller first"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioAugment:
+class AudioAugment(Settings):
     """How much each step of the audio augmentation may change (Table S2).
 
     Attributes:
@@ -81,69 +77,27 @@ class AudioAugment:
         released: Draw mask widths, mask positions and the warp as the released code does, not as the paper says.
     """
 
-    volume: float = 0.2
-    frequency_mask: int = 10
-    time_mask: int = 20
-    masks: int = 2
-    time_warp: int = 0
-    crop: tuple[float, float] = (0.6, 1.5)
-    canvas: tuple[float, float] = (1.0, 1.5)
+    volume: Annotated[float, Range(least=0, below=1)] = 0.2
+    frequency_mask: Whole = 10
+    time_mask: Whole = 20
+    masks: Whole = 2
+    time_warp: Whole = 0
+    crop: tuple[NotNegative, NotNegative] = (0.6, 1.5)
+    canvas: tuple[_Canvas, _Canvas] = (1.0, 1.5)
     released: bool = False
 
     def __post_init__(self) -> None:
-        if not _is_number(self.volume) or not 0 <= self.volume < 1:
-            raise ConfigError(
-                f"volume={self.volume!r} is out of range", remedy="pass a number from 0 (off) to below 1"
-            )
-        for name in ("frequency_mask", "time_mask", "masks", "time_warp"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ConfigError(
-                    f"{name}={value!r} is out of range", remedy="pass a whole number, 0 for off"
-                )
-        for name in ("crop", "canvas"):
-            pair = getattr(self, name)
-            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(map(_is_number, pair)):
-                raise ConfigError(f"{name}={pair!r:.60} is not two finite numbers", remedy="pass two numbers")
-            object.__setattr__(self, name, tuple(pair))  # a list, as JSON and command lines give it
+        super().__post_init__()
         if self.crops and not 0 < self.crop[0] <= self.crop[1]:
             raise ConfigError(
                 f"crop={self.crop!r} is out of range",
                 remedy="pass the lower number first, both above 0, or 0 0 for off",
             )
-        if min(self.canvas) < 1:
-            raise ConfigError(f"canvas={self.canvas!r} is out of range", remedy="pass two numbers from 1 up")
-        if not isinstance(self.released, bool):
-            raise ConfigError(f"released={self.released!r} is not a bool", remedy="pass True or False")
 
     @property
     def crops(self) -> bool:
         """Whether the random resize crop is on: ``crop`` is not (0, 0)."""
         return self.crop != (0, 0)
-
-
-def _check_number(name: str, value: object, *, most: float) -> None:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not (0 <= number <= most and number < math.inf):  # NaN is neither
-        limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
-        raise ConfigError(f"{name}={value!r:.60} is out of range", remedy=f"pass a number {limit}")
-
-
-def _check_range(name: str, value: object, *, most: float) -> None:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ConfigError(
-            f"{name}={value!r:.60} is not a range", remedy="pass two numbers, least and largest"
-        )
-    for end in value:
-        _check_number(name, end, most=most)
-    if not 0 < value[0] <= value[1]:
-        raise ConfigError(
-            f"{name}={value!r:.60} is not a range", remedy="pass two numbers above 0, the smaller first"
-        )
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 VIDEO_AUGMENTS: dict[str, VideoAugment] = {

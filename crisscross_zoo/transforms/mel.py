@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crisscross_zoo.config import AudioConfig, check_choice
+from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.errors import ConfigError, InputError
 from crisscross_zoo.numerics import exact_float32
+from crisscross_zoo.settings import check_choice
 from crisscross_zoo.transforms.resample import resample
 
 MAX_PEAK = 16.0

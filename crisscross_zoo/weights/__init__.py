@@ -1,1 +1,52 @@
-"""Checkpoints: the manifest, where they are, and how they become an encoder."""
+"""Weights: the manifest, where checkpoints are, and how they become an encoder.
+
+The public names are loaded on first use: importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crisscross_zoo.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from crisscross_zoo.weights.convert import convert_checkpoint as convert_checkpoint
+    from crisscross_zoo.weights.convert import read_pth as read_pth
+    from crisscross_zoo.weights.load import FoundCheckpoint as FoundCheckpoint
+    from crisscross_zoo.weights.load import find_checkpoint as find_checkpoint
+    from crisscross_zoo.weights.load import load_encoder as load_encoder
+    from crisscross_zoo.weights.load import open_checkpoint as open_checkpoint
+    from crisscross_zoo.weights.manifest import WeightsEntry as WeightsEntry
+    from crisscross_zoo.weights.manifest import find_weights as find_weights
+    from crisscross_zoo.weights.manifest import list_weights as list_weights
+
+_HOMES = {
+    "FoundCheckpoint": "crisscross_zoo.weights.load",
+    "WeightsEntry": "crisscross_zoo.weights.manifest",
+    "convert_checkpoint": "crisscross_zoo.weights.convert",
+    "find_checkpoint": "crisscross_zoo.weights.load",
+    "find_weights": "crisscross_zoo.weights.manifest",
+    "list_weights": "crisscross_zoo.weights.manifest",
+    "load_encoder": "crisscross_zoo.weights.load",
+    "open_checkpoint": "crisscross_zoo.weights.load",
+    "read_pth": "crisscross_zoo.weights.convert",
+}
+
+__all__ = [
+    "FoundCheckpoint",
+    "WeightsEntry",
+    "convert_checkpoint",
+    "find_checkpoint",
+    "find_weights",
+    "list_weights",
+    "load_encoder",
+    "open_checkpoint",
+    "read_pth",
+]
+
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

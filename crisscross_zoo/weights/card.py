@@ -1,16 +1,64 @@
-"""What the manifest says of a checkpoint, as the front matter of a model card on the Hugging Face Hub."""
+"""What the manifest says of a checkpoint, in a model card on the Hugging Face Hub."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from crisscross_zoo.weights.manifest import WeightsEntry
+from crisscross_zoo import __version__
+from crisscross_zoo.checkpoints.card import LIBRARY, PIPELINE, TAGS, model_card
+from crisscross_zoo.checkpoints.files import MODEL_FILE
+from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
+from crisscross_zoo.weights.manifest import Hub, WeightsEntry
 
-LIBRARY = "crisscross-zoo"
-
+_ARCHITECTURES = {"video": VideoEncoder.architecture, "audio": AudioEncoder.architecture}
 _TASKS = {"video": "video-classification", "audio": "audio-classification"}
+
+_ORIGIN = """pretrained without labels on {dataset} ({size}) by CrissCross:
+*{title}* ({authors}, {year}), [arXiv {arxiv}](https://arxiv.org/abs/{arxiv}), [doi {doi}](https://doi.org/{doi})."""
+
+_HISTORY = """The weights are the ones that the authors released at <{code}>,
+converted to safetensors by CrissCross Zoo {version}; no value was changed.
+sha256 of `{model_file}`: `{sha256}`
+
+## Results
+
+As the authors report them; not measured again on these files.
+
+{results}
+
+## Training data and license
+
+Pretrained on {dataset}, {size}; the data set's own terms apply to it. The weights are licensed {license}
+(attribution, no commercial use), as the authors released them. The loading code is Apache-2.0.
+
+## Limitations
+
+As the paper states them (appendix H): asynchronous cross-modal optimisation has been explored for sound and
+picture alone, not for more than two modalities such as sound, picture and text. Between full supervision
+and self-supervision a considerable gap of performance remains when both are pretrained on the same large
+data set (Kinetics400 or AudioSet).
+
+## Broader impact
+
+As the paper states it (appendix I): better self-supervised audio-visual learning can be used to detect
+harmful contents on the Internet and to develop better multimedia systems; and that relaxed temporal
+synchronicity between modalities is useful can challenge standard approaches to multi-modal representations
+and lead to new directions of inquiry. The authors do not foresee any major negative impacts.
+
+## Citation
+
+```bibtex
+@inproceedings{{{key},
+  title = {{{title}}},
+  author = {{{authors}}},
+  booktitle = {{{venue}}},
+  year = {{{year}}},
+  doi = {{{doi}}}
+}}
+```"""
 
 
 def card_data(entry: WeightsEntry, *, model_name: str | None = None) -> ModelCardData:
@@ -38,12 +86,49 @@ def card_data(entry: WeightsEntry, *, model_name: str | None = None) -> ModelCar
     return ModelCardData(
         license=entry.license.lower(),
         library_name=LIBRARY,
-        pipeline_tag="feature-extraction",
-        tags=["crisscross", "self-supervised", "audio-visual", entry.modality, "feature-extraction"],
+        pipeline_tag=PIPELINE,
+        tags=[*TAGS, entry.modality],
         datasets=[_slug(entry.pretrained_on.dataset)],
         metrics=["accuracy"] if results else None,
         model_name=model_name or f"crisscross-{entry.name}-{entry.modality}",
         eval_results=results or None,
+    )
+
+
+def release_card(entry: WeightsEntry, hub: Hub) -> ModelCard:
+    """Return the card of a released checkpoint's repository: data, license, numbers, limits and use.
+
+    Args:
+        entry: Of the manifest; of the authors' release.
+        hub: The repository, and the sha256 of the weights in it.
+    """
+    assert hub.repo is not None
+    assert entry.config is not None
+    rows = ["| benchmark | protocol | metric | value |", "| --- | --- | --- | --- |"]
+    rows += [
+        f"| {r.benchmark} | {r.protocol} | {r.metric} | {r.value} |"
+        for r in entry.results
+        if r.value is not None
+    ]
+    if missing := [f"{r.benchmark} ({r.protocol})" for r in entry.results if r.value is None]:
+        rows += ["", f"Not given here, see the paper: {', '.join(missing)}."]
+    facts = {
+        **dataclasses.asdict(entry.citation),
+        **dataclasses.asdict(entry.pretrained_on),
+        "license": entry.license,
+        "sha256": hub.sha256,
+        "model_file": MODEL_FILE,
+        "results": "\n".join(rows),
+        "version": __version__,
+    }
+    return model_card(
+        card_data(entry, model_name=hub.repo.split("/")[1]),
+        _ARCHITECTURES[entry.modality],
+        entry.config,
+        title=f", pretrained on {entry.pretrained_on.dataset}",
+        origin=_ORIGIN.format(**facts),
+        history=_HISTORY.format(**facts),
+        repo_id=hub.repo,
     )
 
 

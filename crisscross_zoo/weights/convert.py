@@ -23,18 +23,11 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from crisscross_zoo.config import (
-    BLOCKS_PER_STAGE,
-    CONFIG_TYPES,
-    MODALITIES,
-    EncoderConfig,
-    Modality,
-    check_choice,
-)
-from crisscross_zoo.encoders import Encoder, build_encoder
-from crisscross_zoo.encoders.checkpoint import apply_state_dict, read_checkpoint, write_checkpoint
+from crisscross_zoo.checkpoints.files import CHECKPOINT_OF, build_strictly, read_checkpoint, write_checkpoint
+from crisscross_zoo.config import BLOCKS_PER_STAGE, CONFIG_TYPES, MODALITIES, EncoderConfig, Modality
+from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError, WeightsError
-from crisscross_zoo.numerics import plain_torch
+from crisscross_zoo.settings import check_choice
 
 PTH_SUFFIXES = (".pth.tar.zip", ".pth.zip", ".pth.tar", ".pth", ".pt")
 """Names of the files that :func:`read_pth` is for."""
@@ -92,30 +85,6 @@ def read_pth(
     return _plain_float32(_pick_backbone(_unwrap(loaded, source), modality, source), source)
 
 
-def strict_encoder(state_dict: Mapping[str, Tensor], config: EncoderConfig, *, source: str) -> Encoder:
-    """Build an encoder on the CPU and fill it, strictly; the global random state is not touched.
-
-    Args:
-        state_dict: Tensors under the released names.
-        config: What to build.
-        source: The file or repository that the weights come from, for errors.
-
-    Raises:
-        CheckpointError: a key, shape or value does not fit, or no memory holds an encoder of that size.
-    """
-    try:
-        with plain_torch(), torch.random.fork_rng(devices=()):
-            encoder = build_encoder(config)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"an encoder of depth {config.depth} and width {config.width} cannot be built here",
-            remedy="the file is damaged, or this machine has too little memory",
-            path=source,
-        ) from error
-    apply_state_dict(encoder, state_dict, source=source)
-    return encoder
-
-
 def read_local(
     path: str | os.PathLike[str], modality: Modality | None
 ) -> tuple[dict[str, Tensor], EncoderConfig]:
@@ -143,7 +112,7 @@ def read_local(
         return state_dict, _infer_config(state_dict, modality)
     if modality not in (None, config.modality):
         raise CheckpointError(
-            f"this is {'an audio' if config.modality == 'audio' else 'a video'} checkpoint, not {modality}",
+            f"this is {CHECKPOINT_OF[config.modality]}, not {modality}",
             remedy=f"load it as {config.modality!r}",
             path=path,
         )
@@ -181,7 +150,7 @@ def convert_checkpoint(
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists", remedy="choose another name, or pass --overwrite")
     state_dict, config = read_local(source, modality)
-    encoder = strict_encoder(state_dict, config, source=os.fspath(source))
+    encoder = build_strictly(build_encoder, config, state_dict, source=os.fspath(source))
     try:
         return write_checkpoint(out, encoder.state_dict(), config)
     except OSError as error:
@@ -214,7 +183,7 @@ def _pick_backbone(
 def _infer_config(state_dict: Mapping[str, Tensor], modality: Modality | None) -> EncoderConfig:
     """Return the config of a checkpoint that carries none: width and depth from its shapes, else the paper's.
 
-    What is no backbone gets some config too, and is refused by :func:`strict_encoder`.
+    What is no backbone gets some config too, and is refused by ``build_strictly``.
     """
     stem = state_dict.get("conv1.0.weight")
     if modality is None:  # only the video stem is 3-D

@@ -26,35 +26,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from crisscross_zoo.config import (
-    CONFIG_TYPES,
-    MODALITIES,
-    POOLINGS,
-    EncoderConfig,
-    Modality,
-    Pooling,
-    check_choice,
-    check_path,
-    suggest,
-)
-from crisscross_zoo.encoders import Encoder, build_encoder
-from crisscross_zoo.encoders.checkpoint import (
+from crisscross_zoo.checkpoints.files import (
     CONFIG_FILE,
     MODEL_FILE,
-    file_sha256,
+    build_strictly,
     read_checkpoint,
     state_sha256,
+    weights_file,
 )
-from crisscross_zoo.encoders.hub import Access, hub_file
+from crisscross_zoo.checkpoints.hub import Access, hub_file
+from crisscross_zoo.checkpoints.mixin import Release
+from crisscross_zoo.config import CONFIG_TYPES, MODALITIES, POOLINGS, EncoderConfig, Modality, Pooling
+from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import (
     ChecksumError,
     ConfigError,
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.numerics import plain_torch
+from crisscross_zoo.settings import check_choice, check_path, pick_device, suggest
 from crisscross_zoo.weights.card import card_data
-from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local, strict_encoder
+from crisscross_zoo.weights.convert import PTH_SUFFIXES, read_local
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, WeightsEntry, find_weights, list_weights
 from crisscross_zoo.weights.origin import origin_file
 
@@ -105,7 +99,7 @@ def load_encoder(
         check_path("cache_dir", cache_dir)
     if pooling is not None:
         check_choice("pooling", pooling, POOLINGS)  # now, not after a download
-    device = _usable_device(device)
+    device = pick_device("cpu" if device is None else device)
     random = _RANDOM.match(weights) if isinstance(weights, str) else None
     if weights is None or random is not None:
         if revision is not None:
@@ -161,14 +155,15 @@ def open_checkpoint(
     """
     state_dict, own_config = read_local(found.path, modality)
     config = found.config or own_config
-    encoder = strict_encoder(state_dict, config, source=os.fspath(found.path)).with_pooling(pooling)
+    encoder = build_strictly(build_encoder, config, state_dict, source=os.fspath(found.path))
+    encoder = encoder.with_pooling(pooling)
     encoder.weights_id = found.weights_id
     if found.path.name.lower().endswith(PTH_SUFFIXES):
         encoder.weights_sha256 = state_sha256(encoder.state_dict(), config)  # as if it were converted
     else:
-        encoder.weights_sha256 = file_sha256(found.path / MODEL_FILE if found.path.is_dir() else found.path)
+        encoder.weights_sha256 = file_sha256(weights_file(found.path))
     if found.entry is not None:
-        encoder.card_data, encoder.checkpoint_config = card_data(found.entry), config
+        encoder.release = Release(card_data=card_data(found.entry), config=config)
     return encoder.eval()
 
 
@@ -290,16 +285,6 @@ def _no_revision(weights: object) -> ConfigError:
     )
 
 
-def _usable_device(device: str | torch.device | None) -> torch.device:
-    try:
-        return torch.empty(0, device="cpu" if device is None else device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them
-        reason = str(error).strip().split("\n")[0]
-        raise ConfigError(
-            f"device={device!r} cannot be used ({reason})", remedy="use 'cpu', or another"
-        ) from error
-
-
 def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:
     """Return an encoder whose weights depend on the seed and the tensors' names alone.
 
@@ -314,7 +299,7 @@ def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:
     with torch.device("meta"):
         shapes = build_encoder(config).state_dict()
     values = {name: _seeded_tensor(name, like, int(seed)) for name, like in shapes.items()}
-    return strict_encoder(values, config, source=f"random:{seed}")
+    return build_strictly(build_encoder, config, values, source=f"random:{seed}")
 
 
 def _seeded_tensor(name: str, like: torch.Tensor, seed: int) -> torch.Tensor:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, cast
 
-from crisscross_zoo.config import MODALITIES, EncoderConfig, Modality, check_choice, config_from_dict, suggest
+from crisscross_zoo.config import MODALITIES, EncoderConfig, Modality, config_from_dict
 from crisscross_zoo.errors import ConfigError, ManifestError, UnknownWeightsError
+from crisscross_zoo.settings import check_choice, suggest
 
 SCHEMA = 1
 """Version of the manifest's form that this package reads."""

@@ -18,9 +18,9 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its transport's, by its version
 from huggingface_hub.utils import WeakFileLock, tqdm  # type: ignore[attr-defined]
 
-from crisscross_zoo.atomic import write_atomically
-from crisscross_zoo.encoders.checkpoint import file_sha256, write_checkpoint
-from crisscross_zoo.encoders.hub import Access
+from crisscross_zoo.checkpoints.files import build_strictly, write_checkpoint
+from crisscross_zoo.checkpoints.hub import Access
+from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import (
     CheckpointError,
     ChecksumError,
@@ -28,7 +28,9 @@ from crisscross_zoo.errors import (
     WeightsError,
     WeightsNotAvailableError,
 )
-from crisscross_zoo.weights.convert import MAX_BYTES, read_pth, strict_encoder
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.digest import file_sha256
+from crisscross_zoo.weights.convert import MAX_BYTES, read_pth
 from crisscross_zoo.weights.manifest import WeightsEntry
 
 _log = logging.getLogger(__name__)
@@ -113,7 +115,7 @@ def _download_and_convert(entry: WeightsEntry, target: Path) -> None:
                 path=url,
             )
         state_dict = read_pth(partial, entry.modality, source=url, suffixes=(entry.origin.member_suffix,))
-        encoder = strict_encoder(state_dict, entry.config, source=url)
+        encoder = build_strictly(build_encoder, entry.config, state_dict, source=url)
     except (CheckpointError, ChecksumError):
         _forget(partial)  # the next call starts afresh
         raise

@@ -14,92 +14,22 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from crisscross_zoo import __version__
-from crisscross_zoo.atomic import write_atomically
+from crisscross_zoo.checkpoints.card import CARD_FILE, LIBRARY
+from crisscross_zoo.checkpoints.files import MODEL_FILE
+from crisscross_zoo.checkpoints.hub import hub_error
 from crisscross_zoo.config import Modality
-from crisscross_zoo.encoders.checkpoint import MODEL_FILE, file_sha256
-from crisscross_zoo.encoders.hub import hub_error
 from crisscross_zoo.errors import ConfigError, ManifestError, WeightsError
-from crisscross_zoo.weights.card import LIBRARY, card_data
+from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.digest import file_sha256
+from crisscross_zoo.weights.card import release_card
 from crisscross_zoo.weights.load import load_encoder
 from crisscross_zoo.weights.manifest import (
     Hub,
-    WeightsEntry,
     find_weights,
     list_weights,
     manifest_path,
     parse_manifest,
 )
-
-CARD_FILE = "README.md"
-
-_INPUTS = {
-    "video": "frames)[None])        # uint8 (8, height, width, 3), 16 frames a second",
-    "audio": "wave, sample_rate=16000)[None])    # float (samples,), 2 seconds",
-}
-
-_CARD = """---
-{front_matter}
----
-
-# CrissCross {modality} encoder, pretrained on {dataset}
-
-{arch}, pretrained without labels on {dataset} ({size}) by CrissCross: *{title}* ({authors}, {year}),
-[arXiv {arxiv}](https://arxiv.org/abs/{arxiv}), [doi {doi}](https://doi.org/{doi}).
-The weights are the ones that the authors released at <{code}>,
-converted to safetensors by CrissCross Zoo {version}; no value was changed.
-
-## Use
-
-The package `crisscross_zoo` is installed from a clone of the CrissCross Zoo repository: run `pip install .` in
-the clone's folder.
-
-```python
-from crisscross_zoo import load_encoder
-
-encoder = load_encoder("{modality}", weights="{repo}")
-features = encoder(encoder.preprocess({inputs}
-```
-
-`config.json` and the header of `{model_file}` hold the architecture and the preprocessing.
-sha256 of `{model_file}`: `{sha256}`
-
-## Results
-
-As the authors report them; not measured again on these files.
-
-{results}
-
-## Training data and license
-
-Pretrained on {dataset}, {size}; the data set's own terms apply to it. The weights are licensed {license}
-(attribution, no commercial use), as the authors released them. The loading code is Apache-2.0.
-
-## Limitations
-
-As the paper states them (appendix H): asynchronous cross-modal optimisation has been explored for sound and
-picture alone, not for more than two modalities such as sound, picture and text. Between full supervision
-and self-supervision a considerable gap of performance remains when both are pretrained on the same large
-data set (Kinetics400 or AudioSet).
-
-## Broader impact
-
-As the paper states it (appendix I): better self-supervised audio-visual learning can be used to detect
-harmful contents on the Internet and to develop better multimedia systems; and that relaxed temporal
-synchronicity between modalities is useful can challenge standard approaches to multi-modal representations
-and lead to new directions of inquiry. The authors do not foresee any major negative impacts.
-
-## Citation
-
-```bibtex
-@inproceedings{{{key},
-  title = {{{title}}},
-  author = {{{authors}}},
-  booktitle = {{{venue}}},
-  year = {{{year}}},
-  doi = {{{doi}}}
-}}
-```
-"""
 
 
 def publish(
@@ -179,35 +109,12 @@ def write_folder(folder: Path, name: str, modality: Modality, *, repo: str, toke
         write_atomically(folder / CARD_FILE, b"")  # so that save_pretrained leaves the card to us
         encoder.save_pretrained(folder)
         hub = Hub(repo=repo, file=MODEL_FILE, revision=None, sha256=file_sha256(folder / MODEL_FILE))
-        write_atomically(folder / CARD_FILE, model_card(entry, hub).encode())
+        write_atomically(folder / CARD_FILE, str(release_card(entry, hub)).encode())
     except OSError as error:
         raise WeightsError(
             f"cannot be written: {error.strerror or error}", remedy="choose another folder", path=folder
         ) from error
     return hub
-
-
-def model_card(entry: WeightsEntry, hub: Hub) -> str:
-    """Return the README of a checkpoint's repository: data, license, numbers, limits and use."""
-    assert hub.repo is not None
-    known = [result for result in entry.results if result.value is not None]
-    data = card_data(entry, model_name=hub.repo.split("/")[1])
-    rows = ["| benchmark | protocol | metric | value |", "| --- | --- | --- | --- |"]
-    rows += [f"| {r.benchmark} | {r.protocol} | {r.metric} | {r.value} |" for r in known]
-    if missing := [f"{r.benchmark} ({r.protocol})" for r in entry.results if r.value is None]:
-        rows += ["", f"Not given here, see the paper: {', '.join(missing)}."]
-    return _CARD.format(
-        **dataclasses.asdict(entry.citation),
-        **{k: getattr(entry, k) for k in ("modality", "arch", "license")},
-        **dataclasses.asdict(entry.pretrained_on),
-        front_matter=data.to_yaml(),
-        repo=hub.repo,
-        sha256=hub.sha256,
-        model_file=MODEL_FILE,
-        inputs=_INPUTS[entry.modality],
-        results="\n".join(rows),
-        version=__version__,
-    )
 
 
 def record(manifest: Path, name: str, modality: Modality, hub: Hub) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from crisscross_zoo.cli import evaluate
-from crisscross_zoo.pretrain.demo_data import make_demo_data
+from crisscross_zoo.demo.data import make_demo_data
 
 WIDTH, COLOURS = 900, 128
 SEARCH = (

@@ -24,8 +24,8 @@ from weights.hub_server import HubServer
 from crisscross_zoo import __version__, list_weights
 from crisscross_zoo.cli.common import ArgumentParser, run
 from crisscross_zoo.cli.weights import main
-from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import CheckpointError, ConfigError
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE
 
 __all__ = ["narrow_states", "safetensors_files", "server", "write_manifest"]  # fixtures

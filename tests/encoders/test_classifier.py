@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import functools
+import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
+from crisscross_zoo import load_encoder
 from crisscross_zoo.config import AudioConfig, VideoConfig
-from crisscross_zoo.encoders import AudioEncoder, Encoder, VideoEncoder
-from crisscross_zoo.encoders.classifier import Classifier, linear_head
+from crisscross_zoo.encoders import AudioEncoder, Classifier, Encoder, VideoEncoder
+from crisscross_zoo.encoders.head import linear_head
 from crisscross_zoo.encoders.pooling import pool
-from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.errors import CheckpointError, ConfigError, InputError, UnknownWeightsError
 
 CLASSES = 5
 CONFIGS = {
@@ -94,7 +99,7 @@ def test_every_pooling_gives_logits(kind: str) -> None:
 def test_the_pooling_is_the_classifiers_own(encoder: Encoder) -> None:
     assert encoder.config.pooling == "linear"
     classifier = encoder.classifier(CLASSES)
-    assert classifier.pooling == "max"
+    assert classifier.config.pooling == "max"
     assert classifier.encoder is encoder
     assert encoder.config.pooling == "linear"
 
@@ -220,7 +225,7 @@ def test_copies_and_pickles_are_of_their_own(encoder: Encoder) -> None:
         expected = classifier(clips)
         for twin in (copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
             assert isinstance(twin, Classifier)
-            assert (twin.pooling, twin.frozen) == ("fusion", True)
+            assert (twin.config.pooling, twin.config.frozen) == ("fusion", True)
             assert twin.encoder is not encoder
             assert torch.equal(twin(clips), expected)
             twin.train()
@@ -243,9 +248,9 @@ def test_torch_export_with_any_batch_size(encoder: Encoder) -> None:
     ("options", "error", "line"),
     [
         ({"num_classes": 0}, ConfigError, "num_classes=0 is out of range; pass a whole number, at least 1"),
-        ({"num_classes": 2.5}, ConfigError, "num_classes=2.5 is out of range"),
-        ({"num_classes": True}, ConfigError, "num_classes=True is out of range"),
-        ({"dropout": 1.0}, ConfigError, "dropout=1.0 is out of range; pass 0 to below 1"),
+        ({"num_classes": 2.5}, ConfigError, "num_classes=2.5 is not a whole number"),
+        ({"num_classes": True}, ConfigError, "num_classes=True is not a whole number"),
+        ({"dropout": 1.0}, ConfigError, "dropout=1.0 is out of range; pass a number, at least 0 and below 1"),
         ({"dropout": -0.1}, ConfigError, "dropout=-0.1 is out of range"),
         ({"dropout": np.nan}, ConfigError, "dropout=nan is out of range"),
         ({"pooling": "mx"}, ConfigError, "pooling='mx' is not known; did you mean 'max'?"),
@@ -271,3 +276,120 @@ def test_what_is_no_batch_of_clips_is_named(encoder: Encoder) -> None:
     classifier = encoder.classifier(CLASSES)
     with pytest.raises(InputError, match=r"add the batch axis: x\[None\]"):
         classifier(make_clips(encoder)[0])
+
+
+OPTIONS = {"pooling": "fusion", "dropout": 0.25, "batch_norm": True, "frozen": True}
+
+
+@pytest.fixture
+def saved(encoder: Encoder, tmp_path: Path) -> tuple[Classifier, Path]:
+    classifier = encoder.classifier(CLASSES, **OPTIONS).eval()
+    with torch.no_grad():
+        classifier.head[-1].bias.normal_()
+    classifier.save_pretrained(tmp_path / "saved")
+    return classifier, tmp_path / "saved"
+
+
+def test_a_saved_classifier_is_loaded_as_it_was(saved: tuple[Classifier, Path]) -> None:
+    classifier, folder = saved
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    clips = make_clips(classifier.encoder)
+    random = torch.get_rng_state()
+    for place in (folder, str(folder / "model.safetensors")):
+        loaded = Classifier.from_pretrained(place)
+        assert loaded.config == classifier.config
+        assert loaded.head[1].p == 0.25
+        assert not loaded.training
+        assert not any(p.requires_grad for p in loaded.encoder.parameters())
+        with torch.inference_mode():
+            assert torch.equal(loaded(clips), classifier(clips))
+    assert torch.equal(torch.get_rng_state(), random)
+    loaded.save_pretrained(folder.parent / "again")
+    for path in folder.iterdir():
+        assert (folder.parent / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_it_goes_where_it_is_wanted(saved: tuple[Classifier, Path]) -> None:
+    loaded = Classifier.from_pretrained(saved[1], map_location="meta")
+    assert {p.device.type for p in loaded.parameters()} == {"meta"}
+
+
+def test_the_config_beside_will_do(saved: tuple[Classifier, Path]) -> None:
+    classifier, folder = saved
+    save_file(classifier.state_dict(), folder / "model.safetensors")
+    assert Classifier.from_pretrained(folder).config == classifier.config
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no config.*put the classifier's config\.json beside"):
+        Classifier.from_pretrained(folder)
+
+
+def test_encoders_and_classifiers_are_told_apart(saved: tuple[Classifier, Path], tmp_path: Path) -> None:
+    classifier, folder = saved
+    modality = classifier.encoder.config.modality
+    for load in (type(classifier.encoder).from_pretrained, functools.partial(load_encoder, modality)):
+        with pytest.raises(
+            CheckpointError, match=r"a classifier's checkpoint; use Classifier\.from_pretrained"
+        ):
+            load(folder)
+    classifier.encoder.save_pretrained(tmp_path / "encoder")
+    with pytest.raises(CheckpointError, match=r"of an encoder alone; use load_encoder and classifier\(\)"):
+        Classifier.from_pretrained(tmp_path / "encoder")
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"num_classes": 7}, "2 tensors have another shape: head.2.weight is"),
+        ({"num_classes": 0}, "its config is not one of this package (num_classes=0 is out of range"),
+        ({"dropout": "much"}, "its config is not one of this package (dropout='much' is not a number"),
+        ({"pooling": "mx"}, "its config is not one of this package (pooling='mx' is not known"),
+        ({"pooling": "avg"}, "5 tensors have another shape: head.0.weight"),
+        ({"batch_norm": False}, "2 missing of"),
+        ({"frozen": "no"}, "its config is not one of this package (frozen='no' is not True or False"),
+        ({"encoder": "audio"}, "its config is not one of this package (encoder is not a config"),
+        ({"speed": 3}, "a classifier's config has the fields encoder, num_classes"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(
+    saved: tuple[Classifier, Path], changed: dict[str, Any], line: str
+) -> None:
+    classifier, folder = saved
+    save_file(classifier.state_dict(), folder / "model.safetensors")
+    fields = {**classifier.config.to_dict(), **changed}
+    (folder / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError) as caught:
+        Classifier.from_pretrained(folder)
+    assert str(caught.value).startswith(str(folder))
+    assert line in str(caught.value)
+
+
+def test_values_that_are_not_finite_are_refused(saved: tuple[Classifier, Path]) -> None:
+    classifier, folder = saved
+    with torch.no_grad():
+        classifier.head[-1].weight[0, 0] = torch.nan
+    classifier.save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"head\.2\.weight holds values that are not finite"):
+        Classifier.from_pretrained(folder)
+
+
+def test_a_classifier_is_read_from_this_machine_alone(tmp_path: Path) -> None:
+    with pytest.raises(UnknownWeightsError, match="there is no such file or folder"):
+        Classifier.from_pretrained("org/name")
+    with pytest.raises(InputError, match="not text"):
+        Classifier.from_pretrained(b"bytes")  # type: ignore[arg-type]
+
+
+def test_a_classifier_on_an_encoder_with_a_classifier_is_not_saved(tmp_path: Path) -> None:
+    classifier = VideoEncoder(depth=10, width=8, size=32).classifier(3)
+    classifier.encoder.reset_classifier(4, global_pool="max")
+    with pytest.raises(ConfigError, match=r"has a classifier of its own; take it away"):
+        classifier.save_pretrained(tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_encoders_of_two_poolings_have_a_classifier_each() -> None:
+    encoder = VideoEncoder(depth=10, width=8, size=32)
+    other = encoder.with_pooling("avg")
+    other.reset_classifier(3)
+    assert (encoder.num_classes, other.num_classes) == (0, 3)
+    assert other.conv2x is encoder.conv2x

@@ -93,7 +93,7 @@ def test_the_config_may_be_given_whole_or_by_field():
         VideoEncoder(witdh=4)
     with pytest.raises(ConfigError, match="pass VideoConfig"):
         VideoEncoder(AudioConfig())
-    with pytest.raises(ConfigError, match="the audio config has no field"):
+    with pytest.raises(ConfigError, match="AudioConfig has no field"):
         VideoEncoder(modality="audio")
 
 

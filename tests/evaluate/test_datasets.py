@@ -20,12 +20,12 @@ from crisscross_zoo.evaluate.datasets import (
     DATASETS,
     Fold,
     LabelledData,
-    Sample,
+    LabelledFile,
     check_no_leak,
     read_dataset,
     shared_content,
 )
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,11 +39,11 @@ def read(name: str, root: Path, **options: object) -> LabelledData:
     return read_dataset(name, root, missing=fail, **options)  # type: ignore[arg-type]
 
 
-def names(samples: Iterable[Sample]) -> list[str]:
+def names(samples: Iterable[LabelledFile]) -> list[str]:
     return [Path(s.path).name for s in samples]
 
 
-def below(root: Path, samples: Iterable[Sample]) -> list[tuple[str, int, str]]:
+def below(root: Path, samples: Iterable[LabelledFile]) -> list[tuple[str, int, str]]:
     return [(Path(s.path).relative_to(root).as_posix(), s.label, s.group) for s in samples]
 
 
@@ -123,7 +123,7 @@ def test_names_of_hmdb51_may_have_blanks_and_any_characters(tmp_path: Path, clip
     with (root / "testTrainMulti_7030_splits" / "kick_test_split1.txt").open("ab") as file:
         file.write(os.fsencode(clip) + b" 2\r\n")
     data = read("hmdb51", root)
-    assert Sample(f"{root}/HMDB-51/kick/{clip}", 2, group) in data.folds[1].test
+    assert LabelledFile(f"{root}/HMDB-51/kick/{clip}", 2, group) in data.folds[1].test
 
 
 def test_esc50(tmp_path: Path) -> None:
@@ -709,13 +709,13 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "kinetics400",
         remove("train"),
-        "ROOT: has no folder train; the videos are looked for as ROOT/train/CLASS/VIDEO",
+        "ROOT: has no folder 'train'; the videos are looked for as ROOT/train/CLASS/VIDEO",
     ),
     (
         "kinetics400",
         remove("val"),
         (
-            "ROOT: has no folder val or validate or validation or test; "
+            "ROOT: has no folder 'val' or 'validate' or 'validation' or 'test'; "
             "the videos are looked for as ROOT/val/CLASS/VIDEO"
         ),
     ),
@@ -803,7 +803,7 @@ def test_a_split_of_kinetics_is_not_its_root(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read("kinetics400", root / "train")
     assert line_of(caught, root) == (
-        "ROOT/train: has no folder train; it looks like a split itself: name its parent, ROOT"
+        "ROOT/train: has no folder 'train'; it looks like a split itself: name its parent, ROOT"
     )
 
 
@@ -863,7 +863,7 @@ def test_a_folder_that_may_not_be_read_is_said(
 
 
 def fold_of(train: Iterable[Path], test: Iterable[Path]) -> Fold:
-    return Fold(*(tuple(Sample(str(p), 0, str(p)) for p in side) for side in (train, test)))
+    return Fold(*(tuple(LabelledFile(str(p), 0, str(p)) for p in side) for side in (train, test)))
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -10,11 +10,11 @@ import torch
 from make_media import make_media
 from pretrain_case import tiny_config
 
+from crisscross_zoo.checkpoints.training import load_progress, save_progress
 from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.errors import MediaError, TrainingError
-from crisscross_zoo.evaluate.datasets import Sample
+from crisscross_zoo.evaluate.datasets import LabelledFile
 from crisscross_zoo.evaluate.finetune import CHECKPOINT_FILE, describe_files, finetune
-from crisscross_zoo.evaluate.progress import load_progress, save_progress
 from crisscross_zoo.evaluate.protocols import FinetuneConfig
 from crisscross_zoo.media.tracks import Media
 
@@ -25,14 +25,14 @@ def _one_thread(_same_threads: None) -> None:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[tuple[Sample, Media]]:
+def files(tmp_path: Path) -> list[tuple[LabelledFile, Media]]:
     paths = [make_media(tmp_path / f"{n}.mp4", seconds=1, size=(64, 48)) for n in range(2)]
-    files, failed = describe_files([Sample(str(p), n, str(p)) for n, p in enumerate(paths)], workers=0)
+    files, failed = describe_files([LabelledFile(str(p), n, str(p)) for n, p in enumerate(paths)], workers=0)
     assert not failed
     return files
 
 
-def train(files: list[tuple[Sample, Media]], folder: Path, **options: Any) -> dict[str, torch.Tensor]:
+def train(files: list[tuple[LabelledFile, Media]], folder: Path, **options: Any) -> dict[str, torch.Tensor]:
     video = tiny_config().video
     torch.manual_seed(0)
     classifier = VideoEncoder(video).classifier(2)
@@ -45,7 +45,7 @@ def train(files: list[tuple[Sample, Media]], folder: Path, **options: Any) -> di
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_a_data_process_keeps_its_path_and_remedy(
-    files: list[tuple[Sample, Media]], tmp_path: Path, workers: int
+    files: list[tuple[LabelledFile, Media]], tmp_path: Path, workers: int
 ) -> None:
     for sample, _ in files:
         Path(sample.path).unlink()
@@ -59,7 +59,7 @@ def test_an_error_of_a_data_process_keeps_its_path_and_remedy(
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])
 def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(
-    files: list[tuple[Sample, Media]], tmp_path: Path, damage: str
+    files: list[tuple[LabelledFile, Media]], tmp_path: Path, damage: str
 ) -> None:
     whole = train(files, tmp_path / "whole")
     path = tmp_path / "out" / CHECKPOINT_FILE

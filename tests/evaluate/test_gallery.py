@@ -19,7 +19,7 @@ import matplotlib as mpl
 import needs
 import numpy as np
 import pytest
-from headless import Browser
+from evaluate.headless import Browser
 from make_media import make_media, read_number
 from PIL import Image
 

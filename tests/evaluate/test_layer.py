@@ -11,11 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crisscross_zoo.encoders.classifier import linear_head
+from crisscross_zoo.encoders.head import linear_head
 from crisscross_zoo.errors import TrainingError
 from crisscross_zoo.evaluate.layer import TrainedLayer, train_layer
 from crisscross_zoo.evaluate.protocols import LayerConfig
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

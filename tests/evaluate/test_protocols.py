@@ -243,7 +243,7 @@ def test_an_unknown_name_gets_the_nearest_right_one(words: tuple[str, ...], line
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("svm.cost", "svm.costs"), ("clip.train", "clips.train"), ("clips.trian", "clips.train"),
+        ("svm.cost", "svm.costs"), ("clip.train", "clips"), ("clips.trian", "clips.train"),
         ("layer.lr", None), ("clips", None), ("dataset", None), ("source", None), ("protocol", None),
         ("select.train", None), ("__class__.x", None), ("", None),
     ],
@@ -258,22 +258,26 @@ def test_a_setting_that_is_not_there_is_refused(name: str, nearest: str | None) 
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: ClipsConfig(train=0), "clips.train=0 is out of range; pass at least 1"),
-        (lambda: ClipsConfig(fps=float("nan")), "clips.fps=nan is out of range; pass at least 0.001"),
-        (lambda: ClipsConfig(seconds=float("inf")), "clips.seconds=inf is out of range"),
+        (lambda: ClipsConfig(train=0), "train=0 is out of range; pass a whole number, at least 1"),
+        (lambda: ClipsConfig(fps=float("nan")), "fps=nan is out of range; pass a number, at least 0.001"),
+        (lambda: ClipsConfig(seconds=float("inf")), "seconds=inf is out of range"),
         (lambda: SvmConfig(costs=()), "svm.costs is empty; pass one number or more"),
-        (lambda: SvmConfig(costs=(1.0, 0.0)), "svm.costs=0.0 is out of range"),
-        (lambda: SvmConfig(tolerance=2), "svm.tolerance=2 is out of range; pass 1e-09 to 1"),
-        (lambda: LayerConfig(lr=-1), "layer.lr=-1 is out of range"),
-        (lambda: LayerConfig(batch_size=1), "layer.batch_size=1 is out of range; pass at least 2"),
-        (lambda: LayerConfig(dropout=1.0), "layer.dropout=1.0 is out of range; pass 0 to 0.99"),
-        (lambda: FinetuneConfig(momentum=1.0), "finetune.momentum=1.0 is out of range"),
-        (lambda: FinetuneConfig(gamma=1.5), "finetune.gamma=1.5 is out of range; pass 0 to 1"),
-        (lambda: FinetuneConfig(epochs=0), "finetune.epochs=0 is out of range; pass at least 1"),
-        (lambda: RetrievalConfig(ks=(1, 0)), "retrieval.ks=0 is out of range; pass at least 1"),
+        (lambda: SvmConfig(costs=(1.0, 0.0)), "costs=0.0 is out of range"),
+        (lambda: SvmConfig(tolerance=2), "tolerance=2 is out of range; pass a number, 1e-09 to 1"),
+        (lambda: LayerConfig(lr=-1), "lr=-1 is out of range"),
+        (lambda: LayerConfig(batch_size=1), "batch_size=1 is out of range; pass a whole number, at least 2"),
+        (lambda: LayerConfig(dropout=1.0), "dropout=1.0 is out of range; pass a number, 0 to 0.99"),
+        (lambda: FinetuneConfig(momentum=1.0), "momentum=1.0 is out of range"),
+        (lambda: FinetuneConfig(gamma=1.5), "gamma=1.5 is out of range; pass a number, 0 to 1"),
+        (lambda: FinetuneConfig(epochs=0), "epochs=0 is out of range; pass a whole number, at least 1"),
+        (lambda: RetrievalConfig(ks=(1, 0)), "ks=0 is out of range; pass a whole number, at least 1"),
         (
             lambda: make_protocol("linear", "esc50", overrides={"select": "tests"}),
             "select='tests' is not known; did you mean 'test'?",
+        ),
+        (
+            lambda: make_protocol("linear", "esc50", overrides={"clips.train": 0}),
+            "clips.train=0 is out of range; pass a whole number, at least 1",
         ),
         (lambda: make_protocol("linear", "esc50", overrides={"seed": -1}), "seed=-1 is out of range"),
         (

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from crisscross_zoo.evaluate.datasets import DATASETS, Fold, LabelledData, Sample
+from crisscross_zoo.evaluate.datasets import DATASETS, Fold, LabelledData, LabelledFile
 from crisscross_zoo.evaluate.releases import Release, describe_missing, find_missing, release_of
 
 KNOWN = [name for name in DATASETS if release_of(name) is not None]
@@ -21,7 +21,7 @@ def whole(name: str) -> LabelledData:
         sides = []
         for side, count in zip(("train", "test"), counts, strict=True):
             labels = [k % len(release.classes) for k in range(count)]
-            sides.append(tuple(Sample(f"{side}/{k}", label, "") for k, label in enumerate(labels)))
+            sides.append(tuple(LabelledFile(f"{side}/{k}", label, "") for k, label in enumerate(labels)))
         folds[number] = Fold(*sides)
     return LabelledData(name, "/data", release.classes, folds or {1: Fold((), ())})
 

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crisscross_zoo.checkpoints.training import list_checkpoints, save_checkpoint
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.evaluate.probe import FileClips
 from crisscross_zoo.evaluate.retrieval import file_means, load_heads, nearest
-from crisscross_zoo.evaluate.store import Rows
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, save_checkpoint
+from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.pretrain.model import CrissCross
 
 

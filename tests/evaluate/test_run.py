@@ -197,7 +197,7 @@ def test_a_second_run_takes_the_features_from_the_cache(
     def no_decoding(*_: object, **__: object) -> None:
         raise AssertionError("a file was decoded again")
 
-    monkeypatch.setattr("crisscross_zoo.extract.read_files", no_decoding)
+    monkeypatch.setattr("crisscross_zoo.extract.extractor.read_files", no_decoding)
     assert command("linear", folder, "--setup", "audio") == first
     assert (
         command("linear", folder, "--setup", "audio", "--svm.costs", 1, out=tmp_path / "other")["folds"]["1"][
@@ -287,7 +287,7 @@ def test_a_linear_layer_goes_on_where_it_was_stopped(
     class Stop(Exception):  # noqa: N818
         pass
 
-    import crisscross_zoo.evaluate.run as module
+    import crisscross_zoo.evaluate.classify as module
 
     real = module.LayerTraining.train_epoch
 
@@ -332,7 +332,7 @@ def test_finetuning_goes_on_where_it_was_stopped(folder: Path, command: Any, tmp
     class Stop(Exception):  # noqa: N818
         pass
 
-    import crisscross_zoo.evaluate.run as module
+    import crisscross_zoo.evaluate.classify_finetuned as module
 
     real = module.finetune
 
@@ -455,6 +455,15 @@ def test_searching_an_unlabelled_folder(
     assert "no query can be used: " in capsys.readouterr().err
 
 
+def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp_path: Path) -> None:
+    words = ["--setup", "audio", "--gallery", tmp_path / "gallery", "--gallery-queries", 1]
+    result = command("retrieval", folder, *words)
+    page = (tmp_path / "gallery" / "index.html").read_text(encoding="utf-8")
+    value = 100 * result["recall"]["audio-to-audio"]["1"]["mean"]
+    assert f'"R@k, audio-to-audio","R@1 {value:.1f} %, ' in page
+    assert '"queries shown","1 of 6"' in page
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -468,7 +477,7 @@ def test_searching_an_unlabelled_folder(
         (["linear", "ucf101", "--root", "x", "--layer.lr", "1"], "has no setting 'layer.lr'"),
         (
             ["linear", "ucf101", "--root", "x", "--clips.train", "0"],
-            "clips.train=0 is out of range; pass at least 1",
+            "clips.train=0 is out of range; pass a whole number, at least 1",
         ),
         (["retrieval", "ucf101", "--root", "x", "--retrieval.ks", "0"], "retrieval.ks=0 is out of range"),
         (["linear", "ucf101", "--root", "/nowhere"], "/nowhere: "),
@@ -488,8 +497,8 @@ def test_the_heads_of_a_run_give_retrieval_across_modalities(
     folder: Path, command: Any, tmp_path: Path
 ) -> None:
     from crisscross_zoo import CrissCross
+    from crisscross_zoo.checkpoints.training import save_checkpoint
     from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
-    from crisscross_zoo.pretrain.checkpoints import save_checkpoint
 
     model = CrissCross(VideoEncoder(depth=10, width=8), AudioEncoder(depth=10, width=8), projection=16)
     run = tmp_path / "run"
@@ -503,6 +512,31 @@ def test_the_heads_of_a_run_give_retrieval_across_modalities(
     other = command(*words, "--heads", run, out=tmp_path / "demo")
     assert set(other["recall"]) == directions
     assert other["recall"]["video-to-video"]["1"]["mean"] == 1  # the demo's own features, without heads
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["linear"], "pass --setup audio, or name a folder of videos"),
+        (["retrieval", "--setup", "both"], "pass --setup audio, or name a folder of videos"),
+        (["retrieval", "--query", "a/1.wav"], "pass --setup audio, or name a folder of videos"),
+        (["finetune"], "name a folder of videos"),
+    ],
+)
+def test_a_folder_of_sound_is_told_to_take_a_setup(
+    words: list[str],
+    remedy: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("a/1.wav", "a/2.wav", "b/1.wav", "b/2.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_labelled(tmp_path / name, len(name))
+    monkeypatch.chdir(tmp_path)
+    assert main([words[0], str(tmp_path), *words[1:], *SMALL, "--weights", "demo"]) == 2
+    error = f"crisscross-evaluate: error: {tmp_path}: has sound files only; {remedy}\n"
+    assert capsys.readouterr().err == error
 
 
 def test_one_class_is_no_evaluation(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

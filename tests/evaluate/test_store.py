@@ -21,7 +21,8 @@ from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import CrissCrossError, OutputError
-from crisscross_zoo.evaluate.store import BLOCK_BYTES, FeatureStore, Rows
+from crisscross_zoo.evaluate.rows import BLOCK_BYTES, Rows
+from crisscross_zoo.evaluate.store import FeatureStore
 
 CLIPS = 2
 
@@ -388,7 +389,7 @@ def test_another_run_that_is_writing_is_waited_for(
 
         def on_wait(line: str) -> None:
             told.append(line)
-            assert len(store._files) == 1
+            assert len(store) == 1
             other.stdin.close()
 
         assert store.extract(files, on_wait=on_wait) == {}
@@ -396,4 +397,4 @@ def test_another_run_that_is_writing_is_waited_for(
             "waiting for another run that extracts the same features"
         ]
         other.wait(timeout=10)
-    assert len(store._files) == len(files)
+    assert len(store) == len(files)

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from crisscross_zoo.evaluate import svm
 from crisscross_zoo.evaluate.protocols import COSTS
-from crisscross_zoo.evaluate.store import Rows
+from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
 
 Floats = npt.NDArray[np.floating]

@@ -22,8 +22,8 @@ def main(clip: str, folder: Path) -> None:
     for name in modules:
         importlib.import_module(name)
 
-    from crisscross_zoo.media import pool
     from crisscross_zoo.pretrain import loader, metrics
+    from crisscross_zoo.workers import pool
 
     assert not hasattr(pool.os, "sched_getaffinity")
     assert not hasattr(loader.signal, "SIGUSR1")

@@ -21,9 +21,8 @@ from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.media.clips import Clip, FileOpened, Sampling, Views, read_clips
+from crisscross_zoo.media.clips import Clip, FileOpened, Sampling, Views, read_clips, read_files
 from crisscross_zoo.media.decode import INT16_SCALE
-from crisscross_zoo.media.pool import read_files
 from crisscross_zoo.media.windows import random_starts
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, AudioAugment, VideoAugment
 from crisscross_zoo.transforms.augment_audio import augment_audio

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crisscross_zoo.media.windows import (
+    centred_alike,
     centred_starts,
+    centres_of,
     dense_starts,
     frame_times,
+    random_starts,
     real_windows,
     uniform_starts,
     whole_units,
@@ -102,3 +105,71 @@ def test_units_are_counted_whole_but_for_rounding():
     assert whole_units(0.4999999, 16) == 8
     assert whole_units(0.49, 16) == 7
     assert whole_units(0.0, 16) == 0
+
+
+def test_a_remainder_of_half_a_stride_gets_a_window():
+    np.testing.assert_allclose(dense_starts((0.0, 0.54), 0.5, 0.1), [0])
+    np.testing.assert_allclose(dense_starts((0.0, 0.57), 0.5, 0.1), [0, 0.07])
+    np.testing.assert_allclose(dense_starts((0.0, 0.62), 0.5, 0.1), [0, 0.1])
+
+
+def test_no_window_starts_where_the_span_has_ended():
+    np.testing.assert_allclose(dense_starts((0.0, 0.9), 0.5, 1.0), [0])
+    np.testing.assert_allclose(dense_starts((3.0, 5.0), 0.5, 1.0), [3, 4])
+
+
+def test_uniform_windows_of_a_span_that_has_room_for_few():
+    """In units of 1 / 16 s, whole ones."""
+    np.testing.assert_array_equal(uniform_starts((2.0, 2.5), 0.5, 3, 16), [2, 2, 2])
+    np.testing.assert_array_equal(uniform_starts((2.0, 2.0 + 9 / 16), 0.5, 3, 16), [2, 2, 2 + 1 / 16])
+    np.testing.assert_array_equal(uniform_starts((2.0, 2.0 + 10 / 16), 0.5, 2, 16), [2, 2 + 2 / 16])
+
+
+def test_random_windows_are_sorted_and_fill_the_span():
+    starts = random_starts((2.0, 7.0), 1.0, 2000, np.random.default_rng(0))
+    assert starts.shape == (2000,)
+    np.testing.assert_allclose(starts, 2 + 4 * (np.arange(2000) + 0.5) / 2000, atol=4 * 0.04)
+    assert np.all(np.diff(starts) >= 0)
+    assert starts[0] >= 2
+    assert starts[-1] <= 6
+    drawn = np.sort(np.random.default_rng(0).uniform(size=2000))
+    np.testing.assert_allclose(starts, 2 + 4 * drawn)
+
+
+@pytest.mark.parametrize("end", [2.0, 2.5, 3.0])
+def test_random_windows_of_a_span_no_longer_than_one_are_its_beginning(end):
+    assert random_starts((2.0, end), 1.0, 3, np.random.default_rng(0)).tolist() == [2, 2, 2]
+
+
+def test_windows_end_with_the_span_and_are_about_their_middle():
+    real = real_windows(np.array([0.0, 1.0, 1.75]), (0.0, 2.0), 0.5)
+    np.testing.assert_array_equal(real, [[0, 0.5], [1, 1.5], [1.75, 2]])
+    np.testing.assert_array_equal(centres_of(real), [0.25, 1.25, 1.875])
+    np.testing.assert_array_equal(real_windows(np.array([2.0]), (2.0, 1.0), 0.5), [[2, 2]])
+
+
+def test_centred_windows_of_an_instant_stay_at_it():
+    np.testing.assert_array_equal(centred_starts(np.array([0.0, 9.0]), (3.0, 3.0), 2.0), [3, 3])
+    np.testing.assert_array_equal(centred_starts(np.array([0.0, 5.0, 9.0]), (0.0, 8.0), 2.0), [0, 4, 6])
+
+
+def test_windows_are_centred_alike_within_half_a_frame():
+    video = np.array([[1.0, 1.5]] * 4)
+    shift = np.array([0, 0.5 / 16, -0.5 / 16, 0.6 / 16])[:, None]
+    audio = np.array([[0.25, 2.25]] * 4) + shift
+    assert centred_alike(video, audio, 16.0).tolist() == [True, True, True, False]
+    assert centred_alike(video, audio, 8.0).all()
+
+
+def test_frames_of_a_span_of_no_length_are_its_first():
+    assert frame_times(np.array([3.0]), (3.0, 3.0), 3, 16).tolist() == [[3, 3, 3]]
+
+
+def test_a_rest_that_is_a_remainder_but_for_rounding_gets_no_window():
+    assert 1.1 - 0.5 - 0.1 > 0.5  # in floating point
+    np.testing.assert_allclose(dense_starts((0.0, 1.1), 0.5, 0.5), [0, 0.5])
+
+
+def test_whole_seconds_give_starts_in_float64_too():
+    for starts in (dense_starts((0, 4), 1, 1), uniform_starts((2, 3), 1, 2, 16)):
+        assert starts.dtype == np.float64

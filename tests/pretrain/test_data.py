@@ -20,12 +20,12 @@ from crisscross_zoo.pretrain import data
 from crisscross_zoo.pretrain.data import (
     BatchSampler,
     PretrainDataset,
-    SampleKey,
     epoch_files,
     steps_per_epoch,
 )
 from crisscross_zoo.pretrain.loader import make_loader
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts
+from crisscross_zoo.workers.samples import TRIES, SampleKey
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 30), st.integers(1, 100))
@@ -46,7 +46,7 @@ def test_epochs_and_seeds_have_other_orders() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 1 << 40])
 def test_an_epochs_order_and_its_first_sample_draw_apart(seed: int) -> None:
     order = epoch_files(seed, 3, 1000, 1000)
-    for attempt in range(data.TRIES):
+    for attempt in range(TRIES):
         of_sample = np.random.default_rng([seed, 3, 0, attempt]).permutation(1000)
         assert (order == of_sample).mean() < 0.02
 
@@ -146,7 +146,7 @@ def test_a_broken_file_is_replaced_by_the_same_other_each_time(clips: list[Media
         key = SampleKey(0, position, 0)
         (_, path, failures), (_, again, _) = dataset[key], dataset[key]
         assert path == again != gone.path
-        assert {(f.path, f.error) for f in failures} == {(gone.path, "MediaNotFoundError")}
+        assert {(f["path"], f["error"]) for f in failures} == {(gone.path, "MediaNotFoundError")}
         taken.append(path)
     assert len(Counter(taken)) > 2
 

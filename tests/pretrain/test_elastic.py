@@ -15,8 +15,8 @@ import pytest
 import torch
 from pretrain_case import final_model, free_port, tiny_config
 
+from crisscross_zoo.checkpoints.training import list_checkpoints
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 

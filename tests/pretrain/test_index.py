@@ -11,19 +11,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from jobs import crashing
 from make_media import make_media
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError, UnreadableMediaError
-from crisscross_zoo.media import pool
-from crisscross_zoo.media.pool import WorkerStartError
+from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES
+from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.pretrain import index as index_module
-from crisscross_zoo.pretrain.index import KINETICS_SOUND_CLASSES, build_index, read_index, scan_file
+from crisscross_zoo.pretrain.index import build_index, read_index
+from crisscross_zoo.workers import pool
+from crisscross_zoo.workers.pool import WorkerStartError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -245,7 +247,7 @@ def test_audioset_is_any_tree_with_or_without_a_split(clip: Path, tmp_path: Path
             "kinetics400",
             None,
             "k/train",
-            "has no folder 'train'; it looks like the split itself: name its parent",
+            "has no folder 'train'; it looks like a split itself: name its parent",
         ),
         ("kinetics400", "val", "k", r"val: has no media files"),
         (
@@ -362,13 +364,6 @@ def test_a_part_file_goes_on_after_its_last_whole_line(clip: Path, tmp_path: Pat
     assert build_index([str(root)], out, workers=0).scanned == 4
 
 
-def crashing(path: str) -> Iterator[object]:
-    """The job, but for a file that takes its process down."""
-    if "boom" in str(path):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return scan_file(path)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_file_that_kills_its_process_costs_itself_alone(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -399,7 +394,7 @@ def test_a_scan_that_goes_wrong_in_any_way_is_that_files_error(
     def broken(path: str) -> object:
         raise ZeroDivisionError("by\nzero")
 
-    monkeypatch.setattr(index_module, "scan", broken)
+    monkeypatch.setattr("crisscross_zoo.media.scan.scan", broken)
     (error,) = scan_file(clip)
     assert isinstance(error, UnreadableMediaError)
     assert error.reason == "reading it failed (ZeroDivisionError: by zero)"
@@ -407,7 +402,7 @@ def test_a_scan_that_goes_wrong_in_any_way_is_that_files_error(
 
 def test_scanning_does_not_import_torch(clip: Path) -> None:
     script = (
-        "import sys; from crisscross_zoo.pretrain.index import scan_file\n"
+        "import sys; from crisscross_zoo.media.scan import scan_file\n"
         f"list(scan_file({str(clip)!r})); print('torch' in sys.modules)"
     )
     done = subprocess.run(

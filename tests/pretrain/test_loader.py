@@ -15,11 +15,12 @@ from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain import loader, loop
-from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset
 from crisscross_zoo.pretrain.loader import available_bytes, make_loader, plan_flight
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.model import CrissCross
 from crisscross_zoo.pretrain.presets import make_config
+from crisscross_zoo.workers.samples import SampleKey
 
 DEFAULT_BYTES = 16_000_000_000
 

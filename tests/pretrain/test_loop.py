@@ -24,11 +24,11 @@ import torch
 from pretrain_case import final_model, tiny_config
 
 from crisscross_zoo import load_encoder
+from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.errors import ConfigError, TrainingError
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain import data, loader, loop
-from crisscross_zoo.pretrain.checkpoints import list_checkpoints, load_checkpoint
-from crisscross_zoo.pretrain.loop import Outcome, pretrain
+from crisscross_zoo.pretrain.loop import RunStatus, pretrain
 from crisscross_zoo.pretrain.metrics import COLUMNS, read_log
 from crisscross_zoo.pretrain.schedule import cosine_schedule
 
@@ -40,7 +40,7 @@ def whole(clips: Clips, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 9 steps that nothing interrupted."""
     torch.set_num_threads(1)
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert pretrain(tiny_config(), clips, run) == Outcome(run, 9, 9, finished=True)
+    assert pretrain(tiny_config(), clips, run) == RunStatus(run, 9, 9, finished=True)
     return run
 
 
@@ -128,7 +128,7 @@ def test_a_crash_in_mid_epoch_changes_no_bit(whole: Path, clips: Clips, tmp_path
 def test_a_signal_writes_a_checkpoint_and_returns(whole: Path, clips: Clips, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     stopped = pretrain(tiny_config(), clips, tmp_path, on_progress=at_step(2, terminate))
-    assert stopped == Outcome(tmp_path, 2, 9, finished=False)
+    assert stopped == RunStatus(tmp_path, 2, 9, finished=False)
     assert [p.name for p in list_checkpoints(tmp_path)] == ["step_000000002.pt"]
     assert signal.getsignal(signal.SIGTERM) is before
     assert pretrain(tiny_config(), clips, tmp_path).finished

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crisscross_zoo.errors import ConfigError, InputError
-from crisscross_zoo.pretrain.loss import PAIRS, VIEWS, crisscross_loss, embedding_std
+from crisscross_zoo.pretrain.loss import PAIRS, VIEWS, crisscross_loss, embedding_std, needed_views
 
 SEEDS = dict(zip(("pv1", "pv2", "pa1", "pa2", "zv1", "zv2", "za1", "za2"), range(501, 509), strict=True))
 MIX = dict(zip(SEEDS, (0.9, 0.7, 0.5, 0.3, 0.8, -0.6, 0.4, 0.2), strict=True))
@@ -152,3 +152,77 @@ def test_std_tells_spread_from_collapse() -> None:
     spread = torch.randn(4096, 64)
     assert embedding_std(spread).item() == pytest.approx(1 / 8, rel=0.02)
     assert embedding_std(torch.ones(32, 64) + 1e-6 * torch.randn(32, 64)).item() < 1e-5
+
+
+def test_std_is_that_of_both_views_of_a_modality() -> None:
+    rows = torch.eye(4, dtype=torch.float64)  # 4 directions: each number is 1 in one row of four
+    spread = 3**0.5 / 4
+    same = torch.ones(4, 4, dtype=torch.float64)
+    p = dict.fromkeys(VIEWS, rows.clone().requires_grad_())
+    for z, video, audio in (
+        ({"v1": rows, "v2": same, "a1": same, "a2": same}, spread / 2, 0),
+        ({"v1": same, "v2": 5 * rows, "a1": same, "a2": rows}, spread / 2, spread / 2),
+        ({"v1": rows, "v2": rows, "a1": 7 * rows, "a2": rows}, spread, spread),
+    ):
+        terms = crisscross_loss(p, z)
+        assert (terms.video_std.item(), terms.audio_std.item()) == pytest.approx((video, audio), abs=1e-15)
+        assert terms.video_std.dtype == torch.float64
+        assert not terms.video_std.requires_grad
+
+
+def test_std_is_without_gradient() -> None:
+    assert not embedding_std(torch.randn(4, 8, requires_grad=True)).requires_grad
+
+
+@pytest.mark.parametrize(("gone", "whole"), [("a1", "v2a2"), ("a2", "v1a1")])
+def test_std_of_a_view_that_is_not_there_is_nan(gone: str, whole: str) -> None:
+    p, z = views(torch.float64)
+    only = {"sync_weight": 0.0, "async_weight": 0.0, "audio_weight": 0.0}
+    terms = crisscross_loss(*({v: x for v, x in x_of.items() if v != gone} for x_of in (p, z)), **only)
+    assert terms.audio_std.isnan()
+    assert terms.video_std.item() == pytest.approx(crisscross_loss(p, z).video_std.item())
+    assert getattr(terms, whole).isfinite()  # both views are there, whatever the weight
+    assert sum(getattr(terms, pair).isnan() for pair in PAIRS) == 3
+
+
+def test_modality_weights_scale_the_pairs_within() -> None:
+    p, z = views(torch.float64)
+    terms = crisscross_loss(p, z, video_weight=3.0, audio_weight=0.25)
+    assert terms.intra.item() == pytest.approx(3 * terms.v1v2.item() + 0.25 * terms.a1a2.item())
+    assert crisscross_loss(p, z, video_weight=0.0).intra.item() == pytest.approx(terms.a1a2.item())
+
+
+def test_each_weight_needs_its_views() -> None:
+    none = {"intra_weight": 0.0, "sync_weight": 0.0, "async_weight": 0.0}
+    assert needed_views() == set(VIEWS)
+    assert needed_views(**{**none, "sync_weight": 1.0}) == set(VIEWS)
+    assert needed_views(**{**none, "async_weight": 1.0}) == set(VIEWS)
+    assert needed_views(**{**none, "intra_weight": 1.0}) == set(VIEWS)
+    assert needed_views(**{**none, "intra_weight": 1.0, "audio_weight": 0.0}) == {"v1", "v2"}
+    assert needed_views(**{**none, "intra_weight": 1.0, "video_weight": 0.0}) == {"a1", "a2"}
+    assert needed_views(intra_weight=0.0, video_weight=0.0, audio_weight=0.0) == set(VIEWS)
+
+
+@pytest.mark.parametrize("name", ["intra", "sync", "async", "video", "audio"])
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
+def test_each_weight_is_a_number_from_0(name: str, weight: float) -> None:
+    p, z = views(torch.float32)
+    with pytest.raises(
+        ConfigError, match=rf"{name}_weight={weight} is out of range; pass a number, 0 or above"
+    ):
+        crisscross_loss(p, z, **{f"{name}_weight": weight})
+
+
+def test_a_view_missing_from_z_alone_and_other_axes_are_refused() -> None:
+    p, z = views(torch.float32)
+    with pytest.raises(InputError, match="the views v2 are missing"):
+        crisscross_loss(p, {v: x for v, x in z.items() if v != "v2"})
+    three = {v: torch.ones(2, 3, 4) for v in VIEWS}
+    with pytest.raises(InputError, match=r"shapes \[\(2, 3, 4\)\]; pass \(N, D\)"):
+        crisscross_loss(three, three)
+
+
+def test_the_cosine_is_that_of_rows() -> None:
+    rows, other = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 1.0], [2.0, 2.0]])
+    p, z = dict.fromkeys(VIEWS, rows), dict.fromkeys(VIEWS, other)
+    assert crisscross_loss(p, z).v1v2.item() == pytest.approx(-(0.5**0.5 + 1) / 2)

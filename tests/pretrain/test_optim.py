@@ -86,6 +86,7 @@ def test_a_rate_of_zero_moves_nothing() -> None:
     p.grad = torch.ones(3)
     LARC(torch.optim.SGD([p], lr=0.0, weight_decay=1.0)).step()
     assert p.tolist() == [1, 1, 1]
+    assert p.grad.tolist() == [2, 2, 2]  # whole, for the optimizer's momentum
 
 
 def test_parameters_without_gradients_are_left_alone() -> None:
@@ -126,3 +127,75 @@ def test_the_public_names() -> None:
     assert dir(pretrain) == pretrain.__all__ == ["LARC", "cosine_schedule"]
     with pytest.raises(AttributeError, match="no attribute 'SGD'"):
         pretrain.SGD  # noqa: B018
+
+
+def test_groups_without_weight_decay_are_scaled_as_if_it_were_0() -> None:
+    p = torch.nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+    inner = torch.optim.Rprop([p], lr=0.01)
+    assert "weight_decay" not in inner.param_groups[0]
+    p.grad = torch.tensor([6.0, 8.0], dtype=torch.float64)
+    LARC(inner).step()
+    local = 1e-3 * 5 / (10 + 1e-8)
+    assert p.grad.tolist() == pytest.approx([6 * local / 0.01, 8 * local / 0.01], rel=1e-12)
+    assert "weight_decay" not in inner.param_groups[0]
+
+
+def test_the_constants_are_those_given() -> None:
+    p = torch.nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+    p.grad = torch.tensor([6.0, 8.0], dtype=torch.float64)
+    LARC(torch.optim.SGD([p], lr=1.0), trust_coefficient=0.5, eps=10.0).step()
+    assert p.tolist() == pytest.approx([3 - 6 * 0.5 * 5 / 20, 4 - 8 * 0.5 * 5 / 20], rel=1e-12)
+
+
+def test_gradients_are_cleared_as_the_optimizer_does() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = LARC(torch.optim.SGD([p], lr=0.1))
+    p.grad = torch.ones(3)
+    optimizer.zero_grad(set_to_none=False)
+    assert p.grad.tolist() == [0, 0, 0]
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+def test_its_state_is_the_optimizers() -> None:
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    one, other = (LARC(torch.optim.Adam([p], lr=lr)) for p, lr in zip(params, (0.1, 0.2), strict=True))
+    params[0].grad = torch.ones(3)
+    one.step()
+    assert one.state is one.optimizer.state
+    assert one.state[params[0]]["step"] == 1
+    other.load_state_dict(one.state_dict())
+    assert other.param_groups[0]["lr"] == 0.1
+    torch.testing.assert_close(other.state[params[1]]["exp_avg"], one.state[params[0]]["exp_avg"])
+
+
+def test_a_closure_is_computed_with_gradients_and_its_loss_returned() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = LARC(torch.optim.SGD([p], lr=0.1))
+
+    def closure() -> float:
+        loss = (2 * p).sum()
+        loss.backward()
+        return loss.item()
+
+    with torch.no_grad():
+        assert optimizer.step(closure) == 6
+    assert p.tolist() != [1, 1, 1]
+    assert optimizer.step() is None
+
+
+def test_weight_decay_is_put_back_where_the_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    sgd = torch.optim.SGD([p], lr=0.1, weight_decay=0.5)
+    seen: list[float] = []
+
+    def fail() -> None:
+        seen.append(sgd.param_groups[0]["weight_decay"])
+        raise RuntimeError("no step")
+
+    monkeypatch.setattr(sgd, "step", fail)
+    p.grad = torch.ones(3)
+    with pytest.raises(RuntimeError, match="no step"):
+        LARC(sgd).step()
+    assert seen == [0]
+    assert sgd.param_groups[0]["weight_decay"] == 0.5

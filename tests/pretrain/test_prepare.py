@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from make_media import make_media, numbered_picture, read_number, sine
+from make_trees import contents
 from pretrain_case import tiny_config
 
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
@@ -29,10 +30,11 @@ from crisscross_zoo.media.encode import CopyOptions, reencode
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain.data import PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import PretrainDataset
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.prepare import SETTINGS_NAME, prepare
 from crisscross_zoo.pretrain.shards import ShardReader, open_data, pack
+from crisscross_zoo.workers.samples import SampleKey
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = CopyOptions(short_side=48)
@@ -248,10 +250,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_index([str(folder / "data")], folder / "i.parquet", layout="kinetics400", workers=0)
     (root / "b" / "3.mp4").write_bytes(b"broken")
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_copies_keep_the_tree_and_are_trained_on_as_they_are(films: Path, tmp_path: Path) -> None:

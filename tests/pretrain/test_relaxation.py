@@ -220,3 +220,40 @@ def test_the_released_placement_is_known_for_mild_alone():
 def test_spans_and_lengths_are_checked(wrong):
     with pytest.raises(InputError):
         draw("mild", **wrong)
+
+
+def test_released_pictures_longer_than_the_sound_begin_with_it():
+    s = many("mild", n=50, released=True, video_seconds=4.0, audio_seconds=1.0)
+    assert s[:, 0] == pytest.approx(np.minimum(s[:, 2], 10.0 - 6.0))
+    assert s[:, 1] - s[:, 0] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("v", "a"), [(0.5, 2.0), (3.0, 1.0)])
+def test_extreme_begins_and_ends_with_the_file(v, a):
+    s = many("extreme", length=20.0, video_seconds=v, audio_seconds=a)
+    first, second, view = (s[:, 2], s[:, 3], a) if a > v else (s[:, 0], s[:, 1], v)
+    third = (20.0 - view) / 3
+    assert 0 <= first.min() < 0.02 * third
+    assert 0.98 * third < first.max() <= third
+    assert 0 <= (20.0 - view - second).min() < 0.02 * third
+    assert 0.98 * third < (20.0 - view - second).max() <= third + EPS
+
+
+def test_extreme_in_a_file_of_few_views_goes_to_the_ends():
+    """Of 5 s with views of 2 s, each end has (3 - 2) / 2 = 0.5 s, less than a third."""
+    s = many("extreme", length=5.0)
+    assert 0.49 < s[:, 2].max() <= 0.5
+    assert 2.5 <= s[:, 3].min() < 2.51
+
+
+@pytest.mark.parametrize("span", [(0.0, math.inf), (-math.inf, 0.0), (math.nan, 1.0)])
+def test_a_span_has_two_finite_ends_and_an_instant_will_do(span):
+    with pytest.raises(InputError, match=r"is not \(start, end\) in seconds"):
+        draw("mild", video_span=span)
+    assert draw("mild", video_span=(5.0, 5.0)).v1 == 5.0
+    with pytest.raises(InputError, match="a view of inf s has no length; give seconds above 0"):
+        draw("mild", video_seconds=math.inf)
+
+
+def test_a_view_may_be_shorter_than_a_second():
+    assert draw("none", video_seconds=0.001).v1 == pytest.approx(draw("none").v1 + 0.2495)

@@ -46,3 +46,28 @@ def test_what_is_not_possible_is_refused() -> None:
         cosine_schedule(1.0, 0.0, warmup_steps=10, total_steps=5)
     with pytest.raises(ConfigError, match="out of range"):
         cosine_schedule(-1.0, 0.0, warmup_steps=0, total_steps=5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_last_entry_is_one_step_before_the_final_rate(steps: int) -> None:
+    table = cosine_schedule(3.0, 1.0, warmup_steps=4, total_steps=4 + steps, warmup_start=0.5)
+    assert len(table) == 4 + steps
+    assert table[0] == 0.5
+    assert table[-1] == pytest.approx(2 + np.cos(np.pi * (steps - 1) / steps), rel=1e-12)
+
+
+def test_it_may_be_all_warm_up_and_all_zero() -> None:
+    assert cosine_schedule(1.0, 0.0, warmup_steps=3, total_steps=3).tolist() == [0, 0.5, 1]
+    assert cosine_schedule(0.0, 0.0, warmup_steps=1, total_steps=2).tolist() == [0, 0]
+    assert cosine_schedule(1.0, 0.0, warmup_steps=0, total_steps=0).tolist() == []
+
+
+@pytest.mark.parametrize("rates", [(-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0)])
+def test_each_rate_is_checked(rates: tuple[float, float, float]) -> None:
+    with pytest.raises(ConfigError, match="out of range; pass 0 or above"):
+        cosine_schedule(*rates[:2], warmup_steps=1, total_steps=5, warmup_start=rates[2])
+
+
+def test_no_warm_up_is_shorter_than_nothing() -> None:
+    with pytest.raises(ConfigError, match="-1 steps of warm-up in 5"):
+        cosine_schedule(1.0, 0.0, warmup_steps=-1, total_steps=5)

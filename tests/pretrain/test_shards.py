@@ -16,14 +16,15 @@ from make_media import make_media, sine
 from pretrain_case import tiny_config
 
 from crisscross_zoo.cli.pretrain import main
-from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import ConfigError, MediaError, UnreadableMediaError
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.pretrain import shards
-from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset, SampleKey
+from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset
 from crisscross_zoo.pretrain.index import Index, build_index, read_index
 from crisscross_zoo.pretrain.loader import make_loader
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.shards import ShardReader, open_data, pack
+from crisscross_zoo.workers.samples import SampleKey
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +131,8 @@ def test_a_shard_that_fails_is_a_file_that_fails(films: Path, tmp_path: Path) ->
     lost = [dataclasses.replace(f, path="/gone") if k < 2 else f for k, f in enumerate(index)]
     for broken in (0, 1):
         views, path, failures = PretrainDataset(reader, config("mild"))[SampleKey(0, broken, broken)]
-        assert (failures[0].path, failures[0].error) == (index[broken].path, "UnreadableMediaError")
-        assert f"file {broken} cannot be read from its shard" in failures[0].reason
+        assert (failures[0]["path"], failures[0]["error"]) == (index[broken].path, "UnreadableMediaError")
+        assert f"file {broken} cannot be read from its shard" in failures[0]["reason"]
         # The shard that is read is that of the file which replaces it.
         again, name, failed = PretrainDataset(lost, config("mild"))[SampleKey(0, broken, broken)]
         assert (path, len(failures)) == (name, len(failed))

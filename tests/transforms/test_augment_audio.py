@@ -400,25 +400,25 @@ def test_what_is_no_wave_is_refused(wave, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("volume", 1.0, "volume=1.0 is out of range; pass a number from 0"),
+        ("volume", 1.0, "volume=1.0 is out of range; pass a number, at least 0 and below 1"),
         ("volume", -0.1, "volume=-0.1"),
         ("volume", float("nan"), "volume=nan"),
         ("volume", "0.2", "volume='0.2'"),
         ("volume", True, "volume=True"),
-        ("frequency_mask", -1, "frequency_mask=-1 is out of range; pass a whole number, 0 for off"),
-        ("time_mask", 20.0, "time_mask=20.0"),
+        ("frequency_mask", -1, "frequency_mask=-1 is out of range; pass a whole number, at least 0"),
+        ("time_mask", 20.0, "time_mask=20.0 is not a whole number"),
         ("masks", None, "masks=None"),
         ("time_warp", True, "time_warp=True"),
         ("crop", (1.5, 0.6), r"crop=\(1.5, 0.6\) is out of range; pass the lower number first"),
         ("crop", (0.0, 1.0), r"crop=\(0.0, 1.0\)"),
         ("crop", (-1.0, -0.5), "crop="),
-        ("crop", (0.6,), r"crop=\(0.6,\) is not two finite numbers; pass two"),
+        ("crop", (0.6,), r"crop=\(0.6,\) is not 2 values; pass 2 values"),
         ("crop", None, "crop=None"),
         ("crop", (0.6, float("inf")), "crop="),
-        ("canvas", (0.9, 1.5), r"canvas=\(0.9, 1.5\) is out of range; pass two numbers from 1 up"),
+        ("canvas", (0.9, 1.5), "canvas=0.9 is out of range; pass a number, at least 1"),
         ("canvas", 1.5, "canvas=1.5"),
-        ("canvas", ("1", "2"), "canvas="),
-        ("released", 1, "released=1 is not a bool"),
+        ("canvas", ("1", "2"), "canvas='1' is not a number"),
+        ("released", 1, "released=1 is not True or False"),
     ],
 )
 def test_impossible_settings_are_refused(field, value, message):
@@ -440,3 +440,47 @@ def test_every_setting_is_described():
         r"^ {4}(\w+): .+\.$", inspect.getdoc(AudioAugment).split("Attributes:")[1], re.MULTILINE
     )
     assert described == [field.name for field in dataclasses.fields(AudioAugment)]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(83, 204), (82, 205), (80, 202)])
+def test_what_cannot_be_halved_of_the_canvas_is_one_more_behind(rows, columns):
+    spectrogram = noise()
+    above, before = (rows - 80) // 2, (columns - 201) // 2
+    canvas = torch.zeros(1, rows, columns)
+    canvas[:, above : above + 80, before : before + 201] = spectrogram
+    for top, left in ((above, before), (0, 0), (rows - 80, columns - 201)):
+        ours = resize_crop(spectrogram, Crop(top, left, 80, 201), canvas=(rows, columns))
+        assert torch.equal(ours, canvas[:, top : top + 80, left : left + 201])
+
+
+def test_the_canvas_is_cut_to_whole_rows_and_columns():
+    augment = AudioAugment(canvas=(1.3, 1.501))
+    assert canvas_size(81, 201, augment) == (105, 301)
+
+
+def test_a_crop_has_at_least_one_row_and_column():
+    rng = generator()
+    small = AudioAugment(crop=(0.001, 0.002))
+    assert {draw_crop(80, 201, small, rng)[2:] for _ in range(50)} == {(1, 1)}
+
+
+def test_masks_that_are_off_draw_nothing():
+    rng = generator()
+    assert draw_masks(80, 0, PAPER, rng) == []
+    assert draw_masks(80, 10, dataclasses.replace(PAPER, masks=0), rng) == []
+    assert draw_volume(dataclasses.replace(PAPER, volume=0), rng) == 1
+    assert draw_warp(200, AudioAugment(), rng) is None
+    assert rng.bit_generator.state == generator().bit_generator.state
+
+
+def test_masks_of_one_row_are_those_of_an_axis():
+    rng = generator()
+    masks = np.array([draw_masks(1, 1, PAPER, rng) for _ in range(200)])
+    assert {tuple(m) for m in masks.reshape(-1, 2)} == {(0, 0), (1, 0), (0, 1)}
+
+
+def test_the_mean_is_taken_in_float64():
+    spectrogram = torch.full((1, 80, 100), 0.1)
+    spectrogram[0, 0, 0], spectrogram[0, 79, 99] = 3e9, -3e9  # float32 has steps of 256 there
+    ours = fill_masks(spectrogram, [(5, 1)], axis=-2)
+    assert ours[0, 5, 0].item() == pytest.approx(0.1 * 7_998 / 8_000, rel=1e-6)

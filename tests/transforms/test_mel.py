@@ -201,3 +201,22 @@ def test_sound_that_was_never_scaled_is_noticed():
         mono_at_rate(np.full(16_000, 3000.0, np.float32), AudioConfig())
     with pytest.raises(ConfigError, match="sample_rate='16k'"):
         mono_at_rate(np.zeros(16_000, np.float32), AudioConfig(), sample_rate="16k")
+
+
+def test_a_peak_of_16_is_still_taken_for_a_wave():
+    wave = np.zeros(1_000, np.float32)
+    wave[3] = -16.0
+    assert mono_at_rate(wave, CONFIG).min() == -16
+    wave[3] = -16.001
+    with pytest.raises(InputError, match=r"the wave reaches 16\.001, far beyond"):
+        mono_at_rate(wave, CONFIG)
+
+
+def test_as_many_channels_as_samples_are_channels():
+    assert torch.equal(mono_at_rate(torch.eye(8), CONFIG), torch.full((8,), 1 / 8))
+
+
+@pytest.mark.parametrize("rate", [1, 1.0, 16_000])
+def test_a_rate_is_a_whole_number_above_0(rate):
+    config = CONFIG.replace(sample_rate=1) if rate == 1 else CONFIG
+    assert mono_at_rate(torch.ones(8), config, sample_rate=rate).tolist() == [1] * 8

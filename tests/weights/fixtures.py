@@ -15,9 +15,9 @@ import torch
 from huggingface_hub import constants
 from weights.hub_server import HubServer, running_hub
 
+from crisscross_zoo.checkpoints import hub
+from crisscross_zoo.checkpoints.files import write_checkpoint
 from crisscross_zoo.config import AudioConfig, EncoderConfig, VideoConfig
-from crisscross_zoo.encoders import hub
-from crisscross_zoo.encoders.checkpoint import write_checkpoint
 from crisscross_zoo.weights import origin
 from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE
 

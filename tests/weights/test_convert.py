@@ -13,10 +13,11 @@ import torch
 from weights.fixtures import NARROW, pth_bytes, zip_bytes
 
 from crisscross_zoo import load_encoder
+from crisscross_zoo.checkpoints.files import read_checkpoint
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.encoders import build_encoder
-from crisscross_zoo.encoders.checkpoint import file_sha256, read_checkpoint
 from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights import convert
 from crisscross_zoo.weights.convert import convert_checkpoint, read_local, read_pth
 

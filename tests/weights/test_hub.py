@@ -17,7 +17,7 @@ from weights.fixtures import NARROW, NOT_ON_HUB, pth_bytes, zip_bytes
 from weights.hub_server import HubServer
 
 from crisscross_zoo import load_encoder
-from crisscross_zoo.encoders.checkpoint import file_sha256, write_checkpoint
+from crisscross_zoo.checkpoints.files import write_checkpoint
 from crisscross_zoo.errors import (
     CheckpointError,
     ChecksumError,
@@ -26,6 +26,7 @@ from crisscross_zoo.errors import (
     WeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights import origin
 
 States = dict[str, dict[str, torch.Tensor]]

@@ -14,8 +14,8 @@ from weights.fixtures import NARROW, pth_bytes
 from weights.hub_server import HubServer
 
 from crisscross_zoo import FeatureExtractor, load_encoder
+from crisscross_zoo.checkpoints.files import state_sha256
 from crisscross_zoo.config import AudioConfig, VideoConfig
-from crisscross_zoo.encoders.checkpoint import file_sha256, state_sha256
 from crisscross_zoo.errors import (
     CheckpointError,
     ChecksumError,
@@ -23,6 +23,7 @@ from crisscross_zoo.errors import (
     UnknownWeightsError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights import load
 from crisscross_zoo.weights.manifest import BUNDLED_FOLDER, find_weights
 

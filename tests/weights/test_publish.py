@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import constants
 from weights.fixtures import NARROW, NOT_ON_HUB, pth_bytes, zip_bytes
 from weights.hub_server import HubServer
 
 from crisscross_zoo import load_encoder
 from crisscross_zoo.encoders import VideoEncoder
-from crisscross_zoo.encoders.checkpoint import file_sha256
 from crisscross_zoo.errors import (
     ConfigError,
     DownloadError,
     ManifestError,
     WeightsNotAvailableError,
 )
+from crisscross_zoo.files.digest import file_sha256
+from crisscross_zoo.weights.card import release_card
 from crisscross_zoo.weights.manifest import Hub, find_weights
-from crisscross_zoo.weights.publish import model_card, publish, write_folder
+from crisscross_zoo.weights.publish import publish, write_folder
 
 # What the Hub's client does with its own transport is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -173,7 +174,7 @@ def test_a_manifest_that_cannot_be_written_is_said_before_the_push(
 def test_the_card_has_data_license_numbers_limits_and_impact(name: str, modality: str) -> None:
     entry = find_weights(name, modality)  # type: ignore[arg-type]
     hub = Hub(repo="org/some-name", file="model.safetensors", revision=None, sha256="ab" * 32)
-    card = ModelCard(model_card(entry, hub))
+    card = release_card(entry, hub)
     data = card.data.to_dict()
     assert data["license"] == "cc-by-nc-4.0"
     assert data["library_name"] == "crisscross-zoo"
@@ -209,7 +210,7 @@ def test_the_snippet_of_the_card_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("audio", {"wave": torch.zeros(32_000)}),
     ):
         hub = Hub(repo="org/name", file="model.safetensors", revision=None, sha256="ab" * 32)
-        card = model_card(find_weights("audioset", modality), hub)  # type: ignore[arg-type]
+        card = str(release_card(find_weights("audioset", modality), hub))  # type: ignore[arg-type]
         code = card.split("```python\n")[1].split("```")[0].replace("org/name", "random:0")
         scope = dict(given)
         exec(code, scope)

@@ -1,0 +1,209 @@
+"""Checkpoints from the Hugging Face Hub, through its own client.
+
+Cache, tokens, mirrors and offline mode are ``huggingface_hub``'s: ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT``
+and ``HF_HUB_OFFLINE`` work as for any other model. Added are checksums, a retry where the client has none,
+and errors of one line.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from crisscross_zoo.errors import (
+    ChecksumError,
+    DownloadError,
+    UnknownWeightsError,
+    WeightsError,
+    WeightsNotAvailableError,
+)
+from crisscross_zoo.files.digest import file_sha256
+
+_log = logging.getLogger(__name__)
+
+TRIES = 3
+BACKOFF_SECONDS = 1.0
+"""Wait after the first failed try; doubled after each."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LOG_IN = "pass token=, set HF_TOKEN or run `hf auth login` with an account that has access"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How downloads may be made.
+
+    Attributes:
+        cache_dir: Instead of the Hub's cache, and of this package's folder beside it.
+        local_files_only: Use the cache alone.
+        token: For private or gated repositories; None: the stored one.
+    """
+
+    cache_dir: Path | None = None
+    local_files_only: bool = False
+    token: str | bool | None = None
+
+    @property
+    def offline(self) -> bool:
+        """Whether the network may not be used: as asked for, or by ``HF_HUB_OFFLINE``."""
+        return self.local_files_only or constants.HF_HUB_OFFLINE
+
+
+def hub_file(
+    repo: str,
+    file: str,
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    again: bool = False,
+    access: Access,
+) -> Path:
+    """Return a file of a repository in the Hub's cache, downloaded if need be, and its checksum verified.
+
+    The client accepts wrong bytes of the right size, so the file is hashed here: against ``sha256``, else
+    against the Hub's own hash of a large file. On a mismatch it is downloaded once more.
+
+    Args:
+        repo: ``org/name``.
+        file: Path inside the repository.
+        revision: Branch, tag or commit; None: the main branch.
+        sha256: What the file must have.
+        again: Download what is cached again.
+        access: Cache, network and token.
+
+    Raises:
+        UnknownWeightsError: no such repository, revision or file.
+        WeightsNotAvailableError: no access, or not in the cache and the network may not be used.
+        DownloadError: the download failed.
+        ChecksumError: the file has another checksum, twice.
+    """
+
+    def fetch(*, again: bool) -> Path:
+        for attempt in range(TRIES):
+            try:
+                return Path(
+                    huggingface_hub.hf_hub_download(
+                        repo,
+                        file,
+                        revision=revision,
+                        cache_dir=access.cache_dir,
+                        local_files_only=access.local_files_only,
+                        token=access.token,
+                        force_download=again,
+                    )
+                )
+            except Exception as error:  # the client's transport, hence its errors, changes with its version
+                if attempt + 1 == TRIES or not _is_passing(error):
+                    raise hub_error(error, repo, file=file, revision=revision) from error
+                pause = BACKOFF_SECONDS * 2**attempt
+                _log.warning("%s: %s; trying again in %.0f s", repo, _one_line(error), pause)
+            time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    path = fetch(again=again)
+    wanted = sha256 or _hash_by_hub(path)
+    if wanted is None or file_sha256(path) == wanted:
+        return path
+    if not access.offline:
+        path = fetch(again=True)
+        if file_sha256(path) == wanted:
+            return path
+    raise ChecksumError(
+        f"{file} has sha256 {file_sha256(path)[:12]}..., it must be {wanted[:12]}...",
+        remedy="load it once online, to download it again"
+        if access.offline
+        else "a proxy or mirror may alter it: try another network or HF_ENDPOINT",
+        path=repo,
+    )
+
+
+def hub_error(
+    error: Exception, repo: str, *, file: str, revision: str | None = None, doing: str = "download from"
+) -> WeightsError:
+    """Return, in this package's words, why the Hub's client could not do something."""
+    status = _status(error)
+    offline = isinstance(error, OfflineModeIsEnabled) or (
+        isinstance(error, LocalEntryNotFoundError)
+        and (error.__cause__ is None or isinstance(error.__cause__, OfflineModeIsEnabled))
+    )
+    kind: type[WeightsError]
+    if offline:
+        kind, reason = (
+            WeightsNotAvailableError,
+            f"{file} is not in the cache, and the network may not be used",
+        )
+        remedy = "load it once online, without local_files_only and HF_HUB_OFFLINE"
+    elif isinstance(error, GatedRepoError):
+        kind, reason = WeightsNotAvailableError, "the repository is gated"
+        remedy = f"accept its terms at {constants.ENDPOINT}/{repo}, then {_LOG_IN}"
+    elif isinstance(error, RevisionNotFoundError):
+        kind, reason = UnknownWeightsError, f"the repository has no revision {revision!r}"
+        remedy = "pass a branch, tag or commit of it"
+    elif isinstance(error, RepositoryNotFoundError | HFValidationError):
+        kind, reason = UnknownWeightsError, "neither a path here nor a repository on the Hub that you can see"
+        remedy = f"check the spelling; if it is private, {_LOG_IN}"
+    elif isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        kind, reason = UnknownWeightsError, f"the repository has no {file}"
+        remedy = "pass one that save_pretrained, push_to_hub or crisscross-weights publish filled"
+    elif status in (401, 403):
+        kind, reason, remedy = WeightsNotAvailableError, f"the Hub refuses access ({status})", _LOG_IN
+    else:
+        kind = DownloadError
+        reason = f"cannot {doing} {constants.ENDPOINT} ({_one_line(_innermost(error))})"
+        remedy = "check the connection and the disk, then try again"
+    return kind(reason, remedy=remedy, path=repo)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether a failure may pass: of those that the client does not retry, or not in every version.
+
+    A 5xx, which is the cause where the client looked into its cache next, and a body that broke off under ``requests``.
+    """
+    tired = max(_status(error) or 0, _status(error.__cause__) or 0) >= 500
+    return tired or type(error).__name__ == "ChunkedEncodingError"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the system's own error at the bottom of what transports wrapped around it; else the cause, if any."""
+    found, inner = error.__cause__ or error, error.__cause__ or error.__context__
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno is not None:
+            found = inner
+        inner = inner.__cause__ or inner.__context__
+    return found
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Return the HTTP status that the Hub answered, if it did: before version 1 the client may have no response."""
+    if not isinstance(error, HfHubHTTPError) or error.response is None:
+        return None
+    return error.response.status_code
+
+
+def _hash_by_hub(path: Path) -> str | None:
+    """Return the sha256 that the Hub gave for a cached large file: its blob is named by it."""
+    if not path.is_symlink():
+        return None
+    blob = path.readlink().name
+    return blob if _SHA256.fullmatch(blob) else None
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,224 @@
+"""The step of a fold in classification on frozen features: an SVM, or a linear layer."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from crisscross_zoo.checkpoints.training import load_progress, save_progress
+from crisscross_zoo.evaluate.datasets import Fold
+from crisscross_zoo.evaluate.extracted import ClipFeatures, Extracted
+from crisscross_zoo.evaluate.layer import LayerTraining, TrainedLayer, module_scores
+from crisscross_zoo.evaluate.metrics import Scores, file_scores, softmax, top_k
+from crisscross_zoo.evaluate.plan import Plan
+from crisscross_zoo.evaluate.probe import best, held_out_accuracies, held_out_parts, right_files
+from crisscross_zoo.evaluate.reporter import Reporter
+from crisscross_zoo.evaluate.results import Classified, labels_of, text_keys
+from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
+
+LAYER_FILE = "layer.pt"
+
+
+# --- an SVM --------------------------------------------------------------------------------------------------------
+
+
+def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: Reporter) -> Classified:
+    """Train an SVM on a fold's training clips, and score its test files.
+
+    Args:
+        plan: The evaluation.
+        features: Of its clips.
+        number: Of the fold.
+        reporter: Told of progress, and of machines that are not solved.
+
+    Raises:
+        ConfigError: the cost cannot be chosen, since a class has one training file alone.
+        OutputError: no training file, or no test file, can be used.
+    """
+    fold = plan.folds[number]
+    train = features.drawn(fold.train, f"fold {number}: training clips")
+    test = features.spread(fold.test, f"fold {number}: test clips")
+    svm = plan.config.svm
+    assert svm is not None
+    progress = reporter.stage("SVM: passes over the training clips")
+    options: dict[str, Any] = {"on_pass": lambda passes: progress(passes, 0), "device": str(plan.device)}
+    classes = len(plan.data.classes)
+
+    def fitted(costs: tuple[float, ...]) -> dict[float, Hyperplanes]:
+        machines = fit_svm(train.clips.rows, train.labels, classes, costs, tolerance=svm.tolerance, **options)
+        return {machine.cost: machine for machine in machines}
+
+    accuracies: dict[float, float] = {}
+    if plan.config.select == "test":
+        machines, truth = fitted(svm.costs), labels_of(test.files)
+        for cost, machine in machines.items():
+            accuracies[cost] = right_files(machine, test.clips, truth) / len(truth)
+        cost = best(accuracies)
+    else:
+        if len(svm.costs) > 1:
+            accuracies = held_out_accuracies(
+                train.clips,
+                labels_of(train.files),
+                classes,
+                svm.costs,
+                groups=[s.group for s in train.files],
+                parts=svm.parts,
+                seed=plan.config.seed,
+                **options,
+            )
+        cost = best(accuracies) if accuracies else svm.costs[0]
+        machines = fitted((cost,))
+    for machine in machines.values():
+        if not machine.solved:
+            reporter.say(
+                f"the SVM of cost {machine.cost:g} is not solved to svm.tolerance (gradient {machine.gradient:.1e})"
+            )
+    chosen = {"cost": cost, "accuracy_by_cost": text_keys(accuracies)}
+    return _classified(
+        train.failed, train.damaged, len(train.files), test, machines[cost].scores(test.clips.rows), chosen
+    )
+
+
+# --- a linear layer ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _LayerFold:
+    """What the training of a fold's layer has reached, besides the layer itself; plain values and tensors.
+
+    Attributes:
+        accuracies: By epoch, on the files that the epoch is chosen on.
+        best: The layer after the epoch with the highest of them.
+        failed: Rows of the training files that failed, by path.
+        damaged: The same of those of which a part was read.
+        files: Most training files that were used in an epoch.
+    """
+
+    accuracies: dict[int, float] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)
+    damaged: dict[str, dict[str, str]] = field(default_factory=dict)
+    files: int = 0
+
+    def add(self, drawn: Extracted) -> None:
+        """Note what came of an epoch's files."""
+        self.failed |= {row["path"]: row for row in drawn.failed}
+        self.damaged |= {row["path"]: row for row in drawn.damaged}
+        self.files = max(self.files, len(drawn.files))
+
+    def judge(self, epoch: int, accuracy: float, layer: TrainedLayer) -> None:
+        """Note an epoch's accuracy, and keep the layer if none was better."""
+        self.accuracies[epoch] = accuracy
+        if best(self.accuracies) == epoch:
+            self.best = copy.deepcopy(layer.module.state_dict())
+
+
+def classify_by_layer(plan: Plan, features: ClipFeatures, number: int, reporter: Reporter) -> Classified:
+    """Train a linear layer on a fold, an epoch on each draw of the training clips, and score its test files.
+
+    Where the epoch is chosen among training files, a second layer is trained beside it on those that are not held
+    out: both see the same clips, which are extracted once.
+
+    Args:
+        plan: The evaluation.
+        features: Of its clips.
+        number: Of the fold.
+        reporter: Told of progress, and of a damaged checkpoint.
+
+    Raises:
+        ConfigError: the epoch cannot be chosen, since a class has one training file alone.
+        OutputError: no training file, or no test file, can be used.
+        TrainingError: the loss is no longer finite, or the checkpoint is of another run.
+    """
+    config = plan.config.layer
+    assert config is not None
+    fold = plan.folds[number]
+    test = features.spread(fold.test, f"fold {number}: test clips")
+    held = _held_out(plan, fold) if plan.config.select == "train" and config.epochs > 1 else set()
+    size, classes = test.clips.rows.shape[1], len(plan.data.classes)
+    trainings = {
+        name: LayerTraining(size, classes, config, seed=plan.config.seed, device=plan.device)
+        for name in ("all", *["kept"] * bool(held))
+    }
+    layer, reached = trainings["all"], _LayerFold()
+    redrawn, checkpoint = plan.config.clips.epochs != 1, plan.folder(number) / LAYER_FILE
+    identity = _layer_identity(plan, fold)
+    if redrawn:
+        keys = {*vars(reached), *trainings}
+        before = load_progress(checkpoint, identity, keys, restart=plan.overwrite, say=reporter.say)
+        if before is not None:
+            reached = _LayerFold(**{name: before[name] for name in vars(reached)})
+            for name, training in trainings.items():
+                training.load_state_dict(before[name])
+    progress = reporter.stage("linear layer: epochs")
+    for epoch in range(layer.epoch + 1, config.epochs + 1):
+        with features.epoch(number, epoch) as drawn:
+            reached.add(drawn)
+            trained = layer.train_epoch(drawn.clips.rows, drawn.labels)
+            if held:
+                kept, asked = drawn.split(held)
+                judged = trainings["kept"].train_epoch(kept.clips.rows, kept.labels)
+                reached.judge(epoch, _accuracy(judged, asked), trained)
+            elif plan.config.select == "test":
+                reached.judge(epoch, _accuracy(trained, test), trained)
+            if redrawn:
+                states = {name: training.state_dict() for name, training in trainings.items()}
+                save_progress(checkpoint, identity, {**vars(reached), **states})
+        progress(epoch, config.epochs)
+    accuracies = reached.accuracies
+    if accuracies:
+        layer.module.load_state_dict(reached.best)
+    chosen = {
+        "epochs": int(best(accuracies)) if accuracies else config.epochs,
+        "accuracy_by_epoch": text_keys(accuracies),
+    }
+    scores = softmax(module_scores(layer.module, test.clips.rows))
+    failed, damaged = [*reached.failed.values()], [*reached.damaged.values()]
+    return _classified(failed, damaged, reached.files, test, scores, chosen)
+
+
+def _held_out(plan: Plan, fold: Fold) -> set[str]:
+    """Return the training files on which the epoch is chosen: a fifth of them."""
+    groups = [s.group for s in fold.train]
+    _, places = next(held_out_parts(labels_of(fold.train), groups, seed=plan.config.seed))
+    return {fold.train[k].path for k in places}
+
+
+def _layer_identity(plan: Plan, fold: Fold) -> str:
+    return json.dumps(
+        {
+            "settings": plan.config.to_dict(),
+            "precision": plan.compute.precision,
+            "device": plan.device.type,
+            "weights": plan.sha256,
+            "files": [[s.path, s.label] for s in (*fold.train, *fold.test)],
+        }
+    )
+
+
+def _accuracy(trained: TrainedLayer, asked: Extracted) -> float:
+    """Return the share of files whose own class has the highest mean probability."""
+    scores = file_scores(softmax(trained.scores(asked.clips.rows)), asked.clips.owners)
+    return top_k(scores, labels_of(asked.files), 1)
+
+
+def _classified(
+    failed: list[dict[str, str]],
+    damaged: list[dict[str, str]],
+    train: int,
+    test: Extracted,
+    clip_scores: Scores,
+    chosen: dict[str, Any],
+) -> Classified:
+    """Put together what came of training (failed, damaged and used files) and of the test clips."""
+    return Classified(
+        train=train,
+        test=test.files,
+        failed=[*failed, *test.failed],
+        damaged=[*damaged, *test.damaged],
+        clip_scores=clip_scores,
+        owners=test.clips.owners,
+        chosen=chosen,
+    )

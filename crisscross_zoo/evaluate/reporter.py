@@ -1,0 +1,43 @@
+"""What an evaluation tells its caller while it runs: lines to read, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crisscross_zoo.errors import CrissCrossError
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, what is done of it, and how much of it there is; 0: that is not known."""
+
+
+class Reporter:
+    """Passes on lines and progress to a caller's functions.
+
+    Args:
+        say: Called with each line. None: nobody reads them.
+        on_progress: Called as a stage goes on.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None = None, on_progress: Progress | None = None) -> None:
+        self._say, self._on_progress = say, on_progress
+        self._failed: set[str] = set()
+
+    def say(self, line: str) -> None:
+        """Pass on a line."""
+        if self._say is not None:
+            self._say(line)
+
+    def say_failure(self, path: str, error: CrissCrossError) -> None:
+        """Pass on that a file failed, once: it may be in several folds."""
+        if path not in self._failed:
+            self._failed.add(path)
+            self.say(str(error) if error.path else f"{path}: {error}")
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """Return what passes on how much of a stage is done, and how much of it there is."""
+
+        def on_progress(done: int, total: int) -> None:
+            if self._on_progress is not None:
+                self._on_progress(name, done, total)
+
+        return on_progress

@@ -1,0 +1,441 @@
+"""Features of media files: :class:`FeatureExtractor`, files in, :class:`Features` out.
+
+Files are decoded by :mod:`crisscross_zoo.workers.pool` while the encoder runs. Batches run across files and always have
+the same size, filled up with zeros at the very end: a row's bytes depend on its clip, the encoder and the batch size,
+never on what else was in the batch, so a run that was killed and started again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Unpack, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crisscross_zoo import __version__
+from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.config import MODALITIES, AudioConfig, VideoConfig
+from crisscross_zoo.encoders import AudioEncoder, Encoder
+from crisscross_zoo.encoders.head import clip_features
+from crisscross_zoo.encoders.inference import InferenceEncoder
+from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, StorageError
+from crisscross_zoo.extract.options import (
+    DEFAULT_TIMEOUT,
+    ExtractKeywords,
+    ExtractOptions,
+    Modality,
+)
+from crisscross_zoo.features import Features
+from crisscross_zoo.files import remote
+from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, read_files
+from crisscross_zoo.media.decode import INT16_SCALE
+from crisscross_zoo.media.scan import decoder_versions
+from crisscross_zoo.media.torchcodec_frames import check_torchcodec
+from crisscross_zoo.numerics import DTYPES, exact_float32, plain_torch
+from crisscross_zoo.settings import StrPath, check_path, pick_device
+from crisscross_zoo.transforms.frames import normalize
+from crisscross_zoo.weights.load import load_encoder
+from crisscross_zoo.workers.pool import usable_cores
+
+Weights = str | os.PathLike[str] | Encoder | None
+
+
+_OUT_OF_MEMORY = re.compile("out of memory|(can't|cannot|not enough).*memory", re.IGNORECASE)
+
+DEFAULT_BATCH: dict[str, dict[str, int]] = {
+    "cpu": {"video": 4, "audio": 16},
+    "mps": {"video": 8, "audio": 32},
+    "cuda": {"video": 32, "audio": 128},
+}
+"""Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
+
+MOST_NUMBERS = 1 << 30
+"""Numbers that one clip may have before the network: 4 GB of float32."""
+
+
+class FeatureExtractor:
+    """Turns media files into :class:`Features`.
+
+    Args:
+        weights: As in :func:`crisscross_zoo.load_encoder`: a name, Hub id, path, ``"random:SEED"``, None, or an
+            :class:`Encoder` (which is moved to ``device`` and put in eval mode); or a dict with one of these for
+            each modality.
+        modality: ``"video"``, ``"audio"`` or ``"both"``.
+        **options: See :class:`crisscross_zoo.extract.ExtractOptions`, such as ``size=112``.
+
+    Attributes:
+        encoders: The encoders by modality, in eval mode on ``device``. What is run is made of them once
+            (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
+        weights: Their "id" and "sha256" by modality.
+        sizes: Length of a feature vector, D, by modality.
+        options: As they were given.
+        settings: What decides the numbers besides the weights, as kept in the features' metadata.
+
+    Raises:
+        ConfigError: a value that is not allowed, or values that exclude each other.
+        WeightsError: the weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        weights: Weights | Mapping[str, Weights] = "audioset",
+        modality: Modality = "video",
+        **options: Unpack[ExtractKeywords],
+    ) -> None:
+        self.options = given = ExtractOptions.of(modality, options)
+        self.device = pick_device(given.device)
+        self._versions = decoder_versions()
+        if given.decoder == "torchcodec":
+            self._versions.update(check_torchcodec())
+        wanted = MODALITIES if modality == "both" else (modality,)
+        self.encoders: dict[str, Encoder] = {}
+        self._networks: dict[str, InferenceEncoder] = {}
+        self.weights: dict[str, dict[str, str | None]] = {}
+        for name in wanted:
+            if isinstance(weights, Mapping) and name not in weights:
+                raise ConfigError(f"weights has no {name!r}", remedy="add it, or use another modality")
+            source = weights[name] if isinstance(weights, Mapping) else weights
+            if isinstance(source, Encoder):
+                # It may have been trained since it was loaded: what it holds now is what counts.
+                sha256: str | None = state_sha256(source.state_dict(), source.config)
+                source = source.with_pooling(given.pooling)
+            else:
+                source = load_encoder(
+                    name,  # type: ignore[arg-type]
+                    source,
+                    pooling=given.pooling,
+                    revision=given.revision,
+                    cache_dir=given.cache_dir,
+                    local_files_only=given.local_files_only,
+                    token=given.token,
+                )
+                sha256 = source.weights_sha256
+            if source.num_classes:
+                raise ConfigError(
+                    f"the {name} encoder has a classifier", remedy="call its reset_classifier(0) for features"
+                )
+            if source.config.modality != name:
+                raise ConfigError(
+                    f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one"
+                )
+            changed = "" if sha256 == source.weights_sha256 or source.weights_sha256 is None else " (changed)"
+            self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
+            with plain_torch():
+                self.encoders[name] = source.to(self.device).eval()
+            self._networks[name] = source.optimize_for_inference(DTYPES[given.precision])
+        self._sampling = self._make_sampling()
+        defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
+        self._batch = {name: given.batch_size or defaults[name] for name in wanted}
+        self.settings = self._describe_settings()
+        self.sizes: dict[str, int] = {}
+        self._check_clips()
+
+    def __call__(self, path: StrPath) -> Features:
+        """Extract the features of one file.
+
+        Raises:
+            InputError: ``path`` is no path: bytes, an open file.
+            MediaError: the file cannot be used; the error says why and what to do.
+        """
+        ((_, result),) = self._run([path], workers=0, on_progress=None)
+        if isinstance(result, CrissCrossError):
+            raise result
+        return result
+
+    def stream(
+        self, paths: Iterable[StrPath], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
+        """Extract many files; a bad one gives its error in place of features, and costs nothing else.
+
+        Args:
+            paths: Files; any iterable, taken as needed.
+            on_progress: Told, as they grow, how many clips are done and how many are known of.
+
+        Yields:
+            ``(path, result)`` as files get ready, which need not be the order of ``paths``.
+
+        Raises:
+            ConfigError: ``paths`` is one path.
+            InputError: ``paths`` is an open file or bytes.
+            StorageError: the disk that files at URLs are fetched to is full.
+        """
+        if isinstance(paths, str | os.PathLike):
+            raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
+        if isinstance(paths, bytes) or hasattr(paths, "read"):  # both can be iterated over
+            check_path("paths", paths)
+        workers = self.options.workers
+        if workers is None:
+            alone = isinstance(paths, Sized) and len(paths) <= 1
+            on_gpu = self._sampling.torchcodec not in (None, "cpu")
+            fewest = 0 if self.options.timeout is None else 1  # a thread cannot be ended
+            workers = fewest if alone or on_gpu else default_workers(self.device)
+        yield from self._run(paths, workers=workers, on_progress=on_progress)
+
+    def _run(
+        self, paths: Iterable[StrPath], *, workers: int, on_progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
+        open_files: dict[int, _OpenFile] = {}
+        batches = {name: _Batch(self, name) for name in self.encoders}
+        done = known = 0
+        queue_size = 2 * min(self._batch.values())
+        news_of_files = read_files(
+            paths,
+            self._sampling,
+            workers=workers,
+            queue_size=queue_size,
+            timeout=self.options.timeout or DEFAULT_TIMEOUT,
+        )
+        with contextlib.closing(news_of_files):
+            for serial, path, news in news_of_files:
+                if isinstance(
+                    news, StorageError
+                ):  # where files are fetched to: no other file would fit either
+                    raise news
+                if isinstance(news, CrissCrossError):
+                    open_files.pop(serial, None)
+                    yield path, news
+                elif isinstance(news, FileOpened):
+                    open_files[serial] = _OpenFile(path, news, self.sizes)
+                    known += sum(open_files[serial].rows_left.values())
+                elif isinstance(news, FileRead):
+                    open_files[serial].end(news)
+                else:
+                    batch = batches[news.modality]
+                    batch.add(open_files[serial], news)
+                    if batch.full:
+                        done += batch.encode()
+                if on_progress is not None:
+                    on_progress(done, known)
+                yield from self._finished(open_files)
+            for batch in batches.values():
+                done += batch.encode()
+            if on_progress is not None:
+                on_progress(done, known)
+            yield from self._finished(open_files)
+
+    def _finished(self, open_files: dict[int, _OpenFile]) -> Iterator[tuple[StrPath, Features]]:
+        for serial in [s for s, f in open_files.items() if f.is_finished]:
+            file = open_files.pop(serial)
+            assert file.read is not None
+            rows: dict[str, Any] = file.rows
+            windows: dict[str, Any] = {f"{name}_windows": w for name, w in file.windows.items()}
+            metadata = {
+                **self._identity(file.opened.source),
+                "shapes": {name: list(rows.shape) for name, rows in file.rows.items()},
+                "duration": file.opened.duration,
+                "missing": [*file.opened.missing, *file.read.failed],
+                "padded": [name for name, w in file.windows.items() if self._is_padded(name, w)],
+                "warnings": list(file.read.damage),
+                "notes": list(file.read.notes),
+                **self._provenance(),
+            }
+            yield file.path, Features(**rows, **windows, metadata=metadata)
+
+    def _is_padded(self, modality: str, windows: npt.NDArray[np.float64]) -> bool:
+        """Return whether no clip is whole, the file having less than one."""
+        length: float = getattr(self._sampling, modality).window_seconds
+        return float((windows[:, 1] - windows[:, 0]).max()) < length - 1e-3
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "device": self.device.type,
+            "batch_size": self._batch,
+            "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, **self._versions},
+        }
+
+    def identity(self, path: StrPath) -> dict[str, Any]:
+        """Return what must be the same for finished features of ``path`` to be used again.
+
+        Raises:
+            InputError: ``path`` is no path: bytes, an open file.
+            OSError: there is no such file.
+            UnreadableMediaError: it is at a URL that cannot be asked.
+        """
+        check_path("the path", path)
+        return self._identity(remote.source_of(path))
+
+    def _identity(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        return {"source": source, "settings": self.settings, "weights": self.weights}
+
+    def _make_sampling(self) -> Sampling:
+        given = self.options
+        video: VideoConfig | None = None
+        audio: AudioConfig | None = None
+        if "video" in self.encoders:
+            own = self.encoders["video"].config
+            assert isinstance(own, VideoConfig)
+            fps = own.fps if given.fps is None else given.fps
+            frames = given.frames if given.window is None else max(1, round(given.window * fps))
+            changes = {"frames": frames, "fps": fps, "size": given.size}
+            video = own.replace(**{k: v for k, v in changes.items() if v is not None})
+        if "audio" in self.encoders:
+            heard = self.encoders["audio"].config
+            assert isinstance(heard, AudioConfig)
+            seconds = given.window if given.audio_seconds is None else given.audio_seconds
+            audio = heard if seconds is None else heard.replace(seconds=seconds)
+        decodes = (
+            (str(self.device) if self.device.type == "cuda" else "cpu")
+            if given.decoder == "torchcodec"
+            else None
+        )
+        return Sampling(
+            video=video,
+            audio=audio,
+            stride=given.stride,
+            clips=given.clips,
+            views=given.views,
+            edges=given.edges,
+            strict=given.strict,
+            torchcodec=decodes,
+        )
+
+    def _check_clips(self) -> None:
+        """Find out before any file is read whether clips fit the networks."""
+        for name, encoder in self.encoders.items():
+            config = getattr(self._sampling, name)
+            if isinstance(config, AudioConfig) and config.clip_samples <= config.n_fft // 2:
+                least = (config.n_fft // 2 + 1) / config.sample_rate
+                raise ConfigError(
+                    f"an audio clip of {config.seconds} s is too short", remedy=f"take at least {least:.3f} s"
+                )
+            video = isinstance(config, VideoConfig)
+            numbers = 3 * config.frames * config.size**2 if video else config.clip_samples
+            if numbers > MOST_NUMBERS:
+                raise ConfigError(
+                    f"the {name} clip has {float(numbers):.0e} numbers, more than {float(MOST_NUMBERS):.0e}",
+                    remedy="take a smaller one",
+                )
+            try:
+                self.sizes[name] = clip_features(config, encoder.config.pooling)
+            except InputError as error:
+                raise ConfigError(
+                    f"the {name} clip does not fit: {error.reason}", remedy=error.remedy
+                ) from None
+
+    def _describe_settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"modality": self.options.modality, "precision": self.options.precision}
+        settings.update(
+            stride=self._sampling.stride, clips=self._sampling.clips, strict=self._sampling.strict
+        )
+        for name in self.encoders:
+            config = getattr(self._sampling, name)
+            settings[name] = {k: v for k, v in config.to_dict().items() if k != "modality"}
+        if self._sampling.edges != "keep":
+            settings["edges"] = self._sampling.edges
+        if self._sampling.torchcodec is not None:
+            settings["decoder"] = "torchcodec"
+        if (views := self._sampling.views) is not None:
+            given = {name: getattr(views, name) for name in self.encoders}
+            plain = {name: {} if a is None else a.to_dict() for name, a in given.items()}
+            epoch = {"epoch": views.epoch} if views.epoch else {}
+            settings["views"] = {"seed": views.seed, **epoch, **plain}
+        return settings
+
+
+@dataclass
+class _OpenFile:
+    """A file of which some rows are still to come."""
+
+    path: StrPath
+    opened: FileOpened
+    sizes: InitVar[Mapping[str, int]]  # of the features, by modality
+    read: FileRead | None = None  # None until it is read to its end
+    windows: dict[str, npt.NDArray[np.float64]] = field(init=False)
+    rows: dict[str, npt.NDArray[np.float32]] = field(init=False)
+    rows_left: dict[str, int] = field(init=False)
+
+    def __post_init__(self, sizes: Mapping[str, int]) -> None:
+        self.windows = dict(self.opened.windows)
+        self.rows = {name: np.empty((len(w), sizes[name]), np.float32) for name, w in self.windows.items()}
+        self.rows_left = {name: len(rows) for name, rows in self.rows.items()}
+
+    def end(self, read: FileRead) -> None:
+        """Take the last news; what could not be decoded is left out."""
+        self.read = read
+        for modality in read.failed:
+            for by_modality in (self.windows, self.rows, self.rows_left):
+                by_modality.pop(modality, None)
+
+    def take(self, modality: str, row: int, values: npt.NDArray[np.float32]) -> None:
+        """Take one row, unless its modality failed after all."""
+        if modality in self.rows:
+            self.rows[modality][row] = values
+            self.rows_left[modality] -= 1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.read is not None and not any(self.rows_left.values())
+
+
+class _Batch:
+    """Clips of one modality on their way through the encoder."""
+
+    def __init__(self, extractor: FeatureExtractor, modality: str) -> None:
+        self._encoder = extractor.encoders[modality]
+        self._network = extractor._networks[modality]
+        self._size = extractor._batch[modality]
+        self._owners: list[tuple[_OpenFile, int]] = []
+        self._clips: Tensor | None = None
+
+    @property
+    def full(self) -> bool:
+        return len(self._owners) == self._size
+
+    def add(self, file: _OpenFile, clip: Clip) -> None:
+        if self._clips is None:
+            dtype = torch.from_numpy(clip.values).dtype
+            pinned = self._encoder.device.type == "cuda"
+            with self._memory_errors():
+                shape = (self._size, *clip.values.shape)
+                self._clips = torch.zeros(shape, dtype=dtype, device="cpu", pin_memory=pinned)
+        self._clips[len(self._owners)] = torch.from_numpy(clip.values)
+        self._owners.append((file, clip.row))
+
+    @contextlib.contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's allocator raises it plain
+            if not _OUT_OF_MEMORY.search(str(error)):
+                raise
+            raise ConfigError(
+                f"a batch of {self._size} clips does not fit into memory",
+                remedy="choose a smaller batch_size, size or clip",
+            ) from None
+
+    def encode(self) -> int:
+        """Run the encoder on what has come in, filled up to a whole batch, and return how many clips that was."""
+        owners, self._owners = self._owners, []
+        if not owners:
+            return 0
+        assert self._clips is not None
+        self._clips[len(owners) :] = 0
+        clips = self._clips.to(self._encoder.device)
+        with torch.inference_mode(), exact_float32(), self._memory_errors():
+            if clips.is_floating_point():  # an augmented clip is ready
+                x = clips
+            elif isinstance(self._encoder, AudioEncoder):
+                x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
+            else:
+                x = normalize(clips.movedim(-1, -4), cast(VideoConfig, self._encoder.config))
+            rows = self._network(x).float().cpu().numpy()
+        modality = self._encoder.config.modality
+        for (file, row), values in zip(owners, rows, strict=False):
+            file.take(modality, row, values)
+        return len(owners)
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes decode: nearly every core for a GPU, a quarter where the network needs them too.
+
+    Processes that ``torchrun`` started on one machine share its cores.
+    """
+    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(16, max(1, cores - 1 if device.type == "cuda" else cores // 4))

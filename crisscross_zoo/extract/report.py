@@ -1,0 +1,222 @@
+"""What :func:`crisscross_zoo.extract_files` tells while it runs, its events, and at its end, a :class:`Summary`.
+
+``str()`` of each is a line for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from crisscross_zoo.errors import CrissCrossError
+from crisscross_zoo.extract.share import Share
+from crisscross_zoo.files.failures import failure_row
+
+
+@dataclass(frozen=True)
+class Message:
+    """Of the run as a whole.
+
+    Attributes:
+        text: What.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class FileNote:
+    """What may be as wanted, of a file or folder. The same note is told of three files; a :class:`Message` counts more.
+
+    Attributes:
+        path: The input.
+        text: What.
+    """
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"note: {self.path}: {self.text}"
+
+
+@dataclass(frozen=True)
+class FileWarning:
+    """What is damaged in a file whose features are written.
+
+    Attributes:
+        path: The input.
+        text: What.
+    """
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"warning: {self.path}: {self.text}; the features are of what could be read"
+
+
+@dataclass(frozen=True)
+class FileDone:
+    """Features are written.
+
+    Attributes:
+        path: The input.
+        output: The path or URL of its features.
+        shapes: Their shapes by modality.
+    """
+
+    path: str
+    output: str
+    shapes: Mapping[str, list[int]]
+
+    def __str__(self) -> str:
+        return f"{self.path} -> {self.output}: {describe_shapes(self.shapes)}"
+
+
+@dataclass(frozen=True)
+class FileSkipped(FileDone):
+    """Features were already there, of the same file, settings and weights."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, already there"
+
+
+@dataclass(frozen=True)
+class FileFailed:
+    """There are no features of a file.
+
+    Attributes:
+        path: The input.
+        error: Why.
+    """
+
+    path: str
+    error: CrissCrossError
+
+    def __str__(self) -> str:
+        return f"error: {self.error}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the run is; told at the start, about twice a second, and at the end.
+
+    Attributes:
+        files: Files that are done, were already there, or failed.
+        of: All files.
+        clips: Clips that are done.
+        known: Clips of the files that were opened.
+    """
+
+    files: int
+    of: int
+    clips: int
+    known: int
+
+    def __str__(self) -> str:
+        return f"{self.files} of {self.of} files, {self.clips} clips"
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What is kept of a file with features.
+
+    Attributes:
+        path: The input.
+        output: The path or URL of its features.
+        metadata: Of theirs: "shapes", "duration", "missing", "warnings", "notes" and "padded".
+        skipped: They were already there.
+    """
+
+    path: str
+    output: str
+    metadata: Mapping[str, Any]
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of all inputs.
+
+    Attributes:
+        out: The output, as it was given.
+        files: Files with features, in the order of the inputs.
+        failed: Why the others have none, by input.
+        inputs: How many there were, the share's alone.
+        modality: What was wanted of them.
+        interrupted: The run ended before its end: by Ctrl-C, or since the disk is full.
+        stopped: It ended at the first failure (``on_error="stop"``).
+        seconds: How long it took.
+        failed_list: Where ``failed.jsonl`` is, or would be; None where the output is one file.
+        share: Which of the inputs it was about.
+    """
+
+    out: str
+    files: tuple[FileSummary, ...]
+    failed: Mapping[str, CrissCrossError]
+    inputs: int
+    modality: str
+    interrupted: bool
+    stopped: bool
+    seconds: float
+    failed_list: str | None
+    share: Share
+
+    @property
+    def done(self) -> int:
+        """How many files' features were written."""
+        return len(self.files) - self.skipped
+
+    @property
+    def skipped(self) -> int:
+        """How many files' features were already there."""
+        return sum(file.skipped for file in self.files)
+
+    @property
+    def clips(self) -> int:
+        """How many rows were written."""
+        return sum(rows for f in self.files if not f.skipped for rows, _ in f.metadata["shapes"].values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``crisscross-extract --json`` prints; JSON types."""
+        kept = ("shapes", "warnings", "notes", "missing", "padded")
+        return {
+            "out": self.out,
+            "done": self.done,
+            "skipped": self.skipped,
+            "failed": len(self.failed),
+            "interrupted": self.interrupted,
+            "clips": self.clips,
+            "seconds": round(self.seconds, 3),
+            "outputs": [
+                {"input": f.path, "output": f.output} | {name: f.metadata[name] for name in kept}
+                for f in self.files
+            ],
+            "failures": [failure_row(p, e, modality=self.modality) for p, e in self.failed.items()],
+        }
+
+    def __str__(self) -> str:
+        if self.failed_list is None and len(self.files) == 1:
+            (file,) = self.files
+            shapes = describe_shapes(file.metadata["shapes"])
+            note = ": already there with these settings" if file.skipped else f", {self.seconds:.1f} s"
+            return f"{self.out}: {shapes} of {file.path}{note}"
+        where = f" (see {self.failed_list})" if self.failed and self.failed_list is not None else ""
+        return (
+            f"{self.out}: {self.done} {'file' if self.done == 1 else 'files'} done, {self.skipped} already there,"
+            f" {len(self.failed)} failed{where}; {self.clips} clips in {self.seconds:.1f} s"
+        )
+
+
+Event: TypeAlias = Message | FileNote | FileWarning | FileDone | FileSkipped | FileFailed | Progress | Summary
+"""What ``on_event`` is called with; the summary comes last, also where the run then raises a StorageError."""
+
+
+def describe_shapes(shapes: Mapping[str, list[int]]) -> str:
+    """Return ``video (12, 64), audio (12, 576)``."""
+    return ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())

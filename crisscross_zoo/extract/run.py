@@ -1,0 +1,436 @@
+"""Features of files, folders, patterns and URLs: :func:`extract_files`, which ``crisscross-extract`` calls."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+
+from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError, StorageError
+from crisscross_zoo.extract.lists import PARTS_NAME, Lists
+from crisscross_zoo.extract.options import ExtractKeywords, ExtractOptions, Modality
+from crisscross_zoo.extract.outputs import FileResult, known_result, mirror, save
+from crisscross_zoo.extract.report import (
+    Event,
+    FileDone,
+    FileFailed,
+    FileNote,
+    FileSkipped,
+    FileSummary,
+    FileWarning,
+    Message,
+    Progress,
+    Summary,
+)
+from crisscross_zoo.extract.share import Share, numbered_share, started_share
+from crisscross_zoo.features import FORMATS, check_name
+from crisscross_zoo.files import remote
+from crisscross_zoo.files.failures import FAILED_NAME, failure_row
+from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, common_folder, find_media, is_folder
+from crisscross_zoo.files.store import Folder, open_file, open_folder
+from crisscross_zoo.settings import StrPath, check, check_choice, check_path
+
+if TYPE_CHECKING:
+    from crisscross_zoo.extract.extractor import FeatureExtractor, Weights
+
+Format = Literal["npz", "safetensors", "npy"]
+Engine = Literal["ray"]
+OnError = Literal["skip", "stop"]
+
+_REMARKS = 3
+"""For how many files the same note is told one by one."""
+
+_PROGRESS_SECONDS = 0.5
+
+_OTHER_FORMATS = (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".csv", ".json", ".txt", ".parquet", ".mat")
+
+
+def extract_files(
+    inputs: StrPath | Iterable[StrPath],
+    out: StrPath,
+    *,
+    weights: Weights | Mapping[str, Weights] = "audioset",
+    modality: Modality = "video",
+    list_file: str | None = None,
+    format: Format | None = None,  # noqa: A002 - as the command calls it
+    root: StrPath | None = None,
+    shard: tuple[int, int] | None = None,
+    engine: Engine | None = None,
+    address: str | None = None,
+    on_error: OnError = "skip",
+    overwrite: bool = False,
+    on_event: Callable[[Event], object] | None = None,
+    **options: Unpack[ExtractKeywords],
+) -> Summary:
+    """Extract the features of many files; what is there already is skipped, a bad file fails alone.
+
+    >>> extract_files(["videos/"], "feats/", modality="both", on_event=print)    # doctest: +SKIP
+
+    Args:
+        inputs: Media files, folders (recursive), glob patterns, or URLs of these.
+        out: A folder, or its URL: one file an input in the same tree, ``index.csv`` and ``failed.jsonl``. Or a file
+            for the one input: .npy, .npz or .safetensors.
+        weights: As for :func:`crisscross_zoo.load_encoder`, or one by modality: ``{"video": ..., "audio": ...}``.
+        modality: ``"video"``, ``"audio"`` or ``"both"``.
+        list_file: A file with one more input a line; lines that begin with # do not count.
+        format: Of the files in a folder. Default: "npz".
+        root: Mirror the tree from here. Default: the inputs' common folder.
+        shard: ``(i, n)``: take every n-th file beginning with number i, from 0; n such processes may run at once on
+            one folder. Default: all files, or the share of a process that torchrun or srun started.
+        engine: ``"ray"``: run on a cluster whose nodes share the inputs and ``out``. Default: in this process.
+        address: With ``engine="ray"``: the cluster's, or "auto". Default: $RAY_ADDRESS, or one of this machine alone.
+        on_error: At a bad file, "skip" it, or "stop".
+        overwrite: Redo what is there; replace files that are something else.
+        on_event: Called with each :data:`crisscross_zoo.extract.report.Event`; ``print`` shows them.
+        **options: See :class:`crisscross_zoo.extract.ExtractOptions`.
+
+    Returns:
+        What became of each input; also after an interrupt (Ctrl-C), which ends the run.
+
+    Raises:
+        ConfigError: a value that is not allowed, values that exclude each other, or no inputs.
+        WeightsError: the weights cannot be had.
+        OutputError: ``out`` cannot be written, or its lists are something else's.
+        StorageError: the disk is full, over quota or read-only; the same call again goes on.
+        ClusterError: the cluster was lost, or cannot run the work.
+    """
+    given = ExtractOptions.of(modality, options)
+    check("overwrite", overwrite, bool)
+    if shard is not None:
+        check("shard", shard, tuple[int, int])
+    if format is not None:
+        check_choice("format", format, get_args(Format))
+    if engine is not None:
+        check_choice("engine", engine, get_args(Engine))
+    check_choice("on_error", on_error, get_args(OnError))
+    check_path("out", out)
+    target = remote.without_file_scheme(os.fspath(out))
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    for path in paths:
+        check_path("an input", path)
+    texts = [os.fspath(path) for path in paths]
+    share = started_share() if shard is None else numbered_share(*shard)
+    single = _is_single_output(target, format)
+    _check_engine(engine, address, share, single=single)
+    _check_single(target, modality, share, single=single)
+    left_out: dict[str, int] = {}
+    suffixes = VIDEO_SUFFIXES if modality == "video" else MEDIA_SUFFIXES
+    found = find_media(texts, list_file=list_file, suffixes=suffixes, on_left_out=left_out.__setitem__)
+    if single:
+        folder, outputs = _one_output(target, found)
+    else:
+        start = None if root is None else remote.without_file_scheme(os.fspath(root))
+        folder, outputs = _outputs(target, found, texts, start, format or "npz", modality)
+    tell = on_event or (lambda _: None)
+    if share.index == 0:
+        for place, number in left_out.items():
+            files = f"{number} sound {'file' if number == 1 else 'files'}"
+            tell(FileNote(place, f"{files} left out (--modality {modality})"))
+    if share.count > 1:
+        outputs = {path: outputs[path] for path in share.of(found)}
+        part = f"{len(outputs)} of {len(found)} files"
+        tell(Message(f"share {share.index} of {share.count} ({share.origin}): {part}"))
+    plan = _Plan(target, folder, outputs, share, weights, given, engine, address, on_error, overwrite, single)
+    return _Run(plan, tell).run()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a run does."""
+
+    out: str
+    folder: Folder
+    outputs: Mapping[str, str]  # input to name in the folder
+    share: Share
+    weights: Any
+    options: ExtractOptions
+    engine: Engine | None
+    address: str | None
+    on_error: OnError
+    overwrite: bool
+    single: bool
+
+
+class _Run:
+    """One run over its inputs."""
+
+    def __init__(self, plan: _Plan, tell: Callable[[Event], object]) -> None:
+        self.plan = plan
+        self.tell = tell
+        self._results: dict[str, FileResult] = {}
+        self._failed: dict[str, CrissCrossError] = {}
+        self._notes: Counter[str] = Counter()
+        self._lists_in = plan.folder.place(FAILED_NAME)
+        self._started = time.monotonic()
+        self._told = float("-inf")
+        self._clips = 0, 0  # done, known
+
+    def run(self) -> Summary:
+        plan, share = self.plan, self.plan.share
+        part = share.name() if share.count > 1 else None
+        lists = None if plan.single else Lists(plan.folder, part)
+        interrupted = stopped = False
+        full: StorageError | None = None
+        try:
+            for result in self._run_all():
+                self._take(result)
+                stopped = bool(self._failed) and plan.on_error == "stop"
+                if stopped:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+        except StorageError as error:
+            full = error
+        whole = not (interrupted or stopped or full)
+        if lists is not None and (whole or part is None):  # others take a part that is there for whole
+            with contextlib.suppress(*[] if full is None else [OutputError]):  # they may still fit
+                self._write_lists(lists)
+        for text, number in self._notes.items():
+            if number > _REMARKS and full is None:
+                self.tell(Message(f"note: the same of {number - _REMARKS} more: {text}"))
+        summary = self._summary(interrupted=interrupted or full is not None, stopped=stopped)
+        self.tell(summary)
+        if full is not None:
+            raise full
+        return summary
+
+    def _run_all(self) -> Iterator[FileResult]:
+        plan = self.plan
+        if plan.engine == "ray":
+            yield from self._on_ray()
+            return
+        if plan.single:  # torch and weights need not be loaded to say so
+            ((path, name),) = plan.outputs.items()
+            if not remote.exists(path):
+                missing = MediaNotFoundError("no such file", remedy="check the path", path=path)
+                yield FileResult(path, name, error=missing)
+                return
+        extractor = self._extractor(plan.share.pick_device(plan.options.device))
+        todo = []
+        for path, name in plan.outputs.items():
+            known = known_result(path, plan.folder, name, extractor.identity, overwrite=plan.overwrite)
+            if known is None:
+                todo.append(path)
+            else:
+                yield known
+        self._progress(0, 0)
+        for given, result in extractor.stream(todo, on_progress=self._progress):
+            path = os.fspath(given)
+            yield save(path, plan.folder, plan.outputs[path], result)
+        self._tell_progress()
+
+    def _on_ray(self) -> Iterator[FileResult]:
+        from crisscross_zoo.extract.ray import extract_on_ray
+
+        plan, stdout = self.plan, sys.stdout
+        # What does not fit is known, and weights are downloaded, before any worker starts.
+        self._extractor("cpu")
+
+        def say(text: str) -> None:
+            with contextlib.redirect_stdout(stdout):
+                self.tell(Message(text))
+
+        results = extract_on_ray(
+            plan.weights,
+            plan.options,
+            plan.outputs,
+            plan.folder,
+            address=plan.address,
+            overwrite=plan.overwrite,
+            say=say,
+        )
+        self._progress(0, 0)
+        # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            try:
+                while True:
+                    with contextlib.redirect_stdout(nowhere):
+                        result = next(results, None)
+                    if result is None:
+                        return
+                    yield result
+            finally:
+                with contextlib.redirect_stdout(nowhere):
+                    results.close()
+
+    def _extractor(self, device: Any) -> FeatureExtractor:
+        from crisscross_zoo.extract.extractor import FeatureExtractor
+
+        options = dataclasses.replace(self.plan.options, device=device)
+        return FeatureExtractor(self.plan.weights, options.modality, **options.keywords())
+
+    def _progress(self, clips: int, known: int) -> None:
+        self._clips = clips, known
+        if (now := time.monotonic()) - self._told >= _PROGRESS_SECONDS:
+            self._told = now
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        done = len(self._results) + len(self._failed)
+        self.tell(Progress(done, len(self.plan.outputs), *self._clips))
+
+    def _take(self, result: FileResult) -> None:
+        path, metadata = result.path, result.summary
+        if result.error is not None:
+            self._failed[path] = result.error
+            self.tell(FileFailed(path, result.error))
+        if metadata is None:
+            return
+        self._results[path] = result
+        output = self.plan.folder.place(result.output)
+        if result.skipped:
+            self.tell(FileSkipped(path, output, metadata["shapes"]))
+            return
+        self.tell(FileDone(path, output, metadata["shapes"]))
+        for modality in metadata["missing"]:
+            found = "audio" if modality == "video" else "video"
+            self._note(path, f"has no {modality}; its {found} features are written")
+        for modality in metadata["padded"]:
+            what, filled = (
+                ("pictures", "they repeat") if modality == "video" else ("sound", "silence follows it")
+            )
+            self._note(path, f"its {what} end before one clip does; {filled}")
+        for note in metadata["notes"]:
+            self._note(path, note)
+        for warning in metadata["warnings"]:
+            self.tell(FileWarning(path, warning))
+
+    def _note(self, path: str, text: str) -> None:
+        """Tell what may be as wanted, for some files; at the end it is said for how many more."""
+        self._notes[text] += 1
+        if self._notes[text] <= _REMARKS:
+            self.tell(FileNote(path, text))
+
+    def _write_lists(self, lists: Lists) -> None:
+        plan, share = self.plan, self.plan.share
+        for path, result in self._results.items():
+            assert result.summary is not None
+            lists.add(path, result.output, result.summary)
+        for path, error in self._failed.items():
+            row = failure_row(path, error, modality=plan.options.modality)
+            lists.add_failure(path, plan.outputs[path], row)
+        try:
+            lists.write()
+            if share.count > 1:
+                parts = [share.name(k) for k in range(share.count)]
+                if not Lists.merge(plan.folder, parts, by=share.name()):
+                    self._lists_in = plan.folder.place(f"{PARTS_NAME}/{share.name()}/{FAILED_NAME}")
+                    self.tell(Message("the lists of all shares are written when the last one is done"))
+        except OSError as error:
+            raise OutputError(
+                f"cannot be written ({error.strerror})", remedy="check the folder", path=plan.folder.place()
+            ) from None
+
+    def _summary(self, *, interrupted: bool, stopped: bool) -> Summary:
+        plan = self.plan
+        files = []
+        for path in plan.outputs:
+            result = self._results.get(path)
+            if result is not None and result.summary is not None:
+                place = plan.folder.place(result.output)
+                files.append(FileSummary(path, place, result.summary, result.skipped))
+        return Summary(
+            out=plan.out,
+            files=tuple(files),
+            failed=self._failed,
+            inputs=len(plan.outputs),
+            modality=plan.options.modality,
+            interrupted=interrupted,
+            stopped=stopped,
+            seconds=time.monotonic() - self._started,
+            failed_list=None if plan.single else self._lists_in,
+            share=plan.share,
+        )
+
+
+def _check_engine(engine: str | None, address: str | None, share: Share, *, single: bool) -> None:
+    if engine is None:
+        if address is not None:
+            raise ConfigError("--address goes with --engine ray", remedy="add it, or leave the address out")
+    elif single:
+        raise ConfigError(f"--engine {engine} writes to a folder", remedy="name one: --out feats/")
+    elif share.count > 1:
+        raise ConfigError(
+            f"--engine {engine} shares the files out itself", remedy="start it once, without --shard"
+        )
+
+
+def _is_single_output(out: str, format: str | None) -> bool:  # noqa: A002
+    """Return whether ``out`` is a file for one input, not a folder."""
+    suffix = Path(out).suffix
+    # os.path answers False where pathlib raises: names too long.
+    if os.path.isdir(out) or out.endswith(("/", "\\")):
+        return False
+    if suffix.lower() in FORMATS and suffix not in FORMATS:
+        raise ConfigError(f"--out: {suffix} is not written", remedy=f"write it as {suffix.lower()}")
+    if suffix in FORMATS:
+        if format is not None and f".{format}" != suffix:
+            raise ConfigError(f"--format {format} and --out {out} differ", remedy="leave out --format")
+        return True
+    if suffix.lower() in _OTHER_FORMATS:
+        raise ConfigError(f"--out: {suffix} is not written", remedy=f"name {', '.join(FORMATS)} or a folder")
+    return False
+
+
+def _check_single(out: str, modality: str, share: Share, *, single: bool) -> None:
+    if single and modality == "both" and out.endswith(".npy"):
+        raise ConfigError("--out: .npy holds one modality", remedy="write .npz or .safetensors, or a folder")
+    if single and share.count > 1:
+        raise ConfigError(
+            f"--out {out} is one file, and {share.count} processes share the inputs ({share.origin})",
+            remedy="name a folder: --out feats/",
+        )
+
+
+def _one_output(out: str, paths: list[str]) -> tuple[Folder, dict[str, str]]:
+    """Return the folder of the file ``out``, and by the one input its name there."""
+    if len(paths) > 1:
+        raise ConfigError(
+            f"--out {out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
+        )
+    folder, name = open_file(out)
+    _check_format(folder, Path(name).suffix[1:])
+    if folder.local is not None:
+        check_name(out)
+        _check_writable(Path(out))
+    return folder, {paths[0]: name}
+
+
+def _outputs(
+    out: str, paths: list[str], inputs: list[str], root: str | None, form: str, modality: str
+) -> tuple[Folder, dict[str, str]]:
+    """Return the output folder, and by input the names of the outputs in it."""
+    folder = open_folder(out)
+    _check_format(folder, form)
+    if folder.local is not None and folder.local.exists() and not folder.local.is_dir():
+        raise ConfigError(f"--out {out} is a file, not a folder", remedy="name another")
+    if form == "npy" and modality == "both":
+        raise ConfigError("--format npy holds one modality", remedy="use npz or safetensors")
+    # What does not exist says nothing about the tree: a mistyped name must not move every output.
+    there = [p for p in paths if remote.exists(p)]
+    folders = [p for p in map(remote.without_file_scheme, inputs) if is_folder(p)]
+    start = Path(remote.absolute(root)) if root is not None else common_folder([*folders, *there] or paths)
+    mirrored = mirror(there, start, folder, f".{form}")
+    if folder.local is not None:
+        _check_writable(folder.local)
+    return folder, {p: mirrored.get(p, ".missing") for p in paths}  # never written: these inputs fail
+
+
+def _check_format(folder: Folder, form: str) -> None:
+    if folder.local is None and form == "npy":
+        raise ConfigError(".npy and its .json are not written to a URL", remedy="use npz or safetensors")
+
+
+def _check_writable(out: Path) -> None:
+    """Say at once, not after the first file's work, that ``out`` cannot be written."""
+    nearest = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not os.access(nearest, os.W_OK) or (nearest != out and not nearest.is_dir()):
+        reason = "may not be written to" if nearest.is_dir() or nearest == out else "is a file, not a folder"
+        raise OutputError(f"cannot be written: {nearest} {reason}", remedy="choose another --out", path=out)

@@ -1,0 +1,80 @@
+"""The share of a command's inputs that this process takes: by ``--shard``, or as ``torchrun`` or Slurm started it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crisscross_zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part ``index`` of ``count``, counted from 0.
+
+    Attributes:
+        index: Which one.
+        count: How many processes share the inputs; 1: this one takes all.
+        local: Number of the process on its machine, from 0, which picks its GPU; None where nothing says so.
+        origin: What decided it, for people.
+    """
+
+    index: int = 0
+    count: int = 1
+    local: int | None = None
+    origin: str = ""
+
+    def of(self, paths: Sequence[str]) -> list[str]:
+        """Return every ``count``-th of the sorted paths, beginning with number ``index``."""
+        return sorted(paths)[self.index :: self.count]
+
+    def name(self, index: int | None = None) -> str:
+        """Return the name of this share's part of the lists, or of another's."""
+        return f"{self.index if index is None else index}-of-{self.count}"
+
+    def pick_device(self, device: str | torch.device) -> str | torch.device:
+        """Return ``device``, or the local process's GPU where that is ``"auto"`` or ``"cuda"`` and there are GPUs."""
+        if self.local is None or device not in ("auto", "cuda"):
+            return device
+        import torch
+
+        # Slurm may show each process its own GPU alone.
+        return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else device
+
+
+def numbered_share(index: int, count: int) -> Share:
+    """Return share ``index`` of ``count``, counted from 0, as ``--shard`` names it.
+
+    Raises:
+        ConfigError: there is no such share.
+    """
+    if not 0 <= index < count:
+        raise ConfigError(
+            f"there is no shard {index}/{count}",
+            remedy=f"shards count from 0, so the last is {max(count, 1) - 1}/{count}",
+        )
+    return Share(index, count, origin="--shard")
+
+
+def started_share(environment: Mapping[str, str] = os.environ) -> Share:
+    """Return the share of a process that ``torchrun`` or Slurm's ``srun`` started, otherwise all.
+
+    A Slurm batch script itself is not a task of a step (it has no SLURM_STEP_ID): a command in it without ``srun`` is
+    started once, whatever SLURM_NTASKS says.
+    """
+    for origin, names in (
+        ("torchrun", ("RANK", "WORLD_SIZE", "LOCAL_RANK")),
+        ("Slurm", ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")),
+    ):
+        if origin == "Slurm" and "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment:
+            continue
+        values = [environment.get(name, "") for name in names]
+        if all(v.isdecimal() for v in values) and int(values[1]) > 1:
+            index, count, local = map(int, values)
+            return Share(index, count, local, origin)
+    return Share()

@@ -1,0 +1,199 @@
+"""Which files a command means: folders, globs, lists and single files. Opens no media."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.files import remote
+
+_VIDEO_SUFFIXES = """
+.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
+.rmvb .ts .vob .webm .wmv .y4m
+"""
+_SOUND_SUFFIXES = """
+.aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav .weba .wma
+.wv
+"""
+VIDEO_SUFFIXES: frozenset[str] = frozenset(_VIDEO_SUFFIXES.split())
+"""Suffixes of files that usually hold pictures, with or without sound."""
+
+MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_SOUND_SUFFIXES.split())
+"""Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
+
+# The mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def find_media(
+    inputs: Iterable[str],
+    *,
+    list_file: str | None = None,
+    suffixes: Collection[str] = MEDIA_SUFFIXES,
+    on_left_out: Callable[[str, int], None] | None = None,
+) -> list[str]:
+    """Expand inputs to files, in the order given, each once.
+
+    Args:
+        inputs: Files, their URLs, folders (searched recursively for ``suffixes``, hidden files left out) and glob
+            patterns (``**`` crosses folders). A file that does not exist is kept: reading it will say so.
+        list_file: A file with one path a line, relative to the working directory, as :func:`read_list` takes it;
+            blank lines and lines that begin with # do not count, nor does white space around a path.
+        suffixes: Those of :data:`crisscross_zoo.files.find.MEDIA_SUFFIXES` to take from folders.
+        on_left_out: Told of each folder of which some media are taken and others left, and of how many are left.
+
+    Raises:
+        ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
+    """
+    found: dict[str, None] = {}
+    for given in [*inputs, *(_paths_in_list(list_file) if list_file is not None else ())]:
+        given = remote.without_file_scheme(given)
+        if is_folder(given):
+            media = sorted(_walk(given))
+            files = [p for p in media if Path(p).suffix.lower() in suffixes]
+            if on_left_out is not None and len(media) > len(files) > 0:
+                on_left_out(given, len(media) - len(files))
+            if media and not files and suffixes == VIDEO_SUFFIXES:
+                raise ConfigError(
+                    f"{given}: has sound files only",
+                    remedy="use modality 'audio', or name a folder of videos",
+                )
+            if not files:
+                raise ConfigError(
+                    f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
+                )
+        elif glob.has_magic(given) and not (remote.is_http(given) or remote.exists(given, ask=True)):
+            if remote.is_url(given):
+                files = remote.glob(given)
+            else:
+                matches = glob.glob(given, recursive=True)
+                files = sorted(p for p in matches if Path(p).is_file())
+            if not files:
+                raise ConfigError(f"{given}: matches no file", remedy="check the pattern")
+        else:
+            files = [given]
+        found.update(dict.fromkeys(files))
+    if not found:
+        raise ConfigError("no input", remedy="name files, folders or patterns, or a list with --list")
+    return list(found)
+
+
+def is_folder(path: str) -> bool:
+    """Return whether a local path or a URL is a folder; a URL that ends as media do is none, without asking."""
+    if remote.is_url(path):
+        return (
+            Path(path).suffix.lower() not in MEDIA_SUFFIXES
+            and not (remote.is_http(path) and glob.has_magic(path))
+            and remote.is_folder(path)
+        )
+    # os.path answers False where pathlib raises: names too long, folders that may not be entered.
+    return os.path.isdir(path)
+
+
+def common_folder(inputs: Iterable[str]) -> Path:
+    """Return the deepest folder that holds all ``inputs``; a folder among them counts itself.
+
+    Raises:
+        ConfigError: there is none (paths on several drives).
+    """
+    places = [(i, remote.absolute(i)) for i in inputs]
+    folders = [p if is_folder(i) else os.path.dirname(p) for i, p in places]
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:
+        raise ConfigError("the inputs have no folder in common", remedy="run once per drive") from None
+
+
+def _walk(folder: str) -> Iterable[str]:
+    def refuse(error: OSError) -> None:
+        raise ConfigError(
+            f"{error.filename}: cannot be read ({error.strerror})", remedy="check its access rights"
+        )
+
+    if remote.is_url(folder):
+        yield from (url for url in remote.find(folder) if Path(url).suffix.lower() in MEDIA_SUFFIXES)
+        return
+    seen: set[str] = set()  # links to folders are followed, each folder once
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
+                yield os.path.join(here, name)
+
+
+def read_list(path: str) -> str:
+    """Return the text of a list: UTF-8, or UTF-16 or UTF-32 with a byte order mark; lines end in any system's way.
+
+    What is not UTF-8 in it goes through as it is, since file names need not be.
+
+    Raises:
+        ConfigError: it cannot be read, or a line of it is no text.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read ({error.strerror})",
+            remedy="check that it is there, and its access rights",
+            path=path,
+        ) from None
+    encoding, mark = next(((e, m) for m, e in _MARKS if data.startswith(m)), ("utf-8", b""))
+    try:
+        text = data[len(mark) :].decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as error:
+        before = data[len(mark) :][: error.start].decode(encoding)
+        raise ConfigError(
+            f"line {len(_LINE_END.split(before))} is not {encoding.upper()}, as the list's first bytes say",
+            remedy="save the list as UTF-8",
+            path=path,
+        ) from None
+    lines = _LINE_END.split(text)
+    if (
+        bad := next((number for number, line in enumerate(lines, start=1) if "\0" in line), None)
+    ) is not None:
+        raise ConfigError(
+            f"line {bad} has a NUL byte: the list is no text, or UTF-16 without a byte order mark",
+            remedy="write one path a line, in UTF-8",
+            path=path,
+        )
+    return "\n".join(lines)
+
+
+def _paths_in_list(path: str) -> Iterator[str]:
+    for number, line in enumerate(read_list(path).split("\n"), start=1):
+        given = line.strip()
+        if not given or given.startswith("#"):
+            continue
+        # Bytes that are no UTF-8 name a file as they are, or come from a list in another encoding.
+        if (
+            not given.isascii()
+            and _is_undecodable(given)
+            and not (os.path.lexists(given) or glob.has_magic(given))
+        ):
+            raise ConfigError(
+                f"line {number} is not UTF-8, and there is no file whose name has these bytes",
+                remedy="save the list as UTF-8",
+                path=path,
+            )
+        yield given
+
+
+def _is_undecodable(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)

@@ -1,0 +1,320 @@
+"""Output folders: one protocol, :class:`Folder`, for a local folder and for one at a URL.
+
+A file in a folder goes by its name: relative to the folder, with slashes. What a store raises is an
+:class:`OutputError`; a local disk's errors are raised as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from glob import has_magic
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.files import remote
+from crisscross_zoo.files.atomic import atomic_path, temporary_folder, writing
+
+
+class Folder(Protocol):
+    """A folder that outputs are written to; it need not be there yet."""
+
+    @property
+    def local(self) -> Path | None:
+        """Its path on this machine; None of one at a URL."""
+
+    def place(self, name: str = "") -> str:
+        """Return the path or URL of a file in it, or its own."""
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is such a file."""
+
+    def existing(self, names: Collection[str]) -> list[str]:
+        """Return which of the files are there, as the folder is now."""
+
+    def oldest_first(self, pattern: str) -> list[str]:
+        """Return the names that match a pattern such as ``"*/index.csv"``, in the order in which they were written."""
+
+    def refresh(self) -> None:
+        """Forget what is known of the folder: others may have written to it."""
+
+    def read(self, name: str) -> bytes:
+        """Return what is in a file."""
+
+    def local_copy(self, name: str) -> AbstractContextManager[Path]:
+        """Give a local file with the content of ``name``; raises like :func:`remote.local_copy`."""
+
+    def save(self, name: str, write: Callable[[Path], Sequence[Path]]) -> None:
+        """Call ``write`` with a local path and make what it has written, the files it returns, ``name``.
+
+        The files are those at the path or beside it; they come to be in the order in which they are returned.
+        """
+
+    def replacing(self, name: str, data: bytes, *, by: str = "") -> AbstractContextManager[None]:
+        """Write a file that takes its place when the block ends; where there is no room for it, that is said before.
+
+        Args:
+            name: The file.
+            data: What is in it.
+            by: Who writes, where several processes may do so at once.
+        """
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder with all that is in it, if it is there."""
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A :class:`Folder` on this machine.
+
+    Attributes:
+        path: Where.
+        scratch: A folder on the same file system for what is not whole yet, for processes that may, unknown to each
+            other, write the same file.
+    """
+
+    path: Path
+    scratch: Path | None = None
+
+    @property
+    def local(self) -> Path:
+        """The path."""
+        return self.path
+
+    def place(self, name: str = "") -> str:
+        """As in the protocol, like all that follow."""
+        return str(self.path / name)
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        return (self.path / name).exists()
+
+    def existing(self, names: Collection[str]) -> list[str]:
+        """Return which of the files are there."""
+        return [name for name in names if self.exists(name)]
+
+    def oldest_first(self, pattern: str) -> list[str]:
+        """Return the names that match, by the time of change."""
+        found = sorted(self.path.glob(pattern), key=lambda p: (p.stat().st_mtime, p.parent.name))
+        return [p.relative_to(self.path).as_posix() for p in found]
+
+    def refresh(self) -> None:
+        """Do nothing: the system is asked each time."""
+
+    def read(self, name: str) -> bytes:
+        """Return what is in a file."""
+        return (self.path / name).read_bytes()
+
+    def local_copy(self, name: str) -> AbstractContextManager[Path]:
+        """Give the file itself."""
+        return contextlib.nullcontext(self.path / name)
+
+    def save(self, name: str, write: Callable[[Path], Sequence[Path]]) -> None:
+        """Have it written in place, or in the scratch folder and moved."""
+        target = self.path / name
+        if self.scratch is None:
+            write(target)
+            return
+        files = write(self.scratch / target.name)
+        with writing(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                file.replace(target.with_name(file.name))
+
+    @contextlib.contextmanager
+    def replacing(self, name: str, data: bytes, *, by: str = "") -> Iterator[None]:
+        """Write to a temporary name, and rename it at the end."""
+        with atomic_path(self.path / name, by=by) as temporary:
+            temporary.write_bytes(data)
+            yield
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with writing(self.path):
+            (self.path / name).unlink(missing_ok=True)
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder, if it is there."""
+        if (self.path / name).exists():
+            shutil.rmtree(self.path / name)
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A :class:`Folder` at a URL that fsspec opens.
+
+    In a bucket (s3://, gs://) an object appears whole or not at all. Where the store is a file system (sftp://), a
+    process killed in mid-write leaves half a file.
+
+    Attributes:
+        url: Where.
+    """
+
+    url: str
+
+    @property
+    def local(self) -> None:
+        """None."""
+        return
+
+    def place(self, name: str = "") -> str:
+        """As in the protocol, like all that follow."""
+        return f"{self.url.rstrip('/')}/{name}".rstrip("/")
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is such an object."""
+        with self._asking("read", name) as (fs, path):
+            return bool(fs.exists(path))
+
+    def existing(self, names: Collection[str]) -> list[str]:
+        """Return which of the files are there, by one listing."""
+        there = self._names()
+        return [name for name in names if name in there]
+
+    def oldest_first(self, pattern: str) -> list[str]:
+        """Return the names that match, by the time at which the store changed them, where it says so."""
+        below = pattern.split("*")[0].rpartition("/")[0]  # a folder may hold a million files
+        names = (f"{below}/{name}".lstrip("/") for name in self._names(below))
+        found = [name for name in names if PurePosixPath("/", name).match(f"/{pattern}")]
+
+        def age(name: str) -> tuple[float, str]:
+            with self._asking("read", name) as (fs, path):
+                try:
+                    return float(fs.modified(path).timestamp()), name
+                except (NotImplementedError, KeyError):
+                    return 0.0, name
+
+        return sorted(found, key=age)
+
+    def refresh(self) -> None:
+        """Forget listings."""
+        with self._asking("read") as (fs, _):
+            fs.invalidate_cache()
+
+    def read(self, name: str) -> bytes:
+        """Return what is in an object."""
+        with self._asking("read", name) as (fs, path):
+            return bytes(fs.cat_file(path))
+
+    @contextlib.contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """Fetch an object to a temporary file."""
+        with remote.local_copy(self.place(name)) as local:
+            yield Path(local)
+
+    def save(self, name: str, write: Callable[[Path], Sequence[Path]]) -> None:
+        """Have it written to a temporary file, and put that."""
+        with temporary_folder() as folder:
+            # A store takes longer names than a disk.
+            (file,) = write(Path(folder) / f"features{PurePosixPath(name).suffix}")
+            self.write(name, file.read_bytes())
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put an object in one piece."""
+        with self._asking("written", name) as (fs, path):
+            # A bucket has no folders; s3fs would ask for the bucket each time, and make it where it seems missing.
+            if not remote.in_bucket(self.url):
+                fs.makedirs(fs._parent(path), exist_ok=True)
+            fs.pipe_file(path, data)  # mv would take [, * and ? in a name for a pattern
+
+    @contextlib.contextmanager
+    def replacing(self, name: str, data: bytes, *, by: str = "") -> Iterator[None]:  # noqa: ARG002
+        """Put an object when the block ends."""
+        yield
+        self.write(name, data)
+
+    def remove(self, name: str) -> None:
+        """Remove an object, if it is there."""
+        with self._asking("removed", name) as (fs, path):
+            fs.invalidate_cache(path)
+            if fs.exists(path):
+                fs.rm_file(path)
+
+    def remove_folder(self, name: str) -> None:
+        """Remove all objects below a name."""
+        with self._asking("removed", name) as (fs, path):
+            if self._names(name):
+                fs.rm(path, recursive=True)
+                if self._names(name):  # s3fs takes no notice of what is refused
+                    raise PermissionError("files in it stay")
+
+    def check_bucket(self) -> None:
+        """Raise a ConfigError where there is no such bucket: some stores would make one of any name that is free."""
+        if not remote.in_bucket(self.url):
+            return
+        with self._asking("written") as (fs, path):
+            bucket = path.split("/")[0]
+            try:
+                # Where s3fs was refused, or reached nothing, its exists() says no as well; info() raises why.
+                if not fs.exists(bucket):
+                    fs.info(bucket)
+            except FileNotFoundError:
+                raise ConfigError(
+                    f"{self.url}: there is no bucket {bucket!r}", remedy="make it, or check the URL"
+                ) from None
+
+    def _names(self, below: str = "") -> set[str]:
+        """Return the names of all files in and below a folder, relative to it, as the store has them now."""
+        with self._asking("listed", below) as (fs, root):
+            fs.invalidate_cache()
+            return {name[len(root) :].lstrip("/") for name in remote.files_below(fs, root)}
+
+    @contextlib.contextmanager
+    def _asking(self, done: str, name: str = "") -> Iterator[tuple[Any, str]]:
+        """Give the file system and what it calls ``name``; what it raises is an OutputError, "cannot be ``done``"."""
+        try:
+            fs, root = remote.open_store(self.url)
+            yield fs, f"{root.rstrip('/')}/{name}" if name else root
+        except CrissCrossError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OutputError(
+                f"cannot be {done} ({remote.reason_of(error)})",
+                remedy=remote.remedy_of(error),
+                path=self.place(name),
+            ) from None
+
+
+def open_folder(out: str) -> Folder:
+    """Return the folder at a local path or URL; it need not be there.
+
+    Raises:
+        ConfigError: nothing that is installed opens such URLs, there is no such bucket, or files should not be put
+            there.
+        OutputError: the store cannot be asked.
+    """
+    if not remote.is_url(out):
+        return LocalFolder(Path(out))
+    _check_writable_url(out)
+    folder = RemoteFolder(out)
+    folder.check_bucket()
+    folder.refresh()  # says what is missing to open it
+    return folder
+
+
+def open_file(out: str) -> tuple[Folder, str]:
+    """Return the folder of a file at a local path or URL, and its name there; raises like :func:`open_folder`."""
+    if remote.is_url(out):
+        _check_writable_url(out)
+        parent, _, name = out.rpartition("/")
+        return open_folder(parent), name
+    return LocalFolder(Path(out).parent), Path(out).name
+
+
+def _check_writable_url(out: str) -> None:
+    if out.startswith("hf://"):
+        raise ConfigError(
+            f"{out}: every file would be a commit",
+            remedy="write to a folder, then run `hf upload-large-folder`",
+        )
+    if remote.is_http(out):
+        raise ConfigError(f"{out}: a web server takes no files", remedy="write to a folder or a bucket")
+    if has_magic(out):
+        raise ConfigError(f"{out}: stores take [, * and ? for a pattern", remedy="choose another --out")

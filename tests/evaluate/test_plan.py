@@ -1,0 +1,169 @@
+"""What an evaluation computes with: settled and loaded once, before any file is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crisscross_zoo import FeatureExtractor, load_encoder
+from crisscross_zoo.encoders import VideoEncoder
+from crisscross_zoo.errors import ConfigError, MediaError, NoStreamError
+from crisscross_zoo.evaluate import weights as module
+from crisscross_zoo.evaluate.datasets import Fold, LabelledData, LabelledFile
+from crisscross_zoo.evaluate.extracted import ClipFeatures
+from crisscross_zoo.evaluate.plan import Compute, Plan, make_plan
+from crisscross_zoo.evaluate.protocols import make_protocol
+from crisscross_zoo.evaluate.reporter import Reporter
+from crisscross_zoo.evaluate.store import FeatureStore
+
+FILES = tuple(LabelledFile(f"{n}.mp4", n % 2, str(n)) for n in range(4))
+DATA = LabelledData("folder", "own", ("a", "b"), {1: Fold(FILES[:2], FILES[2:])})
+SMALL = {"clips.size": 112, "clips.train": 2, "clips.test": 2}
+
+
+def plan_of(protocol: str, weights: Any, out: Path, setup: str | None = None, **changes: Any) -> Plan:
+    config = make_protocol(protocol, "folder", setup=setup, overrides=SMALL | changes)
+    compute = Compute(device="cpu", workers=0, cache=out / "cache")
+    return make_plan(config, DATA, DATA.folds, weights, out=out, compute=compute)
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The modalities of the encoders that are loaded, in order."""
+    seen: list[str] = []
+
+    def load(modality: Any, *args: Any, **options: Any) -> Any:
+        seen.append(modality)
+        return load_encoder(modality, *args, **options)
+
+    monkeypatch.setattr(module, "load_encoder", load)
+    monkeypatch.setattr("crisscross_zoo.extract.extractor.load_encoder", load)
+    return seen
+
+
+def test_weights_are_loaded_once(loaded: list[str], tmp_path: Path) -> None:
+    plan = plan_of("fusion", "demo", tmp_path, **{"clips.frames": 8})
+    features = ClipFeatures(plan, Reporter())
+    features.store(draw=0)
+    features.store(pooling="avg")
+    assert loaded == ["video", "audio"]
+    assert plan.identity()["weights"] == FeatureExtractor("demo", "both", device="cpu").weights
+
+
+def test_features_are_kept_under_the_sha256_of_the_file(tmp_path: Path) -> None:
+    """So that they are found again, with any pooling; an encoder's own sha256 depends on its config."""
+    plan = plan_of("linear", "demo", tmp_path)
+    extractor = FeatureExtractor("demo", clips=2, size=112, pooling="linear", device="cpu")
+    assert ClipFeatures(plan, Reporter()).store().folder == FeatureStore(tmp_path / "cache", extractor).folder
+
+
+def test_an_encoder_that_was_trained_is_told_from_its_weights(tmp_path: Path) -> None:
+    encoder = load_encoder("video", "demo")
+    before = plan_of("finetune", encoder, tmp_path).weights["video"]
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(2)
+    after = plan_of("finetune", encoder, tmp_path).weights["video"]
+    assert after.id == "demo (changed)"
+    assert after.sha256 != before.sha256
+    assert after.encoder is encoder
+
+
+def test_a_plan_does_not_change(tmp_path: Path) -> None:
+    plan = plan_of("linear", "demo", tmp_path)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.run = "other"  # type: ignore[misc]
+    assert plan.run is None
+
+
+def test_the_folder_of_a_pretraining_run_is_named(tmp_path: Path) -> None:
+    VideoEncoder(depth=10, width=8).save_pretrained(tmp_path / "run" / "video")
+    plan = plan_of("linear", tmp_path / "run", tmp_path)
+    assert (plan.run, plan.weights["video"].source) == ("run", tmp_path / "run" / "video")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "setup", "changes", "remedy"),
+    [
+        (
+            "linear",
+            "video",
+            {"clips.size": 32},
+            "pass --clips.size 97 or more, or another --clips.pooling (linear-a",
+        ),
+        (
+            "linear",
+            "audio",
+            {"clips.seconds": 0.3},
+            "pass --clips.seconds 0.65 or more, or another --clips.pooling (fus",
+        ),
+        (
+            "finetune",
+            None,
+            {"clips.size": 8, "clips.pooling": "linear"},
+            "pass --clips.size 97 or more, or another",
+        ),
+    ],
+)
+def test_a_clip_that_does_not_fit_is_told_in_settings(
+    protocol: str, setup: str | None, changes: dict[str, Any], remedy: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="clip does not fit: the conv5x map") as caught:
+        plan_of(protocol, "demo", tmp_path, setup, **changes)
+    assert caught.value.remedy.startswith(remedy)
+    name, value = remedy.split()[1:3]
+    plan_of(
+        protocol,
+        "demo",
+        tmp_path,
+        setup,
+        **(changes | {name.removeprefix("--"): float(value) if "." in value else int(value)}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "setup", "remedy"),
+    [
+        ("linear", "video", "pass --setup audio"),
+        ("linear", "audio", "pass --setup video"),
+        ("retrieval", "both", "leave it out"),
+        ("finetune", None, "leave it out"),
+    ],
+)
+def test_a_file_without_a_stream_is_told_in_setups(
+    protocol: str, setup: str | None, remedy: str, tmp_path: Path
+) -> None:
+    plan = plan_of(protocol, "demo", tmp_path, setup)
+    error = NoStreamError("has no such stream", remedy="use modality 'other'", path="a.wav")
+    assert str(plan.in_settings(error)) == f"a.wav: has no such stream; {remedy}"
+    other = MediaError("is broken", remedy="fetch it again", path="a.wav")
+    assert plan.in_settings(other) is other
+
+
+def test_a_file_that_fails_is_told_once() -> None:
+    lines: list[str] = []
+    reporter = Reporter(lines.append)
+    for path in ("a.mp4", "b.mp4", "a.mp4"):
+        reporter.say_failure(path, MediaError("is broken"))
+    assert lines == ["a.mp4: is broken", "b.mp4: is broken"]
+
+
+def test_progress_has_the_name_of_its_stage() -> None:
+    told: list[tuple[str, int, int]] = []
+    Reporter(on_progress=lambda *news: told.append(news)).stage("clips")(1, 2)
+    Reporter().stage("clips")(2, 2)  # nobody listens
+    assert told == [("clips", 1, 2)]
+
+
+@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+def test_an_encoder_of_another_modality_is_refused(protocol: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="weights for video are an encoder of audio"):
+        plan_of(protocol, load_encoder("audio", "demo"), tmp_path)
+
+
+def test_a_precision_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="precision='bf61' is not known"):
+        Compute(precision="bf61")  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+import dataclasses
+
+import pytest
+from make_media import make_media
+
+from crisscross_zoo import Features, extract_files
+from crisscross_zoo.errors import ConfigError, MediaNotFoundError, UnreadableMediaError
+from crisscross_zoo.extract.options import ExtractKeywords, ExtractOptions
+from crisscross_zoo.extract.report import (
+    FileDone,
+    FileFailed,
+    FileNote,
+    FileSkipped,
+    Message,
+    Progress,
+    Summary,
+)
+
+DEMO = {"weights": "demo", "device": "cpu", "workers": 0, "clips": 1}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tree")
+    (folder / "sub").mkdir()
+    for name in ("a.mp4", "sub/b.mp4"):
+        make_media(folder / name, seconds=1.5, size=(96, 64))
+    (folder / "bad.mp4").write_text("no media")
+    return folder
+
+
+def kinds(events):
+    return [type(event) for event in events if not isinstance(event, Progress)]
+
+
+def test_a_folder_is_extracted_once_and_told_file_by_file(tree, tmp_path):
+    out, events = tmp_path / "out", []
+    summary = extract_files(tree, out, on_event=events.append, **DEMO)
+    assert sorted(map(str, kinds(events))) == sorted(map(str, [FileDone, FileDone, FileFailed, Summary]))
+    assert events[-1] is summary
+    assert [e for e in events if isinstance(e, Progress)][-1] == Progress(files=3, of=3, clips=2, known=2)
+    assert (summary.done, summary.skipped, summary.clips, summary.interrupted) == (2, 0, 2, False)
+    assert [(f.path, f.output) for f in summary.files] == [
+        (str(tree / name), str(out / name).replace(".mp4", ".npz")) for name in ("a.mp4", "sub/b.mp4")
+    ]
+    assert isinstance(summary.failed[str(tree / "bad.mp4")], UnreadableMediaError)
+    assert f"2 files done, 0 already there, 1 failed (see {out / 'failed.jsonl'}); 2 clips in" in str(summary)
+    done = next(e for e in events if isinstance(e, FileDone) and e.path == str(tree / "a.mp4"))
+    assert str(done) == f"{tree / 'a.mp4'} -> {out / 'a.npz'}: video (1, 64)"
+    assert Features.load(done.output).video.shape == (1, 64)
+
+    events.clear()
+    again = extract_files(tree, out, on_event=events.append, **DEMO)
+    assert (again.done, again.skipped, again.clips) == (0, 2, 0)
+    assert kinds(events) == [FileSkipped, FileSkipped, FileFailed, Summary]
+    assert str(events[0]).endswith("a.npz: video (1, 64), already there")
+
+
+def test_a_shard_takes_its_files_and_sound_left_out_is_told(tree, tmp_path):
+    (tmp_path / "in").mkdir()
+    make_media(tmp_path / "in" / "s.wav", video=None, audio="pcm_s16le", seconds=1)
+    events = []
+    inputs = [tree / "a.mp4", tree / "sub", tmp_path / "in"]
+    (tmp_path / "in" / "a.mp4").write_bytes((tree / "a.mp4").read_bytes())
+    summary = extract_files(inputs, tmp_path / "out", root="/", shard=(0, 3), on_event=events.append, **DEMO)
+    assert summary.inputs == summary.done == 1
+    assert FileNote(str(tmp_path / "in"), "1 sound file left out (--modality video)") in events
+    assert Message("share 0 of 3 (--shard): 1 of 3 files") in events
+
+
+def test_a_bad_file_alone_raises_nothing(tree, tmp_path):
+    summary = extract_files(tree / "bad.mp4", tmp_path / "x.npz", **DEMO)
+    assert (summary.done, list(summary.failed)) == (0, [str(tree / "bad.mp4")])
+    summary = extract_files("gone.mp4", tmp_path / "x.npz", **DEMO)
+    assert isinstance(summary.failed["gone.mp4"], MediaNotFoundError)
+    assert summary.to_dict()["failures"] == [
+        {
+            "path": "gone.mp4", "modality": "video", "error": "MediaNotFoundError", "reason": "no such file",
+            "remedy": "check the path",
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shard": (3, 3)}, "the last is 2/3"),
+        ({"format": "pt"}, "format='pt' is not known"),
+        ({"engine": "dask"}, "engine='dask' is not known"),
+        ({"on_error": "raise"}, "on_error='raise' is not known"),
+        ({"stride": 1.0}, "stride and clips exclude each other"),
+        ({"address": "auto"}, "--address goes with --engine ray"),
+        ({"poling": "avg"}, "there is no option 'poling'; did you mean 'pooling'"),
+        ({"shard": "0/2"}, "shard='0/2' is not"),
+        ({"shard": (0,)}, "shard=.* is not 2 values"),
+        ({"overwrite": "no"}, "overwrite='no' is not True or False"),
+    ],
+)
+def test_bad_usage_raises(tree, tmp_path, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        extract_files(tree, tmp_path / "out", **(DEMO | changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_and_keywords_are_the_same():
+    fields = {field.name: field.type for field in dataclasses.fields(ExtractOptions)}
+    del fields["modality"]
+    keywords = {n: getattr(t, "__forward_arg__", t) for n, t in ExtractKeywords.__annotations__.items()}
+    assert keywords == fields
+    assert ExtractOptions("both", size=112).keywords()["size"] == 112

@@ -1,0 +1,24 @@
+"""Jobs for processes of the pool, which import them by name: a test module has none that they know."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from crisscross_zoo.media.scan import scan_file
+
+
+def crashing(path: str) -> Iterator[object]:
+    """Scan a file; one named "boom" takes its process down."""
+    if "boom" in str(path):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return scan_file(path)
+
+
+def hang_at(path: str, name: str) -> Iterator[str]:
+    """Hang at the file of that name; others give their name."""
+    while path == name:
+        time.sleep(60)
+    yield path
