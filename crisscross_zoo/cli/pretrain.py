@@ -23,7 +23,6 @@ from crisscross_zoo.cli.common import (
     run,
 )
 from crisscross_zoo.cli.config_options import add_config_options, config_overrides
-from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.pretrain.presets import OBJECTIVES, PRESETS, make_config
 
 PROG = "crisscross-pretrain"
@@ -268,12 +267,9 @@ def _export(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> Any:
     overrides = config_overrides(options, PRESETS[options.preset], skip=_NO_OPTION)
-    try:
-        return make_config(
-            options.preset, objective=options.objective, released=options.released, overrides=overrides
-        )
-    except TypeError as error:  # a value that a config does not know how to compare
-        raise ConfigError(str(error), remedy=f"see {PROG} {options.preset} --help") from None
+    return make_config(
+        options.preset, objective=options.objective, released=options.released, overrides=overrides
+    )
 
 
 @contextlib.contextmanager

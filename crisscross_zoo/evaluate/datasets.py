@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media, read_list
 from crisscross_zoo.files.trees import (
     KINETICS_SOUND_CLASSES,
@@ -187,7 +188,7 @@ def shared_content(fold: Fold, digests: dict[str, str] | None = None) -> dict[st
 
     def digest(path: str) -> str:
         if path not in digests:
-            digests[path] = _sha256(path)
+            digests[path] = file_sha256(path)
         return digests[path]
 
     sides = [_keyed((s.path for s in side), _size) for side in (fold.train, fold.test)]
@@ -606,8 +607,3 @@ def _keyed(paths: Iterable[str], key: Callable[[str], object]) -> dict[object, l
 
 def _size(path: str) -> int:
     return Path(path).stat().st_size
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
