@@ -2,6 +2,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off UV_NO_PROGRESS=1
+export UV_CACHE_DIR=$PWD/.cache/uv # of this clone: a job's environment takes its wheels along when it goes
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 step() { printf '\n=== %d s: %s\n' "$SECONDS" "$*"; }

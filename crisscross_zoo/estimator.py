@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from crisscross_zoo.config import Pooling
 from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, NoStreamError
-from crisscross_zoo.extract.extractor import FeatureExtractor, Weights
+from crisscross_zoo.extract.extractor import FeatureExtractor
+from crisscross_zoo.weights.loaded import Weights
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin

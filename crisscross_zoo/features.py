@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,11 @@ from crisscross_zoo.files.remote import is_url
 from crisscross_zoo.media.windows import centred_alike, centres_of
 from crisscross_zoo.settings import check_path, suggest
 
-FORMATS: tuple[str, ...] = (".npy", ".npz", ".safetensors")
-"""File formats that features are written in, by suffix."""
+Format = Literal["npz", "safetensors", "npy"]
+"""File formats that features are written in."""
+
+FORMATS: tuple[str, ...] = tuple(f".{name}" for name in get_args(Format))
+"""Their suffixes."""
 
 SIDECAR_SUFFIX = ".json"
 """Beside ``feats.npy`` stands ``feats.npy.json`` with what an array has no place for: windows and metadata."""

@@ -286,11 +286,12 @@ def _heads(options: argparse.Namespace, config: ProtocolConfig) -> Any:
         if options.heads:
             raise ConfigError("--heads goes with both modalities", remedy="pass --setup both")
         return None
+    from crisscross_zoo.checkpoints.training import FOLDER
     from crisscross_zoo.evaluate import load_heads
 
     if options.heads:
         return load_heads(options.heads)
-    return load_heads(options.weights) if (Path(options.weights) / "checkpoints").is_dir() else None
+    return load_heads(options.weights) if (Path(options.weights) / FOLDER).is_dir() else None
 
 
 def _search(options: argparse.Namespace, config: ProtocolConfig, root: str, compute: Any) -> int:

@@ -27,8 +27,9 @@ from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.errors import ConfigError, StorageError
 from crisscross_zoo.extract.options import ExtractOptions
 from crisscross_zoo.extract.report import Event, FileDone, FileFailed, Progress, Summary
-from crisscross_zoo.extract.run import Engine, Format, OnError, extract_files
+from crisscross_zoo.extract.run import Engine, OnError, extract_files
 from crisscross_zoo.extract.share import numbered_share
+from crisscross_zoo.features import Format
 
 PROG = "crisscross-extract"
 

@@ -19,11 +19,11 @@ from crisscross_zoo.errors import ConfigError, CrissCrossError, InputError, NoSt
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData
 from crisscross_zoo.evaluate.protocols import TABLE, ProtocolConfig, changed_settings
 from crisscross_zoo.evaluate.retrieval import Heads
-from crisscross_zoo.evaluate.weights import LoadedWeights, Source, load_weights
 from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.media.clips import Views
 from crisscross_zoo.settings import Precision, check, check_training_precision, pick_device
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, VideoAugment
+from crisscross_zoo.weights.loaded import LoadedWeights, Weights, load_weights
 
 _CLIP_LENGTHS = {"video": ("size", 1, 0), "audio": ("seconds", 0.01, 2)}
 """Of each modality the setting that makes a clip large enough to pool: its name, a step of it, and its decimals."""
@@ -187,7 +187,7 @@ def make_plan(
     config: ProtocolConfig,
     data: LabelledData,
     folds: Mapping[int, Fold],
-    weights: Source | Mapping[str, Source],
+    weights: Weights | Mapping[str, Weights],
     *,
     out: Path,
     compute: Compute | None = None,
@@ -219,8 +219,9 @@ def make_plan(
     for known in loaded.values():
         _check_fits(_clip(config, known.encoder.config))
     run = None
-    if isinstance(weights, str | os.PathLike) and any(w.source != weights for w in loaded.values()):
-        run = Path(weights).resolve().name
+    if isinstance(weights, str | os.PathLike):
+        named = Path(weights).resolve().name
+        run = named if all(known.id == f"{named}/{name}" for name, known in loaded.items()) else None
     return Plan(
         config=config,
         data=data,

@@ -21,8 +21,8 @@ from crisscross_zoo.evaluate.metrics import confusion, file_scores, mean_and_dev
 from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.protocols import ProtocolConfig
 from crisscross_zoo.evaluate.releases import describe_missing
-from crisscross_zoo.evaluate.weights import Source
 from crisscross_zoo.files.atomic import atomic_path
+from crisscross_zoo.weights.loaded import Weights
 from crisscross_zoo.weights.manifest import find_weights
 
 Ints = npt.NDArray[np.int64]
@@ -106,13 +106,13 @@ class Retrieved(FoldResult):
     queries: dict[str, list[Query]]
 
 
-def published(config: ProtocolConfig, weights: Mapping[str, Source]) -> dict[str, Any] | None:
+def published(config: ProtocolConfig, weights: Mapping[str, Weights]) -> dict[str, Any] | None:
     """Return the paper's number for these weights, as the manifest has it; None where it is not known."""
     several = config.dataset in ("ucf101", "hmdb51", "esc50") and config.protocol in ("linear", "finetune")
     if several and config.setup in _SMALL_SETUPS:
         return None
     modality, name = next(iter(weights.items()))
-    if isinstance(name, Encoder) or config.dataset not in BENCHMARKS:
+    if name is None or isinstance(name, Encoder) or config.dataset not in BENCHMARKS:
         return None
     try:
         entry = find_weights(os.fspath(name), cast(Any, modality))

@@ -45,9 +45,9 @@ from crisscross_zoo.evaluate.results import (
 )
 from crisscross_zoo.evaluate.retrieval import Heads
 from crisscross_zoo.evaluate.retrieve import retrieve
-from crisscross_zoo.evaluate.weights import Source
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
+from crisscross_zoo.weights.loaded import Weights
 
 
 def check_packages() -> None:
@@ -60,7 +60,7 @@ def check_packages() -> None:
 def evaluate(
     config: ProtocolConfig,
     data: LabelledData,
-    weights: Source | Mapping[str, Source],
+    weights: Weights | Mapping[str, Weights],
     *,
     out: str | os.PathLike[str],
     folds: Sequence[int] | None = None,
@@ -139,7 +139,7 @@ def search(
     config: ProtocolConfig,
     folder: str | os.PathLike[str],
     queries: Sequence[str],
-    weights: Source | Mapping[str, Source],
+    weights: Weights | Mapping[str, Weights],
     *,
     top: int = 5,
     compute: Compute | None = None,

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from crisscross_zoo import __version__
-from crisscross_zoo.checkpoints.files import state_sha256
-from crisscross_zoo.config import MODALITIES, AudioConfig, VideoConfig
+from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import AudioEncoder, Encoder
 from crisscross_zoo.encoders.head import clip_features
 from crisscross_zoo.encoders.inference import InferenceEncoder
@@ -41,11 +40,8 @@ from crisscross_zoo.media.torchcodec_frames import check_torchcodec
 from crisscross_zoo.numerics import DTYPES, exact_float32, plain_torch
 from crisscross_zoo.settings import StrPath, check_path, pick_device
 from crisscross_zoo.transforms.frames import normalize
-from crisscross_zoo.weights.load import load_encoder
+from crisscross_zoo.weights.loaded import Weights, load_weights
 from crisscross_zoo.workers.pool import usable_cores
-
-Weights = str | os.PathLike[str] | Encoder | None
-
 
 _OUT_OF_MEMORY = re.compile("out of memory|(can't|cannot|not enough).*memory", re.IGNORECASE)
 
@@ -94,45 +90,30 @@ class FeatureExtractor:
         self._versions = decoder_versions()
         if given.decoder == "torchcodec":
             self._versions.update(check_torchcodec())
-        wanted = MODALITIES if modality == "both" else (modality,)
+        loaded = load_weights(
+            weights,
+            modality,
+            pooling=given.pooling,
+            revision=given.revision,
+            cache_dir=given.cache_dir,
+            local_files_only=given.local_files_only,
+            token=given.token,
+        )
         self.encoders: dict[str, Encoder] = {}
         self._networks: dict[str, InferenceEncoder] = {}
         self.weights: dict[str, dict[str, str | None]] = {}
-        for name in wanted:
-            if isinstance(weights, Mapping) and name not in weights:
-                raise ConfigError(f"weights has no {name!r}", remedy="add it, or use another modality")
-            source = weights[name] if isinstance(weights, Mapping) else weights
-            if isinstance(source, Encoder):
-                # It may have been trained since it was loaded: what it holds now is what counts.
-                sha256: str | None = state_sha256(source.state_dict(), source.config)
-                source = source.with_pooling(given.pooling)
-            else:
-                source = load_encoder(
-                    name,  # type: ignore[arg-type]
-                    source,
-                    pooling=given.pooling,
-                    revision=given.revision,
-                    cache_dir=given.cache_dir,
-                    local_files_only=given.local_files_only,
-                    token=given.token,
-                )
-                sha256 = source.weights_sha256
-            if source.num_classes:
+        for name, known in loaded.items():
+            if known.encoder.num_classes:
                 raise ConfigError(
                     f"the {name} encoder has a classifier", remedy="call its reset_classifier(0) for features"
                 )
-            if source.config.modality != name:
-                raise ConfigError(
-                    f"the {name} encoder is one for {source.config.modality}", remedy=f"pass a {name} one"
-                )
-            changed = "" if sha256 == source.weights_sha256 or source.weights_sha256 is None else " (changed)"
-            self.weights[name] = {"id": source.weights_id + changed, "sha256": sha256}
+            self.weights[name] = {"id": known.id, "sha256": known.sha256}
             with plain_torch():
-                self.encoders[name] = source.to(self.device).eval()
-            self._networks[name] = source.optimize_for_inference(DTYPES[given.precision])
+                self.encoders[name] = known.encoder.to(self.device).eval()
+            self._networks[name] = known.encoder.optimize_for_inference(DTYPES[given.precision])
         self._sampling = self._make_sampling()
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
-        self._batch = {name: given.batch_size or defaults[name] for name in wanted}
+        self._batch = {name: given.batch_size or defaults[name] for name in loaded}
         self.settings = self._describe_settings()
         self.sizes: dict[str, int] = {}
         self._check_clips()

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from crisscross_zoo.errors import ClusterError, ConfigError, CrissCrossError, DecoderCrashError, first_line
-from crisscross_zoo.extract.extractor import FeatureExtractor, Weights
+from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.extract.lists import PARTS_NAME
 from crisscross_zoo.extract.options import ExtractOptions
 from crisscross_zoo.extract.outputs import FileResult, known_result, save
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.store import Folder, LocalFolder
+from crisscross_zoo.weights.loaded import Weights
 
 CHUNK = 10_000
 """Files sent to the queue at once."""

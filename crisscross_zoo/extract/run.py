@@ -30,7 +30,7 @@ from crisscross_zoo.extract.report import (
     Summary,
 )
 from crisscross_zoo.extract.share import Share, numbered_share, started_share
-from crisscross_zoo.features import FORMATS, check_name
+from crisscross_zoo.features import FORMATS, Format, check_name
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, common_folder, find_media, is_folder
@@ -38,9 +38,9 @@ from crisscross_zoo.files.store import Folder, open_file, open_folder
 from crisscross_zoo.settings import StrPath, check, check_choice, check_path
 
 if TYPE_CHECKING:
-    from crisscross_zoo.extract.extractor import FeatureExtractor, Weights
+    from crisscross_zoo.extract.extractor import FeatureExtractor
+    from crisscross_zoo.weights.loaded import Weights
 
-Format = Literal["npz", "safetensors", "npy"]
 Engine = Literal["ray"]
 OnError = Literal["skip", "stop"]
 

@@ -12,7 +12,6 @@ import torch
 from crisscross_zoo import FeatureExtractor, load_encoder
 from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.errors import ConfigError, MediaError, NoStreamError
-from crisscross_zoo.evaluate import weights as module
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, LabelledFile
 from crisscross_zoo.evaluate.extracted import ClipFeatures
 from crisscross_zoo.evaluate.plan import Compute, Plan, make_plan
@@ -40,8 +39,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(modality)
         return load_encoder(modality, *args, **options)
 
-    monkeypatch.setattr(module, "load_encoder", load)
-    monkeypatch.setattr("crisscross_zoo.extract.extractor.load_encoder", load)
+    monkeypatch.setattr("crisscross_zoo.weights.loaded.load_encoder", load)
     return seen
 
 
@@ -82,7 +80,7 @@ def test_a_plan_does_not_change(tmp_path: Path) -> None:
 def test_the_folder_of_a_pretraining_run_is_named(tmp_path: Path) -> None:
     VideoEncoder(depth=10, width=8).save_pretrained(tmp_path / "run" / "video")
     plan = plan_of("linear", tmp_path / "run", tmp_path)
-    assert (plan.run, plan.weights["video"].source) == ("run", tmp_path / "run" / "video")
+    assert (plan.run, plan.weights["video"].id) == ("run", "run/video")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,7 @@ def test_progress_has_the_name_of_its_stage() -> None:
 
 @pytest.mark.parametrize("protocol", ["linear", "finetune"])
 def test_an_encoder_of_another_modality_is_refused(protocol: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="weights for video are an encoder of audio"):
+    with pytest.raises(ConfigError, match="the video encoder is one for audio"):
         plan_of(protocol, load_encoder("audio", "demo"), tmp_path)
 
 

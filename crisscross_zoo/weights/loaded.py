@@ -1,0 +1,72 @@
+"""The weights of each modality, loaded, with what identifies them: :func:`load_weights`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.config import MODALITIES, Modality, Pooling
+from crisscross_zoo.encoders import Encoder
+from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.weights.load import load_encoder
+
+Weights = str | os.PathLike[str] | Encoder | None
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """The weights of one modality.
+
+    Attributes:
+        source: What they were loaded from; the encoder itself, where the caller passed one.
+        encoder: In eval mode on the CPU; a caller's own encoder as it is.
+        id: What they are called.
+        sha256: Of the file they were read from, or of what a caller's encoder holds now.
+    """
+
+    source: Weights
+    encoder: Encoder
+    id: str
+    sha256: str | None
+
+
+def load_weights(
+    weights: Weights | Mapping[str, Weights], modality: str, *, pooling: Pooling | None = None, **access: Any
+) -> dict[str, LoadedWeights]:
+    """Load the weights of each modality.
+
+    Args:
+        weights: As for :func:`~crisscross_zoo.weights.load.load_encoder`, or an encoder; or a dict with one of these
+            for each modality.
+        modality: "video", "audio" or "both".
+        pooling: As for :func:`~crisscross_zoo.weights.load.load_encoder`.
+        **access: ``revision``, ``cache_dir``, ``local_files_only`` and ``token``, as there.
+
+    Raises:
+        ConfigError: a modality is not among ``weights``, or an encoder is of the other one.
+        WeightsError: they cannot be loaded.
+    """
+    loaded: dict[str, LoadedWeights] = {}
+    for name in MODALITIES if modality == "both" else (modality,):
+        if isinstance(weights, Mapping) and name not in weights:
+            raise ConfigError(f"weights has no {name!r}", remedy="add it, or use another modality")
+        source = weights[name] if isinstance(weights, Mapping) else weights
+        if isinstance(source, Encoder):
+            loaded[name] = _of_encoder(source, name, pooling)
+        else:
+            encoder = load_encoder(cast(Modality, name), source, pooling=pooling, **access)
+            loaded[name] = LoadedWeights(source, encoder, encoder.weights_id, encoder.weights_sha256)
+    return loaded
+
+
+def _of_encoder(encoder: Encoder, modality: str, pooling: Pooling | None) -> LoadedWeights:
+    if encoder.config.modality != modality:
+        raise ConfigError(
+            f"the {modality} encoder is one for {encoder.config.modality}", remedy=f"pass a {modality} one"
+        )
+    now = state_sha256(encoder.state_dict(), encoder.config)  # it may have been trained since it was loaded
+    changed = "" if encoder.weights_sha256 in (None, now) else " (changed)"
+    return LoadedWeights(encoder, encoder.with_pooling(pooling), encoder.weights_id + changed, now)
