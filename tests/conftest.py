@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 if _processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they would fight over the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(_processes))))
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # what else runs is no test's fault
+hypothesis.settings.load_profile("no deadline")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -107,7 +107,7 @@ def test_softmax_is_scipys_also_far_from_zero(scale: float) -> None:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 30), st.integers(1, 25), st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_recall_is_that_of_a_plain_loop(queries: int, known: int, classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

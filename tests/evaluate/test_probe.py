@@ -303,7 +303,7 @@ def test_files_without_their_twins_are_judged_harder() -> None:
     assert max(together.values()) < max(apart.values()) - 0.1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     files=st.integers(8, 60), classes=st.integers(2, 4), groups=st.integers(4, 30), seed=st.integers(0, 2**31)
 )

@@ -66,7 +66,7 @@ def test_means_are_not_summed_in_single_precision() -> None:
     assert file_means(clips) == 0.5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(known=st.integers(1, 30), asked=st.integers(1, 10), k=st.integers(1, 40), seed=st.integers(0, 2**31))
 def test_neighbours_are_those_of_a_table_of_cosines(known: int, asked: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

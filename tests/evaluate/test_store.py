@@ -62,7 +62,7 @@ def test_taking_picks_rows_by_place_and_reads_none() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 50))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_blocks_are_all_rows_in_order(n: int, size: int) -> None:
     matrix = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
     found = list(Rows.of(matrix).blocks(size))

@@ -187,7 +187,7 @@ def test_rows_of_several_parts_are_solved_as_if_they_were_one() -> None:
     assert distance(machine.bias, theirs.intercept_) < 1e-4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(2, 80),
     dims=st.integers(1, 40),
