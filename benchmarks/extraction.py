@@ -1,10 +1,14 @@
-"""The whole extractor: start-up, waiting for the decoder, short files against a long one, and the plain path.
+"""The whole extractor: start-up, whole commands, waiting for the decoder, short files against a long one.
 
     python benchmarks/extraction.py                 the paper's networks, some minutes
     python benchmarks/extraction.py --weights demo --seconds 10 --files 5 --rounds 1
+    python benchmarks/extraction.py --video film.mp4 clip.mkv      whole commands on files of your own
 
 - Start-up: ``crisscross-extract`` on a clip of 0.5 s with the ``demo`` weights, over ``import torch, torchvision``
   alone; both from the start of the process to its end.
+- Whole commands: ``crisscross-extract`` over what one would write oneself (``homemade.py``, where torchcodec is
+  installed), and over its own parts: its start-up (the command on one clip), and then the network or the decoding,
+  whichever takes longer alone, in this process.
 - Waiting: the share of the time in which the network has no clips, because decoding has not come so far.
 - Short files: many files of 2 s and one long file, per clip; the start of the decoding process counts in both.
 - The plain path: the whole file decoded into memory, pictures resized by Pillow, one clip after another through the
@@ -14,6 +18,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -31,6 +36,7 @@ from report import Ratio, Report, add_json_option, finish
 
 from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.extract import extractor as extract
+from crisscross_zoo.media.clips import file_news
 from crisscross_zoo.media.scan import scan
 
 _IMPORT = [sys.executable, "-c", "import torch, torchvision"]
@@ -96,6 +102,71 @@ def run(extractor: FeatureExtractor, paths: list[Path]) -> tuple[float, float, i
         start = time.perf_counter()
         clips = sum(len(features.video) for _, features in extractor.stream(paths))
     return time.perf_counter() - start, waiting.seconds, clips
+
+
+def parts(extractor: FeatureExtractor, path: Path) -> tuple[float, float]:
+    """Return the seconds that the network takes, and those that decoding takes, each alone."""
+    start = time.perf_counter()
+    news = [(0, path, item) for item in file_news(path, extractor._sampling)]
+    decoding = time.perf_counter() - start
+
+    def known(*_: Any, **__: Any) -> Iterator[Any]:
+        yield from news
+
+    with mock.patch.object(extract, "read_files", known):
+        return seconds_of(lambda: extractor(path)), decoding
+
+
+def commands(folder: Path, options: argparse.Namespace) -> Report:
+    """Return whole commands, against a program of one's own and against their parts."""
+    oneself = importlib.util.find_spec("torchcodec") is not None and options.device == "cpu"
+    report = Report(
+        "Whole commands, seconds",
+        ("input", "size", "clips", "crisscross-extract", "one's own", "start-up", "network", "decoding"),
+    )
+    report.notes.append(
+        "One's own is benchmarks/homemade.py: torchcodec, torchvision's transforms, the network as it is."
+    )
+    videos = options.video
+    if not videos:
+        videos = [folder / f"film{height}.mp4" for height in (360, 720)]
+        for video, width, height in zip(videos, (640, 1280), (360, 720), strict=True):
+            make_clip(video, width, height, options.seconds)
+    half = folder / "half.mp4"
+    for video in videos:
+        for size in (112, 224):
+            common = ["--weights", options.weights, "--size", str(size)]
+            ours = [sys.executable, "-m", "crisscross_zoo.cli.extract", "--quiet", "--overwrite", *common]
+            ours += ["--device", options.device, "--out", str(folder / "ours.npy")]
+            calls = {"whole": [*ours, str(video)], "start": [*ours, str(half)]}
+            if oneself:
+                script = Path(__file__).with_name("homemade.py")
+                calls["own"] = [sys.executable, str(script), str(video), str(folder / "own.npy"), *common]
+            extractor = FeatureExtractor(options.weights, device=options.device, size=size, workers=0)
+            clips = len(extractor(video).video)  # type: ignore[arg-type]
+            least = dict.fromkeys((*calls, "network", "decoding"), float("inf"))
+            for _ in range(options.rounds):
+                for name, words in calls.items():
+                    took = seconds_of(
+                        lambda w=words: subprocess.run(w, check=True, stdout=subprocess.DEVNULL)
+                    )
+                    least[name] = min(least[name], took)
+                for name, took in zip(("network", "decoding"), parts(extractor, video), strict=True):
+                    least[name] = min(least[name], took)
+            own = f"{least['own']:.1f}" if oneself else "-"
+            times = [f"{least[name]:.1f}" for name in ("start", "network", "decoding")]
+            report.add(video.name, size, clips, f"{least['whole']:.1f}", own, *times)
+            where = f"{video.name}, {size}"
+            if oneself:
+                most = {112: 0.7, 224: 0.65}[size]
+                ratio = least["whole"] / least["own"]
+                report.ratios.append(
+                    Ratio(f"whole command over one's own, {where}", ratio, most, more_is_better=False)
+                )
+            limit = least["start"] + max(least["network"], least["decoding"])
+            name = f"whole command over start-up and its longer part, {where}"
+            report.ratios.append(Ratio(name, least["whole"] / limit, 1.1, more_is_better=False))
+    return report
 
 
 def plain_path(encoder: Any, path: Path, config: Any, span: tuple[float, float]) -> None:
@@ -165,13 +236,17 @@ def main() -> int:
     parser.add_argument("--weights", default="random:0")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="decoding processes (default: 1)")
+    parser.add_argument(
+        "--video", type=Path, nargs="+", help="files for the whole commands, and nothing else"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the long file")
     parser.add_argument("--files", type=int, default=120, help="how many short files")
     parser.add_argument("--rounds", type=int, default=2)
     add_json_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        reports = [start_up(Path(name), options.rounds), *whole(Path(name), options)]
+        reports = [start_up(Path(name), options.rounds), commands(Path(name), options)]
+        reports += [] if options.video else whole(Path(name), options)
     finish(reports, options.json)
     return 0
 

@@ -8,11 +8,14 @@ never on what else was in the batch, so a run that was killed and started again 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
-from typing import Any, Unpack, cast
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +40,7 @@ from crisscross_zoo.media.clips import Clip, FileOpened, FileRead, Sampling, rea
 from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec
-from crisscross_zoo.numerics import DTYPES, exact_float32, plain_torch
+from crisscross_zoo.numerics import DTYPES, cpu_has_bfloat16, exact_float32, plain_torch
 from crisscross_zoo.settings import StrPath, check_path, pick_device
 from crisscross_zoo.transforms.frames import normalize
 from crisscross_zoo.weights.loaded import Weights, load_weights
@@ -46,11 +49,14 @@ from crisscross_zoo.workers.pool import usable_cores
 _OUT_OF_MEMORY = re.compile("out of memory|(can't|cannot|not enough).*memory", re.IGNORECASE)
 
 DEFAULT_BATCH: dict[str, dict[str, int]] = {
-    "cpu": {"video": 4, "audio": 16},
+    "cpu": {"video": 1, "audio": 4},
     "mps": {"video": 8, "audio": 32},
     "cuda": {"video": 32, "audio": 128},
 }
 """Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
+
+MOST_AT_ONCE = 16
+"""Batches that a CPU works on at once; with more threads than that, each batch has several."""
 
 MOST_NUMBERS = 1 << 30
 """Numbers that one clip may have before the network: 4 GB of float32."""
@@ -165,6 +171,7 @@ class FeatureExtractor:
         open_files: dict[int, _OpenFile] = {}
         batches = {name: _Batch(self, name) for name in self.encoders}
         done = known = 0
+        running = _RunningBatches(self.device)
         queue_size = 2 * min(self._batch.values())
         news_of_files = read_files(
             paths,
@@ -173,7 +180,7 @@ class FeatureExtractor:
             queue_size=queue_size,
             timeout=self.options.timeout or DEFAULT_TIMEOUT,
         )
-        with contextlib.closing(news_of_files):
+        with contextlib.closing(news_of_files), running:
             for serial, path, news in news_of_files:
                 if isinstance(
                     news, StorageError
@@ -191,12 +198,15 @@ class FeatureExtractor:
                     batch = batches[news.modality]
                     batch.add(open_files[serial], news)
                     if batch.full:
-                        done += batch.encode()
+                        running.start(batch.take())
+                done += running.collect()
                 if on_progress is not None:
                     on_progress(done, known)
                 yield from self._finished(open_files)
             for batch in batches.values():
-                done += batch.encode()
+                if not batch.empty:
+                    running.start(batch.take())
+            done += running.collect(wait=True)
             if on_progress is not None:
                 on_progress(done, known)
             yield from self._finished(open_files)
@@ -230,6 +240,12 @@ class FeatureExtractor:
             "batch_size": self._batch,
             "versions": {"crisscross_zoo": __version__, "torch": torch.__version__, **self._versions},
         }
+
+    @property
+    def precision_is_slow(self) -> bool:
+        """Whether the network runs in bfloat16 on a processor that computes faster in float32."""
+        wants = self.device.type == "cpu" and self.options.precision == "bf16"
+        return wants and cpu_has_bfloat16() is False
 
     def identity(self, path: StrPath) -> dict[str, Any]:
         """Return what must be the same for finished features of ``path`` to be used again.
@@ -369,6 +385,10 @@ class _Batch:
     def full(self) -> bool:
         return len(self._owners) == self._size
 
+    @property
+    def empty(self) -> bool:
+        return not self._owners
+
     def add(self, file: _OpenFile, clip: Clip) -> None:
         if self._clips is None:
             dtype = torch.from_numpy(clip.values).dtype
@@ -391,14 +411,17 @@ class _Batch:
                 remedy="choose a smaller batch_size, size or clip",
             ) from None
 
-    def encode(self) -> int:
-        """Run the encoder on what has come in, filled up to a whole batch, and return how many clips that was."""
-        owners, self._owners = self._owners, []
-        if not owners:
-            return 0
+    def take(self) -> _Work:
+        """Return the work on what has come in, filled up with zeros to a whole batch, and begin anew."""
         assert self._clips is not None
-        self._clips[len(owners) :] = 0
-        clips = self._clips.to(self._encoder.device)
+        work = _Work(
+            self._owners, self._encoder.config.modality, functools.partial(self._encode, self._clips)
+        )
+        self._owners, self._clips = [], None
+        return work
+
+    def _encode(self, clips: Tensor) -> npt.NDArray[np.float32]:
+        clips = clips.to(self._encoder.device)
         with torch.inference_mode(), exact_float32(), self._memory_errors():
             if clips.is_floating_point():  # an augmented clip is ready
                 x = clips
@@ -406,11 +429,72 @@ class _Batch:
                 x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
             else:
                 x = normalize(clips.movedim(-1, -4), cast(VideoConfig, self._encoder.config))
-            rows = self._network(x).float().cpu().numpy()
-        modality = self._encoder.config.modality
-        for (file, row), values in zip(owners, rows, strict=False):
-            file.take(modality, row, values)
-        return len(owners)
+            rows: npt.NDArray[np.float32] = self._network(x).float().cpu().numpy()
+        return rows
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A batch: which rows of which files it gives, and how they are computed."""
+
+    owners: list[tuple[_OpenFile, int]]
+    modality: str
+    encode: Callable[[], npt.NDArray[np.float32]]
+
+    def keep(self, rows: npt.NDArray[np.float32]) -> int:
+        """Give the files their rows, and return how many."""
+        for (file, row), values in zip(self.owners, rows, strict=False):
+            file.take(self.modality, row, values)
+        return len(self.owners)
+
+
+class _RunningBatches:
+    """Batches on their way through the networks: on a CPU as many at once as torch has threads, each in one.
+
+    Threads that share a batch wait for the slowest of them in every layer, and one is always slow: a core decodes too.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        threads = torch.get_num_threads()
+        if device.type == "cpu" and threads > 1:
+            self._at_once = min(threads, MOST_AT_ONCE)
+            each = threads // self._at_once
+            self._pool = ThreadPoolExecutor(
+                self._at_once, initializer=torch.set_num_threads, initargs=(each,)
+            )
+        self._running: deque[tuple[_Work, Future[npt.NDArray[np.float32]]]] = deque()
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(
+                torch.get_num_threads()
+            )  # what threads begin with; this one's did not change
+
+    def start(self, work: _Work) -> None:
+        """Compute a batch, now or, on a CPU, while others come in; wait while too many are under way."""
+        if self._pool is None:
+            self._done += work.keep(work.encode())
+            return
+        self._running.append((work, self._pool.submit(work.encode)))
+        while len(self._running) > 2 * self._at_once:
+            self._keep_first()
+
+    def collect(self, *, wait: bool = False) -> int:
+        """Return how many clips were done since the last call; ``wait`` for all."""
+        while self._running and (wait or self._running[0][1].done()):
+            self._keep_first()
+        done, self._done = self._done, 0
+        return done
+
+    def _keep_first(self) -> None:
+        work, rows = self._running.popleft()
+        self._done += work.keep(rows.result())
 
 
 def default_workers(device: torch.device) -> int:

@@ -76,7 +76,8 @@ class ExtractOptions:
             do, too.
         pooling: (default: the checkpoint's own; linear, as in the paper, for those listed). See
             :mod:`crisscross_zoo.encoders.pooling`.
-        precision: (default: fp32). Of the network; features are float32 in any case.
+        precision: (default: fp32). Of the network; features are float32 in any case. On a CPU without bfloat16
+            instructions bf16 is slower than fp32.
         window: length of a clip of either modality. Seconds; sets ``frames`` and ``audio_seconds``.
         stride: between clips (default: end to end). Seconds; with both modalities the video's clips are end to end.
         clips: N uniformly spread clips in place of dense ones. Section E.1.

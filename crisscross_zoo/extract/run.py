@@ -213,6 +213,10 @@ class _Run:
                 yield FileResult(path, name, error=missing)
                 return
         extractor = self._extractor(plan.share.pick_device(plan.options.device))
+        if extractor.precision_is_slow:
+            self.tell(
+                Message("note: this processor has no bfloat16 instructions: bf16 is slower on it than fp32")
+            )
         todo = []
         for path, name in plan.outputs.items():
             known = known_result(path, plan.folder, name, extractor.identity, overwrite=plan.overwrite)

@@ -108,3 +108,11 @@ def test_options_and_keywords_are_the_same():
     keywords = {n: getattr(t, "__forward_arg__", t) for n, t in ExtractKeywords.__annotations__.items()}
     assert keywords == fields
     assert ExtractOptions("both", size=112).keywords()["size"] == 112
+
+
+@pytest.mark.parametrize(("has", "said"), [(False, 1), (True, 0), (None, 0)])
+def test_bfloat16_on_a_processor_without_it_is_noted(has, said, tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("crisscross_zoo.extract.extractor.cpu_has_bfloat16", lambda: has)
+    events = []
+    extract_files(tree, tmp_path / "out", precision="bf16", on_event=events.append, **DEMO)
+    assert sum("no bfloat16 instructions" in str(event) for event in events) == said
