@@ -407,7 +407,7 @@ class _Batch:
             if not _OUT_OF_MEMORY.search(str(error)):
                 raise
             raise ConfigError(
-                f"a batch of {self._size} clips does not fit into memory",
+                f"clips do not fit into memory, in batches of {self._size}",
                 remedy="choose a smaller batch_size, size or clip",
             ) from None
 

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from crisscross_zoo.errors import (
     MediaNotFoundError,
     TruncatedMediaError,
 )
+from crisscross_zoo.extract.extractor import MOST_AT_ONCE
 from crisscross_zoo.media.decode import read_sound
 from crisscross_zoo.media.scan import scan
 
@@ -289,8 +291,47 @@ def test_cudnn_stays_on_and_is_left_as_it_was(encoders, files):
     assert (cudnn.deterministic, getattr(owner, name)) == before
 
 
+@pytest.mark.parametrize("threads", [2, 3, 40])
+def test_any_number_of_threads_gives_the_same_bytes(encoders, files, threads):
+    torch.set_num_threads(1)
+    alone = dict(extractor(encoders).stream(files))
+    torch.set_num_threads(threads)
+    used = set()
+    extract = extractor(encoders)
+    hook = extract._networks["video"].register_forward_hook(
+        lambda *_: used.add((threading.current_thread(), torch.get_num_threads()))
+    )
+    for path, features in extract.stream(files):
+        same(features, alone[path])
+    hook.remove()
+    assert 1 < len(used) <= min(threads, MOST_AT_ONCE)
+    assert {number for _, number in used} == {max(1, threads // MOST_AT_ONCE)}
+    assert not any(thread.is_alive() for thread, _ in used)
+    assert torch.get_num_threads() == threads
+    of_another: list[int] = []
+    thread = threading.Thread(target=lambda: of_another.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert of_another == [threads]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_goes_wrong_in_the_network_ends_the_run(encoders, files, threads):
+    torch.set_num_threads(threads)
+    extract = extractor(encoders, "video")
+
+    def fail(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    extract._networks["video"].register_forward_hook(fail)
+    before = threading.active_count()
+    with pytest.raises(ConfigError, match="clips do not fit into memory, in batches of 1"):
+        list(extract.stream(files))
+    assert threading.active_count() == before
+
+
 def test_a_batch_too_large_is_said(encoders, files):
-    with pytest.raises(ConfigError, match="does not fit into memory; choose a smaller batch_size"):
+    with pytest.raises(ConfigError, match="clips do not fit into memory, in batches of 1000000000; choose a smaller batch_size"):
         extractor(encoders, "video", batch_size=10**9)(files[0])
 
 
