@@ -89,10 +89,11 @@ class Hyperplanes:
     passes: int
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Return decision values, float32 (n, K)."""
+        """Return decision values, float32 (n, K), computed in float64: they do not depend on the rows beside them."""
         scores = np.empty((len(rows), len(self.bias)), np.float32)
+        weights = self.weights.astype(np.float64)
         for where, block in rows.blocks():
-            scores[where] = block @ self.weights + self.bias
+            scores[where] = block.astype(np.float64) @ weights + self.bias
         return scores
 
 
