@@ -44,7 +44,7 @@ GRAM_NUMBERS = 1 << 28
 LEADING = 256
 """Eigenvectors of X'X that precondition conjugate gradients."""
 
-_ROUNDING = 0.5
+_ROUNDING = 2.0
 """Float64 is used where a rounding error in float32, times the largest eigenvalue of the Hessian, may be above this."""
 
 SMALL_PROBLEM = 1 << 28
@@ -242,12 +242,13 @@ def _one_thread() -> Iterator[None]:
 
 
 def _times(block: Tensor, w: Tensor) -> Tensor:
-    return torch.addmm(w[-1], block, w[:-1])
+    """Return block @ w; with few columns the product of the transposes is up to 15 times as fast in MKL."""
+    return torch.addmm(w[-1, :, None], w[:-1].T, block.T).T
 
 
 def _add_back(to: Tensor, block: Tensor, s: Tensor, factor: float) -> None:
     """Add ``factor`` times the rows, transposed, times ``s``."""
-    to[:-1].addmm_(block.T, s, alpha=factor)
+    to[:-1].add_((s.T @ block).T, alpha=factor)
     to[-1].add_(s.sum(0), alpha=factor)
 
 
