@@ -12,9 +12,9 @@ preconditioned with the leading eigenvectors of X'X, found once for all costs an
 (cost something), as with a high C, the step is found from the products of these rows with each other instead (Chapelle,
 Neural Computation 2007), if that is less work. Where rounding in float32 would count, float64 is used.
 
-Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. Memory holds
-:data:`HELD_NUMBERS` numbers of the rows (all of them where they are fewer), :data:`GRAM_NUMBERS` products of rows with
-each other at most, and rows x classes numbers a few times over; never rows x features.
+Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. Memory holds at most 1 GiB of
+the rows (:data:`HELD_NUMBERS`; all of them where they are fewer), 1 GiB of products of rows with each other
+(:data:`GRAM_NUMBERS`), as much again to solve one class exactly, and rows x classes numbers a few times over.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ LEADING = 256
 
 _ROUNDING = 2.0
 """Float64 is used where a rounding error in float32, times the largest eigenvalue of the Hessian, may be above this."""
+
+_SINGLE_STEPS = 25
+"""Newton steps in float32, after which float64 is used in any case."""
 
 SMALL_PROBLEM = 1 << 28
 """Rows x numbers x classes below which threads wait for each other longer than they work."""
@@ -265,7 +268,10 @@ def _solve(
     problem.dtype = torch.float64 if rounding > _ROUNDING else torch.float32
     w, scores = w.to(problem.dtype, copy=True), scores.to(problem.dtype, copy=True)
     relative = float("inf")
-    for _ in range(NEWTON_STEPS):
+    for number in range(NEWTON_STEPS):
+        if number == _SINGLE_STEPS:
+            problem.dtype = torch.float64
+            w, scores = w.double(), scores.double()
         active = torch.empty(scores.shape, dtype=torch.bool)
         gradient, objective = _gradient(problem, cost, w, scores, active)
         norm = gradient.norm(dim=0)
@@ -322,7 +328,7 @@ def _newton_step(
     steps = _WORTH_STEPS * 4 * n * size * max(len(classes), _FEW_CLASSES)
     if problem.dtype == torch.float64:
         steps *= 2
-    if exact < steps and float(some.max()) ** 2 <= GRAM_NUMBERS:
+    if exact < steps and 4 * float(some.max()) ** 2 <= GRAM_NUMBERS:  # in float64, twice
         return _exact_step(problem, cost, active, gradient, classes)
     return _cg_step(problem, cost, active, gradient, classes)
 

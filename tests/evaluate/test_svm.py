@@ -112,10 +112,15 @@ def test_two_classes_are_two_opposite_planes() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
-def test_the_size_of_a_block_changes_nothing_but_rounding(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("held", [0, 1 << 28], ids=["read", "held"])
+def test_the_size_of_a_block_changes_nothing_but_rounding(
+    size: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svm, "HELD_NUMBERS", held)
     features, labels = make_problem(150, 15, 3)
     whole = fit_one(features, labels, 3, 0.005, tolerance=1e-6)
     monkeypatch.setattr(Rows.blocks, "__defaults__", (size,))
+    monkeypatch.setattr(svm, "block_rows", lambda _: size)
     assert [len(block) for _, block in Rows.of(features).blocks()][:2] == [size, size]
     parts = fit_one(features, labels, 3, 0.005, tolerance=1e-6)
     assert distance(parts.weights, whole.weights) < 1e-4
@@ -144,6 +149,15 @@ def test_a_cost_is_solved_when_it_is_asked_for() -> None:
     assert second.passes > first.passes
     np.testing.assert_array_equal(first.weights, weights)  # the machine given before is left as it was
     assert distance(second.weights, weights) > 0.1
+
+
+def test_what_float32_does_not_solve_float64_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = make_problem(150, 15, 3)
+    features += 1000  # rounding of the products is large beside what tells the classes apart
+    monkeypatch.setattr(svm, "_ROUNDING", np.inf)
+    assert fit_one(features, labels, 3, 1.0, tolerance=1e-9).solved
+    monkeypatch.setattr(svm, "_SINGLE_STEPS", svm.NEWTON_STEPS)
+    assert not fit_one(features, labels, 3, 1.0, tolerance=1e-9).solved
 
 
 def test_a_class_without_rows_is_no_ones_and_leaves_the_others_as_they_are() -> None:
