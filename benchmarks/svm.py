@@ -1,16 +1,18 @@
-"""Time and peak memory of the UCF101 linear protocol's SVM, on made-up features of its size; and next to LinearSVC.
+"""The SVM on real features: seconds for each cost, ours and scikit-learn's LinearSVC.
 
-    python benchmarks/svm.py --dims 512                      238,425 clips of 9,537 files, 101 classes, 8 costs
-    python benchmarks/svm.py --dims 8192 --costs 1e-5        one cost alone, 20 minutes
-    python benchmarks/svm.py --files 400 --classes 20        small, in seconds
+    python benchmarks/svm.py                                    sounds of the demo's own clips
+    python benchmarks/svm.py recordings/                        a folder for each class, with audio or video files
+    python benchmarks/svm.py features.npz                       X (n, D), y, and o, which file each row is of
+    python benchmarks/svm.py features.npz --rows 16000 --dims 10752 --classes 50 --linear-svc 240    ESC-50's size
+    python benchmarks/svm.py features.npz --rows 16000 --dims 10752 --classes 50 --fold              all of a fold
 
-Each size runs in a process of its own: the cost is chosen on a fifth of the files, then the SVM is fitted on all. The
-features lie in a mapped file; what the system holds of that file in memory it can drop at any time, and it is counted
-apart. The limit is the time that the products with all classes' vectors, as many as were computed, take by themselves
-at the rate measured in the same run; forming Hessians is not in it.
+Recordings are extracted with the demo's audio encoder, several augmented clips of each. `--save` keeps the features.
+For a larger size rows are repeated, each mixed with another clip of its file and perturbed by 5 %, features of clips of
+one file stand side by side, and each class's files are dealt out to several classes. The features lie in a mapped file.
 
-First, on a part of the first size that scikit-learn's LinearSVC can take: both times, and how far apart the decision
-values are.
+LinearSVC has its defaults and solves each cost from zero, in a process of its own that ends after `--linear-svc`
+seconds; ours starts each cost where the one before it ended. The objectives are computed in float64. `--fold` chooses
+the cost on held-out files and fits the final SVM, as `crisscross-evaluate` does.
 """
 
 from __future__ import annotations
@@ -22,186 +24,207 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from crisscross_zoo.evaluate import svm
-from crisscross_zoo.evaluate.probe import FileClips, best, held_out_accuracies
+from crisscross_zoo.demo.data import make_demo_data
+from crisscross_zoo.evaluate.probe import SELECTION_PARTS, FileClips, best, held_out_accuracies
 from crisscross_zoo.evaluate.protocols import COSTS
 from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.evaluate.svm import fit_svm
+from crisscross_zoo.media.clips import Clip, Sampling, Views, read_clips
+from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS
+from crisscross_zoo.weights.load import load_encoder
 
-LATENT = 96
-BLOCK_ROWS = 8192
+DEMO_CLIPS = 5
+BLOCK_ROWS = 1024
 
 
-def make_features(path: Path, files: int, clips: int, dims: int, classes: int) -> np.ndarray:
-    """Write non-negative features with a spectrum that falls off, like pooled activations; return the files' labels."""
-    rng = np.random.default_rng(0)
-    mixing = (rng.standard_normal((LATENT, dims)) * (np.arange(1, LATENT + 1) ** -0.5)[:, None]).astype(
-        np.float32
+def extract(folder: Path, clips: int) -> dict[str, np.ndarray]:
+    """Return X, y and o of the recordings in a folder for each class."""
+    encoder = load_encoder("audio", "demo")
+    sampling = Sampling(
+        video=None, audio=encoder.config, clips=clips, views=Views(audio=AUDIO_AUGMENTS["linear"])
     )
-    centres = rng.standard_normal((classes, LATENT)).astype(np.float32)
-    labels = np.arange(files) % classes
-    matrix = np.memmap(path, np.float32, "w+", shape=(files * clips, dims))
-    for first in range(0, files, 256):
-        some = labels[first : first + 256]
-        video = centres[some] * 0.6 + rng.standard_normal((len(some), LATENT)).astype(np.float32)
-        clip = np.repeat(video, clips, axis=0)
-        clip += 0.7 * rng.standard_normal(clip.shape).astype(np.float32)
-        rows = np.maximum(clip @ mixing + 0.3, 0)
-        matrix[first * clips : first * clips + len(rows)] = rows
+    rows, labels, owners = [], [], []
+    for label, kind in enumerate(sorted(p for p in folder.iterdir() if p.is_dir())):
+        for file in sorted(p for p in kind.rglob("*") if p.is_file()):
+            spectra = [news.values for news in read_clips(file, sampling) if isinstance(news, Clip)]
+            if not spectra:
+                print(f"{file}: no clips", file=sys.stderr)
+                continue
+            with torch.inference_mode():
+                rows.append(encoder(torch.from_numpy(np.stack(spectra))).numpy())
+            owners += [len(rows) - 1] * len(spectra)
+            labels += [label] * len(spectra)
+    return {"X": np.concatenate(rows), "y": np.array(labels), "o": np.array(owners)}
+
+
+def of_size(
+    found: dict[str, np.ndarray], options: argparse.Namespace, path: Path
+) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """Write features of the size that is asked for; return them, the rows' labels, and their owners, ascending."""
+    x, labels = found["X"], found["y"]
+    order = np.argsort(found["o"], kind="stable")
+    x, labels, owners = x[order], labels[order], np.unique(found["o"][order], return_inverse=True)[1]
+    first, count = np.unique(owners, return_index=True, return_counts=True)[1:]
+    rows, dims, own = options.rows or len(x), options.dims or x.shape[1], int(labels.max()) + 1
+    rng = np.random.default_rng(0)
+    base = np.sort(np.concatenate([rng.permutation(len(x)) for _ in range(-(-rows // len(x)))])[:rows])
+    matrix = np.memmap(path, np.float32, "w+", shape=(rows, dims))
+    for start in range(0, rows, BLOCK_ROWS):
+        some = base[start : start + BLOCK_ROWS]
+        again = np.r_[False, some[1:] == some[:-1]]
+        for left in range(0, dims, x.shape[1]):
+            there = first[owners[some]]
+            a, b = (there + (some - there + left // x.shape[1] + rng.integers(0, most, len(some))) % count[owners[some]]
+                    for most in (1, 1 << 16))  # fmt: skip
+            part = np.where(again[:, None], 0.7 * x[a] + 0.3 * x[b], x[a])
+            part *= np.where(again[:, None], 1 + 0.05 * rng.standard_normal(part.shape, np.float32), 1)
+            matrix[start : start + len(some), left : left + x.shape[1]] = part[:, : dims - left]
     matrix.flush()
-    return labels
+    rank = np.array([np.flatnonzero(first[labels[first] == labels[f]] == f)[0] for f in first])
+    split = -(-(options.classes or own) // own)
+    dealt = (labels + own * (rank[owners] % split)) % (options.classes or own)
+    mapped = np.memmap(path, np.float32, "r", shape=(rows, dims))
+    return Rows([(mapped, np.arange(rows))]), dealt[base], np.unique(owners[base], return_inverse=True)[1]
 
 
 class Memory(threading.Thread):
-    """The most anonymous memory, and the most in all, seen in this process."""
+    """The most anonymous memory seen in this process."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.anonymous = self.all = 0
+        self.most = 0
 
     def run(self) -> None:
         while True:
             lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-            self.anonymous = max(self.anonymous, int(lines["RssAnon"].split()[0]))
-            self.all = max(self.all, int(lines["VmRSS"].split()[0]))
+            self.most = max(self.most, int(lines["RssAnon"].split()[0]))
             time.sleep(0.05)
 
 
-def matrix_rate() -> float:
-    """Floating-point operations a second of a large float32 product."""
-    a, b = torch.rand(BLOCK_ROWS, 2048), torch.rand(2048, 101)
-    a @ b
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < 1:
-        a @ b
-        count += 1
-    return count * 2 * BLOCK_ROWS * 2048 * 101 / (time.perf_counter() - start)
+def objective(rows: Rows, labels: np.ndarray, weights: np.ndarray, bias: np.ndarray, cost: float) -> float:
+    """Return the sum of all classes' objectives."""
+    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
+    total = ((weights**2).sum() + (bias**2).sum()) / 2
+    for where, block in rows.blocks():
+        y = np.where(labels[where, None] == np.arange(len(bias)), 1, -1)
+        total += cost * (np.maximum(0, 1 - y * (block.astype(np.float64) @ weights + bias)) ** 2).sum()
+    return float(total)
 
 
-def measure(options: argparse.Namespace, path: Path, dims: int) -> dict[str, float]:
-    files, clips, classes = options.files, options.clips, options.classes
-    labels = np.arange(files) % classes
-    matrix = np.memmap(path, np.float32, "r", shape=(files * clips, dims))
-    owners = np.repeat(np.arange(files), clips)
-    data = FileClips(Rows([(matrix, np.arange(len(matrix)))]), owners)
-    rate = matrix_rate()
-    memory = Memory()
-    memory.start()
-    passes, work = [0], [0]
-
-    def counted(product: Callable[..., Any], places: tuple[int, int]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            block, vectors = (args[place] for place in places)
-            work[0] += 2 * block.numel() * vectors.shape[1]
-            return product(*args)
-
-        return call
-
-    svm._times = counted(svm._times, (0, 1))
-    svm._add_back = counted(svm._add_back, (1, 2))
-
-    def on_pass(_: int) -> None:
-        passes[0] += 1
-
-    start = time.perf_counter()
-    accuracies = {options.costs[0]: float("nan")}
-    if len(options.costs) > 1:
-        accuracies = held_out_accuracies(data, labels, classes, options.costs, parts=1, on_pass=on_pass)
-    chosen = time.perf_counter()
-    cost = best(accuracies)
-    (machine,) = fit_svm(data.rows, labels[owners], classes, [cost], on_pass=on_pass)
-    end = time.perf_counter()
-    return {
-        "rows": len(matrix),
-        "dims": dims,
-        "GB": matrix.nbytes / 1e9,
-        "cost": cost,
-        "accuracy": accuracies[cost],
-        "choose_s": chosen - start,
-        "fit_s": end - chosen,
-        "passes": passes[0],
-        "gradient": machine.gradient,
-        "limit_s": work[0] / rate,
-        "anonymous_MB": memory.anonymous / 1e3,
-        "with_mapped_MB": memory.all / 1e3,
-    }
-
-
-def next_to_linear_svc(path: Path, dims: int, options: argparse.Namespace) -> str:
+def linear_svc(path: Path, shape: tuple[int, int], cost: float) -> None:
+    """Fit scikit-learn's, and print seconds and objective."""
     from sklearn.svm import LinearSVC
 
-    files = min(options.files, 1200)
-    matrix = np.memmap(path, np.float32, "r", shape=(options.files * options.clips, dims))
-    rows = np.array(matrix[: files * options.clips : 4])
-    labels = np.repeat(np.arange(files) % options.classes, options.clips)[::4]
-    worst, ours, theirs = 0.0, 0.0, 0.0
-    for cost in (1e-4, 1e-2):
-        start = time.perf_counter()
-        (machine,) = fit_svm(Rows.of(rows), labels, options.classes, [cost])
-        ours += time.perf_counter() - start
-        start = time.perf_counter()
-        other = LinearSVC(C=cost, dual=False, tol=1e-4).fit(rows, labels)
-        theirs += time.perf_counter() - start
-        expected = other.decision_function(rows)
-        worst = max(
-            worst, float(np.abs(machine.scores(Rows.of(rows)) - expected).max() / np.abs(expected).max())
-        )
-    return (
-        f"{len(rows)} x {dims}, {options.classes} classes, C 1e-4 and 1e-2: ours {ours:.1f} s, LinearSVC (primal)"
-        f" {theirs:.1f} s, {theirs / ours:.1f} times; decision values differ by {worst:.1e} of the largest"
+    warnings.simplefilter("ignore")
+    x, labels = np.fromfile(path, np.float32).reshape(shape), np.load(path.with_suffix(".npy"))
+    start = time.perf_counter()
+    machine = LinearSVC(C=cost).fit(x, labels)
+    seconds = time.perf_counter() - start
+    weights, bias = machine.coef_.T, machine.intercept_
+    if len(bias) == 1:  # of the second class
+        weights, bias = np.c_[-weights, weights], np.r_[-bias, bias]
+    print(json.dumps([seconds, objective(Rows.of(x), labels, weights, bias, cost)]))
+
+
+def compare(rows: Rows, labels: np.ndarray, path: Path, options: argparse.Namespace) -> None:
+    np.save(path.with_suffix(".npy"), labels)
+    classes = int(labels.max()) + 1
+    print(f"{rows.shape[0]} x {rows.shape[1]}, {classes} classes\n")
+    print(
+        "| C | ours | passes | solved | LinearSVC | its objective over ours |\n|" + " --- |" * 6, flush=True
     )
+    start, passes, times = time.perf_counter(), 0, []
+    for machine in fit_svm(rows, labels, classes, options.costs, tolerance=options.tolerance):
+        seconds = time.perf_counter() - start
+        theirs = ["", ""]
+        if options.linear_svc:
+            words = [sys.executable, __file__, "--only", str(path), "--dims", str(rows.shape[1])]
+            words += ["--rows", str(rows.shape[0]), "--costs", str(machine.cost)]
+            try:
+                run = subprocess.run(words, check=True, stdout=subprocess.PIPE, timeout=options.linear_svc)
+                taken, value = json.loads(run.stdout)
+                ours = objective(rows, labels, machine.weights, machine.bias, machine.cost)
+                theirs = [f"{taken:.1f} s", f"1 {value / ours - 1:+.1e}"]
+            except subprocess.TimeoutExpired:
+                theirs[0] = f"over {options.linear_svc:.0f} s"
+        print(
+            f"| {machine.cost:g} | {seconds:.1f} s | {machine.passes - passes} | {'yes' if machine.solved else 'no'} |"
+            f" {theirs[0]} | {theirs[1]} |",
+            flush=True,
+        )
+        times.append(seconds)
+        passes, start = machine.passes, time.perf_counter()
+    print(f"\nours, all costs: {sum(times):.1f} s")
+
+
+def fold(rows: Rows, labels: np.ndarray, owners: np.ndarray, options: argparse.Namespace) -> None:
+    """Choose the cost and fit, as the evaluation does."""
+    clips = FileClips(rows, owners)
+    files = labels[np.unique(owners, return_index=True)[1]]
+    classes = int(labels.max()) + 1
+    start = time.perf_counter()
+    accuracies = held_out_accuracies(clips, files, classes, options.costs, parts=options.parts)
+    chosen = time.perf_counter()
+    (machine,) = fit_svm(rows, labels, classes, [best(accuracies)], tolerance=options.tolerance)
+    end = time.perf_counter()
+    print(
+        f"{rows.shape[0]} x {rows.shape[1]}, {classes} classes, {clips.files} files: {chosen - start:.0f} s to choose"
+        f" C = {machine.cost:g} of {len(options.costs)} on {options.parts} parts,"
+        f" {end - chosen:.0f} s to fit ({'solved' if machine.solved else 'not solved'})"
+    )
+    print({cost: round(accuracy, 4) for cost, accuracy in accuracies.items()})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dims", type=int, nargs="+", default=[512])
-    parser.add_argument("--files", type=int, default=9537)
-    parser.add_argument("--clips", type=int, default=25)
-    parser.add_argument("--classes", type=int, default=101)
+    parser.add_argument(
+        "source", nargs="?", type=Path, help="folder of recordings, or .npz (default: the demo's)"
+    )
+    parser.add_argument("--clips", type=int, default=8, help="augmented clips of each recording")
+    parser.add_argument("--save", type=Path, help="where the features are kept, as .npz")
+    parser.add_argument("--rows", type=int, help="default: as many as there are")
+    parser.add_argument("--dims", type=int, help="default: as many as there are")
+    parser.add_argument("--classes", type=int, help="default: as many as there are")
     parser.add_argument("--costs", type=float, nargs="+", default=list(COSTS))
-    parser.add_argument("--folder", help="where the features are written (default: the system's)")
+    parser.add_argument("--tolerance", type=float, default=1e-4)
+    parser.add_argument(
+        "--linear-svc", type=float, default=300, metavar="SECONDS", help="its limit for a cost; 0: not run"
+    )
+    parser.add_argument("--fold", action="store_true", help="choose the cost and fit, in place of the table")
+    parser.add_argument("--parts", type=int, default=SELECTION_PARTS, help="held out in turn, with --fold")
+    parser.add_argument("--folder", help="where features are written (default: the system's)")
     parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure(options, options.only, options.dims[0])))
+        linear_svc(options.only, (options.rows, options.dims), options.costs[0])
         return 0
-    for number, dims in enumerate(options.dims):
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            path = Path(folder) / "features.f32"
-            make_features(path, options.files, options.clips, dims, options.classes)
-            if number == 0:
-                print(next_to_linear_svc(path, dims, options), flush=True)
-                print(
-                    "\n| rows x numbers | file | choose C | fit | passes | over the limit | memory | with mapped |"
-                )
-                print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-            words = [sys.executable, __file__, "--only", str(path), "--dims", str(dims)]
-            words += [
-                "--files",
-                str(options.files),
-                "--clips",
-                str(options.clips),
-                "--classes",
-                str(options.classes),
-            ]
-            words += ["--costs", *map(str, options.costs)]
-            found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
-            print(
-                f"| {found['rows']} x {dims} | {found['GB']:.2f} GB | {found['choose_s']:.0f} s (C {found['cost']:g},"
-                f" {100 * found['accuracy']:.1f} %) | {found['fit_s']:.1f} s | {found['passes']} |"
-                f" {(found['choose_s'] + found['fit_s']) / found['limit_s']:.1f} x | {found['anonymous_MB']:.0f} MB |"
-                f" {found['with_mapped_MB']:.0f} MB |",
-                flush=True,
-            )
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.source is None:
+            make_demo_data(Path(folder) / "demo", train_clips=DEMO_CLIPS, test_clips=0)
+        if options.source is not None and options.source.is_file():
+            found = dict(np.load(options.source))
+            found.setdefault("o", np.arange(len(found["X"])))
+        else:
+            found = extract(options.source or Path(folder) / "demo" / "train", options.clips)
+        if options.save:
+            np.savez(options.save, **found)
+        path = Path(folder) / "features.f32"
+        rows, labels, owners = of_size(found, options, path)
+        memory = Memory()
+        memory.start()
+        if options.fold:
+            fold(rows, labels, owners, options)
+        else:
+            compare(rows, labels, path, options)
+        print(f"most memory, without mapped pages: {memory.most / 1e6:.1f} GB")
     return 0
 
 

@@ -17,6 +17,11 @@ BLOCK_BYTES = 64 << 20
 _ITEM_BYTES = 4
 
 
+def block_rows(numbers: int) -> int:
+    """Return how many rows of so many numbers are :data:`BLOCK_BYTES`."""
+    return max(64, BLOCK_BYTES // (_ITEM_BYTES * max(1, numbers)))
+
+
 @dataclass
 class Rows:
     """Rows of one matrix or of several side by side, in an order of their own, read a block at a time.
@@ -48,7 +53,7 @@ class Rows:
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Floats]]:
         """Yield all rows in order, ``size`` at a time (default: :data:`BLOCK_BYTES` of them), with where they stand."""
-        size = size or max(64, BLOCK_BYTES // (_ITEM_BYTES * max(1, self.shape[1])))
+        size = size or block_rows(self.shape[1])
         for first in range(0, len(self), size):
             where = slice(first, min(first + size, len(self)))
             yield where, self[where]

@@ -6,11 +6,15 @@ row is given,
     min over w of  |w|^2 / 2 + C sum_i max(0, 1 - y_i w.x_i)^2,
 
 which is what scikit-learn's ``LinearSVC`` minimises with its defaults. All classes are solved at once by the modified
-finite Newton method (Keerthi and DeCoste, JMLR 2005): conjugate gradients for the step, an exact line search along
-it. Where few rows are active (cost something), as with a high C, the Hessian is less work than many products with it:
-it is formed, and preconditions the conjugate gradients, which then need one or two steps. Every product with the rows
-is a matrix product over blocks of them, on the CPU or a GPU; besides a block, memory holds rows x classes numbers a few
-times over, and never rows x features.
+finite Newton method (Keerthi and DeCoste, JMLR 2005): a step, and an exact line search along it. Pooled activations are
+badly scaled: the largest eigenvalue of X'X is 10^7 times the smallest. So the conjugate gradients that find a step are
+preconditioned with the leading eigenvectors of X'X, found once for all costs and classes. Where few rows are active
+(cost something), as with a high C, the step is found from the products of these rows with each other instead (Chapelle,
+Neural Computation 2007), if that is less work. Where rounding in float32 would count, float64 is used.
+
+Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. Memory holds at most 1 GiB of
+the rows (:data:`HELD_NUMBERS`; all of them where they are fewer), 1 GiB of products of rows with each other
+(:data:`GRAM_NUMBERS`), as much again to solve one class exactly, and rows x classes numbers a few times over.
 """
 
 from __future__ import annotations
@@ -25,24 +29,46 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crisscross_zoo.evaluate.rows import Rows
+from crisscross_zoo.evaluate.rows import Rows, block_rows
 
 NEWTON_STEPS = 50
 CG_STEPS = 200
-"""Most steps of each kind; with scaled features both end earlier."""
+"""Most steps of each kind."""
 
-HESSIAN_NUMBERS = 1 << 27
-"""Most numbers of all classes' Hessians together (half a GB); larger ones are not formed."""
+HELD_NUMBERS = 1 << 28
+"""Most numbers of rows in memory (1 GiB): of more rows, so many, evenly spaced, give the eigenvectors."""
 
-_WORTH_PASSES = 15
-"""A Hessian is formed where that is less work than this many conjugate gradient steps."""
+GRAM_NUMBERS = 1 << 28
+"""Most products of rows with each other in memory (1 GiB, of 16,384 rows); of more rows, only those of active ones."""
+
+LEADING = 256
+"""Eigenvectors of X'X that precondition conjugate gradients."""
+
+_ROUNDING = 2.0
+"""Float64 is used where a rounding error in float32, times the largest eigenvalue of the Hessian, may be above this."""
+
+_SINGLE_STEPS = 25
+"""Newton steps in float32, after which float64 is used in any case."""
 
 SMALL_PROBLEM = 1 << 28
 """Rows x numbers x classes below which threads wait for each other longer than they work."""
 
+_SUBSPACE_STEPS = 3
 _LINE_STEPS = 20
 _CG_SHARE = 0.3
-"""The residual, relative to the gradient, at which conjugate gradients stop."""
+"""The residual, relative to the gradient, at which conjugate gradients stop (in the preconditioner's norm)."""
+
+_WORTH_STEPS = 30
+"""An exact step is taken where that is less work than so many conjugate gradient steps."""
+
+_FEW_CLASSES = 16
+"""Products with fewer vectors take as long as with so many: reading the rows takes that long."""
+
+_FACTOR_WORK = 1.5
+"""Time of a Cholesky factor in float64 over m^3, in that of an operation of a product in float32."""
+
+_GRAM_STEPS = 10
+"""How many steps the products of all rows with each other are expected to serve."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +92,11 @@ class Hyperplanes:
     passes: int
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Return decision values, float32 (n, K)."""
+        """Return decision values, float32 (n, K), computed in float64: they do not depend on the rows beside them."""
         scores = np.empty((len(rows), len(self.bias)), np.float32)
+        weights = self.weights.astype(np.float64)
         for where, block in rows.blocks():
-            scores[where] = block @ self.weights + self.bias
+            scores[where] = block.astype(np.float64) @ weights + self.bias
         return scores
 
 
@@ -107,12 +134,17 @@ def fit_svm(
     for cost in sorted(set(costs)):
         with _one_thread() if small else contextlib.nullcontext():
             start, scores, gradient, solved = _solve(problem, cost, start, scores, tolerance)
-        values = start.cpu().numpy()
+        values = start.float().cpu().numpy()
         yield Hyperplanes(values[:-1], values[-1], cost, gradient, solved, problem.passes)
 
 
 class _Problem:
-    """The rows, with a 1 behind each, times vectors."""
+    """The rows, with a 1 behind each, times vectors.
+
+    Attributes:
+        held: So many of the rows as memory may hold, evenly spaced, (m, D).
+        dtype: Of the products.
+    """
 
     def __init__(
         self,
@@ -124,14 +156,31 @@ class _Problem:
     ) -> None:
         self.rows, self.classes, self.device, self.on_pass = rows, classes, device, on_pass
         self.labels = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
-        self.passes = 0
+        self.passes, self.dtype = 0, torch.float32
+        count = min(len(rows), max(1, HELD_NUMBERS // max(1, rows.shape[1])))
+        places = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
+        self.held = torch.from_numpy(rows[places]).to(device)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for where, block in self.rows.blocks():
-            yield where, torch.from_numpy(block).to(self.device)
+        for where, block in self._held_blocks() if self.all_held else self._read_blocks():
+            yield where, block.to(self.dtype)
         self.passes += 1
         if self.on_pass is not None:
             self.on_pass(self.passes)
+
+    @property
+    def all_held(self) -> bool:
+        return len(self.held) == len(self.rows)
+
+    def _read_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        for where, block in self.rows.blocks():
+            yield where, torch.from_numpy(block).to(self.device)
+
+    def _held_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        size = block_rows(self.rows.shape[1])
+        for first in range(0, len(self.held), size):
+            where = slice(first, first + size)
+            yield where, self.held[where]
 
     @functools.cached_property
     def at_zero(self) -> Tensor:
@@ -143,6 +192,41 @@ class _Problem:
             _add_back(gradient, block, self.signs(where, block.new_empty(len(block), self.classes)), 1.0)
         norm: Tensor = gradient.norm(dim=0)
         return norm
+
+    @functools.cached_property
+    def leading(self) -> tuple[Tensor, Tensor]:
+        """The leading eigenvectors of X'X, (D + 1, r), and its eigenvalues, ascending, by subspace iteration."""
+        size = self.rows.shape[1] + 1
+        generator = torch.Generator().manual_seed(0)
+        basis = torch.randn((size, min(LEADING, size, len(self.held))), generator=generator).to(self.device)
+        for _ in range(_SUBSPACE_STEPS):
+            basis, _ = torch.linalg.qr(basis)
+            products = torch.zeros_like(basis)
+            for _, block in self._held_blocks():
+                _add_back(products, block, _times(block, basis), len(self.rows) / len(self.held))
+            projected, rotated, basis = basis.T @ products, basis, products
+        values, vectors = torch.linalg.eigh((projected + projected.T).double() / 2)
+        return rotated @ vectors.float(), values.clamp_min(0).float()
+
+    @functools.cached_property
+    def gram(self) -> Tensor:
+        """Products of the rows with each other, (n, n)."""
+        gram = self.held.new_empty(len(self.held), len(self.held))
+        for where, block in self._held_blocks():
+            gram[where, : where.stop] = torch.addmm(block.new_ones(1), block, self.held[: where.stop].T)
+            gram[: where.start, where] = gram[where, : where.start].T
+        return gram
+
+    def kernel(self, places: Tensor) -> Tensor:
+        """Return the products of some rows with each other, (m, m)."""
+        if self.gram_fits:
+            return self.gram[places[:, None], places]
+        rows = torch.from_numpy(self.rows[places.cpu().numpy()]).to(self.device)
+        return torch.addmm(rows.new_ones(1), rows, rows.T)
+
+    @property
+    def gram_fits(self) -> bool:
+        return self.all_held and len(self.rows) ** 2 <= GRAM_NUMBERS
 
     def signs(self, where: slice, like: Tensor) -> Tensor:
         """Return y of a block, (n, K): 1 and -1."""
@@ -161,12 +245,13 @@ def _one_thread() -> Iterator[None]:
 
 
 def _times(block: Tensor, w: Tensor) -> Tensor:
-    return torch.addmm(w[-1], block, w[:-1])
+    """Return block @ w; with few columns the product of the transposes is up to 15 times as fast in MKL."""
+    return torch.addmm(w[-1, :, None], w[:-1].T, block.T).T
 
 
 def _add_back(to: Tensor, block: Tensor, s: Tensor, factor: float) -> None:
     """Add ``factor`` times the rows, transposed, times ``s``."""
-    to[:-1].addmm_(block.T, s, alpha=factor)
+    to[:-1].add_((s.T @ block).T, alpha=factor)
     to[-1].add_(s.sum(0), alpha=factor)
 
 
@@ -178,19 +263,25 @@ def _solve(
     Returns:
         The same of the minimum, the largest relative gradient, and whether every class is solved.
     """
-    w, scores = w.clone(), scores.clone()
+    largest = float(problem.at_zero.max()) ** 2 / len(scores)  # or above: |X'y| <= |X| |y|
+    rounding = 2 * cost * largest * torch.finfo(torch.float32).eps
+    problem.dtype = torch.float64 if rounding > _ROUNDING else torch.float32
+    w, scores = w.to(problem.dtype, copy=True), scores.to(problem.dtype, copy=True)
     relative = float("inf")
-    for _ in range(NEWTON_STEPS):
+    for number in range(NEWTON_STEPS):
+        if number == _SINGLE_STEPS:
+            problem.dtype = torch.float64
+            w, scores = w.double(), scores.double()
         active = torch.empty(scores.shape, dtype=torch.bool)
-        gradient, squares, objective = _gradient(problem, cost, w, scores, active)
+        gradient, objective = _gradient(problem, cost, w, scores, active)
         norm = gradient.norm(dim=0)
-        at_zero = (2 * cost * problem.at_zero).clamp_min(torch.finfo(w.dtype).tiny)
+        at_zero = (2 * cost * problem.at_zero).clamp_min(torch.finfo(torch.float32).tiny)
         relative = float((norm / at_zero).max())
         solved = (norm <= tolerance * at_zero) & (norm.square() / 2 <= tolerance * objective)
         if bool(solved.all()):
             return w, scores, relative, True
-        wanted = torch.where(solved, torch.inf, _CG_SHARE * norm)
-        step, step_scores = _newton_step(problem, cost, active, gradient, squares, wanted)
+        classes = solved.logical_not().nonzero()[:, 0]
+        step, step_scores = _newton_step(problem, cost, active, gradient, classes)
         length = _line_search(problem, cost, w, step, scores, step_scores)
         w += length * step
         scores += length.cpu() * step_scores
@@ -199,13 +290,13 @@ def _solve(
 
 def _gradient(
     problem: _Problem, cost: float, w: Tensor, scores: Tensor, active: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return gradient, diagonal of the Hessian, and objective.
+) -> tuple[Tensor, Tensor]:
+    """Return gradient and objective.
 
     ``scores`` are set anew, since rounding adds up in them from step to step, and ``active`` to where a row costs
     something, y s < 1: (n, K) both.
     """
-    gradient, diagonal = w.clone(), torch.ones_like(w)
+    gradient = w.clone()
     objective = (w * w).sum(0).double() / 2
     for where, block in problem.blocks():
         s = _times(block, w)
@@ -213,39 +304,83 @@ def _gradient(
         y = problem.signs(where, s)
         costly = y * s < 1
         active[where] = costly.cpu()
-        objective += cost * (costly * (s - y).square()).sum(0).double()
-        _add_back(gradient, block, costly * (s - y), 2 * cost)
-        _add_back(diagonal, block.square(), costly.to(s), 2 * cost)
-    return gradient, diagonal, objective
+        missing = costly * (s - y)
+        objective += cost * missing.square().sum(0).double()
+        _add_back(gradient, block, missing, 2 * cost)
+    return gradient, objective
 
 
 def _newton_step(
-    problem: _Problem, cost: float, active: Tensor, gradient: Tensor, diagonal: Tensor, wanted: Tensor
+    problem: _Problem, cost: float, active: Tensor, gradient: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Solve Hessian x step = -gradient by conjugate gradients, until each class's residual is at most ``wanted``.
+    """Solve Hessian x step = -gradient for some classes, by what is less work.
+
+    Returns:
+        The step, 0 for other classes, and its scores.
+    """
+    n, size = problem.rows.shape
+    some = active.sum(0, dtype=torch.float64)[classes.cpu()]
+    exact = _FACTOR_WORK * float(some.pow(3).sum())
+    if not problem.gram_fits:
+        exact += 2 * size * float(some.square().sum())
+    elif "gram" not in vars(problem):
+        exact += n * n * size / _GRAM_STEPS
+    steps = _WORTH_STEPS * 4 * n * size * max(len(classes), _FEW_CLASSES)
+    if problem.dtype == torch.float64:
+        steps *= 2
+    if exact < steps and 4 * float(some.max()) ** 2 <= GRAM_NUMBERS:  # in float64, twice
+        return _exact_step(problem, cost, active, gradient, classes)
+    return _cg_step(problem, cost, active, gradient, classes)
+
+
+def _exact_step(
+    problem: _Problem, cost: float, active: Tensor, gradient: Tensor, classes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Solve from the products of each class's active rows A with each other.
+
+    (I + 2C A'A)^-1 = I - A' (I / 2C + A A')^-1 A. Where rounding leaves no factor, conjugate gradients take over.
+    """
+    columns, asked = classes.cpu(), gradient[:, classes]
+    scores = torch.empty((len(active), len(columns)), dtype=gradient.dtype)
+    for where, block in problem.blocks():
+        scores[where] = _times(block, asked).cpu()
+    for number, column in enumerate(columns):
+        places = active[:, column].nonzero()[:, 0]
+        kernel = problem.kernel(places.to(problem.device)).double()
+        kernel.diagonal().add_(1 / (2 * cost))
+        factor, wrong = torch.linalg.cholesky_ex(kernel)
+        if wrong.item():
+            return _cg_step(problem, cost, active, gradient, classes)
+        along = scores[places, number].to(problem.device).double()
+        solved = torch.cholesky_solve(along[:, None], factor)[:, 0]
+        scores[:, number] = 0
+        scores[places, number] = solved.to(scores)
+    found = -asked
+    for where, block in problem.blocks():
+        _add_back(found, block, scores[where].to(problem.device), 1.0)
+    for where, block in problem.blocks():
+        scores[where] = _times(block, found).cpu()
+    step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape, dtype=gradient.dtype)
+    return step.index_copy_(1, classes, found), step_scores.index_copy_(1, columns, scores)
+
+
+def _cg_step(
+    problem: _Problem, cost: float, active: Tensor, gradient: Tensor, classes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Solve by conjugate gradients, until each class's residual is small in the norm of the preconditioner.
 
     The time is that of the products, and some classes take five times as many steps as others: what is kept besides
     the step is of the classes that are not done.
-
-    Returns:
-        The step, 0 for a class whose ``wanted`` is infinite, and its scores.
     """
-    step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape, dtype=torch.float32)
-    classes = wanted.isfinite().nonzero()[:, 0]
-    wanted, residual, diagonal = wanted[classes], -gradient[:, classes], diagonal[:, classes]
-    factors = _hessian_factors(problem, cost, active[:, classes.cpu()])
-
-    def precondition() -> Tensor:
-        if factors is None:
-            return residual / diagonal
-        solved = [torch.cholesky_solve(r[:, None], f) for r, f in zip(residual.T, factors, strict=True)]
-        return torch.cat(solved, dim=1)
-
-    direction = precondition()
+    step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape, dtype=gradient.dtype)
+    residual = -gradient[:, classes]
+    factor = 2 * cost * active[:, classes.cpu()].to(gradient.dtype).mean(0).to(problem.device)
+    direction = _precondition(problem, residual, factor)
     product = (residual * direction).sum(0)
+    wanted = _CG_SHARE**2 * product
     for _ in range(CG_STEPS):
         columns, curved = classes.cpu(), direction.clone()
-        scores = torch.empty((len(active), len(columns)), dtype=torch.float32)
+        scores = torch.empty((len(active), len(columns)), dtype=gradient.dtype)
         for where, block in problem.blocks():
             along = _times(block, direction)
             scores[where] = along.cpu()
@@ -254,37 +389,26 @@ def _newton_step(
         step.index_add_(1, classes, length * direction)
         step_scores.index_add_(1, columns, scores.mul_(length.cpu()))
         residual = residual - length * curved
-        open_ = residual.norm(dim=0) > wanted
+        scaled = _precondition(problem, residual, factor)
+        before, product = product, (residual * scaled).sum(0)
+        open_ = product > wanted
         if not bool(open_.any()):
             break
-        if not bool(open_.all()):
-            classes, wanted, product = classes[open_], wanted[open_], product[open_]
-            residual, diagonal, direction = residual[:, open_], diagonal[:, open_], direction[:, open_]
-            factors = factors and [f for f, kept in zip(factors, open_.tolist(), strict=True) if kept]
-        scaled = precondition()
-        before, product = product, (residual * scaled).sum(0)
         direction = scaled + product / before * direction
+        if not bool(open_.all()):
+            classes, wanted, product, factor = (t[open_] for t in (classes, wanted, product, factor))
+            residual, direction = residual[:, open_], direction[:, open_]
     return step, step_scores
 
 
-def _hessian_factors(problem: _Problem, cost: float, active: Tensor) -> list[Tensor] | None:
-    """Return the Cholesky factors, (D + 1, D + 1), of I + 2 C X'X over each class's active rows, if worth it."""
-    size, classes = problem.rows.shape[1] + 1, active.shape[1]
-    work = active.sum(dtype=torch.int64).item() * size * size
-    if classes * size * size > HESSIAN_NUMBERS or work > _WORTH_PASSES * 2 * active.numel() * size:
-        return None
-    hessians = [torch.eye(size, dtype=torch.float32, device=problem.device) for _ in range(classes)]
-    for where, block in problem.blocks():
-        block = torch.cat([block, torch.ones_like(block[:, :1])], dim=1)
-        for hessian, rows in zip(hessians, active[where].T, strict=True):
-            some = block[rows.nonzero()[:, 0].to(problem.device)]
-            hessian.addmm_(some.T, some, alpha=2 * cost)
-    for hessian in hessians:
-        factor, wrong = torch.linalg.cholesky_ex(hessian.double())
-        if wrong.item():
-            return None
-        hessian.copy_(factor)
-    return hessians
+def _precondition(problem: _Problem, vectors: Tensor, factor: Tensor) -> Tensor:
+    """Return the inverse of I + ``factor`` X'X, times a multiple, times ``vectors``: (D + 1, k); one factor for each.
+
+    The eigenvalues that are not known are taken for the least known one.
+    """
+    leading, values = (t.to(problem.dtype) for t in problem.leading)
+    grown = 1 + values[:, None] * factor
+    return vectors + leading @ ((grown[0] / grown - 1) * (leading.T @ vectors))
 
 
 def _line_search(
@@ -304,7 +428,7 @@ def _line_search(
             where = slice(first, first + 65_536)
             s, d = scores[where].to(device), step_scores[where].to(device)
             y = problem.signs(where, s)
-            s = s + t.float() * d
+            s = s + t.to(s.dtype) * d
             active = (y * s < 1).to(s)
             slope += 2 * cost * (active * (s - y) * d).sum(0).double()
             curve += 2 * cost * (active * d * d).sum(0).double()
@@ -318,4 +442,4 @@ def _line_search(
             t = after
             break
         t = after
-    return t.float()
+    return t.to(scores.dtype)
