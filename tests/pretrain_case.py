@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -9,11 +11,13 @@ import socket
 import sys
 import time
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import needs
+import pytest
 import torch
 
 from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
@@ -115,6 +119,15 @@ def _rank(environment: dict[str, str], printed: Path, *arguments: Any, **options
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     train(*arguments, **options)
+
+
+@contextlib.contextmanager
+def forked_packing() -> Iterator[None]:
+    """Have litdata fork its processes; by itself it starts them anew, and each imports torch."""
+    litdata = needs.package("litdata", extra="shards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litdata, "optimize", functools.partial(litdata.optimize, start_method="fork"))
+        yield
 
 
 class Trap(Sequence[Media]):
