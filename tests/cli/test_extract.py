@@ -47,7 +47,8 @@ def extract(weights, capsys):
     def run(*args, modality="video"):
         sound = [] if modality != "both" else ["--audio-weights", str(weights / "audio")]
         first = weights / ("audio" if modality == "audio" else "video")
-        code = main([*map(str, args), "--weights", str(first), *sound, "--modality", modality, "--device", "cpu",
+        workers = [] if "--workers" in args else ["--workers", "0"]  # a process imports torch first
+        code = main([*map(str, args), *workers, "--weights", str(first), *sound, "--modality", modality, "--device", "cpu",
                      "--pooling", "avg"])  # fmt: skip
         return code, *capsys.readouterr()
 
