@@ -76,11 +76,12 @@ def train(files: Sequence[Media], overrides: dict[str, Any], run: Path, *, stop_
 
 
 def start_process(target: Callable[..., None], *arguments: object, **options: object) -> BaseProcess:
-    """Call a function of this module in a process of its own, forked from one that only has torch imported."""
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    context.set_forkserver_preload(["crisscross_zoo.pretrain.loop"])  # seconds, once
-    process: BaseProcess = context.Process(target=target, args=arguments, kwargs=options)  # type: ignore[attr-defined]
+    """Call a function of this module in a process of its own, where possible forked from one that has torch imported."""
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    if forks:
+        multiprocessing.set_forkserver_preload(["crisscross_zoo.pretrain.loop"])  # seconds, once
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    process: BaseProcess = context.Process(target=target, args=arguments, kwargs=options)
     process.start()
     return process
 

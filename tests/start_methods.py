@@ -58,7 +58,8 @@ def main(clip: str, folder: Path) -> None:
     torch.set_num_threads(1)
     index = folder / "index.parquet"
     build_index([clip], index, workers=0)
-    multiprocessing.set_forkserver_preload(["torch"])
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload(["torch"])
     by_process = features(clip, 1)  # by commands of their own, whatever the method is
     found = {}
     for method in ("in this process", *multiprocessing.get_all_start_methods()):
