@@ -76,7 +76,7 @@ def train(files: Sequence[Media], overrides: dict[str, Any], run: Path, *, stop_
 
 
 def start_process(target: Callable[..., None], *arguments: object, **options: object) -> BaseProcess:
-    """Call a function of this module in a process of its own, where possible forked from one that has torch imported."""
+    """Call a function of this module in a process that is forked, where that is possible, from one with torch."""
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     if forks:
         multiprocessing.set_forkserver_preload(["crisscross_zoo.pretrain.loop"])  # seconds, once

@@ -48,8 +48,8 @@ def extract(weights, capsys):
         sound = [] if modality != "both" else ["--audio-weights", str(weights / "audio")]
         first = weights / ("audio" if modality == "audio" else "video")
         workers = [] if "--workers" in args else ["--workers", "0"]  # a process imports torch first
-        code = main([*map(str, args), *workers, "--weights", str(first), *sound, "--modality", modality, "--device", "cpu",
-                     "--pooling", "avg"])  # fmt: skip
+        code = main([*map(str, args), *workers, *sound, "--weights", str(first), "--modality", modality,
+                     "--device", "cpu", "--pooling", "avg"])  # fmt: skip
         return code, *capsys.readouterr()
 
     return run
