@@ -192,6 +192,7 @@ def tests(part: Part) -> None:
 def config_of(part: Part, batch_size: int, **overrides: Any) -> PretrainConfig:
     preset = "demo" if part.smoke else "kinetics400"
     extra = {"optim.larc": True, "optim.batch_size": batch_size}
+    extra |= {"video.frames": 4, "data.crop": 32} if part.smoke else {}
     return make_config(preset, overrides={**extra, **overrides})
 
 
@@ -401,7 +402,7 @@ def extraction(part: Part) -> None:
             with part.row(report, modality, size or "", precision):
                 part.check_time()
                 by = extractor(part, modality, precision, size, part.device)
-                batch = by._batch[modality]
+                batch = 1 if part.smoke else by._batch[modality]
                 encode(by, precision, 2 * batch)
                 began = time.monotonic()
                 until = began + (0.0 if part.smoke else SPEED_SECONDS)

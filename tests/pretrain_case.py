@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import needs
+import pytest
 import torch
 
 from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.media.tracks import Media
+from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 
 
@@ -56,24 +62,73 @@ def free_port() -> int:
         return port
 
 
-def start_ranks(script: str, size: int, *arguments: object) -> list[tuple[int, str]]:
-    """Run a script in several processes that know of each other; return how each ended and what it printed."""
+def train(files: Sequence[Media], overrides: dict[str, Any], run: Path, *, stop_at: int = 0) -> None:
+    """Train as one rank; with code 130 where the run is stopped, which the first rank alone is told at a step."""
+
+    def tell(step: int, total: int, row: dict[str, float]) -> None:
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    torch.set_num_threads(1)
+    status = pretrain(tiny_config(**overrides), files, run, on_progress=tell)
+    print(status)
+    sys.exit(0 if status.finished else 130)
+
+
+def start_process(target: Callable[..., None], *arguments: object, **options: object) -> BaseProcess:
+    """Call a function of this module in a process that is forked, where that is possible, from one with torch."""
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    if forks:
+        multiprocessing.set_forkserver_preload(["crisscross_zoo.pretrain.loop"])  # seconds, once
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    process: BaseProcess = context.Process(target=target, args=arguments, kwargs=options)
+    process.start()
+    return process
+
+
+def start_ranks(
+    size: int, files: Sequence[Media], overrides: dict[str, Any], folder: Path, *, stop_at: int = 0
+) -> list[tuple[int | None, str]]:
+    """:func:`train` into ``folder / "run"`` in several processes; return how each ended and what it printed."""
     shared = {
-        **os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-        "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo",
+        "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        start_process(
+            _rank,
+            {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            folder / f"printed.{rank}",
+            files,
+            overrides,
+            folder / "run",
+            stop_at=stop_at,
         )
         for rank in range(size)
     ]
-    printed = [process.communicate(timeout=300)[0] for process in processes]
-    return [(process.returncode, text) for process, text in zip(processes, printed, strict=True)]
+    for process in processes:
+        process.join(300)
+        process.kill()  # where that was not enough
+        process.join()
+    printed = [(folder / f"printed.{rank}").read_text() for rank in range(size)]
+    return [(process.exitcode, text) for process, text in zip(processes, printed, strict=True)]
+
+
+def _rank(environment: dict[str, str], printed: Path, *arguments: Any, **options: Any) -> None:
+    os.environ.update(environment)
+    with printed.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    train(*arguments, **options)
+
+
+@contextlib.contextmanager
+def forked_packing() -> Iterator[None]:
+    """Have litdata fork its processes; by itself it starts them anew, and each imports torch."""
+    litdata = needs.package("litdata", extra="shards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litdata, "optimize", functools.partial(litdata.optimize, start_method="fork"))
+        yield
 
 
 class Trap(Sequence[Media]):

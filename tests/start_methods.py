@@ -58,6 +58,9 @@ def main(clip: str, folder: Path) -> None:
     torch.set_num_threads(1)
     index = folder / "index.parquet"
     build_index([clip], index, workers=0)
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload(["torch"])
+    by_process = features(clip, 1)  # by commands of their own, whatever the method is
     found = {}
     for method in ("in this process", *multiprocessing.get_all_start_methods()):
         workers = 0
@@ -65,7 +68,7 @@ def main(clip: str, folder: Path) -> None:
             multiprocessing.set_start_method(method, force=True)
             workers = 1
         found[method] = {
-            "features": features(clip, workers),
+            "features": by_process if workers else features(clip, 0),
             "samples": samples(index, workers),
             "finetuned": finetuned(clip, folder / method, workers),
         }

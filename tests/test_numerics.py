@@ -148,18 +148,24 @@ def test_augmented_clips_are_the_same_bytes(setting: str, clip: str) -> None:
 BUILDING = ("default dtype bfloat16", "default dtype float64", "default device", "no grad", "inference mode")
 
 
-@pytest.mark.parametrize("setting", BUILDING)
-@pytest.mark.parametrize("weights", ["demo", "random:3", None, "pth"])
-def test_loaded_encoders_are_the_same_and_can_be_trained(
-    setting: str, weights: str | None, checkpoint: str
-) -> None:
+@pytest.fixture(scope="module", params=["demo", "random:3", None, "pth"])
+def loading(request: pytest.FixtureRequest, checkpoint: str) -> tuple[Callable[[], Encoder], Encoder]:
+    """How to load an encoder, and it, loaded under torch's own settings."""
+
     def load() -> Encoder:
         torch.manual_seed(1)
-        return load_encoder(
-            "audio" if weights != "pth" else "video", checkpoint if weights == "pth" else weights
-        )
+        if request.param == "pth":
+            return load_encoder("video", checkpoint)
+        return load_encoder("audio", request.param)
 
-    before = load()
+    return load, load()
+
+
+@pytest.mark.parametrize("setting", BUILDING)
+def test_loaded_encoders_are_the_same_and_can_be_trained(
+    setting: str, loading: tuple[Callable[[], Encoder], Encoder]
+) -> None:
+    load, before = loading
     with SETTINGS[setting]():
         found = load()
     assert found.weights_sha256 == before.weights_sha256

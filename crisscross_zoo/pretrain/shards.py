@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import multiprocessing
 import os
 import typing
 from collections.abc import Sequence
@@ -53,15 +54,21 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
         raise ConfigError(f"{folder}: is not an empty folder", remedy="empty it, or name another")
     for info in index:
         _check(info)
-    litdata.optimize(
-        fn=functools.partial(_item, index),
-        inputs=list(range(len(index))),
-        output_dir=str(folder),
-        chunk_bytes=shard_bytes,
-        num_workers=min(workers, len(index)),
-        keep_data_ordered=True,
-        verbose=False,
-    )
+    start_method = multiprocessing.get_start_method(allow_none=True)
+    try:
+        litdata.optimize(
+            fn=functools.partial(_item, index),
+            inputs=list(range(len(index))),
+            output_dir=str(folder),
+            chunk_bytes=shard_bytes,
+            num_workers=min(workers, len(index)),
+            keep_data_ordered=True,
+            verbose=False,
+        )
+    finally:
+        multiprocessing.set_start_method(
+            start_method, force=True
+        )  # litdata sets its own for the whole process
     write_atomically(folder / INDEX_NAME, Path(index.path).read_bytes())
     return len(list(folder.glob("*.bin")))
 

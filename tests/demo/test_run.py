@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crisscross_zoo.demo import run as demo
 from crisscross_zoo.demo.data import CLASSES
 from crisscross_zoo.demo.run import report_lines, run_demo
+from crisscross_zoo.evaluate.plan import Compute
 from crisscross_zoo.pretrain.presets import PRESETS, make_config
 from crisscross_zoo.weights.load import load_encoder
 
@@ -19,13 +22,17 @@ SHORT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path) -> None:
+def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     config = make_config("demo", overrides=SHORT)
-    report = run_demo(tmp_path, config, seeds=1, train_clips=3, test_clips=1, say=said.append)
+    monkeypatch.setattr(demo, "CLIPS", 1)
+    monkeypatch.setattr(
+        demo, "Compute", functools.partial(Compute, workers=0)
+    )  # few files: processes cost more
+    report = run_demo(tmp_path, config, seeds=1, train_clips=2, test_clips=1, say=said.append)
     assert report is not None
     assert json.loads((tmp_path / "report.json").read_text()) == report
-    assert report["clips"] == {"train": 3 * len(CLASSES), "test": len(CLASSES)}
+    assert report["clips"] == {"train": 2 * len(CLASSES), "test": len(CLASSES)}
     names = ["video/linear", "video/retrieval", "audio/linear", "audio/retrieval", "both/fusion"]
     assert list(report["pretrained"]) == list(report["random"]) == names
     for value in (*report["pretrained"].values(), *report["random"].values()):
@@ -47,8 +54,12 @@ def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path) -> None:
     assert report["random"]["audio/retrieval"]["values"] == [recall["audio-to-audio"]["1"]["mean"]]
 
     # a second seed is all that is left to do
+    shares = {name: value["mean"] for name, value in report["pretrained"].items()}
+    evaluated: list[Path] = []
+    monkeypatch.setattr(demo, "_evaluate", lambda *args, **_: evaluated.append(args[4]) or shares)
     before = (tmp_path / "seed0" / "scores.json").read_bytes()
-    again = run_demo(tmp_path, config, seeds=2, train_clips=3, test_clips=1)
+    again = run_demo(tmp_path, config, seeds=2, train_clips=2, test_clips=1)
+    assert evaluated == [tmp_path / "seed1" / "evaluations" / kind for kind in ("pretrained", "random")]
     assert again is not None
     assert (tmp_path / "seed0" / "scores.json").read_bytes() == before
     assert len(again["pretrained"]["video/linear"]["values"]) == 2

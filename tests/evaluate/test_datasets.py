@@ -919,8 +919,10 @@ def test_equal_bytes_on_both_sides_are_found(tmp_path: Path, monkeypatch: pytest
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     read_files: list[str] = []
-    sha256 = datasets._sha256
-    monkeypatch.setattr(datasets, "_sha256", lambda path: read_files.append(Path(path).name) or sha256(path))
+    sha256 = datasets.file_sha256
+    monkeypatch.setattr(
+        datasets, "file_sha256", lambda path: read_files.append(Path(path).name) or sha256(path)
+    )
     fold = fold_of((tmp_path / n for n in "bacd"), (tmp_path / n for n in "gfe"))
     known: dict[str, str] = {}
     shared = {str(tmp_path / b): str(tmp_path / a) for a, b in (("b", "e"), ("c", "f"))}

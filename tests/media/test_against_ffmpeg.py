@@ -12,7 +12,7 @@ import pytest
 from against_ffmpeg import DIFFERS, Answer, compare, complaints, expected, instants, shift_of_sound
 from numbered import COMBINATIONS, SAMPLE_RATE, FfmpegError, Shelf, noise
 
-# Files made, and put before ffmpeg, while the ones before are compared; another worker has the next.
+# Files made, and put before ffmpeg, while the ones before are compared; other workers have the other cores.
 AHEAD = 1 if "PYTEST_XDIST_WORKER" in os.environ else 4
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -19,53 +18,34 @@ from crisscross_zoo.pretrain.metrics import read_log
 TOLERANCE = 1e-6
 EXACT = {"optim.precision": "fp64", "run.log_steps": 1, "optim.larc": True}
 
-SCRIPT = """
-import os, pickle, signal, sys, torch
-from pretrain_case import tiny_config
-from crisscross_zoo.pretrain.loop import pretrain
-torch.set_num_threads(1)
-clips, overrides, stop_at = pickle.load(open(sys.argv[1], "rb"))
-def tell(step, total, row):
-    if step == stop_at and os.environ["RANK"] == "0":
-        os.kill(os.getpid(), signal.SIGTERM)
-print(pretrain(tiny_config(**overrides), clips, sys.argv[2], on_progress=tell))
-"""
-
 
 def two_processes(
     folder: Path, clips: list[Media], overrides: dict[str, object], *, stop_at: int = 0
 ) -> list[str]:
     """Train in two processes and return what each printed."""
-    (folder / "arguments").write_bytes(pickle.dumps((clips, overrides, stop_at)))
-    ended = start_ranks(SCRIPT, 2, folder / "arguments", folder / "run")
+    ended = start_ranks(2, clips, overrides, folder, stop_at=stop_at)
     printed = [text for _, text in ended]
-    assert [code for code, _ in ended] == [0, 0], "\n".join(printed)
+    assert [code for code, _ in ended] == [130 if stop_at else 0] * 2, "\n".join(printed)
     return printed
 
 
-def test_two_processes_agree_with_one(clips: list[Media], tmp_path: Path) -> None:
-    pretrain(tiny_config(**EXACT), clips, tmp_path / "one")
-    (tmp_path / "two").mkdir()
-    two_processes(tmp_path / "two", clips, EXACT)
-    one, two = final_model(tmp_path / "one"), final_model(tmp_path / "two" / "run")
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=TOLERANCE)
-    rows, others = read_log(tmp_path / "one"), read_log(tmp_path / "two" / "run")
-    assert [r["step"] for r in others] == [r["step"] for r in rows]
-    for row, other in zip(rows, others, strict=True):
-        for name in ("total", "v1a2", "grad_norm"):
-            assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-6)
-
-
-def test_a_signal_to_one_stops_both_at_the_same_step(clips: list[Media], tmp_path: Path) -> None:
+def test_two_processes_stop_at_the_same_step_go_on_and_agree_with_one(
+    clips: list[Media], tmp_path: Path
+) -> None:
+    """The signal goes to one of them."""
     printed = two_processes(tmp_path, clips, EXACT, stop_at=2)
     assert all("step=2, total_steps=9, finished=False" in text for text in printed)
     two_processes(tmp_path, clips, EXACT)
     pretrain(tiny_config(**EXACT), clips, tmp_path / "one")
     one, two = final_model(tmp_path / "one"), final_model(tmp_path / "run")
+    assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=TOLERANCE)
+    rows, others = read_log(tmp_path / "one"), read_log(tmp_path / "run")
+    assert [r["step"] for r in others] == [r["step"] for r in rows]
+    for row, other in zip(rows, others, strict=True):
+        for name in ("total", "v1a2", "grad_norm"):
+            assert other[name] == pytest.approx(row[name], rel=1e-5, abs=1e-6)
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

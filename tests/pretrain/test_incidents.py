@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,15 +25,6 @@ from crisscross_zoo.pretrain.metrics import read_log
 Clips = list[Media]
 
 BAD = 2
-
-SCRIPT = """
-import pickle, sys, torch
-from pretrain_case import tiny_config
-from crisscross_zoo.pretrain.loop import pretrain
-torch.set_num_threads(1)
-files, overrides = pickle.load(open(sys.argv[1], "rb"))
-sys.exit(0 if pretrain(tiny_config(**overrides), files, sys.argv[2]).finished else 130)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +50,9 @@ def start_again(
     size: int, files: Sequence[Media], overrides: dict[str, Any], folder: Path, *, most: int
 ) -> int:
     """Start a run again, as a scheduler's script does, until it is done; return how often."""
-    (folder / "arguments").write_bytes(pickle.dumps((files, overrides)))
     printed = ""
     for start in range(1, most + 1):
-        ended = start_ranks(SCRIPT, size, folder / "arguments", folder / "run")
+        ended = start_ranks(size, files, overrides, folder)
         printed = "\n".join(text for _, text in ended)
         if all(code == 0 for code, _ in ended):
             return start
@@ -119,13 +108,13 @@ def test_without_data_processes_it_ends_at_the_third_start(
 def test_in_a_middle_rank(clips: Clips, tmp_path: Path, act: str, workers: int) -> None:
     files = Trap(clips, BAD, act, rank=1)
     overrides = {
-        "optim.batch_size": 6, "optim.epochs": 2, "data.epoch_size": 24, "run.workers": workers,
+        "optim.batch_size": 6, "optim.epochs": 1, "data.epoch_size": 24, "run.workers": workers,
         "run.read_seconds": 3.0 if act == "hang" else 60.0, "run.save_steps": 1,
     }  # fmt: skip
     assert start_again(3, files, overrides, tmp_path, most=3) == (1 if workers else 3)
     assert {i["place"] for i in listed(tmp_path / "run")} == {BAD}
     rows = read_log(tmp_path / "run")
-    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert [row["step"] for row in rows] == [2, 4]
     assert rows[-1]["failed_files"] >= 1
 
 

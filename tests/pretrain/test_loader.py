@@ -16,6 +16,7 @@ from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain import loader, loop
 from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset
+from crisscross_zoo.pretrain.incidents import NOTHING
 from crisscross_zoo.pretrain.loader import available_bytes, make_loader, plan_flight
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.model import CrissCross
@@ -113,9 +114,10 @@ def test_what_is_in_flight_does_not_grow(clips: list[Media]) -> None:
     assert 0 < high - low - made.flight.shared_bytes <= 2 * 4096
     pool = batches.gi_frame.f_locals["pool"]
     for _ in range(600):
-        if not pool.free and all(not one.parts for one in pool.processes):
+        if pool.taken * made.flight.part == 16 and (pool.slots.status["place"] == NOTHING).all():
             break
         threading.Event().wait(0.1)
+    threading.Event().wait(0.5)  # in which one that goes on reads many
     # one batch given out, one put together: the other parts lie in the slots
     in_slots = sum(len(part.keys) for part in pool.done.values())
     assert (len(first.paths), pool.taken * made.flight.part) == (8, 16)

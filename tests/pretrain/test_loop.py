@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import weakref
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from pretrain_case import final_model, tiny_config
+from pretrain_case import final_model, start_process, tiny_config, train
 
 from crisscross_zoo import load_encoder
 from crisscross_zoo.checkpoints.training import list_checkpoints, load_checkpoint
@@ -138,31 +137,17 @@ def test_a_signal_writes_a_checkpoint_and_returns(whole: Path, clips: Clips, tmp
 
 
 def test_a_killed_process_goes_on_to_the_same_bits(whole: Path, clips: Clips, tmp_path: Path) -> None:
-    script = (
-        "import pickle, sys; from pretrain_case import tiny_config; from crisscross_zoo.pretrain.loop import pretrain;"
-        "import torch; torch.set_num_threads(1);"
-        "pretrain(tiny_config(**{'run.workers': 2, 'run.save_steps': 1}), pickle.load(open(sys.argv[1], 'rb')),"
-        " sys.argv[2], on_progress=lambda *a: print(a[0], flush=True))"
-    )
-    import pickle
-
-    (tmp_path / "clips").write_bytes(pickle.dumps(clips))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "clips"), str(tmp_path / "run")],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= 4:
-                time.sleep(0.05)  # in the middle of something
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.wait() == -signal.SIGKILL
-    assert pretrain(tiny_config(**{"run.save_steps": 1}), clips, tmp_path / "run").finished
-    assert_same_bits(tmp_path / "run", whole)
+    run = tmp_path / "run"
+    process = start_process(train, clips, {"run.workers": 2, "run.save_steps": 1}, run)
+    while not any(p.name >= "step_000000004.pt" for p in list_checkpoints(run)):
+        assert process.is_alive()
+        time.sleep(0.02)
+    time.sleep(0.05)  # in the middle of something
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert pretrain(tiny_config(**{"run.save_steps": 1}), clips, run).finished
+    assert_same_bits(run, whole)
 
 
 def test_a_damaged_checkpoint_is_passed_over(

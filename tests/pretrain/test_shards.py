@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import pickle
 import shutil
 import sys
@@ -13,7 +14,7 @@ import needs
 import pytest
 import torch
 from make_media import make_media, sine
-from pretrain_case import tiny_config
+from pretrain_case import forked_packing, tiny_config
 
 from crisscross_zoo.cli.pretrain import main
 from crisscross_zoo.errors import ConfigError, MediaError, UnreadableMediaError
@@ -42,7 +43,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 def test_every_file_comes_back_byte_for_byte_in_any_order(index: Index, tmp_path: Path) -> None:
     needs.package("litdata", extra="shards")
+    start_method = multiprocessing.get_start_method()
     pack(index, tmp_path / "shards", workers=1, shard_bytes=100_000)
+    assert multiprocessing.get_start_method() == start_method
     chunks = sorted((tmp_path / "shards").glob("*.bin"))
     assert len(chunks) > 2
     reader = ShardReader(tmp_path / "shards")
@@ -74,7 +77,6 @@ def test_a_folder_without_an_index_was_not_finished(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an index of four files of as many formats, ``i.parquet``, and a shard of each, in ``shards``."""
-    needs.package("litdata", extra="shards")
     folder = tmp_path_factory.mktemp("films")
     (folder / "data").mkdir()
     for k, (suffix, video) in enumerate(
@@ -85,7 +87,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
             audio="libmp3lame" if suffix == "avi" else "aac", samples=sine(9, 44_100, 2, hertz=300.0 * (k + 1)),
         )  # fmt: skip
     build_index([str(folder / "data")], folder / "i.parquet", workers=0)
-    assert pack(read_index(folder / "i.parquet"), folder / "shards", shard_bytes=1) == 4
+    with forked_packing():
+        assert pack(read_index(folder / "i.parquet"), folder / "shards", shard_bytes=1) == 4
     return folder
 
 
@@ -148,7 +151,8 @@ def test_the_command_packs_and_either_is_data_of_the_same_name(
 ) -> None:
     out = str(tmp_path / "shards")
     options = ["--out", out, "--workers", "2", "--shard-mb", "1", "--json"]
-    assert main(["pack", str(films / "i.parquet"), *options]) == 0
+    with forked_packing():
+        assert main(["pack", str(films / "i.parquet"), *options]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == {"out": out, "files": 4, "shards": len([*Path(out).glob("*.bin")])}
     index, index_id = open_data(films / "i.parquet")

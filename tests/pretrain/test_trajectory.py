@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def batch(step: int) -> Batch:
     return Batch(views, [""] * 4, [])
 
 
-def norms(values: list[torch.Tensor]) -> np.ndarray:
+def norms(values: Iterable[torch.Tensor]) -> np.ndarray:
     return np.array([float(value.norm()) for value in values])
 
 
@@ -84,12 +84,16 @@ def walk(reference: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     mine = [parameters[name] for name in reference["names.parameters"]]
     assert len(mine) == len(parameters)
     after_backward: list[np.ndarray] = []
-    trainer.scaler.unscale_ = lambda _: after_backward.append(
-        norms([p.grad for p in mine if p.grad is not None])
-    )
+    before: list[torch.Tensor] = []
+
+    def keep(_: object) -> None:
+        """Between backward pass and update, when the activations, 1 GB, are gone."""
+        after_backward.append(norms(p.grad for p in mine if p.grad is not None))
+        before[:] = [p.detach().clone() for p in mine]
+
+    trainer.scaler.unscale_ = keep
     names = [GROUPS[name] for name in reference["names.groups"]]
     for step, rates in enumerate(reference["float64.lr_used"]):
-        before = [p.detach().clone() for p in mine]
         terms, _ = trainer.step(batch(step), dict(zip(names, rates, strict=True)), norm=False)
         values = dict(zip(TERMS, terms, strict=True))
         tracked = [buffers[name] for name in reference["names.buffers"]]
@@ -99,12 +103,13 @@ def walk(reference: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
                 [float(values[PAIRS.get(n, n)]) for n in (str(n)[1:] for n in reference["names.pairs"])]
             ),
             "grad_norms": after_backward[-1],
-            "grad_norms_after_optimizer": norms([p.grad for p in mine if p.grad is not None]),
-            "update_norms": norms([p.detach() - old for p, old in zip(mine, before, strict=True)]),
+            "grad_norms_after_optimizer": norms(p.grad for p in mine if p.grad is not None),
+            "update_norms": norms(p.detach() - old for p, old in zip(mine, before, strict=True)),
             "buffer_norms": norms(tracked),
             "buffer_sums": np.array([float(b.sum()) for b in tracked]),
             "counters": np.array([int(buffers[name]) for name in reference["names.counters"]]),
         }
+        before.clear()
         for name in reference["names.chosen"]:
             value = model.state_dict()[name].double().numpy().ravel()
             found[f"after{step + 1}.{name}"] = value if value.size <= 128 else value[:64]
