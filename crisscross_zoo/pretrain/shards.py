@@ -66,9 +66,7 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
             verbose=False,
         )
     finally:
-        multiprocessing.set_start_method(
-            start_method, force=True
-        )  # litdata sets its own for the whole process
+        multiprocessing.set_start_method(start_method, force=True)  # litdata sets its own
     write_atomically(folder / INDEX_NAME, Path(index.path).read_bytes())
     return len(list(folder.glob("*.bin")))
 

@@ -331,7 +331,8 @@ def test_what_goes_wrong_in_the_network_ends_the_run(encoders, files, threads):
 
 
 def test_a_batch_too_large_is_said(encoders, files):
-    with pytest.raises(ConfigError, match="clips do not fit into memory, in batches of 1000000000; choose a smaller batch_size"):
+    says = "clips do not fit into memory, in batches of 1000000000; choose a smaller batch_size"
+    with pytest.raises(ConfigError, match=says):
         extractor(encoders, "video", batch_size=10**9)(files[0])
 
 
