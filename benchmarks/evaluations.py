@@ -1,10 +1,12 @@
-"""Do the protocols tell pretrained weights from random ones? On the demo's clips, and on real sounds.
+"""Do the protocols tell pretrained weights from random ones, and where does their time go? On the demo's clips, and on
+real sounds.
 
     crisscross-pretrain demo --out demo/                            makes demo/data
     python benchmarks/evaluations.py demo demo/data --out eval/     every protocol, 3 seeds
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps/
     python benchmarks/evaluations.py sounds stamps/ --out eval/     real sounds, laid out as ESC-50
     python benchmarks/evaluations.py table eval/                    both tables, in Markdown
+    python benchmarks/evaluations.py times demo/data --out eval/    seconds of every protocol's stages, on demo clips
 
 `demo` weights beside `random:SEED` ones of the same shape. The weights that ship are one pair; the seeds of their rows
 are those of clips, augmentation and new layers. What is done is kept, and not done again.
@@ -15,7 +17,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +30,7 @@ import torch
 from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.evaluate import Compute, evaluate
-from crisscross_zoo.evaluate.datasets import read_dataset
+from crisscross_zoo.evaluate.datasets import LabelledData, read_dataset
 from crisscross_zoo.evaluate.metrics import recall_at, top_k
 from crisscross_zoo.evaluate.probe import FileClips, LinearProbe
 from crisscross_zoo.evaluate.protocols import make_protocol
@@ -79,7 +84,8 @@ def numbers(result: dict) -> dict[str, float]:
     return {"top-1": result["top1"]["mean"]}
 
 
-def run_demo(data: Path, out: Path, seeds: int) -> None:
+def demo_clips(data: Path, out: Path) -> LabelledData:
+    """Return a data set of some of the demo's clips."""
     small = out / "clips"
     for split, most in (("train", TRAIN_FILES), ("test", TEST_FILES)):
         for folder in sorted((data / split).iterdir()):
@@ -88,7 +94,44 @@ def run_demo(data: Path, out: Path, seeds: int) -> None:
                 link = small / split / folder.name / file.name
                 if not link.exists():
                     link.symlink_to(file.resolve())
-    found = read_dataset("folder", small)
+    return read_dataset("folder", small)
+
+
+class Stopwatch:
+    """Seconds of each stage of an evaluation: what passes before a stage reports is that stage's."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, stage: str, *_: int) -> None:
+        self._add(re.sub(r"^fold \d+: ", "", stage))
+
+    def stop(self) -> None:
+        self._add("the rest")
+
+    def _add(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+def run_times(data: Path, out: Path) -> None:
+    """Print a table of each protocol's stages; features are extracted anew for each."""
+    found = demo_clips(data, out)
+    print("| protocol | stage | seconds |\n| --- | --- | --- |")
+    for (protocol, setup), changes in RUNS.items():
+        config = make_protocol(protocol, "folder", setup=setup, overrides=changes)
+        with tempfile.TemporaryDirectory() as name:
+            watch, compute = Stopwatch(), Compute(device="cpu", cache=Path(name) / "cache")
+            evaluate(config, found, "demo", out=Path(name) / "out", compute=compute, on_progress=watch)
+            watch.stop()
+        for stage, seconds in watch.seconds.items():
+            print(f"| {protocol}, {setup} | {stage} | {seconds:.1f} |", flush=True)
+
+
+def run_demo(data: Path, out: Path, seeds: int) -> None:
+    found = demo_clips(data, out)
     for seed in range(seeds):
         for name in ("demo", "random"):
             for (protocol, setup), changes in RUNS.items():
@@ -220,13 +263,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("demo", "sounds", "table"))
+    parser.add_argument("what", choices=("demo", "sounds", "table", "times"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("eval"))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     if options.what == "table":
         table(options.folder)
+    elif options.what == "times":
+        run_times(options.folder, options.out)
     else:
         (run_demo if options.what == "demo" else run_sounds)(options.folder, options.out, options.seeds)
     return 0

@@ -58,6 +58,9 @@ DEFAULT_BATCH: dict[str, dict[str, int]] = {
 MOST_AT_ONCE = 16
 """Batches that a CPU works on at once; with more threads than that, each batch has several."""
 
+_LEAST_QUEUE = 16
+"""So many clips, or more, are decoded ahead."""
+
 MOST_NUMBERS = 1 << 30
 """Numbers that one clip may have before the network: 4 GB of float32."""
 
@@ -172,7 +175,7 @@ class FeatureExtractor:
         batches = {name: _Batch(self, name) for name in self.encoders}
         done = known = 0
         running = _RunningBatches(self.device)
-        queue_size = 2 * min(self._batch.values())
+        queue_size = max(_LEAST_QUEUE, 2 * min(self._batch.values()))
         news_of_files = read_files(
             paths,
             self._sampling,
