@@ -6,6 +6,7 @@ Each is one line: where, what is wrong, what to do.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 
@@ -25,7 +26,7 @@ class CrissCrossError(Exception):
         super().__init__(self.reason)
 
     def __str__(self) -> str:
-        where = "" if self.path is None else f"{self.path}: "
+        where = "" if self.path is None else f"{shown(self.path)}: "
         return where + self.reason + (f"; {self.remedy}" if self.remedy else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -34,6 +35,11 @@ class CrissCrossError(Exception):
 
 def _rebuild(cls: type[CrissCrossError], reason: str, remedy: str, path: str | None) -> CrissCrossError:
     return cls(reason, remedy=remedy, path=path)
+
+
+def shown(path: str) -> str:
+    """Return a path as it stands in a line: newlines and other control characters are escaped."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], path)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crisscross_zoo.errors import CrissCrossError
+from crisscross_zoo.errors import CrissCrossError, shown
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done of it, and how much of it there is; 0: that is not known."""
@@ -31,7 +31,7 @@ class Reporter:
         """Pass on that a file failed, once: it may be in several folds."""
         if path not in self._failed:
             self._failed.add(path)
-            self.say(str(error) if error.path else f"{path}: {error}")
+            self.say(str(error) if error.path else f"{shown(path)}: {error}")
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """Return what passes on how much of a stage is done, and how much of it there is."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from crisscross_zoo.errors import CrissCrossError
+from crisscross_zoo.errors import CrissCrossError, shown
 from crisscross_zoo.extract.share import Share
 from crisscross_zoo.files.failures import failure_row
 
@@ -41,7 +41,7 @@ class FileNote:
     text: str
 
     def __str__(self) -> str:
-        return f"note: {self.path}: {self.text}"
+        return f"note: {shown(self.path)}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class FileWarning:
     text: str
 
     def __str__(self) -> str:
-        return f"warning: {self.path}: {self.text}; the features are of what could be read"
+        return f"warning: {shown(self.path)}: {self.text}; the features are of what could be read"
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class FileDone:
     shapes: Mapping[str, list[int]]
 
     def __str__(self) -> str:
-        return f"{self.path} -> {self.output}: {describe_shapes(self.shapes)}"
+        return f"{shown(self.path)} -> {shown(self.output)}: {describe_shapes(self.shapes)}"
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,14 @@ class Summary:
             (file,) = self.files
             shapes = describe_shapes(file.metadata["shapes"])
             note = ": already there with these settings" if file.skipped else f", {self.seconds:.1f} s"
-            return f"{self.out}: {shapes} of {file.path}{note}"
+            return f"{shown(self.out)}: {shapes} of {shown(file.path)}{note}"
         where = f" (see {self.failed_list})" if self.failed and self.failed_list is not None else ""
+        rest = self.inputs - len(self.files) - len(self.failed)
+        end = f"; stopped, {rest} not looked at" if self.stopped else ""
+        files = "file" if self.done == 1 else "files"
         return (
-            f"{self.out}: {self.done} {'file' if self.done == 1 else 'files'} done, {self.skipped} already there,"
-            f" {len(self.failed)} failed{where}; {self.clips} clips in {self.seconds:.1f} s"
+            f"{shown(self.out)}: {self.done} {files} done, {self.skipped} already there,"
+            f" {len(self.failed)} failed{where}; {self.clips} clips in {self.seconds:.1f} s{end}"
         )
 
 

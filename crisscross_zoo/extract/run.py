@@ -111,6 +111,8 @@ def extract_files(
         check_choice("engine", engine, get_args(Engine))
     check_choice("on_error", on_error, get_args(OnError))
     check_path("out", out)
+    if not os.fspath(out):
+        raise ConfigError("--out is empty", remedy="name a file or a folder")
     target = remote.without_file_scheme(os.fspath(out))
     paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     for path in paths:
@@ -188,6 +190,11 @@ class _Run:
             interrupted = True
         except StorageError as error:
             full = error
+        except BaseException:  # a caller's on_event, say: what is written is listed all the same
+            if lists is not None and part is None:
+                with contextlib.suppress(OutputError):
+                    self._write_lists(lists)
+            raise
         whole = not (interrupted or stopped or full)
         if lists is not None and (whole or part is None):  # others take a part that is there for whole
             with contextlib.suppress(*[] if full is None else [OutputError]):  # they may still fit

@@ -116,3 +116,40 @@ def test_bfloat16_on_a_processor_without_it_is_noted(has, said, tree, tmp_path, 
     events = []
     extract_files(tree, tmp_path / "out", precision="bf16", on_event=events.append, **DEMO)
     assert sum("no bfloat16 instructions" in str(event) for event in events) == said
+
+
+def test_a_callback_that_raises_leaves_the_lists_whole(tree, tmp_path):
+    def fail(event):
+        if isinstance(event, FileDone):
+            raise KeyError(event.path)
+
+    with pytest.raises(KeyError):
+        extract_files(tree, tmp_path / "out", on_event=fail, **DEMO)
+    assert len((tmp_path / "out" / "index.csv").read_text().splitlines()) == 2
+    events = []
+    extract_files(tree, tmp_path / "out", on_event=events.append, **DEMO)
+    assert kinds(events).count(FileSkipped) == 1
+
+
+def test_a_run_that_stopped_says_so(tree, tmp_path):
+    paths = [tree / "bad.mp4", tree / "a.mp4", tree / "sub" / "b.mp4"]
+    summary = extract_files(paths, tmp_path / "out", on_error="stop", **DEMO)
+    assert str(summary).endswith(f"stopped, {3 - len(summary.files) - 1} not looked at")
+
+
+def test_an_empty_out_is_refused(tree):
+    with pytest.raises(ConfigError, match="--out is empty; name a file or a folder"):
+        extract_files(tree, "", **DEMO)
+
+
+def test_names_with_newlines_stay_one_line(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    make_media(folder / "a\nb.mp4", seconds=1.5, size=(96, 64))
+    (folder / "c\rd.mp4").write_text("no media")
+    events = []
+    extract_files(folder, tmp_path / "out", on_event=events.append, **DEMO)
+    lines = [str(event) for event in events]
+    assert all(len(line.splitlines()) == 1 for line in lines)
+    assert any(r"a\nb.mp4 -> " in line for line in lines)
+    assert any(r"c\rd.mp4: " in line for line in lines)
