@@ -6,6 +6,7 @@ A preset is a :class:`PretrainConfig`. The command line overrides any field by i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -214,7 +215,7 @@ class PretrainConfig(Settings):
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
-    @property
+    @functools.cached_property
     def views(self) -> VideoConfig:
         """The video config of the training views: the encoder's, at the training crop."""
         return self.video.replace(size=self.data.crop)
