@@ -109,7 +109,7 @@ def test_in_a_middle_rank(clips: Clips, tmp_path: Path, act: str, workers: int) 
     files = Trap(clips, BAD, act, rank=1)
     overrides = {
         "optim.batch_size": 6, "optim.epochs": 1, "data.epoch_size": 24, "run.workers": workers,
-        "run.read_seconds": 3.0 if act == "hang" else 60.0, "run.save_steps": 1,
+        "run.read_seconds": 8.0 if act == "hang" else 60.0, "run.save_steps": 1,
     }  # fmt: skip
     assert start_again(3, files, overrides, tmp_path, most=3) == (1 if workers else 3)
     assert {i["place"] for i in listed(tmp_path / "run")} == {BAD}

@@ -246,6 +246,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("a/0.mp4", "b/1.mkv", "b/2.mp4", "b/3.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         make_media(root / name, seconds=2, size=(96, 64))
+        os.utime(root / name, (1e9, 1e9))  # long before any copy: what a stopped run leaves may be whole already
     build_index([str(folder / "data")], folder / "i.parquet", layout="kinetics400", workers=0)
     (root / "b" / "3.mp4").write_bytes(b"broken")
     return folder
@@ -309,7 +310,7 @@ def test_a_run_goes_on_and_changed_files_are_copied_again(films: Path, tmp_path:
     assert old.keys() == new.keys()
 
     make_media(tmp_path / "data/train/a/0.mp4", seconds=3, size=(96, 64))
-    os.utime(tmp_path / "data/train/a/0.mp4", (1e9, 1e9))
+    os.utime(tmp_path / "data/train/a/0.mp4", (1.1e9, 1.1e9))
     shutil.copy(tmp_path / "data/train/b/2.mp4", tmp_path / "data/train/b/3.mp4")
     build_index([str(tmp_path / "data")], tmp_path / "new.parquet", layout="kinetics400", workers=0)
     report = prepare(read_index(tmp_path / "new.parquet"), out, SMALL, workers=0)
