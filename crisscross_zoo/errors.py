@@ -39,7 +39,7 @@ def _rebuild(cls: type[CrissCrossError], reason: str, remedy: str, path: str | N
 
 def shown(path: str) -> str:
     """Return a path as it stands in a line: newlines and other control characters are escaped."""
-    return re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], path)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], path)
 
 
 def first_line(error: BaseException) -> str:

@@ -129,6 +129,20 @@ def exact_float32() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: sums over several have another order, and small products wait longer than they work."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def fixed_shapes() -> AbstractContextManager[None]:
     """Let cuDNN try its algorithms once for each shape and keep the fastest: for training, where shapes stay.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.errors import OutputError, UnknownWeightsError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledFile
 from crisscross_zoo.evaluate.gallery import Query
@@ -112,10 +110,10 @@ def published(config: ProtocolConfig, weights: Mapping[str, Weights]) -> dict[st
     if several and config.setup in _SMALL_SETUPS:
         return None
     modality, name = next(iter(weights.items()))
-    if name is None or isinstance(name, Encoder) or config.dataset not in BENCHMARKS:
+    if not isinstance(name, str) or config.dataset not in BENCHMARKS:
         return None
     try:
-        entry = find_weights(os.fspath(name), cast(Any, modality))
+        entry = find_weights(name, cast(Any, modality))
     except UnknownWeightsError:
         return None
     wanted = BENCHMARKS[config.dataset], _PUBLISHED[config.protocol]

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from crisscross_zoo.evaluate.rows import Rows, block_rows
+from crisscross_zoo.numerics import exact_float32, one_thread
 
 NEWTON_STEPS = 50
 CG_STEPS = 200
@@ -46,6 +47,9 @@ LEADING = 256
 
 _ROUNDING = 2.0
 """Float64 is used where a rounding error in float32, times the largest eigenvalue of the Hessian, may be above this."""
+
+_COLUMNS = 4096
+"""Columns of rows that are at once in float64."""
 
 _SINGLE_STEPS = 25
 """Newton steps in float32, after which float64 is used in any case."""
@@ -81,7 +85,7 @@ class Hyperplanes:
         cost: C.
         gradient: Largest norm of a class's gradient, relative to that of zero weights.
         solved: Whether every class was solved to the tolerance.
-        passes: How often all rows were read.
+        passes: How often all rows were multiplied.
     """
 
     weights: npt.NDArray[np.float32]
@@ -92,7 +96,7 @@ class Hyperplanes:
     passes: int
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Return decision values, float32 (n, K), computed in float64: they do not depend on the rows beside them."""
+        """Return decision values, float32 (n, K), computed in float64, so that the rows beside them hardly count."""
         scores = np.empty((len(rows), len(self.bias)), np.float32)
         weights = self.weights.astype(np.float64)
         for where, block in rows.blocks():
@@ -121,7 +125,7 @@ def fit_svm(
             weights, and so is |g|^2 / 2, relative to the objective: as the objective is strongly convex, it is then
             that near to its minimum, or nearer.
         device: Where the products are computed; not on MPS, which lacks float64.
-        on_pass: Told how often all rows have been read.
+        on_pass: Told how often all rows have been multiplied.
 
     Yields:
         The machine of each cost.
@@ -132,7 +136,7 @@ def fit_svm(
     scores = torch.zeros((len(rows), classes), dtype=torch.float32)
     small = len(rows) * rows.shape[1] * classes < SMALL_PROBLEM and problem.device.type == "cpu"
     for cost in sorted(set(costs)):
-        with _one_thread() if small else contextlib.nullcontext():
+        with exact_float32(), one_thread() if small else contextlib.nullcontext():
             start, scores, gradient, solved = _solve(problem, cost, start, scores, tolerance)
         values = start.float().cpu().numpy()
         yield Hyperplanes(values[:-1], values[-1], cost, gradient, solved, problem.passes)
@@ -159,7 +163,10 @@ class _Problem:
         self.passes, self.dtype = 0, torch.float32
         count = min(len(rows), max(1, HELD_NUMBERS // max(1, rows.shape[1])))
         places = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
-        self.held = torch.from_numpy(rows[places]).to(device)
+        self.held = torch.empty((count, rows.shape[1]), dtype=torch.float32, device=device)
+        for first in range(0, count, size := block_rows(rows.shape[1])):
+            some = slice(first, first + size)
+            self.held[some] = torch.from_numpy(rows[places[some]])
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         for where, block in self._held_blocks() if self.all_held else self._read_blocks():
@@ -200,13 +207,13 @@ class _Problem:
         generator = torch.Generator().manual_seed(0)
         basis = torch.randn((size, min(LEADING, size, len(self.held))), generator=generator).to(self.device)
         for _ in range(_SUBSPACE_STEPS):
-            basis, _ = torch.linalg.qr(basis)
+            basis = torch.linalg.qr(basis.double())[0].float()
             products = torch.zeros_like(basis)
             for _, block in self._held_blocks():
                 _add_back(products, block, _times(block, basis), len(self.rows) / len(self.held))
             projected, rotated, basis = basis.T @ products, basis, products
         values, vectors = torch.linalg.eigh((projected + projected.T).double() / 2)
-        return rotated @ vectors.float(), values.clamp_min(0).float()
+        return torch.linalg.qr(rotated.double() @ vectors)[0], values.clamp_min(0)
 
     @functools.cached_property
     def gram(self) -> Tensor:
@@ -218,15 +225,23 @@ class _Problem:
         return gram
 
     def kernel(self, places: Tensor) -> Tensor:
-        """Return the products of some rows with each other, (m, m)."""
-        if self.gram_fits:
-            return self.gram[places[:, None], places]
-        rows = torch.from_numpy(self.rows[places.cpu().numpy()]).to(self.device)
-        return torch.addmm(rows.new_ones(1), rows, rows.T)
+        """Return the products of some rows with each other, float64 (m, m), computed in ``dtype``."""
+        if self.gram_serves:
+            return self.gram[places[:, None], places].double()
+        rows = self.held[places] if self.all_held else self._read(places)
+        kernel = rows.new_ones((len(rows), len(rows)), dtype=self.dtype)
+        for first in range(0, rows.shape[1], _COLUMNS):
+            part = rows[:, first : first + _COLUMNS].to(self.dtype)
+            kernel.addmm_(part, part.T)
+        return kernel.double()
+
+    def _read(self, places: Tensor) -> Tensor:
+        return torch.from_numpy(self.rows[places.cpu().numpy()]).to(self.device)
 
     @property
-    def gram_fits(self) -> bool:
-        return self.all_held and len(self.rows) ** 2 <= GRAM_NUMBERS
+    def gram_serves(self) -> bool:
+        """Whether the products of all rows with each other fit, and are not rounded too much."""
+        return self.dtype == torch.float32 and self.all_held and len(self.rows) ** 2 <= GRAM_NUMBERS
 
     def signs(self, where: slice, like: Tensor) -> Tensor:
         """Return y of a block, (n, K): 1 and -1."""
@@ -234,18 +249,8 @@ class _Problem:
         return signs.scatter_(1, self.labels[where].to(like.device)[:, None], 1.0)
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _times(block: Tensor, w: Tensor) -> Tensor:
-    """Return block @ w; with few columns the product of the transposes is up to 15 times as fast in MKL."""
+    """Return the block, with a 1 behind each row, times w; the transposes' product is up to 15 times as fast in MKL."""
     return torch.addmm(w[-1, :, None], w[:-1].T, block.T).T
 
 
@@ -263,9 +268,10 @@ def _solve(
     Returns:
         The same of the minimum, the largest relative gradient, and whether every class is solved.
     """
-    largest = float(problem.at_zero.max()) ** 2 / len(scores)  # or above: |X'y| <= |X| |y|
+    largest = float(problem.at_zero.max()) ** 2 / len(scores)  # of X'X: at least |X'y|^2 / |y|^2
     rounding = 2 * cost * largest * torch.finfo(torch.float32).eps
-    problem.dtype = torch.float64 if rounding > _ROUNDING else torch.float32
+    if rounding > _ROUNDING:  # once it is needed, higher costs need it too
+        problem.dtype = torch.float64
     w, scores = w.to(problem.dtype, copy=True), scores.to(problem.dtype, copy=True)
     relative = float("inf")
     for number in range(NEWTON_STEPS):
@@ -321,14 +327,14 @@ def _newton_step(
     n, size = problem.rows.shape
     some = active.sum(0, dtype=torch.float64)[classes.cpu()]
     exact = _FACTOR_WORK * float(some.pow(3).sum())
-    if not problem.gram_fits:
-        exact += 2 * size * float(some.square().sum())
+    if not problem.gram_serves:
+        exact += (4 if problem.dtype == torch.float64 else 2) * size * float(some.square().sum())
     elif "gram" not in vars(problem):
         exact += n * n * size / _GRAM_STEPS
     steps = _WORTH_STEPS * 4 * n * size * max(len(classes), _FEW_CLASSES)
     if problem.dtype == torch.float64:
         steps *= 2
-    if exact < steps and 4 * float(some.max()) ** 2 <= GRAM_NUMBERS:  # in float64, twice
+    if exact < steps and 8 * float(some.max()) ** 2 <= GRAM_NUMBERS:  # in float64, and what comes of it
         return _exact_step(problem, cost, active, gradient, classes)
     return _cg_step(problem, cost, active, gradient, classes)
 
@@ -346,13 +352,9 @@ def _exact_step(
         scores[where] = _times(block, asked).cpu()
     for number, column in enumerate(columns):
         places = active[:, column].nonzero()[:, 0]
-        kernel = problem.kernel(places.to(problem.device)).double()
-        kernel.diagonal().add_(1 / (2 * cost))
-        factor, wrong = torch.linalg.cholesky_ex(kernel)
-        if wrong.item():
+        solved = _solve_kernel(problem, cost, places.to(problem.device), scores[places, number])
+        if solved is None:
             return _cg_step(problem, cost, active, gradient, classes)
-        along = scores[places, number].to(problem.device).double()
-        solved = torch.cholesky_solve(along[:, None], factor)[:, 0]
         scores[:, number] = 0
         scores[places, number] = solved.to(scores)
     found = -asked
@@ -362,6 +364,16 @@ def _exact_step(
         scores[where] = _times(block, found).cpu()
     step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape, dtype=gradient.dtype)
     return step.index_copy_(1, classes, found), step_scores.index_copy_(1, columns, scores)
+
+
+def _solve_kernel(problem: _Problem, cost: float, places: Tensor, along: Tensor) -> Tensor | None:
+    """Return (I / 2C + A A')^-1 times ``along``, of the rows A at ``places``; None where rounding leaves no factor."""
+    kernel = problem.kernel(places)
+    kernel.diagonal().add_(1 / (2 * cost))
+    factor, wrong = torch.linalg.cholesky_ex(kernel)
+    if wrong.item():
+        return None
+    return torch.cholesky_solve(along.to(factor)[:, None], factor)[:, 0]
 
 
 def _cg_step(

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,7 +57,7 @@ DEFAULT_BATCH: dict[str, dict[str, int]] = {
 """Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
 
 MOST_AT_ONCE = 16
-"""Batches that a CPU works on at once; with more threads than that, each batch has several."""
+"""Most batches that a CPU works on at once; with more threads than that, each batch has several."""
 
 _LEAST_QUEUE = 16
 """So many clips, or more, are decoded ahead."""
@@ -398,7 +399,7 @@ class _Batch:
             pinned = self._encoder.device.type == "cuda"
             with self._memory_errors():
                 shape = (self._size, *clip.values.shape)
-                self._clips = torch.zeros(shape, dtype=dtype, device="cpu", pin_memory=pinned)
+                self._clips = torch.empty(shape, dtype=dtype, device="cpu", pin_memory=pinned)
         self._clips[len(self._owners)] = torch.from_numpy(clip.values)
         self._owners.append((file, clip.row))
 
@@ -417,6 +418,7 @@ class _Batch:
     def take(self) -> _Work:
         """Return the work on what has come in, filled up with zeros to a whole batch, and begin anew."""
         assert self._clips is not None
+        self._clips[len(self._owners) :] = 0
         work = _Work(
             self._owners, self._encoder.config.modality, functools.partial(self._encode, self._clips)
         )
@@ -452,7 +454,7 @@ class _Work:
 
 
 class _RunningBatches:
-    """Batches on their way through the networks: on a CPU as many at once as torch has threads, each in one.
+    """Batches on their way through the networks: on a CPU as many at once as torch has threads, up to MOST_AT_ONCE.
 
     Threads that share a batch wait for the slowest of them in every layer, and one is always slow: a core decodes too.
     """
@@ -461,11 +463,10 @@ class _RunningBatches:
         self._pool: ThreadPoolExecutor | None = None
         threads = torch.get_num_threads()
         if device.type == "cpu" and threads > 1:
-            self._at_once = min(threads, MOST_AT_ONCE)
-            each = threads // self._at_once
-            self._pool = ThreadPoolExecutor(
-                self._at_once, initializer=torch.set_num_threads, initargs=(each,)
-            )
+            each = -(-threads // MOST_AT_ONCE)
+            self._at_once = threads // each
+            self._pool = _thread_pool(self._at_once, each)
+            torch.set_num_threads(threads)  # what other threads begin with; this one's did not change
         self._running: deque[tuple[_Work, Future[npt.NDArray[np.float32]]]] = deque()
         self._done = 0
 
@@ -475,9 +476,6 @@ class _RunningBatches:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(
-                torch.get_num_threads()
-            )  # what threads begin with; this one's did not change
 
     def start(self, work: _Work) -> None:
         """Compute a batch, now or, on a CPU, while others come in; wait while too many are under way."""
@@ -485,7 +483,7 @@ class _RunningBatches:
             self._done += work.keep(work.encode())
             return
         self._running.append((work, self._pool.submit(work.encode)))
-        while len(self._running) > 2 * self._at_once:
+        while len(self._running) > self._at_once + 1:  # one waits
             self._keep_first()
 
     def collect(self, *, wait: bool = False) -> int:
@@ -498,6 +496,22 @@ class _RunningBatches:
     def _keep_first(self) -> None:
         work, rows = self._running.popleft()
         self._done += work.keep(rows.result())
+
+
+def _thread_pool(count: int, torch_threads: int) -> ThreadPoolExecutor:
+    """Return ``count`` threads, started, in each of which torch uses so many; what other threads begin with changes."""
+    ready = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(torch_threads)
+        torch.get_num_threads()  # a thread takes up the process's number at its first call: now
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, initializer=begin)
+    for _ in range(count):
+        pool.submit(int)
+    ready.wait()
+    return pool
 
 
 def default_workers(device: torch.device) -> int:

@@ -89,7 +89,8 @@ class ExtractOptions:
         edges: with ``modality="both"``, of rows at the ends of a file whose two windows are not centred on the same
             instant (default: keep). There windows are moved inside; "drop" leaves out the rows whose windows are not
             centred within half a frame of each other.
-        batch_size: clips a batch (default: by device). See :data:`crisscross_zoo.extract.extractor.DEFAULT_BATCH`.
+        batch_size: clips a batch (default: by device). A CPU works on several at once. See
+            :data:`crisscross_zoo.extract.extractor.DEFAULT_BATCH`.
         workers: decoding processes, 0 for none (default: by device). With 0, files are decoded in a thread of this
             process. The default also goes by cores; for one file or a GPU that decodes it is 0, or with ``timeout`` 1.
         timeout: end a decoding process from which nothing comes for so long, also while it fetches a file or looks

@@ -206,9 +206,9 @@ class Summary:
             shapes = describe_shapes(file.metadata["shapes"])
             note = ": already there with these settings" if file.skipped else f", {self.seconds:.1f} s"
             return f"{shown(self.out)}: {shapes} of {shown(file.path)}{note}"
-        where = f" (see {self.failed_list})" if self.failed and self.failed_list is not None else ""
+        where = f" (see {shown(self.failed_list)})" if self.failed and self.failed_list is not None else ""
         rest = self.inputs - len(self.files) - len(self.failed)
-        end = f"; stopped, {rest} not looked at" if self.stopped else ""
+        end = f"; stopped, {rest} not done" if self.stopped else ""
         files = "file" if self.done == 1 else "files"
         return (
             f"{shown(self.out)}: {self.done} {files} done, {self.skipped} already there,"

@@ -191,7 +191,7 @@ class _Run:
         except StorageError as error:
             full = error
         except BaseException:  # a caller's on_event, say: what is written is listed all the same
-            if lists is not None and part is None:
+            if lists is not None and part is None and (self._results or self._failed):
                 with contextlib.suppress(OutputError):
                     self._write_lists(lists)
             raise

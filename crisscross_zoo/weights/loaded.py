@@ -22,7 +22,7 @@ class LoadedWeights:
 
     Attributes:
         source: What they were loaded from; the encoder itself, where the caller passed one.
-        encoder: In eval mode on the CPU; a caller's own encoder as it is.
+        encoder: In eval mode on the CPU; a caller's own encoder as it is; with another pooling, a copy of it.
         id: What they are called.
         sha256: Of the file they were read from, or of what a caller's encoder holds now.
     """
@@ -49,10 +49,11 @@ def load_weights(
         ConfigError: a modality is not among ``weights``, or an encoder is of the other one.
         WeightsError: they cannot be loaded.
     """
+    wanted = MODALITIES if modality == "both" else (modality,)
+    if isinstance(weights, Mapping) and (lacking := [name for name in wanted if name not in weights]):
+        raise ConfigError(f"weights has no {lacking[0]!r}", remedy="add it, or use another modality")
     loaded: dict[str, LoadedWeights] = {}
-    for name in MODALITIES if modality == "both" else (modality,):
-        if isinstance(weights, Mapping) and name not in weights:
-            raise ConfigError(f"weights has no {name!r}", remedy="add it, or use another modality")
+    for name in wanted:
         source = weights[name] if isinstance(weights, Mapping) else weights
         if isinstance(source, Encoder):
             loaded[name] = _of_encoder(source, name, pooling)
@@ -65,7 +66,7 @@ def load_weights(
 def _of_encoder(encoder: Encoder, modality: str, pooling: Pooling | None) -> LoadedWeights:
     if encoder.config.modality != modality:
         raise ConfigError(
-            f"the {modality} encoder is one for {encoder.config.modality}", remedy=f"pass a {modality} one"
+            f"the {modality} encoder is one for {encoder.config.modality}", remedy=f"pass one for {modality}"
         )
     now = state_sha256(encoder.state_dict(), encoder.config)  # it may have been trained since it was loaded
     changed = "" if encoder.weights_sha256 in (None, now) else " (changed)"

@@ -6,17 +6,16 @@ same samples, with any number of workers.
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from crisscross_zoo.errors import CrissCrossError, DecoderCrashError, MediaError
 from crisscross_zoo.files.failures import failure_row
+from crisscross_zoo.numerics import one_thread
 from crisscross_zoo.workers.errors import file_error
 
 TRIES = 10
@@ -87,7 +86,7 @@ class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
                 if place in self.skipped:
                     raise DecoderCrashError(_SKIPPED, path=path)
                 self.note(place)
-                with _one_thread():
+                with one_thread():
                     return self.draw(place, random), path, failures
             except Exception as error:
                 failures.append(failure_row(path, file_error(error, path)))
@@ -115,17 +114,3 @@ def first_error(items: Sequence[_Item | CrissCrossError]) -> tuple[list[_Item], 
 
 def _no_note(_: int) -> None:
     """Tell nobody."""
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over several threads have another order: samples must be the same with and without workers."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

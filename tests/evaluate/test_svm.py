@@ -272,19 +272,20 @@ def test_how_much_is_held_in_memory_changes_nothing_but_rounding(
         assert distance(machine.weights.T, theirs.coef_) < 3e-4
 
 
+@pytest.mark.parametrize("mean", [6, 30])
 @pytest.mark.parametrize("gram", [0, 1 << 28], ids=["steps", "exact"])
 def test_features_as_badly_scaled_as_real_ones_are_solved_for_any_cost(
-    monkeypatch: pytest.MonkeyPatch, gram: int
+    monkeypatch: pytest.MonkeyPatch, gram: int, mean: float
 ) -> None:
     """A mean far from zero and a spectrum that falls off: the largest eigenvalue is 10^7 times the least."""
     monkeypatch.setattr(svm, "GRAM_NUMBERS", gram)
     rng = np.random.default_rng(0)
     labels = np.arange(600) % 6
     latent = rng.standard_normal((6, 60))[labels] / 2 + rng.standard_normal((600, 60))
-    features = (latent * np.arange(1, 61) ** -1.5) @ rng.standard_normal((60, 120)) + 6
+    features = (latent * np.arange(1, 61) ** -1.5) @ rng.standard_normal((60, 120)) + mean
     features += 0.01 * rng.standard_normal(features.shape)
     features = features.astype(np.float32)
-    for machine in fit_svm(Rows.of(features), labels, 6, COSTS):
+    for machine in fit_svm(Rows.of(features), labels, 6, (*COSTS, 100.0)):
         assert machine.solved
         found, at_zero = gradients(features, labels, machine)
         assert (found <= 1.1e-4 * at_zero).all()

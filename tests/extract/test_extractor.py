@@ -3,6 +3,7 @@ import dataclasses
 import itertools
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -291,28 +292,48 @@ def test_cudnn_stays_on_and_is_left_as_it_was(encoders, files):
     assert (cudnn.deterministic, getattr(owner, name)) == before
 
 
-@pytest.mark.parametrize("threads", [2, 3, 40])
+@pytest.mark.parametrize("threads", [2, 3, 24, 40])
 def test_any_number_of_threads_gives_the_same_bytes(encoders, files, threads):
     torch.set_num_threads(1)
     alone = dict(extractor(encoders).stream(files))
     torch.set_num_threads(threads)
     used = set()
     extract = extractor(encoders)
-    hook = extract._networks["video"].register_forward_hook(
-        lambda *_: used.add((threading.current_thread(), torch.get_num_threads()))
-    )
+
+    def note(*_):
+        used.add((threading.current_thread(), torch.get_num_threads()))
+        time.sleep(0.02)  # so that another thread takes the next batch
+
+    hook = extract._networks["video"].register_forward_hook(note)
     for path, features in extract.stream(files):
         same(features, alone[path])
     hook.remove()
     assert 1 < len(used) <= min(threads, MOST_AT_ONCE)
-    assert {number for _, number in used} == {max(1, threads // MOST_AT_ONCE)}
+    assert {number for _, number in used} == {-(-threads // MOST_AT_ONCE)}
     assert not any(thread.is_alive() for thread, _ in used)
     assert torch.get_num_threads() == threads
-    of_another: list[int] = []
-    thread = threading.Thread(target=lambda: of_another.append(torch.get_num_threads()))
-    thread.start()
-    thread.join()
-    assert of_another == [threads]
+
+
+def test_other_threads_have_as_many_as_before(encoders, files):
+    """Also one that begins while files are extracted, and after a stream that another thread has ended."""
+    torch.set_num_threads(3)
+    seen = []
+
+    def ask():
+        seen.append(torch.get_num_threads())
+
+    def in_a_thread(call):
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+
+    stream = extractor(encoders).stream(files)
+    next(stream)
+    in_a_thread(ask)
+    in_a_thread(lambda: list(stream))
+    in_a_thread(ask)
+    ask()
+    assert seen == [3, 3, 3]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

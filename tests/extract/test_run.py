@@ -4,7 +4,7 @@ import pytest
 from make_media import make_media
 
 from crisscross_zoo import Features, extract_files
-from crisscross_zoo.errors import ConfigError, MediaNotFoundError, UnreadableMediaError
+from crisscross_zoo.errors import ConfigError, MediaNotFoundError, UnknownWeightsError, UnreadableMediaError
 from crisscross_zoo.extract.options import ExtractKeywords, ExtractOptions
 from crisscross_zoo.extract.report import (
     FileDone,
@@ -134,7 +134,9 @@ def test_a_callback_that_raises_leaves_the_lists_whole(tree, tmp_path):
 def test_a_run_that_stopped_says_so(tree, tmp_path):
     paths = [tree / "bad.mp4", tree / "a.mp4", tree / "sub" / "b.mp4"]
     summary = extract_files(paths, tmp_path / "out", on_error="stop", **DEMO)
-    assert str(summary).endswith(f"stopped, {3 - len(summary.files) - 1} not looked at")
+    there = list((tmp_path / "out").rglob("*.npz"))
+    assert list(summary.failed) == [str(tree / "bad.mp4")]
+    assert str(summary).endswith(f"stopped, {2 - len(there)} not done")
 
 
 def test_an_empty_out_is_refused(tree):
@@ -146,10 +148,16 @@ def test_names_with_newlines_stay_one_line(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     make_media(folder / "a\nb.mp4", seconds=1.5, size=(96, 64))
-    (folder / "c\rd.mp4").write_text("no media")
+    (folder / "c\rd\x85\u2028.mp4").write_text("no media")
     events = []
     extract_files(folder, tmp_path / "out", on_event=events.append, **DEMO)
     lines = [str(event) for event in events]
     assert all(len(line.splitlines()) == 1 for line in lines)
     assert any(r"a\nb.mp4 -> " in line for line in lines)
-    assert any(r"c\rd.mp4: " in line for line in lines)
+    assert any(r"c\rd\x85\u2028.mp4: " in line for line in lines)
+
+
+def test_what_stops_a_run_before_its_first_file_writes_no_lists(tree, tmp_path):
+    with pytest.raises(UnknownWeightsError):
+        extract_files(tree, tmp_path / "out", **(DEMO | {"weights": "nothing-of-this-name"}))
+    assert not (tmp_path / "out" / "index.csv").exists()

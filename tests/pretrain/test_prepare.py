@@ -246,7 +246,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("a/0.mp4", "b/1.mkv", "b/2.mp4", "b/3.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         make_media(root / name, seconds=2, size=(96, 64))
-        os.utime(root / name, (1e9, 1e9))  # long before any copy: what a stopped run leaves may be whole already
+        os.utime(root / name, (1e9, 1e9))  # long before any copy, which a stopped run may leave whole
     build_index([str(folder / "data")], folder / "i.parquet", layout="kinetics400", workers=0)
     (root / "b" / "3.mp4").write_bytes(b"broken")
     return folder
