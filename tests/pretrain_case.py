@@ -91,6 +91,7 @@ def start_ranks(
 ) -> list[tuple[int | None, str]]:
     """:func:`train` into ``folder / "run"`` in several processes; return how each ended and what it printed."""
     shared = {
+        **os.environ,  # of this test, and not of the one that started the fork server
         "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip

@@ -60,7 +60,6 @@ def main(clip: str, folder: Path) -> None:
     build_index([clip], index, workers=0)
     if "forkserver" in multiprocessing.get_all_start_methods():
         multiprocessing.set_forkserver_preload(["torch"])
-    by_process = features(clip, 1)  # by commands of their own, whatever the method is
     found = {}
     for method in ("in this process", *multiprocessing.get_all_start_methods()):
         workers = 0
@@ -68,7 +67,7 @@ def main(clip: str, folder: Path) -> None:
             multiprocessing.set_start_method(method, force=True)
             workers = 1
         found[method] = {
-            "features": by_process if workers else features(clip, 0),
+            "features": features(clip, workers),
             "samples": samples(index, workers),
             "finetuned": finetuned(clip, folder / method, workers),
         }

@@ -44,11 +44,11 @@ def tree(tmp_path_factory):
 
 @pytest.fixture
 def extract(weights, capsys):
-    def run(*args, modality="video"):
+    def run(*args, modality="video", workers=0):  # a process imports torch first; None: the default
         sound = [] if modality != "both" else ["--audio-weights", str(weights / "audio")]
         first = weights / ("audio" if modality == "audio" else "video")
-        workers = [] if "--workers" in args else ["--workers", "0"]  # a process imports torch first
-        code = main([*map(str, args), *workers, *sound, "--weights", str(first), "--modality", modality,
+        decoding = [] if workers is None or "--workers" in args else ["--workers", str(workers)]
+        code = main([*map(str, args), *decoding, *sound, "--weights", str(first), "--modality", modality,
                      "--device", "cpu", "--pooling", "avg"])  # fmt: skip
         return code, *capsys.readouterr()
 
@@ -77,7 +77,7 @@ def test_one_file_to_a_container(extract, tree, tmp_path, suffix):
 
 def test_a_folder_to_a_folder(extract, tree, tmp_path):
     out = tmp_path / "out"
-    code, stdout, stderr = extract(tree, "--out", out, modality="both")
+    code, stdout, stderr = extract(tree, "--out", out, modality="both", workers=None)
     assert code == 0
     assert sorted(contents(out)) == ["a.npz", "index.csv", "sound.npz", "sub/b.npz", "sub/deep/c.npz"]
     assert "4 files done, 0 already there, 0 failed" in stdout
