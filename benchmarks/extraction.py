@@ -237,7 +237,10 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="decoding processes (default: 1)")
     parser.add_argument(
-        "--video", type=Path, nargs="+", help="files for the whole commands, and nothing else"
+        "--video",
+        type=Path,
+        nargs="+",
+        help="start-up and whole commands alone, on files of minutes: their clips are held",
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the long file")
     parser.add_argument("--files", type=int, default=120, help="how many short files")

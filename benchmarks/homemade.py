@@ -29,10 +29,11 @@ transform = v2.Compose([
 ])  # fmt: skip
 decoder = VideoDecoder(options.video)
 seconds = config.frames / config.fps
+count = int(decoder.metadata.duration_seconds / seconds)
 features = []
 with torch.inference_mode():
-    for first in np.arange(0, int(decoder.metadata.duration_seconds / seconds), 4):
-        starts = seconds * np.arange(first, min(first + 4, int(decoder.metadata.duration_seconds / seconds)))
+    for first in range(0, count, 4):
+        starts = seconds * np.arange(first, min(first + 4, count))
         times = (starts[:, None] + np.arange(config.frames) / config.fps).ravel()
         frames = transform(decoder.get_frames_played_at(times.tolist()).data)
         clips = frames.unflatten(0, (len(starts), config.frames)).transpose(1, 2)
