@@ -99,7 +99,7 @@ def test_it_is_exported_compiled_and_copied(kind: str) -> None:
     with torch.no_grad():
         expected = network.forward_features(x)
         exported = torch.export.export(
-            _Map(network), (x,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)
+            _Map(network), (x,), dynamic_shapes=({0: torch.export.Dim("n", min=1, max=1024)},)
         )
         assert error(exported.module()(x[:1]), expected[:1]) < 1e-5
         compiled = torch.compile(_Map(network), backend="aot_eager", fullgraph=True)
