@@ -14,7 +14,8 @@ Neural Computation 2007), if that is less work. Where rounding in float32 would 
 
 Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. Memory holds at most 1 GiB of
 the rows (:data:`HELD_NUMBERS`; all of them where they are fewer), 1 GiB of products of rows with each other
-(:data:`GRAM_NUMBERS`), as much again to solve one class exactly, and rows x classes numbers a few times over.
+(:data:`GRAM_NUMBERS`; 2 in float64), as much again to solve one class exactly, and rows x classes numbers a few times
+over.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ HELD_NUMBERS = 1 << 28
 """Most numbers of rows in memory (1 GiB): of more rows, so many, evenly spaced, give the eigenvectors."""
 
 GRAM_NUMBERS = 1 << 28
-"""Most products of rows with each other in memory (1 GiB, of 16,384 rows); of more rows, only those of active ones."""
+"""Most products of rows with each other in memory (of 16,384 rows: 1 GiB, in float64 2); of more rows, only those of
+active ones."""
 
 LEADING = 256
 """Eigenvectors of X'X that precondition conjugate gradients."""
@@ -161,6 +163,7 @@ class _Problem:
         self.rows, self.classes, self.device, self.on_pass = rows, classes, device, on_pass
         self.labels = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
         self.passes, self.dtype = 0, torch.float32
+        self._gram: Tensor | None = None
         count = min(len(rows), max(1, HELD_NUMBERS // max(1, rows.shape[1])))
         places = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
         self.held = torch.empty((count, rows.shape[1]), dtype=torch.float32, device=device)
@@ -215,19 +218,29 @@ class _Problem:
         values, vectors = torch.linalg.eigh((projected + projected.T).double() / 2)
         return torch.linalg.qr(rotated.double() @ vectors)[0], values.clamp_min(0)
 
-    @functools.cached_property
     def gram(self) -> Tensor:
-        """Products of the rows with each other, (n, n)."""
-        gram = self.held.new_empty(len(self.held), len(self.held))
-        for where, block in self._held_blocks():
-            gram[where, : where.stop] = torch.addmm(block.new_ones(1), block, self.held[: where.stop].T)
-            gram[: where.start, where] = gram[where, : where.start].T
-        return gram
+        """Return the products of the rows with each other, (n, n), computed once in each dtype."""
+        if not self.has_gram:
+            self._gram = None  # of the other dtype
+            gram = self.held.new_ones((len(self.held), len(self.held)), dtype=self.dtype)
+            for where, block in self._held_blocks():
+                for first in range(0, block.shape[1], _COLUMNS):
+                    columns = slice(first, first + _COLUMNS)
+                    others = self.held[: where.stop, columns].to(self.dtype)
+                    gram[where, : where.stop].addmm_(block[:, columns].to(self.dtype), others.T)
+                gram[: where.start, where] = gram[where, : where.start].T
+            self._gram = gram
+        assert self._gram is not None
+        return self._gram
+
+    @property
+    def has_gram(self) -> bool:
+        return self._gram is not None and self._gram.dtype == self.dtype
 
     def kernel(self, places: Tensor) -> Tensor:
         """Return the products of some rows with each other, float64 (m, m), computed in ``dtype``."""
-        if self.gram_serves:
-            return self.gram[places[:, None], places].double()
+        if self.gram_fits:
+            return self.gram()[places[:, None], places].double()
         rows = self.held[places] if self.all_held else self._read(places)
         kernel = rows.new_ones((len(rows), len(rows)), dtype=self.dtype)
         for first in range(0, rows.shape[1], _COLUMNS):
@@ -239,9 +252,8 @@ class _Problem:
         return torch.from_numpy(self.rows[places.cpu().numpy()]).to(self.device)
 
     @property
-    def gram_serves(self) -> bool:
-        """Whether the products of all rows with each other fit, and are not rounded too much."""
-        return self.dtype == torch.float32 and self.all_held and len(self.rows) ** 2 <= GRAM_NUMBERS
+    def gram_fits(self) -> bool:
+        return self.all_held and len(self.rows) ** 2 <= GRAM_NUMBERS
 
     def signs(self, where: slice, like: Tensor) -> Tensor:
         """Return y of a block, (n, K): 1 and -1."""
@@ -327,13 +339,12 @@ def _newton_step(
     n, size = problem.rows.shape
     some = active.sum(0, dtype=torch.float64)[classes.cpu()]
     exact = _FACTOR_WORK * float(some.pow(3).sum())
-    if not problem.gram_serves:
-        exact += (4 if problem.dtype == torch.float64 else 2) * size * float(some.square().sum())
-    elif "gram" not in vars(problem):
-        exact += n * n * size / _GRAM_STEPS
-    steps = _WORTH_STEPS * 4 * n * size * max(len(classes), _FEW_CLASSES)
-    if problem.dtype == torch.float64:
-        steps *= 2
+    twice = 2 if problem.dtype == torch.float64 else 1
+    if not problem.gram_fits:
+        exact += twice * 2 * size * float(some.square().sum())
+    elif not problem.has_gram:
+        exact += twice * n * n * size / _GRAM_STEPS
+    steps = twice * _WORTH_STEPS * 4 * n * size * max(len(classes), _FEW_CLASSES)
     if exact < steps and 8 * float(some.max()) ** 2 <= GRAM_NUMBERS:  # in float64, and what comes of it
         return _exact_step(problem, cost, active, gradient, classes)
     return _cg_step(problem, cost, active, gradient, classes)
