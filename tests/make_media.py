@@ -70,6 +70,7 @@ def make_media(
             stream.width, stream.height = size
             stream.pix_fmt = pix_fmt
             stream.gop_size = gop
+            stream.codec_context.thread_count = 1  # libvpx's threads spin for minutes where others run too
             base = Fraction(1, 1000) if frame_ticks is not None else 1 / Fraction(fps)
             stream.codec_context.time_base = base
             streams.append(stream)
