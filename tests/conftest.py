@@ -69,6 +69,13 @@ def golden() -> Callable[[str], Any]:
     return load
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests marked ``slow`` take the time that they need."""
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.timeout(0))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests marked ``cuda`` where there is no GPU."""
     if item.get_closest_marker("cuda") is not None:

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -86,48 +85,44 @@ def command(tree, out, *more):
     ]  # fmt: skip
 
 
-def finish(process):
-    process.communicate(timeout=120)
-    return process.returncode
+def start(arguments):
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def start(arguments, **environment):
-    return subprocess.Popen(
-        arguments,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def run(arguments):
+    """Run the command in this process, and return its exit code."""
+    return main(arguments[3:])
 
 
 def lists_and_features(folder):
     return {name: data for name, data in contents(folder).items() if not name.startswith(".parts/")}
 
 
-def test_shards_at_once_one_killed_and_started_again_end_as_one_process(tree, tmp_path):
+def test_shards_at_once_one_killed_and_started_again_end_as_one_process(tree, tmp_path, capsys, monkeypatch):
     one, shards = tmp_path / "one", tmp_path / "shards"
-    assert finish(start(command(tree, one))) == 1
+    assert run(command(tree, one)) == 1
     processes = [start(command(tree, shards, "--shard", f"{k}/3")) for k in range(3)]
     while processes[1].poll() is None and not list(shards.rglob("*.npz")):
         time.sleep(0.01)
     processes[1].send_signal(signal.SIGKILL)
-    assert finish(processes[1]) == -signal.SIGKILL
-    assert [finish(processes[k]) for k in (0, 2)] == [0, 1]  # sub/bad.mp4, number 5, is of share 2
+    codes = [process.wait(120) for process in processes]
+    assert codes == [0, -signal.SIGKILL, 1]  # sub/bad.mp4, number 5, is of share 2
     assert not (shards / "index.csv").exists()
-    assert finish(start(command(tree, shards, "--shard", "1/3"))) == 0
+    assert run(command(tree, shards, "--shard", "1/3")) == 0
     assert lists_and_features(shards) == lists_and_features(one)
     # One at a time again, under another name: nothing is redone, and the lists are the same.
     stamps = {p: p.stat().st_mtime_ns for p in shards.rglob("*.npz")}
-    torchrun = {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2"}
-    process = start(command(tree, shards), **torchrun)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0  # another would make torchrun end the other shares
+    capsys.readouterr()
+    with monkeypatch.context() as environment:
+        for name, value in {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
+            environment.setenv(name, value)
+        assert run(command(tree, shards)) == 0  # another would make torchrun end the other shares
+    stderr = capsys.readouterr().err
     assert "share 2 of 3 (torchrun): 3 of 9 files" in stderr
     assert "some inputs failed; exit code 0" in stderr
     assert lists_and_features(shards) == lists_and_features(one)
     # A run alone takes the parts in.
-    assert finish(start(command(tree, shards))) == 1
+    assert run(command(tree, shards)) == 1
     assert contents(shards) == contents(one)
     assert {p: p.stat().st_mtime_ns for p in shards.rglob("*.npz")} == stamps
 
@@ -135,7 +130,7 @@ def test_shards_at_once_one_killed_and_started_again_end_as_one_process(tree, tm
 def test_a_run_alone_takes_in_what_shards_left(tree, tmp_path):
     out = tmp_path / "out"
     for k in (0, 2):
-        assert main([*command(tree, out)[3:], "--shard", f"{k}/3"]) in (0, 1)
+        assert run(command(tree, out, "--shard", f"{k}/3")) in (0, 1)
     assert not (out / "index.csv").exists()
     assert len(list(out.rglob("*.npz"))) == 5
     # With other inputs: what the shards did stays in the lists.
@@ -148,9 +143,9 @@ def test_a_run_alone_takes_in_what_shards_left(tree, tmp_path):
 def test_a_share_that_was_stopped_is_waited_for(tree, tmp_path):
     out = tmp_path / "out"
     for share, code in (("0/2", 1), ("1/2", 0)):  # sub/bad.mp4 is of share 0
-        assert main([*command(tree, out)[3:], "--shard", share, "--on-error", "stop"]) == code
+        assert run(command(tree, out, "--shard", share, "--on-error", "stop")) == code
         assert not (out / "index.csv").exists()
-    assert main([*command(tree, out)[3:], "--shard", "0/2"]) == 1
+    assert run(command(tree, out, "--shard", "0/2")) == 1
     assert len((out / "index.csv").read_text().splitlines()) == 1 + 8
 
 
