@@ -20,8 +20,9 @@ from make_media import make_media
 
 from crisscross_zoo import FeatureExtractor, Features, errors, load_encoder
 from crisscross_zoo.errors import CrissCrossError
-from crisscross_zoo.evaluate.layer import train_layer
+from crisscross_zoo.evaluate.layer import LayerTraining
 from crisscross_zoo.evaluate.protocols import LayerConfig
+from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.extract import ray as extract_ray
 from crisscross_zoo.files.atomic import writing
 from crisscross_zoo.media.clips import Sampling, read_files
@@ -91,7 +92,8 @@ def crash() -> None:
 
 def nan_loss() -> None:
     rows = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
-    train_layer(rows * np.float32(np.inf), np.zeros(8, int), 2, LayerConfig(epochs=1, batch_size=4), seed=0)
+    training = LayerTraining(4, 2, LayerConfig(batch_size=4))
+    training.train_epoch(Rows.of(rows * np.float32(np.inf)), np.zeros(8, int))
 
 
 def refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,38 +144,3 @@ class LayerTraining:
             self._random = {"cpu": torch.get_rng_state()}
             if cuda:
                 self._random["cuda"] = torch.cuda.get_rng_state(self.device)
-
-
-def train_layer(
-    rows: Rows,
-    labels: npt.NDArray[np.int64],
-    classes: int,
-    config: LayerConfig,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    after_epoch: Callable[[TrainedLayer], None] | None = None,
-) -> TrainedLayer:
-    """Train a layer on the same rows in every epoch, and give it to ``after_epoch`` as it is after each.
-
-    Args:
-        rows: (n, D), finite.
-        labels: (n,), from 0 to ``classes - 1``.
-        classes: K.
-        config: Rate, epochs and the like.
-        seed: Of the layer, of dropout and of the order of the clips.
-        device: Where it is trained.
-        after_epoch: Called after each epoch.
-
-    Returns:
-        The layer after the last epoch.
-
-    Raises:
-        TrainingError: the loss is no longer finite.
-    """
-    training = LayerTraining(rows.shape[1], classes, config, seed=seed, device=device)
-    for _ in range(config.epochs):
-        layer = training.train_epoch(rows, labels)
-        if after_epoch is not None:
-            after_epoch(layer)
-    return layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 
 from crisscross_zoo.encoders.head import linear_head
 from crisscross_zoo.errors import TrainingError
-from crisscross_zoo.evaluate.layer import TrainedLayer, train_layer
+from crisscross_zoo.evaluate.layer import LayerTraining, TrainedLayer
 from crisscross_zoo.evaluate.protocols import LayerConfig
 from crisscross_zoo.evaluate.rows import Rows
 
@@ -56,6 +57,22 @@ def plain_loop(
             F.cross_entropy(head(x[batch]), y[batch]).backward()
             optimizer.step()
     return head.eval()
+
+
+def train_layer(
+    rows: Rows,
+    labels: Ints,
+    classes: int,
+    config: LayerConfig,
+    *,
+    seed: int = 0,
+    after_epoch: Callable[[TrainedLayer], None] = lambda _: None,
+) -> TrainedLayer:
+    training = LayerTraining(rows.shape[1], classes, config, seed=seed)
+    for _ in range(config.epochs):
+        layer = training.train_epoch(rows, labels)
+        after_epoch(layer)
+    return layer
 
 
 def weights(layer: TrainedLayer) -> dict[str, torch.Tensor]:

@@ -85,7 +85,7 @@ mov-h264-alac          mov   {H264_B} -c:a alac
 3gp-h263               3gp   -vf scale=176:144 -c:v h263 -q:v 3 {AAC}
 mkv-h264-bframes       mkv   {H264_B} {AAC}
 mkv-hevc-opengop       mkv   {HEVC_OPEN} -c:a ac3
-mkv-vp8-altref         mkv   -c:v libvpx -threads 1 -auto-alt-ref 1 -lag-in-frames 16 -cpu-used 5 -b:v 300k -g 50 -c:a flac
+mkv-vp8-altref         mkv   -c:v libvpx -threads 1 -auto-alt-ref 1 -lag-in-frames 16 -b:v 300k -g 50 -c:a flac
 webm-vp9-altref        webm  -c:v libvpx-vp9 -auto-alt-ref 1 -lag-in-frames 16 -cpu-used 8 -b:v 300k {OPUS}
 webm-vp8-opus          webm  {VP8} {OPUS}
 webm-av1-opus          webm  {AV1} {OPUS}
