@@ -71,6 +71,7 @@ class MonoAudio:
         self._track = track
         self._resampler: AudioResampler | None = None
         self._form: tuple[int, str, str] | None = None
+        self._is_ready = False  # whether frames have the form of the output: of copies
         self._mixes: dict[tuple[int, str, str], bool] = {}  # whether the resampler takes this form
         self._broken = False  # whether the last packet could not be decoded
         self._ended = start  # where the last frame ended by its timestamp
@@ -123,7 +124,10 @@ class MonoAudio:
         self._broken = False
         if form != self._form or apart:
             yield from self.flush()
-            self._form = form
+            self._form, self._is_ready = (
+                form,
+                form in ((self._rate, "mono", "s16"), (self._rate, "mono", "s16p")),
+            )
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
             self._first = self._place = round(seconds * self._rate)
             self._next_seconds = seconds
@@ -160,14 +164,14 @@ class MonoAudio:
         if self._resampler is None:
             return
         try:
-            resampled = self._resampler.resample(frame)
+            resampled = [frame] if self._is_ready else self._resampler.resample(frame)
         except (av.error.FFmpegError, ValueError) as error:
             self._on_damage(f"audio: of a form that cannot be resampled ({reason_of(error)})")
             self._resampler = None  # not safe to use again; the rest of the piece is lost
             return
         for piece in resampled:
             if piece is not None:  # a resampler with nothing to do hands None back
-                samples = piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+                samples = np.frombuffer(memoryview(piece.planes[0]), np.int16, piece.samples)
                 self.heard = True
                 yield self._place, samples
                 self._place += len(samples)
