@@ -124,10 +124,8 @@ class MonoAudio:
         self._broken = False
         if form != self._form or apart:
             yield from self.flush()
-            self._form, self._is_ready = (
-                form,
-                form in ((self._rate, "mono", "s16"), (self._rate, "mono", "s16p")),
-            )
+            self._form = form
+            self._is_ready = form[:2] == (self._rate, "mono") and form[2] in ("s16", "s16p")
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
             self._first = self._place = round(seconds * self._rate)
             self._next_seconds = seconds
