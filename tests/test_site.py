@@ -21,11 +21,11 @@ from xml.etree import ElementTree as ET
 
 import needs
 import pytest
+import readme_blocks
 import torch
 import yaml
 from evaluate.headless import Browser
 from PIL import Image
-import readme_blocks
 from readme_blocks import Block, read_blocks
 
 from crisscross_zoo import list_weights
