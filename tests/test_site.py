@@ -70,6 +70,19 @@ def test_what_a_page_includes_is_there(page: str) -> None:
     assert [name for name in included if not (ROOT / name).is_file()] == []
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("api/")])
+def test_an_api_page_lists_its_names_for_those_who_read_it_on_github(page: str) -> None:
+    listed = set(re.findall(r"^\| `([\w.]+)` \| \S.* \|$", text(page), re.M))
+    for block in re.split(r"^::: crisscross_zoo\.", text(page), flags=re.M)[1:]:
+        name = block.split()[0]
+        members = re.search(r"members: \[(.+)\]", block)
+        if members:
+            assert {f"{name}.{m}" for m in members[1].split(", ")} <= listed
+        else:
+            assert any(found == name or found.startswith(f"{name}.") for found in listed), name
+    assert re.search(r"`help\(crisscross_zoo[\w.]*\)`", text(page))
+
+
 def table(page: str, first_header: str) -> dict[str, list[str]]:
     """Return the rows of a page's table whose first column is headed so, by their first cell."""
     lines = text(page)[text(page).index(f"| {first_header} |") :].split("\n\n")[0].splitlines()[2:]
