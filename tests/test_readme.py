@@ -26,8 +26,12 @@ OTHER_OPTIONS = {"--size", "--out", "--steps", "--nproc-per-node", "--index-url"
 
 
 def commands() -> list[list[str]]:
-    """Return the words of every crisscross command in the bash blocks, without variables set before it."""
-    code = [b.code.replace("\\\n", " ") for b in CODE if b.language == "bash"]
+    """Return the words of every crisscross command in bash blocks of README and docs, without variables before it."""
+    docs = [
+        read_blocks(p.read_text(encoding="utf-8")) for p in sorted((README.parent / "docs").rglob("*.md"))
+    ]
+    blocks = [b for page in (BLOCKS, *docs) for b in page if b.language == "bash"]
+    code = [b.code.replace("\\\n", " ") for b in blocks]
     lines = [line for text in code for line in re.split(r"\n|&&", text)]
     words = [shlex.split(line, comments=True) for line in lines]
     found = []
