@@ -138,6 +138,12 @@ def run(block: Block, page: str) -> None:
         assert commands[program](arguments) == 0, line
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_ci_does_with_it(page: str) -> None:
+    blocks = [b for b in read_blocks(text(page)) if b.language in ("bash", "python")]
+    assert [f"{page}:{b.line}" for b in blocks if b.action not in ("run", "skip")] == []
+
+
 def test_every_block_that_is_marked_to_run_is_run() -> None:
     marked = {page for page in PAGES if "run" in {b.action for b in read_blocks(text(page))}}
     elsewhere = {Path(page).name for page in readme_blocks.PAGES} | {"interfaces.md"}  # test_interfaces.py
