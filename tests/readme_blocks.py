@@ -1,15 +1,15 @@
-"""The README's code blocks and what CI does with each: reads the markers, prints or runs the blocks.
+"""The code blocks of the README and of the docs, and what CI does with each: reads the markers, prints or runs blocks.
 
 Every bash and python block stands below one HTML comment:
 
-    <!-- ci: install -->          the first line: makes .venv, installs, extracts
-    <!-- ci: test -->             the second line: installs what tests need, runs them
+    <!-- ci: install -->          README alone: makes .venv, installs, extracts
+    <!-- ci: test -->             README alone: installs what tests need, runs them
     <!-- ci: run -->              runs offline, in the order of the file
     <!-- ci: skip (reason) -->    cannot run in CI
 
-As a script: `python tests/readme_blocks.py install` prints that block, `python tests/readme_blocks.py run` runs all
-of the third kind in the working directory, with the `python` and the commands that are on the path. Standard library
-only, so that it works before anything is installed.
+As a script: `python tests/readme_blocks.py install` prints that block of the README, `python tests/readme_blocks.py
+run` runs all of the third kind on the pages of PAGES, or on those named behind it, in the working directory, with the
+`python` and the commands that are on the path. Standard library only, so that it works before anything is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = ("README.md", "docs/recipes.md", "docs/evaluation.md", "docs/pretraining.md")
+"""Pages whose blocks the script runs; the tests run those of the other pages, and compare what they print."""
 
 _FENCE = re.compile(
     r"(?:^<!-- ci: (?P<marker>.+?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
@@ -55,24 +58,22 @@ def read_blocks(text: str) -> list[Block]:
     ]
 
 
-def main() -> int:
-    """Print the block of an action, or run those marked to run."""
-    (action,) = sys.argv[1:]
-    blocks = [b for b in read_blocks(README.read_text(encoding="utf-8")) if b.action == action]
-    if not blocks:
-        print(f"README.md has no block for {action!r}", file=sys.stderr)
-        return 1
-    for block in blocks:
-        if action != "run":
-            print(block.code, end="")
-            continue
-        print(f"-- README.md, line {block.line}\n{block.code}", flush=True)
-        code = subprocess.run(
-            _INTERPRETERS[block.language], input=block.code, text=True, check=False
-        ).returncode
-        if code:
-            print(f"README.md, line {block.line}: exit code {code}", file=sys.stderr)
-            return 1
+def main() -> int | str:
+    """Print the README's block of an action, or run the pages' blocks that are marked to run."""
+    action, *pages = sys.argv[1:]
+    if action != "run":
+        blocks = [b for b in read_blocks(README.read_text(encoding="utf-8")) if b.action == action]
+        print("".join(b.code for b in blocks), end="")
+        return 0 if blocks else f"README.md has no block for {action!r}"
+    for page in pages or PAGES:
+        for block in read_blocks((ROOT / page).read_text(encoding="utf-8")):
+            if block.action == "run":
+                print(f"-- {page}, line {block.line}\n{block.code}", flush=True)
+                code = subprocess.run(
+                    _INTERPRETERS[block.language], input=block.code, text=True, check=False
+                ).returncode
+                if code:
+                    return f"{page}, line {block.line}: exit code {code}"
     return 0
 
 

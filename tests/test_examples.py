@@ -150,6 +150,15 @@ def test_finetune_tells_classes_apart(tmp_path: Path) -> None:
     assert not np.allclose(tuned.conv1[0].weight.detach(), before.conv1[0].weight.detach())
 
 
+def test_a_dataloader_preprocesses_in_its_workers(tmp_path: Path) -> None:
+    for number in range(3):
+        clip_of(tmp_path / "in" / f"{number}.mp4", np.full((48, 64, 3), 60 * number), 300)
+    command = [sys.executable, EXAMPLES / "dataloader.py", "in", "--workers", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    names = ", ".join(str(Path("in", f"{number}.mp4")) for number in range(3))
+    assert done.stdout == f"(3, 64) of {names}\n"
+
+
 def test_retrieval_by_each_modality_and_by_both(tmp_path: Path) -> None:
     red, grain = (
         np.full((48, 64, 3), (200, 40, 40)),
@@ -276,7 +285,9 @@ def test_every_example_is_short_and_run_here() -> None:
     assert {
         s.name: len(s.read_text().splitlines()) for s in scripts if len(s.read_text().splitlines()) >= 60
     } == {}
-    assert {s.name for s in scripts} == set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text()))
+    assert {s.name for s in scripts} == set(
+        re.findall(r'(?:run\(|EXAMPLES / )"(\w+\.py)"', Path(__file__).read_text())
+    )
     assert {n.name for n in EXAMPLES.glob("*.ipynb")} == {"explore.ipynb"}
 
 

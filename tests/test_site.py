@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,7 @@ from xml.etree import ElementTree as ET
 
 import needs
 import pytest
+import readme_blocks
 import torch
 import yaml
 from evaluate.headless import Browser
@@ -27,17 +29,18 @@ from PIL import Image
 from readme_blocks import Block, read_blocks
 
 from crisscross_zoo import list_weights
-from crisscross_zoo.cli import extract
+from crisscross_zoo.cli import extract, weights
 from crisscross_zoo.config import POOLINGS
 from crisscross_zoo.encoders.pooling import pool
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
-RUN_ON = ("index.md", "getting-started.md", "shapes.md", "troubleshooting.md")
-"""Pages whose blocks say what CI does with them, as the README's do."""
-
-"""What a page includes, and what may be missing."""
+RUN_ON = (
+    "index.md", "choosing.md", "extraction.md", "getting-started.md", "recipes.md", "scale.md", "shapes.md", "time.md",
+    "troubleshooting.md",
+)  # fmt: skip
+"""Pages whose blocks run here; readme_blocks.PAGES has those whose commands its script runs, in CI."""
 
 
 def text(page: str) -> str:
@@ -65,6 +68,19 @@ def test_every_page_is_in_the_navigation_once() -> None:
 def test_what_a_page_includes_is_there(page: str) -> None:
     included = set(re.findall(r'^--8<-- "(.+)"$', text(page), re.M))
     assert [name for name in included if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("api/")])
+def test_an_api_page_lists_its_names_for_those_who_read_it_on_github(page: str) -> None:
+    listed = set(re.findall(r"^\| `([\w.]+)` \| \S.* \|$", text(page), re.M))
+    for block in re.split(r"^::: crisscross_zoo\.", text(page), flags=re.M)[1:]:
+        name = block.split()[0]
+        members = re.search(r"members: \[(.+)\]", block)
+        if members:
+            assert {f"{name}.{m}" for m in members[1].split(", ")} <= listed
+        else:
+            assert any(found == name or found.startswith(f"{name}.") for found in listed), name
+    assert re.search(r"`help\(crisscross_zoo[\w.]*\)`", text(page))
 
 
 def table(page: str, first_header: str) -> dict[str, list[str]]:
@@ -112,14 +128,27 @@ def cells_read(name: str, size: tuple[int, ...]) -> int:
 
 
 def run(block: Block, page: str) -> None:
-    """Run a block in this process: Python, or one crisscross-extract a line."""
+    """Run a block in this process: Python, or one of the package's commands a line."""
     if block.language == "python":
         exec(compile(block.code, f"{page}:{block.line}", "exec"), {"__name__": "__main__"})
         return
     for line in block.code.splitlines():
         program, *arguments = shlex.split(line, comments=True)
-        assert program == "crisscross-extract"
-        assert extract.main(arguments) == 0, line
+        commands = {"crisscross-extract": extract.main, "crisscross-weights": weights.main}
+        assert commands[program](arguments) == 0, line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_ci_does_with_it(page: str) -> None:
+    blocks = [b for b in read_blocks(text(page)) if b.language in ("bash", "python")]
+    assert [f"{page}:{b.line}" for b in blocks if b.action not in ("run", "skip")] == []
+
+
+def test_every_block_that_is_marked_to_run_is_run() -> None:
+    marked = {page for page in PAGES if "run" in {b.action for b in read_blocks(text(page))}}
+    elsewhere = {Path(page).name for page in readme_blocks.PAGES} | {"interfaces.md"}  # test_interfaces.py
+    assert marked <= {*RUN_ON, *elsewhere}
+    assert set(RUN_ON) <= marked
 
 
 @pytest.mark.parametrize("page", RUN_ON)
@@ -130,9 +159,12 @@ def test_blocks_run_and_print_what_the_page_shows(
     shutil.copy(ROOT / "examples" / "clip.mp4", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     blocks = read_blocks(text(page))
-    assert "run" in {b.action for b in blocks}
+    lacking = False
     for block, after in zip(blocks, [*blocks[1:], None], strict=True):
-        if block.action != "run":
+        if block.action != "run" or (block.language == "bash" and f"docs/{page}" in readme_blocks.PAGES):
+            continue
+        if "import h5py" in block.code and find_spec("h5py") is None:
+            lacking = True
             continue
         run(block, page)
         printed = sorted(capsys.readouterr().out.splitlines())  # files as they get ready
@@ -141,6 +173,8 @@ def test_blocks_run_and_print_what_the_page_shows(
             between = lines[block.line + block.code.count("\n") : after.line - 2]
             if not any(between):
                 assert printed == sorted(after.code.splitlines())
+    if lacking:
+        needs.package("h5py", extra="examples")  # all other blocks have run
 
 
 @pytest.mark.parametrize("page", PAGES)

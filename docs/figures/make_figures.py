@@ -19,8 +19,10 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from crisscross_zoo import CrissCross
+from crisscross_zoo import CrissCross, FeatureExtractor, load_encoder
 from crisscross_zoo.encoders.encoder import Encoder
+from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.windows import (
     centred_starts,
     dense_starts,
@@ -33,6 +35,7 @@ from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts, view_sta
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo"
+CLIP = HERE.parents[1] / "examples" / "clip.mp4"
 
 INK = {"": "#2a2f3a", "-dark": "#dfe3ea"}
 """Colour of text and lines, by what is put behind a figure's name."""
@@ -159,6 +162,68 @@ def windows(figure: Figure, *_: float) -> None:
     spread.set(xlabel="seconds")
 
 
+def damaged(phrase: str) -> None:
+    """Refuse a damaged example clip."""
+    raise ValueError(f"{CLIP}: {phrase}")
+
+
+def rows(figure: Figure, *_: float) -> None:
+    """The example clip's frames and log-mel, the feature vectors below them by time, and what one row comes from."""
+    features = FeatureExtractor("demo", modality="both")(CLIP)
+    media, encoder = scan(CLIP), load_encoder("audio", "demo")
+    pairs = ((features.video, features.video_windows), (features.audio, features.audio_windows))
+    (video, video_windows), (audio, audio_windows) = pairs
+    assert video is not None
+    assert video_windows is not None
+    assert audio is not None
+    assert audio_windows is not None
+    shots = [
+        frame[::2, ::2] for _, frame in read_frames(media, video_windows.mean(axis=1), on_damage=damaged)
+    ]
+    sound = np.concatenate([samples for _, samples in read_sound(media, 16_000, on_damage=damaged)])
+    mel = encoder.preprocess(sound[: 6 * 16_000] / np.float32(2**15))[0]
+    chosen = len(video) // 2
+    axes = figure.subplots(4, sharex=True, height_ratios=(2.1, 2.4, 2.1, 2.4))
+    shown = (
+        ("frames", np.concatenate(shots, axis=1), VIDEO, video_windows[chosen]),
+        (f"video\n{video.shape}", standardized(video).T, VIDEO, video_windows[chosen]),
+        ("log-mel", mel.numpy(), AUDIO, audio_windows[chosen]),
+        (f"audio\n{audio.shape}", standardized(audio).T, AUDIO, video_windows[chosen]),
+    )
+    for place, (name, image, color, window) in enumerate(shown):
+        ax = axes[place]
+        flat = image.ndim == 2
+        limits = (-2, 2) if place % 2 else (None, None)
+        ax.imshow(
+            image, aspect="auto", extent=(0, 6, 0, 1), origin="lower" if place == 2 else "upper",
+            cmap=("viridis" if place % 2 else "magma") if flat else None, vmin=limits[0], vmax=limits[1],
+            interpolation="nearest",
+        )  # fmt: skip
+        ax.add_patch(
+            FancyBboxPatch(
+                (window[0], 0), window[1] - window[0], 1, boxstyle="square,pad=0", fill=False, ec=color, lw=3,
+                clip_on=False, zorder=3,
+            )
+        )  # fmt: skip
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+        ax.set(yticks=[])
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+        ax.tick_params(length=0 if place < 3 else 3)
+    start, end = video_windows[chosen]
+    heard = "[{:g}, {:g}) s".format(*audio_windows[chosen])
+    axes[0].set_title(
+        f"row {chosen}: video clip [{start:g}, {end:g}) s, audio clip {heard}", loc="left", fontsize=9
+    )
+    axes[3].set(xlabel="seconds")
+
+
+def standardized(features: np.ndarray) -> np.ndarray:
+    """Return features (n, D) with mean 0 and deviation 1 in each column that varies, the constant ones left out."""
+    kept = features[:, features.std(axis=0) > 0]
+    return (kept - kept.mean(axis=0)) / kept.std(axis=0)
+
+
 def draw_views(axes: Any, views: ViewStarts, *, names: bool = True) -> None:
     """Draw the four views of a file, those of a modality in two rows."""
     places = (("v1", 0, VIDEO), ("v2", 1, VIDEO), ("a1", 2, AUDIO), ("a2", 3, AUDIO))
@@ -268,6 +333,7 @@ def curves(figure: Figure, *_: float) -> None:
 
 FIGURES: dict[str, tuple[Callable[[Figure, float, float], None], float, float]] = {
     "architecture": (architecture, 4.4, 5.3),
+    "rows": (rows, 6.6, 3.2),
     "windows": (windows, 4.4, 4.6),
     "views": (views, 4.4, 2.1),
     "relaxation": (relaxation, 4.4, 5.2),
