@@ -253,6 +253,11 @@ def suggest(value: object, allowed: Collection[object]) -> str:
     return f"did you mean {names[near[0]]!r}? ({listing})" if near else listing
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 file``, ``2 files``: a number and its noun, whose plural ends in s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
     """Raise a ConfigError that proposes the nearest allowed value unless ``value`` is one of ``allowed``."""
     if value not in allowed:

@@ -141,13 +141,14 @@ class FeatureExtractor:
         return result
 
     def stream(
-        self, paths: Iterable[StrPath], *, on_progress: Callable[[int, int], None] | None = None
+        self, paths: Iterable[StrPath], *, on_progress: Callable[[int, int, int], None] | None = None
     ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
         """Extract many files; a bad one gives its error in place of features, and costs nothing else.
 
         Args:
             paths: Files; any iterable, taken as needed.
-            on_progress: Told, as they grow, how many clips are done and how many are known of.
+            on_progress: Called with three numbers, as they grow: clips done, clips known, and the files that were
+                opened, which the known clips are of.
 
         Yields:
             ``(path, result)`` as files get ready, which need not be the order of ``paths``.
@@ -170,11 +171,15 @@ class FeatureExtractor:
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
     def _run(
-        self, paths: Iterable[StrPath], *, workers: int, on_progress: Callable[[int, int], None] | None
+        self,
+        paths: Iterable[StrPath],
+        *,
+        workers: int,
+        on_progress: Callable[[int, int, int], None] | None,
     ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
         open_files: dict[int, _OpenFile] = {}
         batches = {name: _Batch(self, name) for name in self.encoders}
-        done = known = 0
+        done = known = opened = 0
         running = _RunningBatches(self.device)
         queue_size = max(_LEAST_QUEUE, 2 * min(self._batch.values()))
         news_of_files = read_files(
@@ -196,6 +201,7 @@ class FeatureExtractor:
                 elif isinstance(news, FileOpened):
                     open_files[serial] = _OpenFile(path, news, self.sizes)
                     known += sum(open_files[serial].rows_left.values())
+                    opened += 1
                 elif isinstance(news, FileRead):
                     open_files[serial].end(news)
                 else:
@@ -205,14 +211,14 @@ class FeatureExtractor:
                         running.start(batch.take())
                 done += running.collect()
                 if on_progress is not None:
-                    on_progress(done, known)
+                    on_progress(done, known, opened)
                 yield from self._finished(open_files)
             for batch in batches.values():
                 if not batch.empty:
                     running.start(batch.take())
             done += running.collect(wait=True)
             if on_progress is not None:
-                on_progress(done, known)
+                on_progress(done, known, opened)
             yield from self._finished(open_files)
 
     def _finished(self, open_files: dict[int, _OpenFile]) -> Iterator[tuple[StrPath, Features]]:
