@@ -284,10 +284,10 @@ def check_path(name: str, value: object) -> None:
     if isinstance(value, bytes | os.PathLike):
         remedy = "pass os.fsdecode(...) of it"
     elif hasattr(value, "read"):
-        kind, remedy = f"{kind}, an open file", "pass the file's path"
+        kind, remedy = f"{kind} (an open file)", "pass the file's path"
     else:
         remedy = "pass a str or a pathlib.Path"
-    raise InputError(f"{name} is a {kind}, and not text", remedy=remedy)
+    raise InputError(f"{name} is of type {kind}, not text", remedy=remedy)
 
 
 def check_training_precision(device: str, precision: str) -> None:

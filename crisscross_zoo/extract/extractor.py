@@ -132,9 +132,14 @@ class FeatureExtractor:
         """Extract the features of one file.
 
         Raises:
-            InputError: ``path`` is no path: bytes, an open file.
+            InputError: ``path`` is not one path: a list, a tensor, bytes, an open file.
             MediaError: the file cannot be used; the error says why and what to do.
         """
+        if isinstance(path, list | tuple | set):
+            raise InputError(
+                f"takes one path, not a {type(path).__name__}", remedy="use stream([...]) for several"
+            )
+        _refuse_tensor(path)
         ((_, result),) = self._run([path], workers=0, on_progress=None)
         if isinstance(result, CrissCrossError):
             raise result
@@ -155,11 +160,12 @@ class FeatureExtractor:
 
         Raises:
             ConfigError: ``paths`` is one path.
-            InputError: ``paths`` is an open file or bytes.
+            InputError: ``paths`` is an open file, bytes or a tensor.
             StorageError: the disk that files at URLs are fetched to is full.
         """
         if isinstance(paths, str | os.PathLike):
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
+        _refuse_tensor(paths)
         if isinstance(paths, bytes) or hasattr(paths, "read"):  # both can be iterated over
             check_path("paths", paths)
         workers = self.options.workers
@@ -344,6 +350,15 @@ class FeatureExtractor:
             epoch = {"epoch": views.epoch} if views.epoch else {}
             settings["views"] = {"seed": views.seed, **epoch, **plain}
         return settings
+
+
+def _refuse_tensor(given: object) -> None:
+    """Raise an InputError if what should be paths is frames or samples."""
+    if isinstance(given, Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind in "biufc"):
+        raise InputError(
+            f"takes paths of media files, not a {type(given).__name__} of shape {tuple(given.shape)}",
+            remedy="use load_encoder(...) for tensors: its preprocess(...), then the encoder",
+        )
 
 
 @dataclass
