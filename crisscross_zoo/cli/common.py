@@ -93,6 +93,26 @@ class ArgumentParser(argparse.ArgumentParser):
         return found, unknown
 
 
+_TURNED_OFF = re.compile(r"\bpass ([a-z]\w*)=False\b")
+_ARGUMENT = re.compile(r"(?<![\w.?&/=-])([a-z][a-z_]*(?:\.[a-z_]+)*)=('[^']*'|[\w.+-]*\w)")
+_MODALITY = re.compile(r"\bmodality '(\w+)'(?: or '(\w+)')?")
+
+
+def said(error: CrissCrossError) -> str:
+    """Return an error as a command says it: Python's arguments in it (``clips=10``) are options (``--clips 10``)."""
+    text = str(error)
+    where = text[: text.index(error.reason)]
+    rest = _TURNED_OFF.sub(lambda found: f"leave out {_option(found[1])}", text[len(where) :])
+    rest = _ARGUMENT.sub(lambda found: f"{_option(found[1])} {found[2].strip(chr(39))}", rest)
+    return where + _MODALITY.sub(
+        lambda found: f"--modality {' or '.join(filter(None, found.groups()))}", rest
+    )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Add ``--version``."""
     parser.add_argument("--version", action="version", version=f"crisscross-zoo {__version__}")
@@ -127,7 +147,7 @@ def _exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] 
     except SystemExit as stop:  # argparse: --help, --version and bad usage
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except CrissCrossError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {said(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError | UnknownWeightsError) else EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

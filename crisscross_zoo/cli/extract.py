@@ -20,6 +20,7 @@ from crisscross_zoo.cli.common import (
     add_version,
     print_json,
     run,
+    said,
     termination_as_interrupt,
 )
 from crisscross_zoo.cli.config_options import field_docs
@@ -181,7 +182,9 @@ class _Report:
             self.summary = event
         elif isinstance(event, Progress):
             self._show_progress(event)
-        elif isinstance(event, FileFailed) or not (isinstance(event, FileDone) or self._args.quiet):
+        elif isinstance(event, FileFailed):
+            self.say(f"error: {said(event.error)}")
+        elif not (isinstance(event, FileDone) or self._args.quiet):
             self.say(str(event))
 
     def say(self, line: str) -> None:

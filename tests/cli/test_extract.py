@@ -110,7 +110,7 @@ def test_a_folder_of_sound_alone_is_not_said_to_be_empty(extract, tmp_path):
     make_media(tmp_path / "in/s.wav", video=None, audio="pcm_s16le", seconds=1)
     code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
     assert code == 2
-    assert "has audio files only; use modality 'audio'" in stderr
+    assert "has audio files only; use --modality audio" in stderr
 
 
 def test_a_share_says_where_its_failures_are_until_all_are_done(extract, tree, tmp_path):

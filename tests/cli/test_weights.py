@@ -22,9 +22,9 @@ from weights.fixtures import (
 from weights.hub_server import HubServer
 
 from crisscross_zoo import __version__, list_weights
-from crisscross_zoo.cli.common import ArgumentParser, run
+from crisscross_zoo.cli.common import ArgumentParser, run, said
 from crisscross_zoo.cli.weights import main
-from crisscross_zoo.errors import CheckpointError, ConfigError
+from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE
 
@@ -335,6 +335,24 @@ def test_a_suggestion_of_an_option_comes_from_the_whole_parser(capsys: Capture) 
     parser.add_common_options(as_json="x")
     assert run(lambda argv: parser.parse_args(["--quite"]) and 0, [], prog="tool") == 2
     assert output(capsys)[1] == "tool: error: there is no option '--quite'; did you mean '--quiet'?\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy", "says"),
+    [
+        (
+            "audio_seconds=0 is out of range",
+            "pass a number",
+            "--audio-seconds 0 is out of range; pass a number",
+        ),
+        ("no video", "use modality 'audio' or 'both'", "no video; use --modality audio or both"),
+        ("is damaged", "pass strict=False", "is damaged; leave out --strict"),
+        ("no network", "weights='demo' is there; HF_X=1", "no network; --weights demo is there; HF_X=1"),
+        ("clips.size=0", "clips=10", "--clips.size 0; --clips 10"),
+    ],
+)
+def test_arguments_in_errors_are_options_of_the_command(reason: str, remedy: str, says: str) -> None:
+    assert said(CrissCrossError(reason, remedy=remedy, path="a=1/b.mp4")) == f"a=1/b.mp4: {says}"
 
 
 def test_the_version_is_the_package_s(capsys: Capture) -> None:
