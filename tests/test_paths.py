@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from crisscross_zoo import FeatureExtractor, Features, load_encoder
 from crisscross_zoo.encoders import VideoEncoder
@@ -38,10 +39,13 @@ def extract() -> FeatureExtractor:
 def no_path(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
     with CLIP.open("rb") as opened:
         yield {
-            "bytes": (os.fsencode(CLIP), r"is a bytes, and not text; pass os.fsdecode\(...\) of it"),
-            "bytes in a PathLike": (BytesPath(), r"is a BytesPath, and not text; pass os.fsdecode"),
-            "open file": (opened, "is a BufferedReader, an open file, and not text; pass the file's path"),
-            "number": (3, "is a int, and not text; pass a str or a pathlib.Path"),
+            "bytes": (os.fsencode(CLIP), r"is of type bytes, not text; pass os.fsdecode\(...\) of it"),
+            "bytes in a PathLike": (BytesPath(), r"is of type BytesPath, not text; pass os.fsdecode"),
+            "open file": (
+                opened,
+                r"is of type BufferedReader \(an open file\), not text; pass the file's path",
+            ),
+            "number": (3, "is of type int, not text; pass a str or a pathlib.Path"),
         }[request.param]
 
 
@@ -74,10 +78,22 @@ def test_in_a_stream_it_costs_itself_alone(no_path: tuple[Any, str], workers: in
 def test_a_stream_of_one_path_or_of_an_open_file_is_refused(extract: FeatureExtractor) -> None:
     with pytest.raises(ConfigError, match="several paths"):
         next(extract.stream(str(CLIP)))
-    with pytest.raises(InputError, match="paths is a bytes"):
+    with pytest.raises(InputError, match="paths is of type bytes"):
         next(extract.stream(b"clip.mp4"))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="paths is a StringIO, an open file"):
+    with pytest.raises(InputError, match=r"paths is of type StringIO \(an open file\)"):
         next(extract.stream(io.StringIO("clip.mp4\n")))
+
+
+def test_several_paths_and_tensors_are_told_where_they_go(extract: FeatureExtractor) -> None:
+    with pytest.raises(InputError, match=r"takes one path, not a list; use stream\(\[...\]\)"):
+        extract([str(CLIP)])  # type: ignore[arg-type]
+    for given in (torch.full((8, 3), 7.25), np.full((8, 3), 7.25)):
+        for call in (extract, lambda x: next(extract.stream(x))):
+            with pytest.raises(InputError, match=r"use load_encoder\(...\) for tensors") as caught:
+                call(given)
+            assert "of shape (8, 3)" in str(caught.value)
+            assert "7.25" not in str(caught.value)
+    assert dict(extract.stream(np.array([str(CLIP)])))[str(CLIP)].video is not None  # type: ignore[union-attr]
 
 
 def test_paths_of_the_system_are_taken(extract: FeatureExtractor) -> None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import huggingface_hub
 from huggingface_hub import constants
@@ -95,6 +98,10 @@ def hub_file(
     """
 
     def fetch(*, again: bool) -> Path:
+        # The client would ask six times, with a line for each, before it looks into its cache.
+        unresolved = None if access.offline else resolution_error(constants.ENDPOINT)
+        if unresolved is not None and again:
+            raise hub_error(unresolved, repo, file=file)
         for attempt in range(TRIES):
             try:
                 return Path(
@@ -103,12 +110,14 @@ def hub_file(
                         file,
                         revision=revision,
                         cache_dir=access.cache_dir,
-                        local_files_only=access.local_files_only,
+                        local_files_only=access.local_files_only or unresolved is not None,
                         token=access.token,
                         force_download=again,
                     )
                 )
             except Exception as error:  # the client's transport, hence its errors, changes with its version
+                if unresolved is not None and isinstance(error, LocalEntryNotFoundError):
+                    raise hub_error(unresolved, repo, file=file) from error
                 if attempt + 1 == TRIES or not _is_passing(error):
                     raise hub_error(error, repo, file=file, revision=revision) from error
                 pause = BACKOFF_SECONDS * 2**attempt
@@ -138,6 +147,8 @@ def hub_error(
 ) -> WeightsError:
     """Return, in this package's words, why the Hub's client could not do something."""
     status = _status(error)
+    if isinstance(innermost := _innermost(error), socket.gaierror):
+        return unresolved_error(innermost, constants.ENDPOINT, path=repo, loading=doing == "download from")
     offline = isinstance(error, OfflineModeIsEnabled) or (
         isinstance(error, LocalEntryNotFoundError)
         and (error.__cause__ is None or isinstance(error.__cause__, OfflineModeIsEnabled))
@@ -165,9 +176,38 @@ def hub_error(
         kind, reason, remedy = WeightsNotAvailableError, f"the Hub refuses access ({status})", _LOG_IN
     else:
         kind = DownloadError
-        reason = f"cannot {doing} {constants.ENDPOINT} ({_one_line(_innermost(error))})"
+        reason = f"cannot {doing} {constants.ENDPOINT} ({_one_line(innermost)})"
         remedy = "check the connection and the disk, then try again"
     return kind(reason, remedy=remedy, path=repo)
+
+
+def resolution_error(url: str) -> socket.gaierror | None:
+    """Return the error of looking up the host of ``url``; None where it is found, or a proxy looks it up."""
+    host = urlsplit(url).hostname or ""
+    if urlsplit(url).scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return None
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        return error
+    return None
+
+
+def unresolved_error(error: socket.gaierror, url: str, *, path: str, loading: bool = True) -> DownloadError:
+    """Return, in this package's words, that a host is not found: most likely there is no network.
+
+    Args:
+        error: Of looking it up.
+        url: At the host.
+        path: What was to be downloaded from it, or pushed to it.
+        loading: Whether weights were to be loaded, for which there are other ways.
+    """
+    others = "; without one, weights='demo' needs no download, and HF_HUB_OFFLINE=1 uses what is in the cache"
+    return DownloadError(
+        f"the host {urlsplit(url).hostname} cannot be resolved ({error.strerror})",
+        remedy="check the connection" + others * loading,
+        path=path,
+    )
 
 
 def _is_passing(error: Exception) -> bool:

@@ -32,9 +32,9 @@ from crisscross_zoo.checkpoints.files import (
     weights_file,
     write_folder,
 )
-from crisscross_zoo.checkpoints.hub import Access, hub_file
+from crisscross_zoo.checkpoints.hub import Access, hub_error, hub_file
 from crisscross_zoo.config import EncoderConfig
-from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError
+from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, UnknownWeightsError
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.numerics import plain_torch
 from crisscross_zoo.settings import check_path
@@ -124,9 +124,19 @@ class EncoderMixin(
 
         Returns:
             The commit's URL.
+
+        Raises:
+            ConfigError: the encoder has a classifier.
+            WeightsNotAvailableError: no access: no token, or one that may not write there.
+            DownloadError: the Hub cannot be reached.
         """
         card = {"repo_id": repo_id, **(model_card_kwargs or {})}
-        return super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs)
+        try:
+            return super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs)
+        except (CrissCrossError, TypeError):  # the latter of keywords that the mixin does not know
+            raise
+        except Exception as error:  # the client's transport, hence its errors, changes with its version
+            raise hub_error(error, repo_id, file=MODEL_FILE, doing="push to") from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if self.num_classes:

@@ -46,6 +46,7 @@ class ArgumentParser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
+        self._of_command = False
 
     def add_common_options(self, *, as_json: str) -> None:
         """Add ``--quiet`` and ``--json``; ``as_json`` is the help of the latter: what it prints."""
@@ -63,6 +64,7 @@ class ArgumentParser(argparse.ArgumentParser):
             name: str, function: Callable[[argparse.Namespace], int], about: str, as_json: str
         ) -> ArgumentParser:
             parser: ArgumentParser = commands.add_parser(name, help=about, description=about)
+            parser._of_command = True
             parser.set_defaults(command=function)
             parser.add_common_options(as_json=as_json)
             return parser
@@ -76,18 +78,39 @@ class ArgumentParser(argparse.ArgumentParser):
             meant = suggest(bad["value"].strip("'\""), choices)
             message = f"{message[: bad.start()]}{bad['value']} is not known; {meant}"
         elif unknown := _UNKNOWN_OPTION.search(message):
-            meant = suggest(unknown["option"], sorted(set(self._all_options())))
+            known = {option for action in self._actions for option in action.option_strings}
+            meant = suggest(unknown["option"], sorted(option for option in known if option.startswith("--")))
             message = f"there is no option {unknown['option']!r}; " + meant.split(" (choose")[0]
         elif "required" in message:
             message += f"; see {self.prog} --help"
         self.exit(EXIT_USAGE, f"{self.prog}: error: {' '.join(message.split())}\n")
 
-    def _all_options(self) -> Iterator[str]:
-        for action in self._actions:
-            yield from (option for option in action.option_strings if option.startswith("--"))
-            if isinstance(action, argparse._SubParsersAction):
-                for sub in action.choices.values():
-                    yield from sub._all_options()
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse; a command of commands refuses what it does not know itself, among whose options it was meant."""
+        found, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown and self._of_command:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+_TURNED_OFF = re.compile(r"\bpass ([a-z]\w*)=False\b")
+_ARGUMENT = re.compile(r"(?<![\w.?&/=-])([a-z][a-z_]*(?:\.[a-z_]+)*)=('[^']*'|[\w.+-]*\w)")
+_MODALITY = re.compile(r"\bmodality '(\w+)'(?: or '(\w+)')?")
+
+
+def said(error: CrissCrossError) -> str:
+    """Return an error as a command says it: Python's arguments in it (``clips=10``) are options (``--clips 10``)."""
+    text = str(error)
+    where = text[: text.index(error.reason)]
+    rest = _TURNED_OFF.sub(lambda found: f"leave out {_option(found[1])}", text[len(where) :])
+    rest = _ARGUMENT.sub(lambda found: f"{_option(found[1])} {found[2].strip(chr(39))}", rest)
+    return where + _MODALITY.sub(
+        lambda found: f"--modality {' or '.join(filter(None, found.groups()))}", rest
+    )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +147,7 @@ def _exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] 
     except SystemExit as stop:  # argparse: --help, --version and bad usage
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except CrissCrossError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {said(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError | UnknownWeightsError) else EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

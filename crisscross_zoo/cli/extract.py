@@ -20,6 +20,7 @@ from crisscross_zoo.cli.common import (
     add_version,
     print_json,
     run,
+    said,
     termination_as_interrupt,
 )
 from crisscross_zoo.cli.config_options import field_docs
@@ -172,7 +173,7 @@ class _Report:
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._bar: Any = None  # from the first Progress on
-        self._many = False  # it counts files, not the clips of one
+        self._skipped = 0  # files that were already there, or failed, before the first was opened
         self._started = time.monotonic()
         self.summary: Summary | None = None
 
@@ -181,12 +182,9 @@ class _Report:
             self.summary = event
         elif isinstance(event, Progress):
             self._show_progress(event)
-        elif isinstance(event, FileDone | FileFailed):
-            if self._bar is not None and self._many:
-                self._bar.update(1)
-            if isinstance(event, FileFailed):
-                self.say(str(event))
-        elif not self._args.quiet:
+        elif isinstance(event, FileFailed):
+            self.say(f"error: {said(event.error)}")
+        elif not (isinstance(event, FileDone) or self._args.quiet):
             self.say(str(event))
 
     def say(self, line: str) -> None:
@@ -214,22 +212,21 @@ class _Report:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._many = many = now.of > 1
+            self._skipped = now.files
             self._bar = tqdm(
-                total=now.of if many else None,
-                initial=now.files if many else 0,
-                unit="file" if many else "clip",
+                total=now.of,
+                initial=now.files,
+                bar_format="{percentage:3.0f}% |{bar}| {desc} [{elapsed}<{remaining}]",
                 disable=self._args.quiet or not sys.stderr.isatty(),
                 dynamic_ncols=True,
                 smoothing=0.05,
             )
-        if self._many:
-            seconds = time.monotonic() - self._started
-            self._bar.set_postfix_str(f"{now.clips / seconds:.1f} clips/s", refresh=False)
-            self._bar.update(0)
-        else:
-            self._bar.total = now.known
-            self._bar.update(now.clips - self._bar.n)
+        # Files are decoded side by side and end together: what is done of them counts before they are.
+        begun = now.opened * now.clips / now.known if now.known else 0.0
+        seconds = time.monotonic() - self._started
+        self._bar.set_description_str(f"{now}, {now.clips / seconds:.1f} clips/s", refresh=False)
+        self._bar.update(max(now.files, self._skipped + begun) - self._bar.n)
+        self._bar.refresh()
 
 
 def _add_fields(group: argparse._ArgumentGroup, *names: str) -> None:

@@ -68,11 +68,11 @@ def build_parser() -> ArgumentParser:
     sub.add_argument(
         "source", metavar="SRC", help="a .pth.tar.zip, .pth.tar, .pth or .pt file, or safetensors"
     )
-    sub.add_argument("out", metavar="OUT", help="the .safetensors file to write")
+    sub.add_argument("--out", metavar="FILE", required=True, help="the .safetensors file to write")
     sub.add_argument(
         "--modality", choices=MODALITIES, help="what it must be, or what to take of a full model"
     )
-    sub.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    sub.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
     sub = add("verify", _verify, "check checkpoints: hash, names, shapes and values", "print one object each")
     sub.add_argument(

@@ -15,7 +15,7 @@ from crisscross_zoo.errors import OutputError
 from crisscross_zoo.evaluate.releases import describe_missing
 from crisscross_zoo.evaluate.results import RESULT_FILE, weights_name
 from crisscross_zoo.files.atomic import write_atomically
-from crisscross_zoo.settings import suggest
+from crisscross_zoo.settings import counted, suggest
 
 COLUMNS: tuple[str, ...] = (
     "protocol",
@@ -73,11 +73,11 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     folds = list(result["folds"].values())
     notes = []
     if failed := len({bad["path"] for fold in folds for bad in fold["failed"]}):
-        notes.append(f"{failed} files failed")
+        notes.append(f"{counted(failed, 'file')} failed")
     if result["shared_content"]:
-        notes.append(f"{sum(result['shared_content'].values())} test files also in training")
+        notes.append(f"{counted(sum(result['shared_content'].values()), 'test file')} also in training")
     if damaged := len({bad["path"] for fold in folds for bad in fold["damaged"]}):
-        notes.append(f"{damaged} files damaged")
+        notes.append(f"{counted(damaged, 'file')} damaged")
     if result["released"]:
         notes.append("as the released code")
     notes += [f"{name} {value}" for name, value in result["changed"].items()]
@@ -169,13 +169,14 @@ _PAGE = """<!doctype html>
 <title>CrissCross evaluations</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .4rem .7rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }}
+th, td {{ padding: .4rem .6rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }}
 th {{ border-bottom: 2px solid; }}
 td:nth-child(n+6):nth-child(-n+9), td:nth-child(11) {{ text-align: right; }}
 td:nth-child(6) {{ font-weight: 600; }}
+td:last-child {{ white-space: normal; overflow-wrap: break-word; min-width: 14rem; }}
 </style>
 </head>
 <body>

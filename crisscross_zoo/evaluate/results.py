@@ -20,6 +20,7 @@ from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.protocols import ProtocolConfig
 from crisscross_zoo.evaluate.releases import describe_missing
 from crisscross_zoo.files.atomic import atomic_path
+from crisscross_zoo.settings import counted
 from crisscross_zoo.weights.loaded import Weights
 from crisscross_zoo.weights.manifest import find_weights
 
@@ -230,15 +231,14 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
         for line in describe_missing(result["dataset"], result["incomplete"])
     ]
     used, there = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
-    lines.append(f"rests on {used} of {there} test files")
+    lines.append(f"rests on {used} of {counted(there, 'test file')}")
     if damaged := len({bad["path"] for f in folds.values() for bad in f["damaged"]}):
-        lines.append(f"damaged: {damaged} files, of which what can be read was used, named in {RESULT_FILE}")
+        lines.append(f"damaged: {counted(damaged, 'file')}, read in part, named in {RESULT_FILE}")
     if failed := len({bad["path"] for f in folds.values() for bad in f["failed"]}):
-        lines.append(f"failed: {failed} files, named in {RESULT_FILE}")
+        lines.append(f"failed: {counted(failed, 'file')}, named in {RESULT_FILE}")
     if result["shared_content"]:
-        lines.append(
-            f"leak: {sum(result['shared_content'].values())} test files have the bytes of a training file"
-        )
+        shared = counted(sum(result["shared_content"].values()), "test file")
+        lines.append(f"leak: {shared} with the bytes of a training file")
     chosen_on = next(iter(folds.values())).get("chosen_on")
     choices = ", ".join(f"{k} {f[k]:g}" for f in folds.values() for k in ("cost", "epochs") if k in f)
     if chosen_on is not None:

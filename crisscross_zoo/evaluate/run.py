@@ -47,6 +47,7 @@ from crisscross_zoo.evaluate.retrieval import Heads
 from crisscross_zoo.evaluate.retrieve import retrieve
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
+from crisscross_zoo.settings import counted
 from crisscross_zoo.weights.loaded import Weights
 
 
@@ -233,7 +234,7 @@ def _check_leaks(plan: Plan, reporter: Reporter) -> dict[int, int]:
         if same := shared_content(fold, digests):
             shared[number] = len(same)
             reporter.say(
-                f"fold {number}: {len(same)} test files have the bytes of a training file, such as"
+                f"fold {number}: {counted(len(same), 'test file')} with the bytes of a training file, such as"
                 f" {' and '.join(next(iter(same.items())))}"
             )
     return shared

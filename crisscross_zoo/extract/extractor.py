@@ -132,33 +132,40 @@ class FeatureExtractor:
         """Extract the features of one file.
 
         Raises:
-            InputError: ``path`` is no path: bytes, an open file.
+            InputError: ``path`` is not one path: a list, a tensor, bytes, an open file.
             MediaError: the file cannot be used; the error says why and what to do.
         """
+        if isinstance(path, list | tuple | set):
+            raise InputError(
+                f"takes one path, not a {type(path).__name__}", remedy="use stream([...]) for several"
+            )
+        _refuse_tensor(path)
         ((_, result),) = self._run([path], workers=0, on_progress=None)
         if isinstance(result, CrissCrossError):
             raise result
         return result
 
     def stream(
-        self, paths: Iterable[StrPath], *, on_progress: Callable[[int, int], None] | None = None
+        self, paths: Iterable[StrPath], *, on_progress: Callable[[int, int, int], None] | None = None
     ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
         """Extract many files; a bad one gives its error in place of features, and costs nothing else.
 
         Args:
             paths: Files; any iterable, taken as needed.
-            on_progress: Told, as they grow, how many clips are done and how many are known of.
+            on_progress: Called with three numbers, as they grow: clips done, clips known, and the files that were
+                opened, which the known clips are of.
 
         Yields:
             ``(path, result)`` as files get ready, which need not be the order of ``paths``.
 
         Raises:
             ConfigError: ``paths`` is one path.
-            InputError: ``paths`` is an open file or bytes.
+            InputError: ``paths`` is an open file, bytes or a tensor.
             StorageError: the disk that files at URLs are fetched to is full.
         """
         if isinstance(paths, str | os.PathLike):
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
+        _refuse_tensor(paths)
         if isinstance(paths, bytes) or hasattr(paths, "read"):  # both can be iterated over
             check_path("paths", paths)
         workers = self.options.workers
@@ -170,11 +177,15 @@ class FeatureExtractor:
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
     def _run(
-        self, paths: Iterable[StrPath], *, workers: int, on_progress: Callable[[int, int], None] | None
+        self,
+        paths: Iterable[StrPath],
+        *,
+        workers: int,
+        on_progress: Callable[[int, int, int], None] | None,
     ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
         open_files: dict[int, _OpenFile] = {}
         batches = {name: _Batch(self, name) for name in self.encoders}
-        done = known = 0
+        done = known = opened = 0
         running = _RunningBatches(self.device)
         queue_size = max(_LEAST_QUEUE, 2 * min(self._batch.values()))
         news_of_files = read_files(
@@ -196,6 +207,7 @@ class FeatureExtractor:
                 elif isinstance(news, FileOpened):
                     open_files[serial] = _OpenFile(path, news, self.sizes)
                     known += sum(open_files[serial].rows_left.values())
+                    opened += 1
                 elif isinstance(news, FileRead):
                     open_files[serial].end(news)
                 else:
@@ -205,14 +217,14 @@ class FeatureExtractor:
                         running.start(batch.take())
                 done += running.collect()
                 if on_progress is not None:
-                    on_progress(done, known)
+                    on_progress(done, known, opened)
                 yield from self._finished(open_files)
             for batch in batches.values():
                 if not batch.empty:
                     running.start(batch.take())
             done += running.collect(wait=True)
             if on_progress is not None:
-                on_progress(done, known)
+                on_progress(done, known, opened)
             yield from self._finished(open_files)
 
     def _finished(self, open_files: dict[int, _OpenFile]) -> Iterator[tuple[StrPath, Features]]:
@@ -338,6 +350,15 @@ class FeatureExtractor:
             epoch = {"epoch": views.epoch} if views.epoch else {}
             settings["views"] = {"seed": views.seed, **epoch, **plain}
         return settings
+
+
+def _refuse_tensor(given: object) -> None:
+    """Raise an InputError if what should be paths is frames or samples."""
+    if isinstance(given, Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind in "biufc"):
+        raise InputError(
+            f"takes paths of media files, not a {type(given).__name__} of shape {tuple(given.shape)}",
+            remedy="use load_encoder(...) for tensors: its preprocess(...), then the encoder",
+        )
 
 
 @dataclass

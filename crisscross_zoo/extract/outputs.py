@@ -114,6 +114,7 @@ class FileResult:
         summary: Of its features' metadata, what lists and reports need; None where it failed.
         error: Why it failed.
         skipped: The features were already there.
+        span: Seconds from the start of the first window to the end of the last; None where nothing was extracted.
     """
 
     path: str
@@ -121,6 +122,7 @@ class FileResult:
     summary: Mapping[str, Any] | None = None
     error: CrissCrossError | None = None
     skipped: bool = False
+    span: tuple[float, float] | None = None
 
 
 def known_result(
@@ -184,7 +186,12 @@ def save(path: str, folder: Folder, name: str, result: Features | CrissCrossErro
         return FileResult(path, name, error=error)
     except OSError as error:
         return FileResult(path, name, error=_no_access("written", error, folder.place(name)))
-    return FileResult(path, name, _summary(result.metadata))
+    return FileResult(path, name, _summary(result.metadata), span=_span(result))
+
+
+def _span(features: Features) -> tuple[float, float]:
+    windows = [w for w in (features.video_windows, features.audio_windows) if w is not None and len(w)]
+    return min(float(w.min()) for w in windows), max(float(w.max()) for w in windows)
 
 
 def _no_access(done: str, error: OSError, output: str) -> OutputError:

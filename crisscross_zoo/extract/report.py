@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from crisscross_zoo.errors import CrissCrossError, shown
 from crisscross_zoo.extract.share import Share
 from crisscross_zoo.files.failures import failure_row
+from crisscross_zoo.settings import counted
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,17 @@ class Progress:
         of: All files.
         clips: Clips that are done.
         known: Clips of the files that were opened.
+        opened: How many files were opened; none of those that were already there.
     """
 
     files: int
     of: int
     clips: int
     known: int
+    opened: int
 
     def __str__(self) -> str:
-        return f"{self.files} of {self.of} files, {self.clips} clips"
+        return f"{self.files} of {counted(self.of, 'file')}, {counted(self.clips, 'clip')}"
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,14 @@ class FileSummary:
         path: The input.
         output: The path or URL of its features.
         metadata: Of theirs: "shapes", "duration", "missing", "warnings", "notes" and "padded".
+        span: Seconds from the start of the first window to the end of the last; None where they were already there.
         skipped: They were already there.
     """
 
     path: str
     output: str
     metadata: Mapping[str, Any]
+    span: tuple[float, float] | None
     skipped: bool
 
 
@@ -204,15 +209,16 @@ class Summary:
         if self.failed_list is None and len(self.files) == 1:
             (file,) = self.files
             shapes = describe_shapes(file.metadata["shapes"])
-            note = ": already there with these settings" if file.skipped else f", {self.seconds:.1f} s"
-            return f"{shown(self.out)}: {shapes} of {shown(file.path)}{note}"
+            if file.span is None:
+                return f"{shown(self.out)}: {shapes} of {shown(file.path)}: already there with these settings"
+            part = f"{file.span[0]:.1f} to {file.span[1]:.1f} s of {shown(file.path)}"
+            return f"{shown(self.out)}: {shapes}, {part} (took {self.seconds:.1f} s)"
         where = f" (see {shown(self.failed_list)})" if self.failed and self.failed_list is not None else ""
         rest = self.inputs - len(self.files) - len(self.failed)
         end = f"; stopped, {rest} not done" if self.stopped else ""
-        files = "file" if self.done == 1 else "files"
         return (
-            f"{shown(self.out)}: {self.done} {files} done, {self.skipped} already there,"
-            f" {len(self.failed)} failed{where}; {self.clips} clips in {self.seconds:.1f} s{end}"
+            f"{shown(self.out)}: {counted(self.done, 'file')} done, {self.skipped} already there,"
+            f" {len(self.failed)} failed{where}; {counted(self.clips, 'clip')} (took {self.seconds:.1f} s){end}"
         )
 
 
@@ -221,5 +227,5 @@ Event: TypeAlias = Message | FileNote | FileWarning | FileDone | FileSkipped | F
 
 
 def describe_shapes(shapes: Mapping[str, list[int]]) -> str:
-    """Return ``video (12, 64), audio (12, 576)``."""
-    return ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    """Return ``video 12 rows x 64, audio 12 rows x 576``."""
+    return ", ".join(f"{name} {counted(rows, 'row')} x {size}" for name, (rows, size) in shapes.items())

@@ -35,7 +35,7 @@ from crisscross_zoo.files import remote
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, common_folder, find_media, is_folder
 from crisscross_zoo.files.store import Folder, open_file, open_folder
-from crisscross_zoo.settings import StrPath, check, check_choice, check_path
+from crisscross_zoo.settings import StrPath, check, check_choice, check_path, counted
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract.extractor import FeatureExtractor
@@ -48,6 +48,9 @@ _REMARKS = 3
 """For how many files the same note is told one by one."""
 
 _PROGRESS_SECONDS = 0.5
+
+_SUFFIXES_NAMED = 5
+"""How many suffixes of skipped files are named, the most frequent first."""
 
 _OTHER_FORMATS = (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".csv", ".json", ".txt", ".parquet", ".mat")
 
@@ -122,9 +125,9 @@ def extract_files(
     single = _is_single_output(target, format)
     _check_engine(engine, address, share, single=single)
     _check_single(target, modality, share, single=single)
-    left_out: dict[str, int] = {}
+    skipped: dict[str, Counter[str]] = {}
     suffixes = VIDEO_SUFFIXES if modality == "video" else MEDIA_SUFFIXES
-    found = find_media(texts, list_file=list_file, suffixes=suffixes, on_left_out=left_out.__setitem__)
+    found = find_media(texts, list_file=list_file, suffixes=suffixes, on_skipped=skipped.__setitem__)
     if single:
         folder, outputs = _one_output(target, found)
     else:
@@ -132,9 +135,8 @@ def extract_files(
         folder, outputs = _outputs(target, found, texts, start, format or "npz", modality)
     tell = on_event or (lambda _: None)
     if share.index == 0:
-        for place, number in left_out.items():
-            files = f"{number} sound {'file' if number == 1 else 'files'}"
-            tell(FileNote(place, f"{files} left out (--modality {modality})"))
+        for place, counts in skipped.items():
+            tell(FileNote(place, _describe_skipped(counts, modality)))
     if share.count > 1:
         outputs = {path: outputs[path] for path in share.of(found)}
         part = f"{len(outputs)} of {len(found)} files"
@@ -172,7 +174,7 @@ class _Run:
         self._lists_in = plan.folder.place(FAILED_NAME)
         self._started = time.monotonic()
         self._told = float("-inf")
-        self._clips = 0, 0  # done, known
+        self._clips = 0, 0, 0  # done, known, and the files that these are of
 
     def run(self) -> Summary:
         plan, share = self.plan, self.plan.share
@@ -231,7 +233,7 @@ class _Run:
                 todo.append(path)
             else:
                 yield known
-        self._progress(0, 0)
+        self._progress(0, 0, 0)
         for given, result in extractor.stream(todo, on_progress=self._progress):
             path = os.fspath(given)
             yield save(path, plan.folder, plan.outputs[path], result)
@@ -257,7 +259,7 @@ class _Run:
             overwrite=plan.overwrite,
             say=say,
         )
-        self._progress(0, 0)
+        self._progress(0, 0, 0)
         # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             try:
@@ -277,8 +279,8 @@ class _Run:
         options = dataclasses.replace(self.plan.options, device=device)
         return FeatureExtractor(self.plan.weights, options.modality, **options.keywords())
 
-    def _progress(self, clips: int, known: int) -> None:
-        self._clips = clips, known
+    def _progress(self, clips: int, known: int, opened: int) -> None:
+        self._clips = clips, known, opened
         if (now := time.monotonic()) - self._told >= _PROGRESS_SECONDS:
             self._told = now
             self._tell_progress()
@@ -304,10 +306,8 @@ class _Run:
             found = "audio" if modality == "video" else "video"
             self._note(path, f"has no {modality}; its {found} features are written")
         for modality in metadata["padded"]:
-            what, filled = (
-                ("pictures", "they repeat") if modality == "video" else ("sound", "silence follows it")
-            )
-            self._note(path, f"its {what} end before one clip does; {filled}")
+            filled = "its frames are repeated" if modality == "video" else "silence is added"
+            self._note(path, f"the {modality} is shorter than one clip; {filled}")
         for note in metadata["notes"]:
             self._note(path, note)
         for warning in metadata["warnings"]:
@@ -346,7 +346,7 @@ class _Run:
             result = self._results.get(path)
             if result is not None and result.summary is not None:
                 place = plan.folder.place(result.output)
-                files.append(FileSummary(path, place, result.summary, result.skipped))
+                files.append(FileSummary(path, place, result.summary, result.span, result.skipped))
         return Summary(
             out=plan.out,
             files=tuple(files),
@@ -359,6 +359,19 @@ class _Run:
             failed_list=None if plan.single else self._lists_in,
             share=plan.share,
         )
+
+
+def _describe_skipped(suffixes: Counter[str], modality: str) -> str:
+    """Return how many files of a folder are skipped, and why, by the number of each suffix."""
+    audio = sum(number for suffix, number in suffixes.items() if suffix in MEDIA_SUFFIXES)
+    others = {s or "no suffix": n for s, n in suffixes.most_common() if s not in MEDIA_SUFFIXES}
+    parts = []
+    if audio:
+        parts.append(f"{counted(audio, 'audio file')} skipped (--modality {modality})")
+    if others:
+        names = ", ".join([*others][:_SUFFIXES_NAMED]) + ", ..." * (len(others) > _SUFFIXES_NAMED)
+        parts.append(f"{counted(sum(others.values()), 'file')} skipped because of the suffix ({names})")
+    return "; ".join(parts)
 
 
 def _check_engine(engine: str | None, address: str | None, share: Share, *, single: bool) -> None:

@@ -6,6 +6,7 @@ import codecs
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def find_media(
     *,
     list_file: str | None = None,
     suffixes: Collection[str] = MEDIA_SUFFIXES,
-    on_left_out: Callable[[str, int], None] | None = None,
+    on_skipped: Callable[[str, Counter[str]], None] | None = None,
 ) -> list[str]:
     """Expand inputs to files, in the order given, each once.
 
@@ -52,7 +53,8 @@ def find_media(
         list_file: A file with one path a line, relative to the working directory, as :func:`read_list` takes it;
             blank lines and lines that begin with # do not count, nor does white space around a path.
         suffixes: Those of :data:`crisscross_zoo.files.find.MEDIA_SUFFIXES` to take from folders.
-        on_left_out: Told of each folder of which some media are taken and others left, and of how many are left.
+        on_skipped: Called with each folder in which files are skipped because of their suffix, and how many of each
+            suffix (lower case, "" for none).
 
     Raises:
         ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
@@ -61,19 +63,17 @@ def find_media(
     for given in [*inputs, *(_paths_in_list(list_file) if list_file is not None else ())]:
         given = remote.without_file_scheme(given)
         if is_folder(given):
-            media = sorted(_walk(given))
-            files = [p for p in media if Path(p).suffix.lower() in suffixes]
-            if on_left_out is not None and len(media) > len(files) > 0:
-                on_left_out(given, len(media) - len(files))
-            if media and not files and suffixes == VIDEO_SUFFIXES:
-                raise ConfigError(
-                    f"{given}: has sound files only",
-                    remedy="use modality 'audio', or name a folder of videos",
-                )
+            files, skipped = [], Counter[str]()
+            for path in sorted(_walk(given)):
+                suffix = Path(path).suffix.lower()
+                if suffix in suffixes:
+                    files.append(path)
+                else:
+                    skipped[suffix] += 1
             if not files:
-                raise ConfigError(
-                    f"{given}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
-                )
+                raise _no_files(given, suffixes, skipped)
+            if on_skipped is not None and skipped:
+                on_skipped(given, skipped)
         elif glob.has_magic(given) and not (remote.is_http(given) or remote.exists(given, ask=True)):
             if remote.is_url(given):
                 files = remote.glob(given)
@@ -116,14 +116,26 @@ def common_folder(inputs: Iterable[str]) -> Path:
         raise ConfigError("the inputs have no folder in common", remedy="run once per drive") from None
 
 
+def _no_files(folder: str, suffixes: Collection[str], skipped: Collection[str]) -> ConfigError:
+    if suffixes == VIDEO_SUFFIXES and any(suffix in MEDIA_SUFFIXES for suffix in skipped):
+        return ConfigError(
+            f"{folder}: has audio files only", remedy="use modality 'audio', or name a folder of videos"
+        )
+    return ConfigError(
+        f"{folder}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
+    )
+
+
 def _walk(folder: str) -> Iterable[str]:
+    """Yield the files of a folder and of all folders in it, hidden ones left out."""
+
     def refuse(error: OSError) -> None:
         raise ConfigError(
             f"{error.filename}: cannot be read ({error.strerror})", remedy="check its access rights"
         )
 
     if remote.is_url(folder):
-        yield from (url for url in remote.find(folder) if Path(url).suffix.lower() in MEDIA_SUFFIXES)
+        yield from remote.find(folder)
         return
     seen: set[str] = set()  # links to folders are followed, each folder once
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
@@ -134,7 +146,7 @@ def _walk(folder: str) -> Iterable[str]:
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES:
+            if not name.startswith("."):
                 yield os.path.join(here, name)
 
 

@@ -1,14 +1,46 @@
-"""What is the matter with a file that FFmpeg cannot read: kinds that are told by their first bytes."""
+"""What to do about a file that FFmpeg cannot read, by its first bytes, and about one that is damaged or joined."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from crisscross_zoo.errors import UnreadableMediaError
+from crisscross_zoo.errors import TruncatedMediaError, UnreadableMediaError
+
+RESTARTS = "the timestamps begin again"
+"""So begins the finding on recordings that were joined in a format that has no index, such as MPEG-TS."""
+
+JOINED = "another file is joined to its end, which is not read"
+"""The finding on files that were joined in a format of which FFmpeg reads the first alone, such as MP4."""
 
 _HEAD_BYTES = 64
 _ID3_HEADER_BYTES = 10
 _WEBP_FLAGS = 20  # the byte that tells an animation
+
+
+def strict_error(finding: str, path: str | os.PathLike[str]) -> TruncatedMediaError:
+    """Return the error with which strict reading refuses a file.
+
+    Args:
+        finding: What is wrong with the file.
+        path: The file.
+    """
+    if JOINED in finding:
+        return TruncatedMediaError(
+            f"is several recordings in one file: {finding}",
+            remedy="split it where it was joined, or pass strict=False to read the first alone",
+            path=path,
+        )
+    if RESTARTS in finding:
+        return TruncatedMediaError(
+            f"is several recordings in one file: {finding}",
+            remedy="of MPEG-TS, ffmpeg -i FILE -c copy NEW.mkv makes one; join others by ffmpeg -f concat, or pass"
+            " strict=False to read them all",
+            path=path,
+        )
+    return TruncatedMediaError(
+        f"is truncated or damaged: {finding}", remedy="fetch it again, or pass strict=False", path=path
+    )
 
 
 def known_trouble(path: str) -> UnreadableMediaError | None:

@@ -21,11 +21,11 @@ from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import (
     CrissCrossError,
     MediaError,
-    TruncatedMediaError,
     UnreadableMediaError,
 )
 from crisscross_zoo.files import remote
 from crisscross_zoo.media import torchcodec_frames
+from crisscross_zoo.media.advice import strict_error
 from crisscross_zoo.media.audio import cut_out
 from crisscross_zoo.media.decode import INT16_SCALE, read_frames, read_sound
 from crisscross_zoo.media.scan import scan
@@ -230,11 +230,7 @@ class _Told:
     def damage(self, phrase: str) -> None:
         self.damages[phrase] = None
         if self._strict:
-            raise TruncatedMediaError(
-                f"is truncated or damaged: {phrase}",
-                remedy="fetch it again, or allow damage",
-                path=self._path,
-            )
+            raise strict_error(phrase, self._path)
 
     def note(self, phrase: str) -> None:
         self.notes[phrase] = None

@@ -25,7 +25,7 @@ from av.video import VideoStream
 
 from crisscross_zoo.errors import CrissCrossError, NoStreamError, UnreadableMediaError
 from crisscross_zoo.files.stamps import stamp_of
-from crisscross_zoo.media.advice import known_trouble
+from crisscross_zoo.media.advice import JOINED, RESTARTS, known_trouble
 from crisscross_zoo.media.clock import (
     LONGEST_REORDERING,
     STRAY_SECONDS,
@@ -55,7 +55,7 @@ from crisscross_zoo.media.tracks import (
     Stream,
     VideoTrack,
 )
-from crisscross_zoo.settings import StrPath, check_path
+from crisscross_zoo.settings import StrPath, check_path, counted
 from crisscross_zoo.workers.errors import file_error
 
 CODEC_DELAY_SECONDS = 0.1
@@ -319,7 +319,7 @@ class _Placing:
         tracks: dict[Stream, VideoTrack | AudioTrack | None] = {"video": video, "audio": audio}
         self._check_length({kind: track for kind, track in tracks.items() if track is not None})
         if _another_begins(self._found, self._path, self._source):
-            self._add(None, "another file is joined to its end, which is not read")
+            self._add(None, JOINED)
         return video, audio
 
     def _add(self, stream: Stream | None, text: str, *, harmless: bool = False) -> None:
@@ -376,12 +376,13 @@ class _Placing:
         start = int(pts[first])
         early = np.flatnonzero(shown & (pts < start))
         if lost := int((early < first).sum()):
-            self._add("video", f"{lost} frames before the first key frame cannot be decoded")
+            self._add("video", f"{counted(lost, 'frame')} before the first key frame cannot be decoded")
         if leading := int(((early > first) & (early <= first + LONGEST_REORDERING)).sum()):
-            text = f"{leading} frames that refer to others before the file's beginning are left out"
-            self._add("video", text, harmless=True)
+            text = "skipped at the start (references to frames before it)"
+            self._add("video", f"{counted(leading, 'frame')} {text}", harmless=True)
         if before := int((early > first + LONGEST_REORDERING).sum()):
-            self._add("video", f"{before} frames with timestamps before the file's beginning are left out")
+            text = "skipped (timestamps before the first frame)"
+            self._add("video", f"{counted(before, 'frame')} {text}")
         last = int(np.argmax(np.where(shown, pts, NO_STAMP)))
         end = max(int(pts[last]), start) + float(stamps.durations[last] or stamps.step)
         return _VideoPlace(Packets(pts, shown, keys), False, regular, video.tick, start, end)
@@ -401,7 +402,8 @@ class _Placing:
                     order.append(number)
                     came[number] = True
         if unstamped := int((came & (pts == NO_STAMP)).sum()):
-            self._add("video", f"{unstamped} frames without a usable timestamp are placed between the others")
+            text = "without a usable timestamp, placed between the others"
+            self._add("video", f"{counted(unstamped, 'frame')} {text}")
         # What did not come out has a place only if it has a timestamp: the decoding will say that it is lost.
         shown = shown & (came | (pts != NO_STAMP))
         return (fill_in(pts, order, self._stamps["video"].step) if order else pts), shown
@@ -472,13 +474,13 @@ class _Placing:
         corrupt = self._found.streams[stream].corrupt
         if corrupt == 1 and self._found.format == "wav" and _wav_is_open(self._path, self._source):
             corrupt = 0  # the last one is shorter than others
-        if corrupt:
-            self._add(stream, f"{corrupt} packets are damaged")
-        if clock.strays:
-            self._add(stream, f"{clock.strays} timestamps are far off and not believed")
         if clock.restarts:
             times = "once" if len(clock.restarts) == 1 else f"{len(clock.restarts)} times"
-            self._add(stream, f"the timestamps begin again {times}; the clock goes on where they ended")
+            self._add(stream, f"{RESTARTS} {times}; time goes on where they ended")
+        if corrupt:  # after what may explain it: where recordings are joined, a packet is marked
+            self._add(stream, counted(corrupt, "damaged packet"))
+        if clock.strays:
+            self._add(stream, f"{counted(clock.strays, 'timestamp')} far off, ignored")
         if empty := gaps(clock, self._stamps[stream]):
             how_long = f"{min(empty):.2f} to {max(empty):.2f} s" if len(empty) > 1 else f"{empty[0]:.2f} s"
             count = f"{len(empty)} gaps" if len(empty) > 1 else "a gap"

@@ -34,7 +34,7 @@ from crisscross_zoo.files.stamps import Stamp, stamp_of
 from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES, class_folders, split_folder
 from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.tracks import COLUMNS, Media
-from crisscross_zoo.settings import StrPath, check_choice
+from crisscross_zoo.settings import StrPath, check_choice, counted, duration
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 INDEX_VERSION = 2
@@ -105,7 +105,7 @@ class IndexReport:
     def summary_lines(self) -> list[str]:
         """Return the report as lines of text."""
         lines = [
-            f"{self.out}: {self.usable} of {_files(self.total)} usable, {self.hours:.1f} h"
+            f"{self.out}: {self.usable} of {counted(self.total, 'file')} usable, {duration(3600 * self.hours)}"
             + (f", {self.classes} classes" if self.classes is not None else "")
             + f" ({self.scanned} scanned, {self.total - self.scanned} known)"
         ]
@@ -189,7 +189,7 @@ class Index(Sequence[Media]):
         return Media.from_row(row)
 
     def __repr__(self) -> str:
-        return f"Index({self.path!r}: {_files(len(self))}, {self.seconds.sum() / 3600:.1f} h)"
+        return f"Index({self.path!r}: {counted(len(self), 'file')}, {duration(float(self.seconds.sum()))})"
 
 
 def build_index(
@@ -738,7 +738,3 @@ def _not_written(path: Path, error: OSError) -> OutputError:
     return storage_error(error, path) or OutputError(
         f"cannot be written ({error.strerror})", remedy="choose another --out", path=path
     )
-
-
-def _files(number: int) -> str:
-    return f"{number} {'file' if number == 1 else 'files'}"

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # it
 from huggingface_hub.utils import WeakFileLock, tqdm  # type: ignore[attr-defined]
 
 from crisscross_zoo.checkpoints.files import build_strictly, write_checkpoint
-from crisscross_zoo.checkpoints.hub import Access
+from crisscross_zoo.checkpoints.hub import Access, resolution_error, unresolved_error
 from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.errors import (
     CheckpointError,
@@ -131,8 +131,11 @@ def download(url: str, partial: Path) -> None:
     A progress bar is on stderr where that is a terminal (``HF_HUB_DISABLE_PROGRESS_BARS`` hides it).
 
     Raises:
-        DownloadError: the server refuses, or five tries failed; what came stays for the next call.
+        DownloadError: the host is not found, the server refuses, or five tries failed; what came stays for the next
+            call.
     """
+    if (unresolved := resolution_error(url)) is not None:
+        raise unresolved_error(unresolved, url, path=url)
     for attempt in range(TRIES):
         try:
             _fetch_rest(url, partial)

@@ -150,6 +150,10 @@ def not_in_cache(cause):
 
 
 class TestHub:
+    @pytest.fixture(autouse=True)
+    def network(self, monkeypatch):
+        monkeypatch.setattr(hub, "resolution_error", lambda url: None)
+
     @pytest.fixture
     def hub(self, folder, monkeypatch, tmp_path):
         """Answers for the client: the saved files, in a snapshot folder; records how it was asked."""

@@ -1,4 +1,6 @@
+import argparse
 import csv
+import io
 import json
 import os
 import random
@@ -15,9 +17,10 @@ from make_media import make_media
 from make_trees import contents
 
 from crisscross_zoo import Features
-from crisscross_zoo.cli.extract import main
+from crisscross_zoo.cli.extract import _Report, main
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import build_encoder
+from crisscross_zoo.extract.report import Progress
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def test_one_file_to_npy(extract, tree, tmp_path):
     code, stdout, stderr = extract(tree / "a.mp4", "--out", out)
     assert code == 0
     assert np.load(out).shape == (3, 64)
-    assert "video (3, 64)" in stdout
+    assert "video 3 rows x 64, 0.0 to 1.5 s of" in stdout
     assert stderr == ""
     assert sorted(p.name for p in out.parent.iterdir()) == ["feats.npy", "feats.npy.json"]
 
@@ -95,8 +98,8 @@ def test_what_may_not_be_as_wanted_is_said_for_three_files_and_then_counted(extr
     code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
     assert code == 0
     lines = [line.removeprefix("crisscross-extract: note: ") for line in stderr.splitlines()]
-    text = "its pictures end before one clip does; they repeat"
-    assert lines[0] == f"{tmp_path / 'in'}: 1 sound file left out (--modality video)"
+    text = "the video is shorter than one clip; its frames are repeated"
+    assert lines[0] == f"{tmp_path / 'in'}: 1 audio file skipped (--modality video)"
     assert [line.split(": ")[1] for line in lines[1:4]] == [text] * 3
     assert lines[4:] == [f"the same of 2 more: {text}"]
     assert extract(tmp_path / "in", "--out", tmp_path / "out", "--overwrite", "--quiet")[2] == ""
@@ -107,7 +110,7 @@ def test_a_folder_of_sound_alone_is_not_said_to_be_empty(extract, tmp_path):
     make_media(tmp_path / "in/s.wav", video=None, audio="pcm_s16le", seconds=1)
     code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
     assert code == 2
-    assert "has sound files only; use modality 'audio'" in stderr
+    assert "has audio files only; use --modality audio" in stderr
 
 
 def test_a_share_says_where_its_failures_are_until_all_are_done(extract, tree, tmp_path):
@@ -272,6 +275,22 @@ def test_bad_usage_is_one_line(arguments, says, tree, tmp_path, capsys):
     assert says in stderr
     assert len(stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())  # nothing half done
+
+
+def test_the_bar_moves_before_the_first_file_is_done(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    report = _Report(argparse.Namespace(quiet=False, json=False))
+    report(Progress(files=1, of=4, clips=0, known=0, opened=0))  # one was already there
+    report(Progress(files=1, of=4, clips=50, known=100, opened=2))
+    report.close()
+    last = terminal.getvalue().splitlines()[-1].split("\r")[-1]
+    assert " 50% |" in last
+    assert "1 of 4 files, 50 clips" in last
 
 
 def command(weights, *args):

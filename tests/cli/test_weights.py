@@ -22,9 +22,9 @@ from weights.fixtures import (
 from weights.hub_server import HubServer
 
 from crisscross_zoo import __version__, list_weights
-from crisscross_zoo.cli.common import ArgumentParser, run
+from crisscross_zoo.cli.common import ArgumentParser, run, said
 from crisscross_zoo.cli.weights import main
-from crisscross_zoo.errors import CheckpointError, ConfigError
+from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE
 
@@ -94,6 +94,11 @@ def test_help_and_list_do_not_import_torch(arguments: list[str]) -> None:
         (["list", "--modality", "vidoe"], "argument --modality: 'vidoe' is not known; did you mean 'video'?"),
         (["list", "--modalty", "video"], "there is no option '--modalty'; did you mean '--modality'?"),
         (["list", "--mod", "video"], "there is no option '--mod'"),
+        (
+            ["list", "--repo", "a/b"],
+            "there is no option '--repo'; choose from --help, --json, --modality, --quiet",
+        ),
+        (["convert", "a.pth", "--out", "b", "--oevrwrite"], "did you mean '--overwrite'?"),
         (["publish", "audioset"], "the following arguments are required: --modality, --repo"),
         ([], "the following arguments are required: COMMAND"),
         (["list", "extra"], "unrecognized arguments: extra"),
@@ -167,7 +172,7 @@ def test_quiet_hides_progress_and_retries(
         (["download", "tinny"], "'tinny'; did you mean 'tiny'?"),
         (["download", "./none.pth"], "./none.pth: there is no such file or folder"),
         (["download", "org/none"], "org/none: neither a path here nor a repository"),
-        (["convert", "none.pth.tar", "out.safetensors"], "none.pth.tar: there is no such file"),
+        (["convert", "none.pth.tar", "--out", "out.safetensors"], "none.pth.tar: there is no such file"),
     ],
 )
 def test_names_of_nothing_are_one_line_and_exit_2(
@@ -184,14 +189,14 @@ def test_names_of_nothing_are_one_line_and_exit_2(
 def test_convert_makes_safetensors(narrow_states: States, tmp_path: Path, capsys: Capture) -> None:
     source, out = tmp_path / "x.pth.tar", tmp_path / "x.safetensors"
     source.write_bytes(pth_bytes(narrow_states["audio"]))
-    assert main(["convert", str(source), str(out), "--modality", "video"]) == 1
+    assert main(["convert", str(source), "--out", str(out), "--modality", "video"]) == 1
     assert "this is an audio checkpoint" in output(capsys)[1]
     assert not out.exists()
-    assert main(["convert", str(source), str(out), "--modality", "audio"]) == 0
+    assert main(["convert", str(source), "--out", str(out), "--modality", "audio"]) == 0
     assert output(capsys)[0] == f"{file_sha256(out)}  {out}\n"
-    assert main(["convert", str(source), str(out)]) == 2
+    assert main(["convert", str(source), "--out", str(out)]) == 2
     assert "exists; choose another name, or pass --overwrite" in output(capsys)[1]
-    assert main(["convert", str(source), str(out), "--overwrite", "--json"]) == 0
+    assert main(["convert", str(source), "--out", str(out), "--overwrite", "--json"]) == 0
     assert json.loads(output(capsys)[0]) == {"path": str(out), "sha256": file_sha256(out)}
 
 
@@ -330,6 +335,24 @@ def test_a_suggestion_of_an_option_comes_from_the_whole_parser(capsys: Capture) 
     parser.add_common_options(as_json="x")
     assert run(lambda argv: parser.parse_args(["--quite"]) and 0, [], prog="tool") == 2
     assert output(capsys)[1] == "tool: error: there is no option '--quite'; did you mean '--quiet'?\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy", "says"),
+    [
+        (
+            "audio_seconds=0 is out of range",
+            "pass a number",
+            "--audio-seconds 0 is out of range; pass a number",
+        ),
+        ("no video", "use modality 'audio' or 'both'", "no video; use --modality audio or both"),
+        ("is damaged", "pass strict=False", "is damaged; leave out --strict"),
+        ("no network", "weights='demo' is there; HF_X=1", "no network; --weights demo is there; HF_X=1"),
+        ("clips.size=0", "clips=10", "--clips.size 0; --clips 10"),
+    ],
+)
+def test_arguments_in_errors_are_options_of_the_command(reason: str, remedy: str, says: str) -> None:
+    assert said(CrissCrossError(reason, remedy=remedy, path="a=1/b.mp4")) == f"a=1/b.mp4: {says}"
 
 
 def test_the_version_is_the_package_s(capsys: Capture) -> None:

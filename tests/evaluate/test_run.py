@@ -429,7 +429,7 @@ def test_a_test_file_among_the_training_files_is_caught(
         str(cache),
     ]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 0
-    assert "leak: 1 test files have the bytes of a training file" in capsys.readouterr().out
+    assert "leak: 1 test file with the bytes of a training file" in capsys.readouterr().out
     leaked.unlink()
     leaked.symlink_to(tmp_path / "leak" / "test" / "class 0" / "0_4.mp4")
     assert main([*argv, "--out", str(tmp_path / "other")]) == 2

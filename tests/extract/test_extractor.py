@@ -182,7 +182,8 @@ def test_progress_counts_clips(encoders, files):
     seen = []
     results = list(extractor(encoders, "video").stream(files, on_progress=lambda *n: seen.append(n)))
     rows = sum(len(r.video) for _, r in results if not isinstance(r, CrissCrossError))
-    assert seen[-1] == (rows, rows)
+    opened = sum(not isinstance(r, CrissCrossError) for _, r in results)
+    assert seen[-1] == (rows, rows, opened)
     assert all(a <= b for a, b in itertools.pairwise(seen))
 
 

@@ -38,25 +38,29 @@ def test_a_folder_is_extracted_once_and_told_file_by_file(tree, tmp_path):
     summary = extract_files(tree, out, on_event=events.append, **DEMO)
     assert sorted(map(str, kinds(events))) == sorted(map(str, [FileDone, FileDone, FileFailed, Summary]))
     assert events[-1] is summary
-    assert [e for e in events if isinstance(e, Progress)][-1] == Progress(files=3, of=3, clips=2, known=2)
+    assert [e for e in events if isinstance(e, Progress)][-1] == Progress(
+        files=3, of=3, clips=2, known=2, opened=2
+    )
     assert (summary.done, summary.skipped, summary.clips, summary.interrupted) == (2, 0, 2, False)
     assert [(f.path, f.output) for f in summary.files] == [
         (str(tree / name), str(out / name).replace(".mp4", ".npz")) for name in ("a.mp4", "sub/b.mp4")
     ]
     assert isinstance(summary.failed[str(tree / "bad.mp4")], UnreadableMediaError)
-    assert f"2 files done, 0 already there, 1 failed (see {out / 'failed.jsonl'}); 2 clips in" in str(summary)
+    assert f"2 files done, 0 already there, 1 failed (see {out / 'failed.jsonl'}); 2 clips (took" in str(
+        summary
+    )
     done = next(e for e in events if isinstance(e, FileDone) and e.path == str(tree / "a.mp4"))
-    assert str(done) == f"{tree / 'a.mp4'} -> {out / 'a.npz'}: video (1, 64)"
+    assert str(done) == f"{tree / 'a.mp4'} -> {out / 'a.npz'}: video 1 row x 64"
     assert Features.load(done.output).video.shape == (1, 64)
 
     events.clear()
     again = extract_files(tree, out, on_event=events.append, **DEMO)
     assert (again.done, again.skipped, again.clips) == (0, 2, 0)
     assert kinds(events) == [FileSkipped, FileSkipped, FileFailed, Summary]
-    assert str(events[0]).endswith("a.npz: video (1, 64), already there")
+    assert str(events[0]).endswith("a.npz: video 1 row x 64, already there")
 
 
-def test_a_shard_takes_its_files_and_sound_left_out_is_told(tree, tmp_path):
+def test_a_shard_takes_its_files_and_skipped_audio_is_told(tree, tmp_path):
     (tmp_path / "in").mkdir()
     make_media(tmp_path / "in" / "s.wav", video=None, audio="pcm_s16le", seconds=1)
     events = []
@@ -64,8 +68,31 @@ def test_a_shard_takes_its_files_and_sound_left_out_is_told(tree, tmp_path):
     (tmp_path / "in" / "a.mp4").write_bytes((tree / "a.mp4").read_bytes())
     summary = extract_files(inputs, tmp_path / "out", root="/", shard=(0, 3), on_event=events.append, **DEMO)
     assert summary.inputs == summary.done == 1
-    assert FileNote(str(tmp_path / "in"), "1 sound file left out (--modality video)") in events
+    assert FileNote(str(tmp_path / "in"), "1 audio file skipped (--modality video)") in events
     assert Message("share 0 of 3 (--shard): 1 of 3 files") in events
+
+
+def test_files_of_other_suffixes_are_skipped_and_counted_once(tree, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes((tree / "a.mp4").read_bytes())
+    for name in ("1.png", "2.PNG", "3.png", "notes.txt", "README", "s.wav"):
+        (tmp_path / "in" / name).touch()
+    events = []
+    extract_files(tmp_path / "in", tmp_path / "out", on_event=events.append, **DEMO)
+    assert [event.text for event in events if isinstance(event, FileNote)] == [
+        (
+            "1 audio file skipped (--modality video); "
+            "5 files skipped because of the suffix (.png, no suffix, .txt)"
+        )
+    ]
+
+
+def test_one_files_summary_says_what_part_of_it_the_rows_are_of(tree, tmp_path):
+    summary = extract_files(tree / "a.mp4", tmp_path / "a.npz", **(DEMO | {"clips": None}))
+    start = f"{tmp_path / 'a.npz'}: video 3 rows x 64, 0.0 to 1.5 s of {tree / 'a.mp4'} (took "
+    assert str(summary).startswith(start)
+    again = extract_files(tree / "a.mp4", tmp_path / "a.npz", **(DEMO | {"clips": None}))
+    assert str(again).endswith(f"video 3 rows x 64 of {tree / 'a.mp4'}: already there with these settings")
 
 
 def test_a_bad_file_alone_raises_nothing(tree, tmp_path):

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import av
 import pytest
+from make_media import make_media
 from PIL import Image
 
-from crisscross_zoo.errors import UnreadableMediaError
+from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.errors import TruncatedMediaError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
+from crisscross_zoo.media.clips import Sampling, file_news
 from crisscross_zoo.media.scan import scan
 
 
@@ -105,3 +108,19 @@ def test_a_head_that_ends_early_is_no_animation(tmp_path):
     path = tmp_path / "short.webp"
     path.write_bytes(b"RIFF\x10\0\0\0WEBPVP8X")
     assert known_trouble(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "says"),
+    [
+        (".ts", "of MPEG-TS, ffmpeg -i FILE -c copy NEW.mkv makes one; "),
+        (".mp4", "split it where it was joined, or pass strict=False to read the first alone"),
+    ],
+)
+def test_joined_recordings_are_not_told_to_be_truncated(tmp_path: Path, suffix: str, says: str) -> None:
+    path = make_media(tmp_path / f"a{suffix}", seconds=1.5)
+    path.write_bytes(2 * path.read_bytes())
+    *_, error = file_news(path, Sampling(video=VideoConfig(size=32), audio=None, strict=True))
+    assert isinstance(error, TruncatedMediaError)
+    assert error.reason.startswith("is several recordings in one file: ")
+    assert error.remedy.startswith(says)

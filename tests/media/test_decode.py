@@ -405,7 +405,7 @@ def test_wav_from_a_pipe_is_not_damaged(tmp_path, length):
     assert scan(path).damage == ()
     assert scan(path).audio.span[1] == pytest.approx(1.3)
     path.write_bytes(data[:-1000])
-    assert scan(path).damage == ("audio: 1 packets are damaged",)
+    assert scan(path).damage == ("audio: 1 damaged packet",)
 
 
 def test_damage_in_the_middle_costs_what_is_damaged(tmp_path):
@@ -445,8 +445,8 @@ def test_a_broken_time_stamp_does_not_fill_hours(tmp_path):
     media = scan(path)
     assert media.duration == pytest.approx(50 / 25, abs=0.01)
     assert media.damage == (
-        "video: 1 frames without a usable timestamp are placed between the others",
-        "video: 1 timestamps are far off and not believed",
+        "video: 1 frame without a usable timestamp, placed between the others",
+        "video: 1 timestamp far off, ignored",
     )
     assert pictures(path, [0.0, 1.0, 1.9, 1.99]) == [0, 25, 47, 49]
 

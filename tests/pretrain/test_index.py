@@ -94,7 +94,7 @@ def test_usable_files_are_told_from_others_with_the_reason(tree: Path, tmp_path:
     assert report.left_out == {"no sound": 1, "no pictures": 1, "too short": 3, "unreadable": 2}
     assert report.hours == pytest.approx(3 * 2 / 3600, rel=0.05)
     lines = report.summary_lines()
-    assert lines[0] == f"{out}: 3 of 10 files usable, 0.0 h (10 scanned, 0 known)"
+    assert lines[0] == f"{out}: 3 of 10 files usable, 6 s (10 scanned, 0 known)"
     assert "left out, no sound: 1 (silent.mp4: has no sound that can be decoded)" in lines
     assert not list(tmp_path.glob(".*"))
 

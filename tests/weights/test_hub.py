@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from weights.hub_server import HubServer
 
 from crisscross_zoo import load_encoder
 from crisscross_zoo.checkpoints.files import write_checkpoint
+from crisscross_zoo.checkpoints.hub import resolution_error
 from crisscross_zoo.errors import (
     CheckpointError,
     ChecksumError,
@@ -251,6 +253,55 @@ def test_a_hub_that_is_not_there_is_one_line(
     assert one_line(caught.value).startswith("org/tiny: ")
 
 
+@pytest.fixture
+def unresolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name resolves, as on a machine without a network."""
+
+    def fail(*args: object, **kwargs: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", fail)
+
+
+@pytest.mark.parametrize("weights", ["tiny", "org/tiny"])
+def test_without_a_network_one_line_comes_at_once(
+    weights: str, server: HubServer, on_hub: str, unresolved: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match=r"the host 127.0.0.1 cannot be resolved \(Name or") as caught:
+        load_encoder("video", weights)
+    assert time.monotonic() - started < 3
+    assert "weights='demo'" in one_line(caught.value)
+    assert "HF_HUB_OFFLINE" in caught.value.remedy
+    assert not caplog.records
+    assert server.requests == []
+
+
+def test_without_a_network_what_is_cached_is_used(
+    server: HubServer, on_hub: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    load_encoder("video", "org/tiny")
+    request.getfixturevalue("unresolved")
+    assert load_encoder("video", "org/tiny").weights_id == f"org/tiny@{on_hub}"
+
+
+def test_a_push_without_a_network_is_one_line(unresolved: None) -> None:
+    with pytest.raises(DownloadError, match="cannot be resolved") as caught:
+        load_encoder("video", "demo").push_to_hub("org/name", token="hf_x")
+    assert str(caught.value).startswith("org/name: ")
+    assert caught.value.remedy == "check the connection"
+
+
+def test_a_proxy_resolves_names_itself(unresolved: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert resolution_error("https://hub.example/x") is not None
+    monkeypatch.setenv("https_proxy", "http://10.0.0.1:3128")
+    assert resolution_error("https://hub.example/x") is None
+    monkeypatch.setenv("no_proxy", "hub.example")
+    assert resolution_error("https://hub.example/x") is not None
+
+
 # The authors' release
 
 
@@ -338,6 +389,15 @@ def test_a_release_server_that_is_not_there_is_one_line(server: HubServer, relea
     with pytest.raises(DownloadError, match=r"5 tries failed: .*refused") as caught:
         load_encoder("video", "tiny")
     assert one_line(caught.value).startswith(server.origin(RELEASE))
+
+
+def test_a_release_without_a_network_is_one_line_at_once(
+    server: HubServer, released: Path, unresolved: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DownloadError, match="cannot be resolved") as caught:
+        load_encoder("video", "tiny")
+    assert "HF_HUB_OFFLINE" in one_line(caught.value)
+    assert not caplog.records
 
 
 def test_a_release_that_breaks_off_is_gone_on_with(server: HubServer, released: Path) -> None:
