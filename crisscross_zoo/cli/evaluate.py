@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import re
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -49,6 +51,9 @@ _ABOUT_PROTOCOL = {
 }
 _NAMED = ("protocol", "dataset", "setup", "source", "modality", "svm", "layer", "finetune", "retrieval")
 _GALLERY_QUERIES = 20
+
+_LOG_SECONDS = 30
+"""Where stderr is a file, a stage has a line so often, besides those of its beginning and end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -397,14 +402,17 @@ def _stages(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for each stage, told ``(what, done, total)``; a total of 0 is not known."""
     from tqdm import tqdm
 
-    log = not quiet and not sys.stderr.isatty()  # a file: a line where a stage begins and ends, no bars
+    log = not quiet and not sys.stderr.isatty()  # a file: a line now and then in place of bars
     quiet = quiet or log
     with contextlib.ExitStack() as stack:
         bars: dict[str, Any] = {}
+        logged: deque[float] = deque([0.0], maxlen=1)  # when the last line was printed
 
         def tell(what: str, done: int, total: int) -> None:
-            if log and total and (what not in bars or done == total):
-                print(f"{PROG}: {what}: {done} of {total}", file=sys.stderr, flush=True)
+            if log and (what not in bars or done == total or time.monotonic() - logged[-1] > _LOG_SECONDS):
+                count = f": {done} of {total}" if total else f": {done}" if done else ""
+                print(f"{PROG}: {what}{count}", file=sys.stderr, flush=True)
+                logged.append(time.monotonic())
             if what not in bars:
                 for bar in bars.values():
                     bar.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import torch
 import torch.fx
+import torch.utils.data
 from torch import Tensor, nn
 
 from crisscross_zoo.checkpoints.mixin import EncoderMixin
@@ -80,6 +81,11 @@ class Encoder(EncoderMixin):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    @property
+    def _preprocessing_device(self) -> torch.device:
+        """Where ``preprocess`` leaves clips: in a worker of a DataLoader, which may not touch a GPU, on the CPU."""
+        return self.device if torch.utils.data.get_worker_info() is None else torch.device("cpu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return pooled features (N, D) of a batch of clips; D depends on ``config.pooling`` and the clip.
