@@ -24,7 +24,13 @@ from crisscross_zoo.cli.common import (
 from crisscross_zoo.cli.config_options import add_config_options, config_overrides
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.evaluate.protocols import PROTOCOLS, TABLE, ProtocolConfig, make_protocol
+from crisscross_zoo.evaluate.protocols import (
+    PROTOCOLS,
+    TABLE,
+    ProtocolConfig,
+    changed_settings,
+    make_protocol,
+)
 from crisscross_zoo.settings import PRECISIONS
 
 if TYPE_CHECKING:
@@ -203,13 +209,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     from crisscross_zoo.evaluate import evaluate, read_dataset
     from crisscross_zoo.evaluate.results import recall_lines, result_lines
 
-    data = read_dataset(
-        dataset,
-        root,
-        **({} if options.split_root is None else {"split_root": options.split_root}),
-        seed=config.seed,
-        missing=lambda line: _say(line, quiet=options.quiet),
-    )
+    try:
+        data = read_dataset(
+            dataset,
+            root,
+            **({} if options.split_root is None else {"split_root": options.split_root}),
+            seed=config.seed,
+            missing=lambda line: _say(line, quiet=options.quiet),
+        )
+    except ConfigError as error:
+        if options.protocol != "retrieval" or dataset != "folder":
+            raise
+        remedy = f"{error.remedy}, or search it without classes: --query FILE"
+        raise ConfigError(error.reason, remedy=remedy, path=error.path) from None
     out = Path(options.out or Path("results") / _slug(config, root, options.weights, options.fold))
     galleries: list[Mapping[str, Sequence[Query]]] = []
     with _stages(quiet=options.quiet) as on_progress:
@@ -360,7 +372,7 @@ def _gallery(
     facts = {
         "data": options.dataset,
         "weights": options.weights,
-        "settings": f"{config.setup}, {config.source}",
+        "settings": _settings_line(config),
         "queries shown": f"{len(next(iter(drawn.values())))} of {len(next(iter(queries.values())))}",
         **recall,
     }
@@ -375,6 +387,12 @@ def _gallery(
     for note in notes:
         _say(note, quiet=options.quiet)
     _say(f"look at {Path(options.gallery) / 'index.html'}", quiet=options.quiet)
+
+
+def _settings_line(config: ProtocolConfig) -> str:
+    """Return the setup and where its settings come from, or which of them were changed."""
+    changed = ", ".join(f"{name} {value}" for name, value in changed_settings(config).items())
+    return f"{config.setup}, with {changed}" if changed else f"{config.setup}, {config.source}"
 
 
 def _report(options: argparse.Namespace) -> int:

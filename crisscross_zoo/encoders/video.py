@@ -75,8 +75,9 @@ class VideoEncoder(Encoder):
 
         Returns:
             (..., 3, T, size, size), float32, normalised by the config's mean and std, on the encoder's
-            device; in a worker of a DataLoader on the CPU. Its memory is channels-last, which convolutions run fastest on. Add the batch axis to a
-            single clip: ``encoder(encoder.preprocess(frames)[None])``.
+            device; in a worker of a DataLoader on the CPU. Its memory is channels-last, which convolutions
+            run fastest on. Add the batch axis to a single clip:
+            ``encoder(encoder.preprocess(frames)[None])``.
 
         Raises:
             InputError: ``frames`` is not a uint8 array of this form.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -456,6 +457,33 @@ def test_searching_an_unlabelled_folder(
     broken.write_bytes(b"x")
     assert main([*argv[:4], "--query", str(broken), *SMALL, "--weights", "demo", "--cache", str(cache)]) == 1
     assert "no query can be used: " in capsys.readouterr().err
+
+
+def test_retrieval_in_a_folder_without_classes_names_query(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "train" / "class 0", tmp_path / "flat")
+    assert main(["retrieval", str(tmp_path / "flat"), "--weights", "demo"]) == 2
+    assert "or search it without classes: --query FILE\n" in capsys.readouterr().err
+    assert main(["linear", str(tmp_path / "flat"), "--weights", "demo"]) == 2
+    assert "--query" not in capsys.readouterr().err
+
+
+def test_a_gallery_says_which_settings_are_not_the_papers(folder: Path, cache: Path, tmp_path: Path) -> None:
+    argv = [
+        "retrieval",
+        str(folder / "train"),
+        "--setup",
+        "audio",
+        "--query",
+        str(folder / "test/class 2/2_4.mp4"),
+    ]
+    argv += [*SMALL, "--weights", "demo", "--cache", str(cache), "--gallery", str(tmp_path), "--quiet"]
+    assert main(argv) == 0
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    (settings,) = re.findall(r'\["settings","(.*?)"\]', page)
+    assert settings.startswith("audio, with clips.")
+    assert "section" not in settings
 
 
 def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp_path: Path) -> None:
