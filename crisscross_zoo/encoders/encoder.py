@@ -78,6 +78,17 @@ class Encoder(EncoderMixin):
         ]
 
     @property
+    def feature_size(self) -> int:
+        """D, the length of the feature vector of a clip as the config has it, with its pooling.
+
+        Of other clips, see :attr:`crisscross_zoo.FeatureExtractor.sizes`.
+
+        Raises:
+            InputError: such a clip is too small for the pooling.
+        """
+        return clip_features(self.config, self.config.pooling)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
