@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import re
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +24,13 @@ from crisscross_zoo.cli.common import (
 from crisscross_zoo.cli.config_options import add_config_options, config_overrides
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.errors import ConfigError
-from crisscross_zoo.evaluate.protocols import PROTOCOLS, TABLE, ProtocolConfig, make_protocol
+from crisscross_zoo.evaluate.protocols import (
+    PROTOCOLS,
+    TABLE,
+    ProtocolConfig,
+    changed_settings,
+    make_protocol,
+)
 from crisscross_zoo.settings import PRECISIONS
 
 if TYPE_CHECKING:
@@ -49,6 +57,9 @@ _ABOUT_PROTOCOL = {
 }
 _NAMED = ("protocol", "dataset", "setup", "source", "modality", "svm", "layer", "finetune", "retrieval")
 _GALLERY_QUERIES = 20
+
+_LOG_SECONDS = 30
+"""Where stderr is a file, a stage has a line so often, besides those of its beginning and end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -198,13 +209,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     from crisscross_zoo.evaluate import evaluate, read_dataset
     from crisscross_zoo.evaluate.results import recall_lines, result_lines
 
-    data = read_dataset(
-        dataset,
-        root,
-        **({} if options.split_root is None else {"split_root": options.split_root}),
-        seed=config.seed,
-        missing=lambda line: _say(line, quiet=options.quiet),
-    )
+    try:
+        data = read_dataset(
+            dataset,
+            root,
+            **({} if options.split_root is None else {"split_root": options.split_root}),
+            seed=config.seed,
+            missing=lambda line: _say(line, quiet=options.quiet),
+        )
+    except ConfigError as error:
+        if options.protocol != "retrieval" or dataset != "folder":
+            raise
+        remedy = f"{error.remedy}, or search it without classes: --query FILE"
+        raise ConfigError(error.reason, remedy=remedy, path=error.path) from None
     out = Path(options.out or Path("results") / _slug(config, root, options.weights, options.fold))
     galleries: list[Mapping[str, Sequence[Query]]] = []
     with _stages(quiet=options.quiet) as on_progress:
@@ -355,7 +372,7 @@ def _gallery(
     facts = {
         "data": options.dataset,
         "weights": options.weights,
-        "settings": f"{config.setup}, {config.source}",
+        "settings": _settings_line(config),
         "queries shown": f"{len(next(iter(drawn.values())))} of {len(next(iter(queries.values())))}",
         **recall,
     }
@@ -370,6 +387,12 @@ def _gallery(
     for note in notes:
         _say(note, quiet=options.quiet)
     _say(f"look at {Path(options.gallery) / 'index.html'}", quiet=options.quiet)
+
+
+def _settings_line(config: ProtocolConfig) -> str:
+    """Return the setup and where its settings come from, or which of them were changed."""
+    changed = ", ".join(f"{name} {value}" for name, value in changed_settings(config).items())
+    return f"{config.setup}, with {changed}" if changed else f"{config.setup}, {config.source}"
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -397,14 +420,17 @@ def _stages(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for each stage, told ``(what, done, total)``; a total of 0 is not known."""
     from tqdm import tqdm
 
-    log = not quiet and not sys.stderr.isatty()  # a file: a line where a stage begins and ends, no bars
+    log = not quiet and not sys.stderr.isatty()  # a file: a line now and then in place of bars
     quiet = quiet or log
     with contextlib.ExitStack() as stack:
         bars: dict[str, Any] = {}
+        logged: deque[float] = deque([0.0], maxlen=1)  # when the last line was printed
 
         def tell(what: str, done: int, total: int) -> None:
-            if log and total and (what not in bars or done == total):
-                print(f"{PROG}: {what}: {done} of {total}", file=sys.stderr, flush=True)
+            if log and (what not in bars or done == total or time.monotonic() - logged[-1] > _LOG_SECONDS):
+                count = f": {done} of {total}" if total else f": {done}" if done else ""
+                print(f"{PROG}: {what}{count}", file=sys.stderr, flush=True)
+                logged.append(time.monotonic())
             if what not in bars:
                 for bar in bars.values():
                     bar.close()

@@ -251,6 +251,12 @@ def _demo(options: argparse.Namespace) -> int:
         print_json(report)
     else:
         print("\n".join(report_lines(report)))
+    if not options.quiet:
+        runs = ", ".join(str(Path(options.out) / f"seed{seed}") for seed in range(options.seeds))
+        print(
+            f"{PROG}: the encoders are in {runs}, for --weights; the report is in {options.out}",
+            file=sys.stderr,
+        )
     return EXIT_DONE
 
 

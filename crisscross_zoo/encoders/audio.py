@@ -76,15 +76,16 @@ class AudioEncoder(Encoder):
             backend: ``"torch"``: on the encoder's device. ``"librosa"``: librosa's own numbers, on the CPU.
 
         Returns:
-            (1, 80, T) for one wave, (N, 1, 80, T) for N, float32 on the encoder's device; T is the samples at
-            16 kHz over 160, rounded down: 100 a second.
+            (1, 80, T) for one wave, (N, 1, 80, T) for N, float32 on the encoder's device, in a worker of a
+            DataLoader on the CPU; T is the samples at 16 kHz over 160, rounded down: 100 a second.
 
         Raises:
             InputError: ``wave`` has integers, NaN, another form, or is too short for one STFT window.
             ConfigError: ``sample_rate`` or ``backend`` is not possible.
         """
-        mono = mono_at_rate(wave, self.config, sample_rate=sample_rate, device=self.device)
-        return log_mel(mono, self.config, backend=backend).to(self.device)
+        device = self._preprocessing_device
+        mono = mono_at_rate(wave, self.config, sample_rate=sample_rate, device=device)
+        return log_mel(mono, self.config, backend=backend).to(device)
 
     def _inference_module(self) -> InferenceAudioEncoder:
         return InferenceAudioEncoder(self)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
 import torch
 import torch.fx
+import torch.utils.data
 from torch import Tensor, nn
 
 from crisscross_zoo.checkpoints.mixin import EncoderMixin
@@ -77,9 +78,25 @@ class Encoder(EncoderMixin):
         ]
 
     @property
+    def feature_size(self) -> int:
+        """D, the length of the feature vector of a clip as the config has it, with its pooling.
+
+        Of other clips, see :attr:`crisscross_zoo.FeatureExtractor.sizes`.
+
+        Raises:
+            InputError: such a clip is too small for the pooling.
+        """
+        return clip_features(self.config, self.config.pooling)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    @property
+    def _preprocessing_device(self) -> torch.device:
+        """Where ``preprocess`` leaves clips: in a worker of a DataLoader, which may not touch a GPU, on the CPU."""
+        return self.device if torch.utils.data.get_worker_info() is None else torch.device("cpu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return pooled features (N, D) of a batch of clips; D depends on ``config.pooling`` and the clip.

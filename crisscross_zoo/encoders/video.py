@@ -75,15 +75,16 @@ class VideoEncoder(Encoder):
 
         Returns:
             (..., 3, T, size, size), float32, normalised by the config's mean and std, on the encoder's
-            device. Its memory is channels-last, which convolutions run fastest on. Add the batch axis to a
-            single clip: ``encoder(encoder.preprocess(frames)[None])``.
+            device; in a worker of a DataLoader on the CPU. Its memory is channels-last, which convolutions
+            run fastest on. Add the batch axis to a single clip:
+            ``encoder(encoder.preprocess(frames)[None])``.
 
         Raises:
             InputError: ``frames`` is not a uint8 array of this form.
         """
         config = self.config if size is None else self.config.replace(size=size)
         clips = resize_crop(frames, size=config.size, crop_ratio=config.crop_ratio)
-        return normalize(clips.to(self.device), config)
+        return normalize(clips.to(self._preprocessing_device), config)
 
     def _inference_module(self) -> InferenceVideoEncoder:
         return InferenceVideoEncoder(self)

@@ -38,16 +38,24 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
         OutputError: no training file, or no test file, can be used.
     """
     fold = plan.folds[number]
-    train = features.drawn(fold.train, f"fold {number}: training clips")
-    test = features.spread(fold.test, f"fold {number}: test clips")
+    train = features.drawn(fold.train, f"fold {number}: training files")
+    test = features.spread(fold.test, f"fold {number}: test files")
     svm = plan.config.svm
     assert svm is not None
-    progress = reporter.stage("SVM: passes over the training clips")
-    options: dict[str, Any] = {"on_pass": lambda passes: progress(passes, 0), "device": str(plan.device)}
+    passes = reporter.stage(f"fold {number}: training the SVM, passes over the clips")
+    device = str(plan.device)
     classes = len(plan.data.classes)
 
     def fitted(costs: tuple[float, ...]) -> dict[float, Hyperplanes]:
-        machines = fit_svm(train.clips.rows, train.labels, classes, costs, tolerance=svm.tolerance, **options)
+        machines = fit_svm(
+            train.clips.rows,
+            train.labels,
+            classes,
+            costs,
+            tolerance=svm.tolerance,
+            device=device,
+            on_pass=lambda done: passes(done, 0),
+        )
         return {machine.cost: machine for machine in machines}
 
     accuracies: dict[float, float] = {}
@@ -66,7 +74,8 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
                 groups=[s.group for s in train.files],
                 parts=svm.parts,
                 seed=plan.config.seed,
-                **options,
+                device=device,
+                on_fit=reporter.stage(f"fold {number}: choosing C"),
             )
         cost = best(accuracies) if accuracies else svm.costs[0]
         machines = fitted((cost,))
@@ -135,7 +144,7 @@ def classify_by_layer(plan: Plan, features: ClipFeatures, number: int, reporter:
     config = plan.config.layer
     assert config is not None
     fold = plan.folds[number]
-    test = features.spread(fold.test, f"fold {number}: test clips")
+    test = features.spread(fold.test, f"fold {number}: test files")
     held = _held_out(plan, fold) if plan.config.select == "train" and config.epochs > 1 else set()
     size, classes = test.clips.rows.shape[1], len(plan.data.classes)
     trainings = {

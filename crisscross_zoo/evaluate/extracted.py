@@ -100,7 +100,7 @@ class ClipFeatures:
             number: Of the fold.
             epoch: From 1.
         """
-        plan, what = self._plan, f"fold {number}: training clips"
+        plan, what = self._plan, f"fold {number}: training files"
         samples = plan.folds[number].train
         kept = plan.config.clips.epochs
         if kept:
@@ -131,8 +131,7 @@ class ClipFeatures:
             [s.path for s in samples], on_file=self._reporter.stage(what), on_wait=self._reporter.say
         )
         failures = {path: self._plan.in_settings(error) for path, error in failures.items()}
-        for path, error in failures.items():
-            self._reporter.say_failure(path, error)
+        self._reporter.say_failures(failures)
         used = [s for s in samples if s.path not in failures]
         if not used:
             raise OutputError(

@@ -323,12 +323,18 @@ def held_out_accuracies(
     parts: int = SELECTION_PARTS,
     seed: int = 0,
     device: str = "cpu",
-    on_pass: Callable[[int], None] | None = None,
+    on_fit: Callable[[int, int], None] | None = None,
 ) -> dict[float, float]:
-    """Return the accuracy of each cost on files held out of training, over the first ``parts`` parts of them."""
+    """Return the accuracy of each cost on files held out of training, over the first ``parts`` parts of them.
+
+    ``on_fit`` is called at the start and after each machine, with how many are trained and how many there will be.
+    """
     right = dict.fromkeys(sorted(costs), 0)
-    total = 0
-    for train, held in itertools.islice(held_out_parts(labels, groups, seed=seed), parts):
+    total = fitted = 0
+    splits = list(itertools.islice(held_out_parts(labels, groups, seed=seed), parts))
+    if on_fit is not None:
+        on_fit(0, len(splits) * len(right))
+    for train, held in splits:
         known, asked = clips.take(train), clips.take(held)
         planes = fit_svm(
             known.rows,
@@ -337,11 +343,13 @@ def held_out_accuracies(
             costs,
             tolerance=SELECTION_TOLERANCE,
             device=device,
-            on_pass=on_pass,
         )
         total += len(held)
         for machine in planes:
             right[machine.cost] += right_files(machine, asked, labels[held])
+            fitted += 1
+            if on_fit is not None:
+                on_fit(fitted, len(splits) * len(right))
     return {cost: count / total for cost, count in right.items()}
 
 

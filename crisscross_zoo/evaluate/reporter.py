@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from crisscross_zoo.errors import CrissCrossError, shown
+from crisscross_zoo.settings import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done of it, and how much of it there is; 0: that is not known."""
+
+
+NAMED_FAILURES = 3
+"""How many files that fail alike are named; of more, one is."""
 
 
 class Reporter:
@@ -27,11 +32,20 @@ class Reporter:
         if self._say is not None:
             self._say(line)
 
-    def say_failure(self, path: str, error: CrissCrossError) -> None:
-        """Pass on that a file failed, once: it may be in several folds."""
-        if path not in self._failed:
-            self._failed.add(path)
-            self.say(str(error) if error.path else f"{shown(path)}: {error}")
+    def say_failures(self, failures: Mapping[str, CrissCrossError]) -> None:
+        """Pass on that files failed, each once: it may be in several folds. The same of many files is one line."""
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for path, error in failures.items():
+            if path not in self._failed:
+                self._failed.add(path)
+                kinds.setdefault((error.reason, error.remedy), []).append(error.path or path)
+        for (reason, remedy), paths in kinds.items():
+            text = f"{reason}; {remedy}" if remedy else reason
+            if len(paths) > NAMED_FAILURES:
+                self.say(f"{counted(len(paths), 'file')}, such as {shown(paths[0])}: {text}")
+            else:
+                for path in paths:
+                    self.say(f"{shown(path)}: {text}")
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """Return what passes on how much of a stage is done, and how much of it there is."""

@@ -200,8 +200,11 @@ def weights_name(result: Mapping[str, Any]) -> str:
 
 def recall_lines(result: Mapping[str, Any]) -> dict[str, str]:
     """Return R@k as text, by what to call it: a line for each direction; none where nothing was retrieved."""
+    chance = result.get("chance", {})
     return {
-        f"R@k, {direction}": ", ".join(f"R@{k} {_percent(value)}" for k, value in recall.items())
+        f"R@k, {direction}": ", ".join(
+            f"R@{k} {_percent(value)} (chance {_percent_of(chance[k])})" for k, value in recall.items()
+        )
         for direction, recall in result.get("recall", {}).items()
     }
 
@@ -216,13 +219,12 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     lines = [f"{result['protocol']} on {name} ({result['setup']}), weights {weights_name(result)}{several}"]
     if "recall" in result:
         lines += [f"{name}: {numbers}" for name, numbers in recall_lines(result).items()]
-        lines.append("chance: " + ", ".join(f"R@{k} {100 * v:.1f} %" for k, v in result["chance"].items()))
     else:
-        lines.append(f"top-1: {_percent(result['top1'])}")
+        one, five = (f"(chance {_percent_of(result['chance'][k])})" for k in ("1", "5"))
+        lines.append(f"top-1: {_percent(result['top1'])} {one}")
         lines.append(
-            f"top-5: {_percent(result['top5'])}; top-1 of single clips: {_percent(result['clip_top1'])}"
+            f"top-5: {_percent(result['top5'])} {five}; top-1 of single clips: {_percent(result['clip_top1'])} {one}"
         )
-        lines.append("chance: " + ", ".join(f"top-{k} {100 * v:.1f} %" for k, v in result["chance"].items()))
     if known := result["published"]:
         note = f" ({known['note']})" if known["note"] else ""
         lines.append(f"paper: {known['value']:.1f} %, {known['metric']}{note}")
@@ -251,6 +253,10 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     if result["released"]:
         lines.append("as the released code does it, where that differs from the paper")
     return lines
+
+
+def _percent_of(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _percent(value: Mapping[str, float]) -> str:

@@ -33,11 +33,11 @@ def retrieve(plan: Plan, features: ClipFeatures, number: int, *, shown: int = SH
         OutputError: no query, or nothing that is searched, can be used.
     """
     fold, store = plan.folds[number], features.store()
-    used, failed = features.extract(store, fold.train + fold.test, "clips")
+    used, failed = features.extract(store, fold.train + fold.test, "files")
     spaces = {f"{modality}-to-{modality}": store for modality in plan.weights}
     if plan.heads and len(plan.weights) == 2:
         projected = features.store(pooling="avg")
-        used, more = features.extract(projected, used, "clips, average-pooled")
+        used, more = features.extract(projected, used, "files, average-pooled")
         failed += more
         spaces |= {"video-to-audio": projected, "audio-to-video": projected}
     there = {s.path for s in used}

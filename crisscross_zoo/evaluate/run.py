@@ -107,9 +107,11 @@ def evaluate(
     identity = plan.identity()
     check_out(plan.out / RESULT_FILE, identity, overwrite=overwrite)
     incomplete = find_missing(data, chosen)
-    for line in describe_missing(data.name, incomplete):
+    if lines := describe_missing(data.name, incomplete):
+        more = f" (and {len(lines) - 1} more, listed with the result)" if len(lines) > 1 else ""
         reporter.say(
-            f"{data.root} is not the whole data set, so the paper's number is not put beside the result: {line}"
+            f"{data.root} is not the whole data set, so the paper's number is not put beside the result:"
+            f" {lines[0]}{more}"
         )
     shared = _check_leaks(plan, reporter)
     done: dict[int, FoldResult] = {}
@@ -230,13 +232,17 @@ def _check_leaks(plan: Plan, reporter: Reporter) -> dict[int, int]:
         check_no_leak(fold)
     shared: dict[int, int] = {}
     digests: dict[str, str] = {}
+    example: tuple[str, str] | None = None
     for number, fold in plan.folds.items():
         if same := shared_content(fold, digests):
             shared[number] = len(same)
-            reporter.say(
-                f"fold {number}: {counted(len(same), 'test file')} with the bytes of a training file, such as"
-                f" {' and '.join(next(iter(same.items())))}"
-            )
+            example = example or next(iter(same.items()))
+    if example is not None:
+        folds = ", ".join(f"fold {number}: {found}" for number, found in shared.items())
+        reporter.say(
+            f"{counted(sum(shared.values()), 'test file')} with the bytes of a training file ({folds}), such as"
+            f" {' and '.join(example)}"
+        )
     return shared
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from crisscross_zoo.checkpoints.files import state_sha256
+from crisscross_zoo.checkpoints.files import CHECKPOINT_OF, MODEL_FILE, state_sha256
 from crisscross_zoo.config import MODALITIES, Modality, Pooling
 from crisscross_zoo.encoders import Encoder
-from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.errors import CheckpointError, ConfigError
 from crisscross_zoo.weights.load import load_encoder
 
 Weights = str | os.PathLike[str] | Encoder | None
@@ -58,9 +59,26 @@ def load_weights(
         if isinstance(source, Encoder):
             loaded[name] = _of_encoder(source, name, pooling)
         else:
-            encoder = load_encoder(cast(Modality, name), source, pooling=pooling, **access)
+            try:
+                encoder = load_encoder(cast(Modality, name), source, pooling=pooling, **access)
+            except CheckpointError as error:
+                raise (_need_both(error, name) if modality == "both" else error) from None
             loaded[name] = LoadedWeights(source, encoder, encoder.weights_id, encoder.weights_sha256)
     return loaded
+
+
+def _need_both(error: CheckpointError, modality: str) -> CheckpointError:
+    """Return the error for weights of one modality where both are needed; another error as it is."""
+    (other,) = (name for name in MODALITIES if name != modality)
+    if error.path is None or not error.reason.startswith(f"this is {CHECKPOINT_OF[other]}"):
+        return error
+    run = Path(error.path).parent
+    remedy = "pass weights for each modality (of a command: --weights VIDEO --audio-weights AUDIO)"
+    if all((run / name / MODEL_FILE).is_file() for name in MODALITIES):
+        remedy = f"pass {run}, which has both"
+    return CheckpointError(
+        f"modality 'both' needs weights of both, and {error.reason}", remedy=remedy, path=error.path
+    )
 
 
 def _of_encoder(encoder: Encoder, modality: str, pooling: Pooling | None) -> LoadedWeights:

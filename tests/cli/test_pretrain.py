@@ -287,3 +287,17 @@ def test_layouts_are_those_of_the_index() -> None:
     parser = build_parser()
     for layout in LAYOUTS:
         assert parser.parse_args(["index", "x", "--out", "y", "--layout", layout]).layout == layout
+
+
+def test_the_demo_says_where_its_encoders_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("crisscross_zoo.demo.run.run_demo", lambda *args, **kwargs: {})
+    monkeypatch.setattr("crisscross_zoo.demo.run.report_lines", lambda report: ["scores"])
+    assert main(["demo", "--out", "demo", "--seeds", "2"]) == 0
+    streams = capsys.readouterr()
+    assert streams.out == "scores\n"
+    places = f"{Path('demo', 'seed0')}, {Path('demo', 'seed1')}"
+    assert f"the encoders are in {places}, for --weights; the report is in demo" in streams.err
+    assert main(["demo", "--out", "demo", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""

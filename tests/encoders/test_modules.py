@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+import torch.utils.data
 
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 
@@ -101,3 +102,22 @@ def test_copies_and_pickles_are_the_same_encoder(small):
     for twin in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
         assert twin.config == encoder.config
         assert torch.equal(twin(clips), encoder(clips))
+
+
+@pytest.mark.parametrize("modality", CASES)
+def test_workers_of_a_data_loader_preprocess_on_the_cpu(modality):
+    encoder = CASES[modality][0](depth=10, width=8).to("meta")  # in place of a GPU
+    given = torch.zeros((8, 32, 32, 3), dtype=torch.uint8) if modality == "video" else torch.zeros(16_000)
+    assert encoder.device.type == "meta"
+    loader = torch.utils.data.DataLoader([given], collate_fn=_Preprocess(encoder), num_workers=1)
+    (clip,) = loader
+    assert clip.device.type == "cpu"
+    torch.testing.assert_close(clip, CASES[modality][0](depth=10, width=8).preprocess(given), rtol=0, atol=0)
+
+
+class _Preprocess:
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def __call__(self, batch):
+        return self.encoder.preprocess(batch[0])

@@ -150,3 +150,12 @@ def test_what_can_be_pooled_is_known_from_the_size_of_the_clip(encoder, shape, p
 
     whole = length(lambda: encoder(torch.zeros(1, *shape)).shape[1])
     assert length(lambda: pooled_size(pooling, shape[1:], 16)) == whole
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_an_encoder_knows_the_length_of_its_vectors(pooling):
+    for encoder, clip in (
+        (VideoEncoder(depth=10, width=8, pooling=pooling), torch.zeros(1, 3, 8, 224, 224)),
+        (AudioEncoder(depth=10, width=8, pooling=pooling), torch.zeros(1, 1, 80, 200)),
+    ):
+        assert encoder.feature_size == encoder.eval()(clip).shape[1]

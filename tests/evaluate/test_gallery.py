@@ -514,6 +514,19 @@ def plays(browser: Browser, kind: str, *, muted: bool) -> None:
     assert len(browser.run(PRESSED)) == 1
 
 
+def test_a_page_without_classes_shows_none(browser: Browser, items: list[Item], tmp_path: Path) -> None:
+    first, second = (Item(item.path, None) for item in items[:2])
+    write_gallery(tmp_path, {"video-to-video": [Query(first, (Hit(second, 0.5),))]}, title="t", facts={})
+    browser.errors.clear()
+    browser.open(tmp_path / "index.html")
+    shown = "[...document.querySelectorAll('.judged, #legend-unknown, .mark')].filter((n) => n.offsetParent).length"
+    assert browser.run(shown) == 0
+    assert "not known" not in browser.run("document.getElementById('panel').innerText")
+    share = "document.querySelector('.hits li').offsetWidth / document.querySelector('.row').offsetWidth"
+    assert 0.1 < browser.run(share) < 0.2  # one neighbour does not fill the row
+    assert browser.errors == []
+
+
 def test_the_page_says_what_it_shows(page: Browser) -> None:
     labels = page.run("[...document.querySelectorAll('.tile')].map((t) => t.getAttribute('aria-label'))")
     assert labels[:4] == [

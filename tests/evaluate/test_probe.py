@@ -342,7 +342,9 @@ def test_other_seeds_hold_out_other_files() -> None:
 def test_accuracies_count_files_not_clips() -> None:
     files, labels = make_files(20, noise=1.0)
     y = np.unique(labels, return_inverse=True)[1]
-    found = held_out_accuracies(FileClips.of(files), y, 3, (0.01,))
+    told: list[tuple[int, int]] = []
+    found = held_out_accuracies(FileClips.of(files), y, 3, (0.01,), on_fit=lambda *n: told.append(n))
+    assert told == [(done, 5) for done in range(6)]
     assert found[0.01] * 20 == pytest.approx(round(found[0.01] * 20), abs=1e-9)
     assert 0.3 < found[0.01] <= 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -171,11 +172,14 @@ def test_a_part_of_a_data_set_is_told_and_the_papers_number_left_out(
     assert main(argv) == 0
     streams = capsys.readouterr()
     lacks = "2 of the 50 classes of ESC-50, without airplane, breathing, brushing_teeth, can_opening, "
+    assert streams.err.count("not put beside the result: ") == 1
+    assert f"not put beside the result: {lacks}" in streams.err
+    assert "(and 2 more, listed with the result)" in streams.err
+    assert "fold 1: choosing C: 0 of " in streams.err
     for line in (lacks, "fold 1 has 4 of 1600 training files and 2 of 400 test files"):
-        assert f"not put beside the result: {line}" in streams.err
         assert f"not the whole data set: {line}" in streams.out
     assert "files of a class: dog 3 of 40, rooster 3 of 40" in streams.out
-    assert "chance: top-1 50.0 %, top-5 100.0 %" in streams.out
+    assert " % (chance 50.0 %)\ntop-5: 100.0 % (chance 100.0 %); top-1 of single clips: " in streams.out
     assert "\npaper: " not in streams.out
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["published"] is None
@@ -313,7 +317,7 @@ def test_draws_are_for_linear_layers(
 ) -> None:
     argv = ["linear", str(folder), "--clips.epochs", "3", "--weights", "demo", "--out", str(tmp_path / "out")]
     assert main(argv) == 2
-    assert "clips.epochs=3 is for linear layers; leave it out, or pass 1" in capsys.readouterr().err
+    assert "--clips.epochs 3 is for linear layers; leave it out, or pass 1" in capsys.readouterr().err
 
 
 def test_finetuning_goes_on_where_it_was_stopped(folder: Path, command: Any, tmp_path: Path) -> None:
@@ -455,12 +459,39 @@ def test_searching_an_unlabelled_folder(
     assert "no query can be used: " in capsys.readouterr().err
 
 
+def test_retrieval_in_a_folder_without_classes_names_query(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "train" / "class 0", tmp_path / "flat")
+    assert main(["retrieval", str(tmp_path / "flat"), "--weights", "demo"]) == 2
+    assert "or search it without classes: --query FILE\n" in capsys.readouterr().err
+    assert main(["linear", str(tmp_path / "flat"), "--weights", "demo"]) == 2
+    assert "--query" not in capsys.readouterr().err
+
+
+def test_a_gallery_says_which_settings_are_not_the_papers(folder: Path, cache: Path, tmp_path: Path) -> None:
+    argv = [
+        "retrieval",
+        str(folder / "train"),
+        "--setup",
+        "audio",
+        "--query",
+        str(folder / "test/class 2/2_4.mp4"),
+    ]
+    argv += [*SMALL, "--weights", "demo", "--cache", str(cache), "--gallery", str(tmp_path), "--quiet"]
+    assert main(argv) == 0
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    (settings,) = re.findall(r'\["settings","(.*?)"\]', page)
+    assert settings.startswith("audio, with clips.")
+    assert "section" not in settings
+
+
 def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp_path: Path) -> None:
     words = ["--setup", "audio", "--gallery", tmp_path / "gallery", "--gallery-queries", 1]
     result = command("retrieval", folder, *words)
     page = (tmp_path / "gallery" / "index.html").read_text(encoding="utf-8")
     value = 100 * result["recall"]["audio-to-audio"]["1"]["mean"]
-    assert f'"R@k, audio-to-audio","R@1 {value:.1f} %, ' in page
+    assert f'"R@k, audio-to-audio","R@1 {value:.1f} % (chance ' in page
     assert '"queries shown","1 of 6"' in page
 
 
@@ -477,9 +508,9 @@ def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp
         (["linear", "ucf101", "--root", "x", "--layer.lr", "1"], "has no setting 'layer.lr'"),
         (
             ["linear", "ucf101", "--root", "x", "--clips.train", "0"],
-            "clips.train=0 is out of range; pass a whole number, at least 1",
+            "--clips.train 0 is out of range; pass a whole number, at least 1",
         ),
-        (["retrieval", "ucf101", "--root", "x", "--retrieval.ks", "0"], "retrieval.ks=0 is out of range"),
+        (["retrieval", "ucf101", "--root", "x", "--retrieval.ks", "0"], "--retrieval.ks 0 is out of range"),
         (["linear", "ucf101", "--root", "/nowhere"], "/nowhere: "),
         (["report", "/nowhere"], "/nowhere: has no result.json"),
     ],

@@ -89,7 +89,12 @@ def test_a_pretraining_runs_folder_stands_for_its_encoders(tmp_path: Path) -> No
         encoder = load_encoder(modality, tmp_path / "run")  # type: ignore[arg-type]
         assert (encoder.config.modality, encoder.weights_id) == (modality, f"run/{modality}")
     assert list(FeatureExtractor(tmp_path / "run", "both", device="cpu").encoders) == ["video", "audio"]
+    with pytest.raises(CheckpointError, match="modality 'both' needs weights of both") as caught:
+        FeatureExtractor(tmp_path / "run" / "video", "both", device="cpu")
+    assert caught.value.remedy == f"pass {tmp_path / 'run'}, which has both"
     shutil.rmtree(tmp_path / "run" / "audio")
+    with pytest.raises(CheckpointError, match="pass weights for each modality"):
+        FeatureExtractor(tmp_path / "run" / "video", "both", device="cpu")
     with pytest.raises(CheckpointError, match=r"the folder has no model\.safetensors"):
         load_encoder("audio", tmp_path / "run")
 
