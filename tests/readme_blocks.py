@@ -14,6 +14,7 @@ run` runs all of the third kind on the pages of PAGES, or on those named behind 
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -56,6 +57,17 @@ def read_blocks(text: str) -> list[Block]:
         Block(m["language"], m["code"], text.count("\n", 0, m.start("code")) + 1, m["marker"])
         for m in _FENCE.finditer(text)
     ]
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the long options of a command and of its subcommands."""
+    found = {
+        option for action in parser._actions for option in action.option_strings if option.startswith("--")
+    }
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*(options_of(command) for command in action.choices.values()))
+    return found
 
 
 def main() -> int | str:

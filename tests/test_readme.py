@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from readme_blocks import README, Block, read_blocks
+from readme_blocks import README, Block, options_of, read_blocks
 
 from crisscross_zoo import list_weights
 from crisscross_zoo.cli import evaluate, extract, pretrain, weights
@@ -95,8 +94,7 @@ def test_every_command_parses(words: list[str]) -> None:
 
 
 def test_every_option_named_exists() -> None:
-    parsers: list[argparse.ArgumentParser] = [build() for build in PARSERS.values()]
-    known = {o for p in parsers for o in p._all_options()} | OTHER_OPTIONS
+    known = set().union(OTHER_OPTIONS, *(options_of(build()) for build in PARSERS.values()))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT.replace("<!--", "")))
     assert len(named) > 12
     assert named <= known

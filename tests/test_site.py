@@ -26,7 +26,7 @@ import torch
 import yaml
 from evaluate.headless import Browser
 from PIL import Image
-from readme_blocks import Block, read_blocks
+from readme_blocks import Block, options_of, read_blocks
 
 from crisscross_zoo import list_weights
 from crisscross_zoo.cli import extract, weights
@@ -187,7 +187,7 @@ def test_python_compiles(page: str) -> None:
 def test_options_of_extraction_exist() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text("extraction.md") + text("getting-started.md")))
     assert len(named) > 20
-    assert named <= set(extract.build_parser()._all_options())
+    assert named <= options_of(extract.build_parser())
 
 
 # --- figures -------------------------------------------------------------------------------------------------------
