@@ -233,7 +233,7 @@ def test_what_cannot_be_saved_says_why(both, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"cannot be written \(no number\)"):
         both.save(tmp_path / "feats.npz")
     for call in (both.save, Features.load, load_metadata):
-        with pytest.raises(InputError, match="the path is a bytes"):
+        with pytest.raises(InputError, match="the path is of type bytes"):
             call(b"feats.npz")
     with pytest.raises(OutputError, match="no such file") as caught:
         load_metadata(tmp_path / "none.npz")
