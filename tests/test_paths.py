@@ -85,7 +85,9 @@ def test_a_stream_of_one_path_or_of_an_open_file_is_refused(extract: FeatureExtr
 
 
 def test_several_paths_and_tensors_are_told_where_they_go(extract: FeatureExtractor) -> None:
-    with pytest.raises(InputError, match=r"takes one path, not a list; use stream\(\[...\]\)"):
+    with pytest.raises(
+        InputError, match=r"FeatureExtractor takes one path, not a list; use stream\(\[...\]\)"
+    ):
         extract([str(CLIP)])  # type: ignore[arg-type]
     for given in (torch.full((8, 3), 7.25), np.full((8, 3), 7.25)):
         for call in (extract, lambda x: next(extract.stream(x))):

@@ -42,9 +42,12 @@ _log = logging.getLogger(__name__)
 
 TRIES = 3
 BACKOFF_SECONDS = 1.0
+_LOOKUP_PAUSE_SECONDS = 0.5
 """Wait after the first failed try; doubled after each."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2")  # by version of the client
+
 _LOG_IN = "pass token=, set HF_TOKEN or run `hf auth login` with an account that has access"
 
 
@@ -181,16 +184,30 @@ def hub_error(
     return kind(reason, remedy=remedy, path=repo)
 
 
+def is_of_hub(error: Exception) -> bool:
+    """Return whether the Hub, its client, the client's transport or the system raised an error."""
+    room = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError) or room in ("huggingface_hub", "requests", *_TRANSPORTS)
+
+
 def resolution_error(url: str) -> socket.gaierror | None:
     """Return the error of looking up the host of ``url``; None where it is found, or a proxy looks it up."""
-    host = urlsplit(url).hostname or ""
-    if urlsplit(url).scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+    host, scheme = urlsplit(url).hostname, urlsplit(url).scheme
+    proxies = urllib.request.getproxies()
+    if host is None:
         return None
-    try:
-        socket.getaddrinfo(host, None)
-    except socket.gaierror as error:
-        return error
-    return None
+    if (scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(host):
+        return None
+    for pause in (_LOOKUP_PAUSE_SECONDS, None):
+        try:
+            socket.getaddrinfo(host, None)
+        except socket.gaierror as error:
+            if pause is None or error.errno != socket.EAI_AGAIN:
+                return error
+            time.sleep(pause)
+        else:
+            return None
+    raise AssertionError("the last lookup returns")
 
 
 def unresolved_error(error: socket.gaierror, url: str, *, path: str, loading: bool = True) -> DownloadError:

@@ -32,7 +32,7 @@ from crisscross_zoo.checkpoints.files import (
     weights_file,
     write_folder,
 )
-from crisscross_zoo.checkpoints.hub import Access, hub_error, hub_file
+from crisscross_zoo.checkpoints.hub import Access, hub_error, hub_file, is_of_hub
 from crisscross_zoo.config import EncoderConfig
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, UnknownWeightsError
 from crisscross_zoo.files.digest import file_sha256
@@ -133,9 +133,9 @@ class EncoderMixin(
         card = {"repo_id": repo_id, **(model_card_kwargs or {})}
         try:
             return super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs)
-        except (CrissCrossError, TypeError):  # the latter of keywords that the mixin does not know
-            raise
         except Exception as error:  # the client's transport, hence its errors, changes with its version
+            if isinstance(error, CrissCrossError) or not is_of_hub(error):
+                raise
             raise hub_error(error, repo_id, file=MODEL_FILE, doing="push to") from error
 
     def _save_pretrained(self, save_directory: Path) -> None:

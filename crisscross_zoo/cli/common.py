@@ -87,11 +87,16 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse; a command of commands refuses what it does not know itself, among whose options it was meant."""
+        if not self._of_command:
+            _options.clear()
+        _options.update(option for action in self._actions for option in action.option_strings)
         found, unknown = super().parse_known_args(*args, **kwargs)
         if unknown and self._of_command:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
+
+_options: set[str] = set()  # of the command that was parsed last, and of its subcommand
 
 _TURNED_OFF = re.compile(r"\bpass ([a-z]\w*)=False\b")
 _ARGUMENT = re.compile(r"(?<![\w.?&/=-])([a-z][a-z_]*(?:\.[a-z_]+)*)=('[^']*'|[\w.+-]*\w)")
@@ -99,18 +104,24 @@ _MODALITY = re.compile(r"\bmodality '(\w+)'(?: or '(\w+)')?")
 
 
 def said(error: CrissCrossError) -> str:
-    """Return an error as a command says it: Python's arguments in it (``clips=10``) are options (``--clips 10``)."""
+    """Return an error as a command says it: Python's arguments in it (``clips=10``) are options (``--clips 10``).
+
+    What the command that was parsed last has no option for stays as it is.
+    """
     text = str(error)
     where = text[: text.index(error.reason)]
-    rest = _TURNED_OFF.sub(lambda found: f"leave out {_option(found[1])}", text[len(where) :])
-    rest = _ARGUMENT.sub(lambda found: f"{_option(found[1])} {found[2].strip(chr(39))}", rest)
+    rest = _TURNED_OFF.sub(lambda found: _as_option(found, "leave out {}"), text[len(where) :])
+    rest = _ARGUMENT.sub(lambda found: _as_option(found, f"{{}} {found[2].strip(chr(39))}"), rest)
+    if "--modality" not in _options:
+        return where + rest
     return where + _MODALITY.sub(
         lambda found: f"--modality {' or '.join(filter(None, found.groups()))}", rest
     )
 
 
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def _as_option(found: re.Match[str], words: str) -> str:
+    option = f"--{found[1].replace('_', '-')}"
+    return words.format(option) if option in _options else found[0]
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

@@ -207,6 +207,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if getattr(options, "query", None):
         return _search(options, config, root, compute)
     from crisscross_zoo.evaluate import evaluate, read_dataset
+    from crisscross_zoo.evaluate.datasets import NO_CLASSES
     from crisscross_zoo.evaluate.results import recall_lines, result_lines
 
     try:
@@ -218,7 +219,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             missing=lambda line: _say(line, quiet=options.quiet),
         )
     except ConfigError as error:
-        if options.protocol != "retrieval" or dataset != "folder":
+        if options.protocol != "retrieval" or NO_CLASSES not in error.reason:
             raise
         remedy = f"{error.remedy}, or search it without classes: --query FILE"
         raise ConfigError(error.reason, remedy=remedy, path=error.path) from None

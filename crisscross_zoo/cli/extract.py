@@ -223,9 +223,9 @@ class _Report:
             )
         # Files are decoded side by side and end together: what is done of them counts before they are.
         begun = now.opened * now.clips / now.known if now.known else 0.0
-        seconds = time.monotonic() - self._started
+        seconds = max(time.monotonic() - self._started, 1e-3)  # a clock may stand still for so long
         self._bar.set_description_str(f"{now}, {now.clips / seconds:.1f} clips/s", refresh=False)
-        self._bar.update(max(now.files, self._skipped + begun) - self._bar.n)
+        self._bar.update(max(now.files, self._skipped + begun, self._bar.n) - self._bar.n)
         self._bar.refresh()
 
 

@@ -42,6 +42,8 @@ DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound
 - folder: ``train/CLASS/FILE`` and ``test/CLASS/FILE`` (or ``val/``), or ``CLASS/FILE``, dealt into up to five folds.
 """
 
+NO_CLASSES = "has no class folders"
+
 MAX_FOLDS = 5
 """Into which a folder of classes is dealt, if each class has as many files."""
 
@@ -546,9 +548,7 @@ def _class_files(
     for name, label in class_folders(folder, wanted, spaced=spaced).items():
         files[label] += find_media([f"{folder}/{name}"], suffixes=suffixes)
     if not files and wanted is None:
-        raise ConfigError(
-            "has no class folders", remedy=f"put files where {folder}/CLASS/FILE is one", path=folder
-        )
+        raise ConfigError(NO_CLASSES, remedy=f"put files where {folder}/CLASS/FILE is one", path=folder)
     return files
 
 

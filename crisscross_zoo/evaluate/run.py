@@ -213,8 +213,9 @@ def _check_not_sound_alone(
         setup = setup_of(config, "audio")
         remedy = "name a folder of videos"
         raise ConfigError(
-            f"{os.fspath(folder)}: has sound files only",
+            "has audio files only",
             remedy=remedy if setup is None else f"pass --setup {setup}, or {remedy}",
+            path=folder,
         )
 
 

@@ -137,7 +137,8 @@ class FeatureExtractor:
         """
         if isinstance(path, list | tuple | set):
             raise InputError(
-                f"takes one path, not a {type(path).__name__}", remedy="use stream([...]) for several"
+                f"FeatureExtractor takes one path, not a {type(path).__name__}",
+                remedy="use stream([...]) for several",
             )
         _refuse_tensor(path)
         ((_, result),) = self._run([path], workers=0, on_progress=None)
@@ -356,7 +357,7 @@ def _refuse_tensor(given: object) -> None:
     """Raise an InputError if what should be paths is frames or samples."""
     if isinstance(given, Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind in "biufc"):
         raise InputError(
-            f"takes paths of media files, not a {type(given).__name__} of shape {tuple(given.shape)}",
+            f"FeatureExtractor takes paths of media files, not a {type(given).__name__} of shape {tuple(given.shape)}",
             remedy="use load_encoder(...) for tensors: its preprocess(...), then the encoder",
         )
 
@@ -452,7 +453,7 @@ class _Batch:
             if clips.is_floating_point():  # an augmented clip is ready
                 x = clips
             elif isinstance(self._encoder, AudioEncoder):
-                x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE)
+                x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE).to(clips.device)
             else:
                 x = normalize(clips.movedim(-1, -4), cast(VideoConfig, self._encoder.config))
             rows: npt.NDArray[np.float32] = self._network(x).float().cpu().numpy()

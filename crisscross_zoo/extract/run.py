@@ -52,6 +52,9 @@ _PROGRESS_SECONDS = 0.5
 _SUFFIXES_NAMED = 5
 """How many suffixes of skipped files are named, the most frequent first."""
 
+_OWN_SUFFIXES = frozenset({".npz", ".npy", ".json", ".jsonl", ".csv"})
+"""Of what extraction writes, which may lie in a folder that it reads."""
+
 _OTHER_FORMATS = (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".csv", ".json", ".txt", ".parquet", ".mat")
 
 
@@ -136,7 +139,8 @@ def extract_files(
     tell = on_event or (lambda _: None)
     if share.index == 0:
         for place, counts in skipped.items():
-            tell(FileNote(place, _describe_skipped(counts, modality)))
+            if text := _describe_skipped(counts, modality):
+                tell(FileNote(place, text))
     if share.count > 1:
         outputs = {path: outputs[path] for path in share.of(found)}
         part = f"{len(outputs)} of {len(found)} files"
@@ -226,13 +230,19 @@ class _Run:
             self.tell(
                 Message("note: this processor has no bfloat16 instructions: bf16 is slower on it than fp32")
             )
-        todo = []
+        todo, replaced = [], 0
         for path, name in plan.outputs.items():
             known = known_result(path, plan.folder, name, extractor.identity, overwrite=plan.overwrite)
             if known is None:
                 todo.append(path)
+                replaced += not plan.overwrite and plan.folder.exists(name)
             else:
                 yield known
+        if replaced:
+            reason = "other settings, weights or versions of the input"
+            self.tell(
+                Message(f"note: {counted(replaced, 'output')} of {reason}: extracted again and replaced")
+            )
         self._progress(0, 0, 0)
         for given, result in extractor.stream(todo, on_progress=self._progress):
             path = os.fspath(given)
@@ -267,8 +277,10 @@ class _Run:
                     with contextlib.redirect_stdout(nowhere):
                         result = next(results, None)
                     if result is None:
+                        self._tell_progress()
                         return
                     yield result
+                    self._progress(0, 0, 0)
             finally:
                 with contextlib.redirect_stdout(nowhere):
                     results.close()
@@ -364,7 +376,9 @@ class _Run:
 def _describe_skipped(suffixes: Counter[str], modality: str) -> str:
     """Return how many files of a folder are skipped, and why, by the number of each suffix."""
     audio = sum(number for suffix, number in suffixes.items() if suffix in MEDIA_SUFFIXES)
-    others = {s or "no suffix": n for s, n in suffixes.most_common() if s not in MEDIA_SUFFIXES}
+    others = {
+        s or "no suffix": n for s, n in suffixes.most_common() if s not in MEDIA_SUFFIXES | _OWN_SUFFIXES
+    }
     parts = []
     if audio:
         parts.append(f"{counted(audio, 'audio file')} skipped (--modality {modality})")

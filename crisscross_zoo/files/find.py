@@ -81,7 +81,7 @@ def find_media(
                 matches = glob.glob(given, recursive=True)
                 files = sorted(p for p in matches if Path(p).is_file())
             if not files:
-                raise ConfigError(f"{given}: matches no file", remedy="check the pattern")
+                raise ConfigError("matches no file", remedy="check the pattern", path=given)
         else:
             files = [given]
         found.update(dict.fromkeys(files))
@@ -119,10 +119,10 @@ def common_folder(inputs: Iterable[str]) -> Path:
 def _no_files(folder: str, suffixes: Collection[str], skipped: Collection[str]) -> ConfigError:
     if suffixes == VIDEO_SUFFIXES and any(suffix in MEDIA_SUFFIXES for suffix in skipped):
         return ConfigError(
-            f"{folder}: has audio files only", remedy="use modality 'audio', or name a folder of videos"
+            "has audio files only", remedy="use modality 'audio', or name a folder of videos", path=folder
         )
     return ConfigError(
-        f"{folder}: has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}"
+        "has no media files", remedy=f"known suffixes: {' '.join(sorted(suffixes))}", path=folder
     )
 
 

@@ -34,8 +34,8 @@ def strict_error(finding: str, path: str | os.PathLike[str]) -> TruncatedMediaEr
     if RESTARTS in finding:
         return TruncatedMediaError(
             f"is several recordings in one file: {finding}",
-            remedy="of MPEG-TS, ffmpeg -i FILE -c copy NEW.mkv makes one; join others by ffmpeg -f concat, or pass"
-            " strict=False to read them all",
+            remedy="remux an MPEG-TS file (ffmpeg -i FILE -c copy NEW.mkv), join others with ffmpeg -f concat, or"
+            " pass strict=False to read them all",
             path=path,
         )
     return TruncatedMediaError(

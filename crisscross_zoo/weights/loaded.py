@@ -62,16 +62,21 @@ def load_weights(
             try:
                 encoder = load_encoder(cast(Modality, name), source, pooling=pooling, **access)
             except CheckpointError as error:
-                raise (_need_both(error, name) if modality == "both" else error) from None
+                if modality == "both" and not isinstance(weights, Mapping) and _is_of_other(error, name):
+                    raise _need_both(error) from None
+                raise
             loaded[name] = LoadedWeights(source, encoder, encoder.weights_id, encoder.weights_sha256)
     return loaded
 
 
-def _need_both(error: CheckpointError, modality: str) -> CheckpointError:
-    """Return the error for weights of one modality where both are needed; another error as it is."""
+def _is_of_other(error: CheckpointError, modality: str) -> bool:
     (other,) = (name for name in MODALITIES if name != modality)
-    if error.path is None or not error.reason.startswith(f"this is {CHECKPOINT_OF[other]}"):
-        return error
+    return error.path is not None and error.reason.startswith(f"this is {CHECKPOINT_OF[other]}")
+
+
+def _need_both(error: CheckpointError) -> CheckpointError:
+    """Return the error for weights of one modality where both are needed."""
+    assert error.path is not None
     run = Path(error.path).parent
     remedy = "pass weights for each modality (of a command: --weights VIDEO --audio-weights AUDIO)"
     if all((run / name / MODEL_FILE).is_file() for name in MODALITIES):

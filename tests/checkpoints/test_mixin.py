@@ -292,6 +292,22 @@ class TestCards:
         assert (data.license, data.datasets, data.eval_results) == (None, None, None)
         assert "video" in data.tags
 
+    def test_an_error_of_the_card_is_not_the_hubs(self, encoder, monkeypatch):
+        class Api:
+            def __init__(self, **_options):
+                pass
+
+            def create_repo(self, repo_id, **_options):
+                return huggingface_hub.RepoUrl(f"{huggingface_hub.constants.ENDPOINT}/{repo_id}")
+
+        def fail(*_, **__):
+            raise KeyError("no such key")
+
+        monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+        monkeypatch.setattr(type(encoder), "generate_model_card", fail)
+        with pytest.raises(KeyError, match="no such key"):
+            encoder.push_to_hub("me/mine")
+
     def test_a_pushed_card_names_its_repository(self, encoder, monkeypatch):
         cards = []
 

@@ -330,7 +330,7 @@ def test_a_reader_that_leaves_early_is_no_traceback() -> None:
     assert process.wait() == 141
 
 
-def test_a_suggestion_of_an_option_comes_from_the_whole_parser(capsys: Capture) -> None:
+def test_a_misspelt_option_is_compared_with_all_of_the_parser(capsys: Capture) -> None:
     parser = ArgumentParser(prog="tool")
     parser.add_common_options(as_json="x")
     assert run(lambda argv: parser.parse_args(["--quite"]) and 0, [], prog="tool") == 2
@@ -352,7 +352,19 @@ def test_a_suggestion_of_an_option_comes_from_the_whole_parser(capsys: Capture) 
     ],
 )
 def test_arguments_in_errors_are_options_of_the_command(reason: str, remedy: str, says: str) -> None:
-    assert said(CrissCrossError(reason, remedy=remedy, path="a=1/b.mp4")) == f"a=1/b.mp4: {says}"
+    parser = ArgumentParser(prog="tool")
+    for option in ("--audio-seconds", "--modality", "--strict", "--weights", "--clips", "--clips.size"):
+        parser.add_argument(option)
+    parser.parse_args([])
+    assert said(CrissCrossError(reason, remedy=remedy, path="clips=1/b.mp4")) == f"clips=1/b.mp4: {says}"
+
+
+def test_arguments_that_the_command_has_no_option_for_stay() -> None:
+    parser = ArgumentParser(prog="tool")
+    parser.add_common_options(as_json="x")
+    parser.parse_args([])
+    error = CrissCrossError("lr=0.1", remedy="use modality 'audio', or pass strict=False")
+    assert said(error) == "lr=0.1; use modality 'audio', or pass strict=False"
 
 
 def test_the_version_is_the_package_s(capsys: Capture) -> None:

@@ -566,7 +566,7 @@ def test_a_folder_of_sound_is_told_to_take_a_setup(
         write_labelled(tmp_path / name, len(name))
     monkeypatch.chdir(tmp_path)
     assert main([words[0], str(tmp_path), *words[1:], *SMALL, "--weights", "demo"]) == 2
-    error = f"crisscross-evaluate: error: {tmp_path}: has sound files only; {remedy}\n"
+    error = f"crisscross-evaluate: error: {tmp_path}: has audio files only; {remedy}\n"
     assert capsys.readouterr().err == error
 
 

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import needs
 import pytest
 
+from crisscross_zoo import extract_files
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.errors import ClusterError, DecoderCrashError
 from crisscross_zoo.extract import ray as extract_ray
 from crisscross_zoo.extract.options import ExtractOptions
 from crisscross_zoo.extract.outputs import FileResult
+from crisscross_zoo.extract.report import Progress
 from crisscross_zoo.files.store import LocalFolder
 
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "ray_faults.py"
@@ -165,6 +167,23 @@ def test_what_is_there_is_told_before_anything_is_extracted(monkeypatch):
     monkeypatch.setattr(extract_ray, "known_result", lambda path, *_, **__: there[path])
     worker._extract(iter([("a", "a.npz"), ("b", "b.npz")]), put=told.append)
     assert [o.path for o in told] == ["a", "b"]
+
+
+def test_progress_goes_on_as_workers_finish(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{k}.mp4" for k in range(4)]
+    for path in paths:
+        path.write_bytes(b"x")
+
+    def finish(weights, options, outputs, folder, **_):
+        for path, name in outputs.items():
+            yield FileResult(path, name, error=DecoderCrashError("crashed"))
+
+    monkeypatch.setattr(extract_ray, "extract_on_ray", finish)
+    monkeypatch.setattr("crisscross_zoo.extract.run._PROGRESS_SECONDS", 0)
+    told = []
+    out = tmp_path / "out"
+    extract_files(paths, out, weights="demo", device="cpu", engine="ray", on_event=told.append)
+    assert [event.files for event in told if isinstance(event, Progress)] == [0, 1, 2, 3, 4, 4]
 
 
 def test_a_worker_that_fails_at_no_file_is_one_line(tmp_path, monkeypatch):

@@ -59,6 +59,12 @@ def test_a_folder_is_extracted_once_and_told_file_by_file(tree, tmp_path):
     assert kinds(events) == [FileSkipped, FileSkipped, FileFailed, Summary]
     assert str(events[0]).endswith("a.npz: video 1 row x 64, already there")
 
+    events.clear()
+    other = extract_files(tree / "sub", out / "sub", on_event=events.append, **{**DEMO, "clips": 2})
+    assert (other.done, other.skipped, other.clips) == (1, 0, 2)
+    said = "note: 1 output of other settings, weights or versions of the input: extracted again and replaced"
+    assert events[0] == Message(said)
+
 
 def test_a_shard_takes_its_files_and_skipped_audio_is_told(tree, tmp_path):
     (tmp_path / "in").mkdir()

@@ -113,7 +113,7 @@ def test_a_head_that_ends_early_is_no_animation(tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "says"),
     [
-        (".ts", "of MPEG-TS, ffmpeg -i FILE -c copy NEW.mkv makes one; "),
+        (".ts", "remux an MPEG-TS file (ffmpeg -i FILE -c copy NEW.mkv), "),
         (".mp4", "split it where it was joined, or pass strict=False to read the first alone"),
     ],
 )

@@ -292,14 +292,34 @@ def test_a_push_without_a_network_is_one_line(unresolved: None) -> None:
     assert caught.value.remedy == "check the connection"
 
 
-def test_a_proxy_resolves_names_itself(unresolved: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("proxy", ["https_proxy", "all_proxy"])
+def test_a_proxy_resolves_names_itself(unresolved: None, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert resolution_error("https://hub.example/x") is not None
-    monkeypatch.setenv("https_proxy", "http://10.0.0.1:3128")
+    monkeypatch.setenv(proxy, "http://10.0.0.1:3128")
     assert resolution_error("https://hub.example/x") is None
     monkeypatch.setenv("no_proxy", "hub.example")
     assert resolution_error("https://hub.example/x") is not None
+
+
+def test_a_lookup_that_fails_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), []]
+
+    def look_up(*args: object, **kwargs: object) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert resolution_error("https://hub.example/x") is None
+    assert answers == []
+
+
+def test_an_endpoint_without_a_host_is_not_looked_up(unresolved: None) -> None:
+    assert resolution_error("hub.example") is None
 
 
 # The authors' release
