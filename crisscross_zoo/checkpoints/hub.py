@@ -42,8 +42,9 @@ _log = logging.getLogger(__name__)
 
 TRIES = 3
 BACKOFF_SECONDS = 1.0
-_LOOKUP_PAUSE_SECONDS = 0.5
 """Wait after the first failed try; doubled after each."""
+
+_LOOKUP_PAUSE_SECONDS = 0.5
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2")  # by version of the client

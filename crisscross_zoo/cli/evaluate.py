@@ -7,7 +7,6 @@ import contextlib
 import re
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -425,13 +424,14 @@ def _stages(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     quiet = quiet or log
     with contextlib.ExitStack() as stack:
         bars: dict[str, Any] = {}
-        logged: deque[float] = deque([0.0], maxlen=1)  # when the last line was printed
+        logged = 0.0  # when the last line was printed
 
         def tell(what: str, done: int, total: int) -> None:
-            if log and (what not in bars or done == total or time.monotonic() - logged[-1] > _LOG_SECONDS):
+            nonlocal logged
+            if log and (what not in bars or done == total or time.monotonic() - logged > _LOG_SECONDS):
                 count = f": {done} of {total}" if total else f": {done}" if done else ""
                 print(f"{PROG}: {what}{count}", file=sys.stderr, flush=True)
-                logged.append(time.monotonic())
+                logged = time.monotonic()
             if what not in bars:
                 for bar in bars.values():
                     bar.close()

@@ -376,9 +376,8 @@ class _Run:
 def _describe_skipped(suffixes: Counter[str], modality: str) -> str:
     """Return how many files of a folder are skipped, and why, by the number of each suffix."""
     audio = sum(number for suffix, number in suffixes.items() if suffix in MEDIA_SUFFIXES)
-    others = {
-        s or "no suffix": n for s, n in suffixes.most_common() if s not in MEDIA_SUFFIXES | _OWN_SUFFIXES
-    }
+    by_number = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
+    others = {s or "no suffix": n for s, n in by_number if s not in MEDIA_SUFFIXES | _OWN_SUFFIXES}
     parts = []
     if audio:
         parts.append(f"{counted(audio, 'audio file')} skipped (--modality {modality})")

@@ -64,7 +64,7 @@ def find_media(
         given = remote.without_file_scheme(given)
         if is_folder(given):
             files, skipped = [], Counter[str]()
-            for path in sorted(_walk(given)):
+            for path in _walk(given):
                 suffix = Path(path).suffix.lower()
                 if suffix in suffixes:
                     files.append(path)
@@ -72,6 +72,7 @@ def find_media(
                     skipped[suffix] += 1
             if not files:
                 raise _no_files(given, suffixes, skipped)
+            files.sort()
             if on_skipped is not None and skipped:
                 on_skipped(given, skipped)
         elif glob.has_magic(given) and not (remote.is_http(given) or remote.exists(given, ask=True)):
