@@ -96,7 +96,7 @@ class TrainingError(CrissCrossError):
 
 
 class WeightsError(CrissCrossError):
-    """Weights cannot be had."""
+    """Weights cannot be found, downloaded or loaded."""
 
 
 class UnknownWeightsError(WeightsError, ValueError):
@@ -116,7 +116,11 @@ class ChecksumError(WeightsError):
 
 
 class CheckpointError(WeightsError):
-    """A weights file is malformed or hostile, of another modality, or its keys, shapes or values do not fit."""
+    """A weights file is malformed or hostile, or its keys, shapes or values do not fit."""
+
+
+class OtherModalityError(CheckpointError):
+    """A weights file holds the encoder of the other modality."""
 
 
 class ManifestError(WeightsError):

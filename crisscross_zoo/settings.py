@@ -253,18 +253,6 @@ def suggest(value: object, allowed: Collection[object]) -> str:
     return f"did you mean {names[near[0]]!r}? ({listing})" if near else listing
 
 
-def counted(number: int, noun: str) -> str:
-    """Return ``1 file``, ``2 files``: a number and its noun, whose plural ends in s."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """Return ``42 s``, ``12.5 min`` or ``3.1 h``."""
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if round(seconds / 60, 1) < 60 else f"{seconds / 3600:.1f} h"
-
-
 def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
     """Raise a ConfigError that proposes the nearest allowed value unless ``value`` is one of ``allowed``."""
     if value not in allowed:

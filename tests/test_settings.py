@@ -25,8 +25,6 @@ from crisscross_zoo.settings import (
     Settings,
     check,
     check_count,
-    counted,
-    duration,
     pick_device,
 )
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS
@@ -243,24 +241,3 @@ def test_a_device_is_one_of_torchs() -> None:
         assert line.startswith(f"device='{device}' cannot be used (")
         assert line.endswith("); pass 'auto' or 'cpu'")
         assert "\n" not in line
-
-
-@pytest.mark.parametrize(("number", "text"), [(0, "0 files"), (1, "1 file"), (12_345, "12,345 files")])
-def test_nouns_agree_with_their_numbers(number: int, text: str) -> None:
-    assert counted(number, "file") == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1.0 min"),
-        (90, "1.5 min"),
-        (3590, "59.8 min"),
-        (3599, "1.0 h"),
-        (9000, "2.5 h"),
-    ],
-)
-def test_durations_have_a_unit_that_shows_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -119,6 +119,11 @@ def altered() -> None:
         load_encoder("video", "demo")
 
 
+def lfs_pointer() -> None:
+    Path("model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    load_encoder("video", "./model.safetensors")
+
+
 def other_modality() -> None:
     shutil.copy(load.BUNDLED_FOLDER / "demo_audio.safetensors", "model.safetensors")
     load_encoder("video", "./model.safetensors")
@@ -170,7 +175,8 @@ CASES: dict[str, Callable[[], object]] = {
     "WeightsNotAvailableError": lambda: load_encoder("audio", local_files_only=True, cache_dir="cache"),
     "DownloadError": refused,
     "ChecksumError": altered,
-    "CheckpointError": other_modality,
+    "CheckpointError": lfs_pointer,
+    "OtherModalityError": other_modality,
     "ManifestError": broken_manifest,
     "MediaError": moved_data_set,
     "WeightsError": no_folder,

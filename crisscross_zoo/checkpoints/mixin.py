@@ -34,7 +34,13 @@ from crisscross_zoo.checkpoints.files import (
 )
 from crisscross_zoo.checkpoints.hub import Access, hub_error, hub_file, is_of_hub
 from crisscross_zoo.config import EncoderConfig
-from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError, UnknownWeightsError
+from crisscross_zoo.errors import (
+    CheckpointError,
+    ConfigError,
+    CrissCrossError,
+    OtherModalityError,
+    UnknownWeightsError,
+)
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.numerics import plain_torch
 from crisscross_zoo.settings import check_path
@@ -214,7 +220,7 @@ class EncoderMixin(
         if config is None:
             raise _no_config("encoder", model_id)
         if not isinstance(config, cls.config_type):
-            raise CheckpointError(
+            raise OtherModalityError(
                 f"this is {CHECKPOINT_OF[config.modality]}, and {cls.__name__} cannot hold it",
                 remedy=f"use {config.modality.capitalize()}Encoder",
                 path=model_id,

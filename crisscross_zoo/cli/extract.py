@@ -31,6 +31,7 @@ from crisscross_zoo.extract.report import Event, FileDone, FileFailed, Progress,
 from crisscross_zoo.extract.run import Engine, OnError, extract_files
 from crisscross_zoo.extract.share import numbered_share
 from crisscross_zoo.features import Format
+from crisscross_zoo.text import counted
 
 PROG = "crisscross-extract"
 
@@ -196,7 +197,7 @@ class _Report:
     def show(self, summary: Summary) -> None:
         """Print the summary to stdout."""
         if summary.interrupted:
-            done = f"{len(summary.files)} of {summary.inputs} files done"
+            done = f"{len(summary.files)} of {counted(summary.inputs, 'file')} done"
             self.say(f"interrupted: {done}; run the same command again to go on")
         if self._args.json:
             print_json(summary.to_dict())

@@ -24,6 +24,7 @@ from crisscross_zoo.cli.common import (
 )
 from crisscross_zoo.cli.config_options import add_config_options, config_overrides
 from crisscross_zoo.pretrain.presets import OBJECTIVES, PRESETS, make_config
+from crisscross_zoo.text import counted
 
 PROG = "crisscross-pretrain"
 
@@ -191,7 +192,7 @@ def _pack(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"out": options.out, "files": len(index), "shards": shards})
     elif not options.quiet:
-        print(f"{options.out}: {len(index)} files in {shards} shards")
+        print(f"{options.out}: {counted(len(index), 'file')} in {counted(shards, 'shard')}")
     return EXIT_DONE
 
 
@@ -217,7 +218,8 @@ def _pretrain(options: argparse.Namespace) -> int:
         print_json({**vars(outcome), "run": str(outcome.run)})
     elif outcome.finished and not options.quiet:
         print(
-            f"{outcome.run}: {outcome.total_steps} steps done; the encoders are in its folders video and audio"
+            f"{outcome.run}: {counted(outcome.total_steps, 'step')} done;"
+            " the encoders are in its folders video and audio"
         )
     if not outcome.finished:
         how = (

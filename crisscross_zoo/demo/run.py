@@ -39,6 +39,7 @@ from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 from crisscross_zoo.pretrain.presets import PretrainConfig
+from crisscross_zoo.text import counted, percent
 
 TRAIN_CLIPS = 80
 """Clips of each class to train on."""
@@ -115,7 +116,7 @@ def run_demo(
     for seed in range(seeds):
         run = out / f"seed{seed}"
         seeded = config.override({"seed": seed})
-        tell(f"pretraining on {len(files)} clips without labels, seed {seed}")
+        tell(f"pretraining on {counted(len(files), 'clip')} without labels, seed {seed}")
         if not pretrain(seeded, files, run, data_id=file_sha256(index), on_progress=on_progress).finished:
             return None
         scored = run / SCORES_FILE
@@ -160,12 +161,11 @@ def run_demo(
 def report_lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report as Markdown: accuracies in %, mean and standard deviation over the seeds."""
     first, last = report["log"][0]["first"], report["log"][0]["last"]
-    seeds = f"{report['seeds']} seed" + ("s" if report["seeds"] > 1 else "")
     even = {m: _evenness(report, last, m) for m in MODALITIES}
     lines = [
         (
-            f"{report['clips']['train']} clips to train on, {report['clips']['test']} held out; {seeds},"
-            f" {np.mean(report['minutes']):.1f} minutes of pretraining each."
+            f"{report['clips']['train']} clips to train on, {report['clips']['test']} held out;"
+            f" {counted(report['seeds'], 'seed')}, {np.mean(report['minutes']):.1f} minutes of pretraining each."
         ),
         (
             f"Seed 0: loss {first['total']:.3f} at step {first['step']:.0f}, {last['total']:.3f} at step"
@@ -252,5 +252,4 @@ def _summary(scores: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]
 
 
 def _cell(value: Mapping[str, Any]) -> str:
-    spread = f" ± {100 * value['std']:.1f}" if len(value["values"]) > 1 else ""
-    return f"{100 * value['mean']:.1f}{spread}"
+    return percent(value["mean"], value["std"]).removesuffix(" %")

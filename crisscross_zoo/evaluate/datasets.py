@@ -29,6 +29,7 @@ from crisscross_zoo.files.trees import (
     unreadable,
 )
 from crisscross_zoo.settings import check_choice
+from crisscross_zoo.text import counted
 
 DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound", "folder")
 """What :func:`read_dataset` reads:
@@ -93,7 +94,7 @@ class LabelledData:
     absent: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"LabelledData({self.name!r}, {self.root!r}, {len(self.classes)} classes, {dict(self.folds)})"
+        return f"LabelledData({self.name!r}, {self.root!r}, {counted(len(self.classes), 'class')}, {dict(self.folds)})"
 
 
 def read_dataset(
@@ -115,7 +116,7 @@ def read_dataset(
         split_root: Folder of the lists that say what is trained on and what is tested, if not below ``root``: of
             UCF101, HMDB51 and ESC-50 alone.
         seed: Of the folds of a "folder" without train and test; they depend on it and on the files' names alone.
-        missing: Called with a line such as "12 of 9537 files of trainlist01.txt are not there, such as ..." for each
+        missing: Called with a line such as "12 of 9537 files of trainlist01.txt not found, such as ..." for each
             list of which some files are not there; they are left out. None: a warning.
 
     Returns:
@@ -143,7 +144,7 @@ def read_dataset(
             absent = sorted({*range(len(classes))} - {s.label for s in samples})
             if absent:
                 raise ConfigError(
-                    f"fold {number} has no file to {purpose} of {len(absent)} of {len(classes)} classes: "
+                    f"fold {number} has no file to {purpose} of {len(absent)} of {counted(len(classes), 'class')}: "
                     + ", ".join(classes[k] for k in absent[:5])
                     + (", ..." if len(absent) > 5 else ""),
                     remedy="each class needs both; complete the data set",
@@ -510,13 +511,13 @@ class _Tree:
             (found if name in self.names(folder) else absent).append(sample)
         if absent and not found:
             raise ConfigError(
-                f"none of the {len(absent)} files of {source} is there, such as {absent[0].path}",
+                f"none of {counted(len(absent), 'file')} of {source} exists, such as {absent[0].path}",
                 remedy="check that the lists and the files are of one release, and unpacked",
                 path=self.root,
             )
         if absent:
             line = (
-                f"{len(absent)} of {len(absent) + len(found)} files of {source} are not there, "
+                f"{len(absent)} of {counted(len(absent) + len(found), 'file')} of {source} not found, "
                 f"such as {absent[0].path}"
             )
             self.absent.append(line)

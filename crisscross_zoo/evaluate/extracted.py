@@ -20,6 +20,7 @@ from crisscross_zoo.evaluate.results import labels_of
 from crisscross_zoo.evaluate.rows import Floats, Ints, Rows
 from crisscross_zoo.evaluate.store import FeatureStore
 from crisscross_zoo.files.failures import failure_row
+from crisscross_zoo.text import counted
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class ClipFeatures:
         used = [s for s in samples if s.path not in failures]
         if not used:
             raise OutputError(
-                f"none of the {len(samples)} files can be used",
+                f"none of {counted(len(samples), 'file')} can be used",
                 remedy="see the failures",
                 path=self._plan.data.root,
             )

@@ -23,6 +23,7 @@ from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.media.clips import Views
 from crisscross_zoo.settings import Precision, check, check_training_precision, pick_device
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, VideoAugment
+from crisscross_zoo.weights.load import id_in_run
 from crisscross_zoo.weights.loaded import LoadedWeights, Weights, load_weights
 
 _CLIP_LENGTHS = {"video": ("size", 1, 0), "audio": ("seconds", 0.01, 2)}
@@ -220,8 +221,9 @@ def make_plan(
         _check_fits(_clip(config, known.encoder.config))
     run = None
     if isinstance(weights, str | os.PathLike):
-        named = Path(weights).resolve().name
-        run = named if all(known.id == f"{named}/{name}" for name, known in loaded.items()) else None
+        folder = Path(weights)
+        of_run = all(known.id == id_in_run(folder, name) for name, known in loaded.items())
+        run = folder.resolve().name if of_run else None
     return Plan(
         config=config,
         data=data,

@@ -16,6 +16,7 @@ from crisscross_zoo.evaluate.protocols import COSTS, Normalize
 from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
 from crisscross_zoo.features import Features
+from crisscross_zoo.text import counted
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -205,7 +206,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         self.classes_, labels = np.unique(truth, return_inverse=True)
         if len(labels) != clips.files or len(self.classes_) < 2:
             raise InputError(
-                f"{clips.files} files, {len(labels)} labels of {len(self.classes_)} classes",
+                f"{counted(clips.files, 'file')}, {counted(len(labels), 'label')}"
+                f" of {counted(len(self.classes_), 'class')}",
                 remedy="pass a label for each file, and two classes or more",
             )
         costs = [float(c) for c in self.costs]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData
+from crisscross_zoo.text import counted
 
 _SHOWN = 10
 """Names in a line; ``result.json`` has all."""
@@ -89,7 +90,7 @@ def describe_missing(name: str, missing: Mapping[str, Any]) -> list[str]:
     if gone := missing["classes"]:
         lines.append(f"{whole - len(gone)} of the {whole} classes of {release.title}, without {_names(gone)}")
     if other := missing["other_classes"]:
-        lines.append(f"{len(other)} classes that {release.title} has not: {_names(other)}")
+        lines.append(f"{counted(len(other), 'class')} that {release.title} does not have: {_names(other)}")
     for fold, sides in missing["files"].items():
         (train, all_train), (test, all_test) = sides["train"], sides["test"]
         lines.append(

@@ -15,7 +15,8 @@ from crisscross_zoo.errors import OutputError
 from crisscross_zoo.evaluate.releases import describe_missing
 from crisscross_zoo.evaluate.results import RESULT_FILE, weights_name
 from crisscross_zoo.files.atomic import write_atomically
-from crisscross_zoo.settings import counted, suggest
+from crisscross_zoo.settings import suggest
+from crisscross_zoo.text import counted
 
 COLUMNS: tuple[str, ...] = (
     "protocol",

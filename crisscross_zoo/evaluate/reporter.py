@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from crisscross_zoo.errors import CrissCrossError, shown
-from crisscross_zoo.settings import counted
+from crisscross_zoo.text import counted
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done of it, and how much of it there is; 0: that is not known."""

@@ -20,7 +20,7 @@ from crisscross_zoo.evaluate.plan import Plan
 from crisscross_zoo.evaluate.protocols import ProtocolConfig
 from crisscross_zoo.evaluate.releases import describe_missing
 from crisscross_zoo.files.atomic import atomic_path
-from crisscross_zoo.settings import counted
+from crisscross_zoo.text import counted, percent
 from crisscross_zoo.weights.loaded import Weights
 from crisscross_zoo.weights.manifest import find_weights
 
@@ -203,7 +203,7 @@ def recall_lines(result: Mapping[str, Any]) -> dict[str, str]:
     chance = result.get("chance", {})
     return {
         f"R@k, {direction}": ", ".join(
-            f"R@{k} {_percent(value)} (chance {_percent_of(chance[k])})" for k, value in recall.items()
+            f"R@{k} {percent(**value)} (chance {percent(chance[k])})" for k, value in recall.items()
         )
         for direction, recall in result.get("recall", {}).items()
     }
@@ -220,10 +220,10 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     if "recall" in result:
         lines += [f"{name}: {numbers}" for name, numbers in recall_lines(result).items()]
     else:
-        one, five = (f"(chance {_percent_of(result['chance'][k])})" for k in ("1", "5"))
-        lines.append(f"top-1: {_percent(result['top1'])} {one}")
+        one, five = (f"(chance {percent(result['chance'][k])})" for k in ("1", "5"))
+        lines.append(f"top-1: {percent(**result['top1'])} {one}")
         lines.append(
-            f"top-5: {_percent(result['top5'])} {five}; top-1 of single clips: {_percent(result['clip_top1'])} {one}"
+            f"top-5: {percent(**result['top5'])} {five}; top-1 of single clips: {percent(**result['clip_top1'])} {one}"
         )
     if known := result["published"]:
         note = f" ({known['note']})" if known["note"] else ""
@@ -253,15 +253,6 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
     if result["released"]:
         lines.append("as the released code does it, where that differs from the paper")
     return lines
-
-
-def _percent_of(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _percent(value: Mapping[str, float]) -> str:
-    spread = f" ± {100 * value['std']:.1f}" if value["std"] else ""
-    return f"{100 * value['mean']:.1f}{spread} %"
 
 
 def write_tables(out: Path, classes: Sequence[str], done: Mapping[int, Classified]) -> None:

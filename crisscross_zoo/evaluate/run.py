@@ -47,7 +47,7 @@ from crisscross_zoo.evaluate.retrieval import Heads
 from crisscross_zoo.evaluate.retrieve import retrieve
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, find_media
-from crisscross_zoo.settings import counted
+from crisscross_zoo.text import counted
 from crisscross_zoo.weights.loaded import Weights
 
 

@@ -33,7 +33,7 @@ from crisscross_zoo.extract.options import (
     DEFAULT_TIMEOUT,
     ExtractKeywords,
     ExtractOptions,
-    Modality,
+    Modalities,
 )
 from crisscross_zoo.features import Features
 from crisscross_zoo.files import remote
@@ -92,7 +92,7 @@ class FeatureExtractor:
     def __init__(
         self,
         weights: Weights | Mapping[str, Weights] = "audioset",
-        modality: Modality = "video",
+        modality: Modalities = "video",
         **options: Unpack[ExtractKeywords],
     ) -> None:
         self.options = given = ExtractOptions.of(modality, options)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crisscross_zoo.media.clips import Views
 
-Modality = Literal["video", "audio", "both"]
+Modalities = Literal["video", "audio", "both"]
 Decoder = Literal["pyav", "torchcodec"]
 
 DEFAULT_TIMEOUT = 600.0
@@ -27,7 +27,7 @@ DEFAULT_TIMEOUT = 600.0
 
 
 _CHECKED: dict[str, Any] = {
-    "modality": Modality,
+    "modality": Modalities,
     "pooling": Pooling | None,
     "precision": Precision,
     "edges": Edges,
@@ -107,7 +107,7 @@ class ExtractOptions:
         ConfigError: a value that is not allowed, values that exclude each other, or one for another modality.
     """
 
-    modality: Modality = "video"
+    modality: Modalities = "video"
     device: "str | torch.device" = "auto"
     pooling: Pooling | None = None
     precision: Precision = "fp32"
@@ -158,7 +158,7 @@ class ExtractOptions:
             raise ConfigError("views without clips", remedy="say how many: clips=10")
 
     @classmethod
-    def of(cls, modality: Modality, options: ExtractKeywords) -> Self:
+    def of(cls, modality: Modalities, options: ExtractKeywords) -> Self:
         """Return the options that keywords give.
 
         Raises:

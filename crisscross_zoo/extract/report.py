@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from crisscross_zoo.errors import CrissCrossError, shown
 from crisscross_zoo.extract.share import Share
 from crisscross_zoo.files.failures import failure_row
-from crisscross_zoo.settings import counted
+from crisscross_zoo.text import counted
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError, StorageError
 from crisscross_zoo.extract.lists import PARTS_NAME, Lists
-from crisscross_zoo.extract.options import ExtractKeywords, ExtractOptions, Modality
+from crisscross_zoo.extract.options import ExtractKeywords, ExtractOptions, Modalities
 from crisscross_zoo.extract.outputs import FileResult, known_result, mirror, save
 from crisscross_zoo.extract.report import (
     Event,
@@ -35,7 +35,8 @@ from crisscross_zoo.files import remote
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
 from crisscross_zoo.files.find import MEDIA_SUFFIXES, VIDEO_SUFFIXES, common_folder, find_media, is_folder
 from crisscross_zoo.files.store import Folder, open_file, open_folder
-from crisscross_zoo.settings import StrPath, check, check_choice, check_path, counted
+from crisscross_zoo.settings import StrPath, check, check_choice, check_path
+from crisscross_zoo.text import counted
 
 if TYPE_CHECKING:
     from crisscross_zoo.extract.extractor import FeatureExtractor
@@ -63,7 +64,7 @@ def extract_files(
     out: StrPath,
     *,
     weights: Weights | Mapping[str, Weights] = "audioset",
-    modality: Modality = "video",
+    modality: Modalities = "video",
     list_file: str | None = None,
     format: Format | None = None,  # noqa: A002 - as the command calls it
     root: StrPath | None = None,
@@ -143,7 +144,7 @@ def extract_files(
                 tell(FileNote(place, text))
     if share.count > 1:
         outputs = {path: outputs[path] for path in share.of(found)}
-        part = f"{len(outputs)} of {len(found)} files"
+        part = f"{len(outputs)} of {counted(len(found), 'file')}"
         tell(Message(f"share {share.index} of {share.count} ({share.origin}): {part}"))
     plan = _Plan(target, folder, outputs, share, weights, given, engine, address, on_error, overwrite, single)
     return _Run(plan, tell).run()
@@ -225,7 +226,7 @@ class _Run:
                 missing = MediaNotFoundError("no such file", remedy="check the path", path=path)
                 yield FileResult(path, name, error=missing)
                 return
-        extractor = self._extractor(plan.share.pick_device(plan.options.device))
+        extractor = self._extractor(plan.share.own_device(plan.options.device))
         if extractor.precision_is_slow:
             self.tell(
                 Message("note: this processor has no bfloat16 instructions: bf16 is slower on it than fp32")

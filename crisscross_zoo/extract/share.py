@@ -37,7 +37,7 @@ class Share:
         """Return the name of this share's part of the lists, or of another's."""
         return f"{self.index if index is None else index}-of-{self.count}"
 
-    def pick_device(self, device: str | torch.device) -> str | torch.device:
+    def own_device(self, device: str | torch.device) -> str | torch.device:
         """Return ``device``, or the local process's GPU where that is ``"auto"`` or ``"cuda"`` and there are GPUs."""
         if self.local is None or device not in ("auto", "cuda"):
             return device

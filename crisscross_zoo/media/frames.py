@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from crisscross_zoo.errors import UnreadableMediaError
 from crisscross_zoo.media.packets import OnDamage, PacketDecoder
 from crisscross_zoo.media.tracks import EARLY_SECONDS, MP4_FORMAT, VideoTrack
+from crisscross_zoo.text import counted
 
 Frame = TypeVar("Frame")
 
@@ -238,9 +239,13 @@ class _StampedClock:
         due = self._packets.shown & (self._seconds >= self._start - EARLY_SECONDS) & (self._seconds < until)
         lost = int((due & ~self._came).sum())
         return [
-            *([f"{lost} of {int(due.sum())} frames could not be decoded"] if lost else []),
-            *([f"{self.misplaced} frames that came out of order are left out"] if self.misplaced else []),
-            *([f"{self._unknown} frames of packets that the scan did not find"] if self._unknown else []),
+            *([f"{lost} of {counted(int(due.sum()), 'frame')} could not be decoded"] if lost else []),
+            *([f"{counted(self.misplaced, 'frame')} out of order, skipped"] if self.misplaced else []),
+            *(
+                [f"{counted(self._unknown, 'frame')} of packets that the scan did not find"]
+                if self._unknown
+                else []
+            ),
         ]
 
 
@@ -273,8 +278,8 @@ class _CountedClock:
         due = int(self._packets.shown.sum())
         lost = due - self._came if until == np.inf else 0
         return [
-            *([f"{lost} of {due} frames could not be decoded"] if lost > 0 else []),
-            *([f"{self.misplaced} frames that came out of order are left out"] if self.misplaced else []),
+            *([f"{lost} of {counted(due, 'frame')} could not be decoded"] if lost > 0 else []),
+            *([f"{counted(self.misplaced, 'frame')} out of order, skipped"] if self.misplaced else []),
         ]
 
 

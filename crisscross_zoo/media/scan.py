@@ -55,7 +55,8 @@ from crisscross_zoo.media.tracks import (
     Stream,
     VideoTrack,
 )
-from crisscross_zoo.settings import StrPath, check_path, counted
+from crisscross_zoo.settings import StrPath, check_path
+from crisscross_zoo.text import counted
 from crisscross_zoo.workers.errors import file_error
 
 CODEC_DELAY_SECONDS = 0.1

@@ -34,7 +34,8 @@ from crisscross_zoo.files.stamps import Stamp, stamp_of
 from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES, class_folders, split_folder
 from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.tracks import COLUMNS, Media
-from crisscross_zoo.settings import StrPath, check_choice, counted, duration
+from crisscross_zoo.settings import StrPath, check_choice
+from crisscross_zoo.text import counted, duration
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 INDEX_VERSION = 2
@@ -106,7 +107,7 @@ class IndexReport:
         """Return the report as lines of text."""
         lines = [
             f"{self.out}: {self.usable} of {counted(self.total, 'file')} usable, {duration(3600 * self.hours)}"
-            + (f", {self.classes} classes" if self.classes is not None else "")
+            + (f", {counted(self.classes, 'class')}" if self.classes is not None else "")
             + f" ({self.scanned} scanned, {self.total - self.scanned} known)"
         ]
         if self.damaged:

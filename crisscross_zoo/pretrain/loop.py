@@ -59,6 +59,7 @@ from crisscross_zoo.pretrain.optim import LARC
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.schedule import cosine_schedule
 from crisscross_zoo.settings import check_training_precision
+from crisscross_zoo.text import counted
 from crisscross_zoo.workers.errors import training_errors
 from crisscross_zoo.workers.samples import Failures
 
@@ -165,7 +166,7 @@ def pretrain(
         )
         if on_start is not None and world.rank == 0:
             on_start(
-                f"{len(files):,} files; steps {first:,} to {total:,} of {config.optim.batch_size:,} samples,"
+                f"{counted(len(files), 'file')}; steps {first:,} to {total:,} of {config.optim.batch_size:,} samples,"
                 f" {per_epoch:,} an epoch; on {world.size} x {world.device.type} in {config.optim.precision}"
             )
         meter = Meter(world.device)
@@ -420,7 +421,7 @@ class _Reporter:
         failures, samples = sum(f for *_, f, _ in found), sum(s for *_, s in found)
         if samples >= FAILURES_COUNT_FROM and failures > self.config.run.max_failed * samples:
             raise TrainingError(
-                f"{failures} of {samples} samples met a file that fails, more than --run.max-failed allows"
+                f"{failures} of {counted(samples, 'sample')} met a file that fails, more than --run.max-failed allows"
                 f" ({self.config.run.max_failed:g})",
                 remedy=f"see {self._failed_path}, and index the files again",
             )

@@ -31,6 +31,7 @@ from crisscross_zoo.media.packets import tell_nobody
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, index_files
 from crisscross_zoo.settings import StrPath, check_count
+from crisscross_zoo.text import counted
 from crisscross_zoo.workers.errors import file_error
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
@@ -66,7 +67,7 @@ class PrepareReport:
         """Return the report as a line of text."""
         failed = f"; {self.failed} failed, see {FAILED_NAME} beside it" if self.failed else ""
         return (
-            f"{self.index}: {self.usable} of {self.total} files usable ({self.written} written now),"
+            f"{self.index}: {self.usable} of {counted(self.total, 'file')} usable ({self.written} written now),"
             f" {self.original_bytes / 2**20:.0f} MiB before, {self.copied_bytes / 2**20:.0f} MiB now{failed}"
         )
 

@@ -26,7 +26,13 @@ from torch import Tensor
 from crisscross_zoo.checkpoints.files import CHECKPOINT_OF, build_strictly, read_checkpoint, write_checkpoint
 from crisscross_zoo.config import BLOCKS_PER_STAGE, CONFIG_TYPES, MODALITIES, EncoderConfig, Modality
 from crisscross_zoo.encoders import build_encoder
-from crisscross_zoo.errors import CheckpointError, ConfigError, UnknownWeightsError, WeightsError
+from crisscross_zoo.errors import (
+    CheckpointError,
+    ConfigError,
+    OtherModalityError,
+    UnknownWeightsError,
+    WeightsError,
+)
 from crisscross_zoo.settings import check_choice
 
 PTH_SUFFIXES = (".pth.tar.zip", ".pth.zip", ".pth.tar", ".pth", ".pt")
@@ -111,7 +117,7 @@ def read_local(
     if config is None:
         return state_dict, _infer_config(state_dict, modality)
     if modality not in (None, config.modality):
-        raise CheckpointError(
+        raise OtherModalityError(
             f"this is {CHECKPOINT_OF[config.modality]}, not {modality}",
             remedy=f"load it as {config.modality!r}",
             path=path,

@@ -213,7 +213,7 @@ def find_checkpoint(
         if (path / modality / MODEL_FILE).is_file() and not (
             path / MODEL_FILE
         ).is_file():  # a pretraining run
-            path, weights_id = path / modality, f"{weights_id}/{modality}"
+            path, weights_id = path / modality, id_in_run(path, modality)
         return FoundCheckpoint(path=path, weights_id=weights_id)
 
     names = [entry.name for entry in list_weights(modality) if entry.status != "planned"]
@@ -221,6 +221,11 @@ def find_checkpoint(
         f"no weights, file or Hub repository are called {text!r}",
         remedy=suggest(text.lower().replace("_", "-"), names) + "; or pass org/name, a path or random:SEED",
     )
+
+
+def id_in_run(run: Path, modality: str) -> str:
+    """Return what the weights of a pretraining run's folder are called."""
+    return f"{run.resolve().name}/{modality}"
 
 
 def _entry_file(entry: WeightsEntry, *, revision: str | None, access: Access) -> Path:

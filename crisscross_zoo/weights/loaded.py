@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from crisscross_zoo.checkpoints.files import CHECKPOINT_OF, MODEL_FILE, state_sha256
+from crisscross_zoo.checkpoints.files import MODEL_FILE, state_sha256
 from crisscross_zoo.config import MODALITIES, Modality, Pooling
 from crisscross_zoo.encoders import Encoder
-from crisscross_zoo.errors import CheckpointError, ConfigError
+from crisscross_zoo.errors import CheckpointError, ConfigError, OtherModalityError
 from crisscross_zoo.weights.load import load_encoder
 
 Weights = str | os.PathLike[str] | Encoder | None
@@ -61,20 +61,15 @@ def load_weights(
         else:
             try:
                 encoder = load_encoder(cast(Modality, name), source, pooling=pooling, **access)
-            except CheckpointError as error:
-                if modality == "both" and not isinstance(weights, Mapping) and _is_of_other(error, name):
-                    raise _need_both(error) from None
-                raise
+            except OtherModalityError as error:
+                if modality != "both" or isinstance(weights, Mapping):
+                    raise
+                raise _need_both(error) from None
             loaded[name] = LoadedWeights(source, encoder, encoder.weights_id, encoder.weights_sha256)
     return loaded
 
 
-def _is_of_other(error: CheckpointError, modality: str) -> bool:
-    (other,) = (name for name in MODALITIES if name != modality)
-    return error.path is not None and error.reason.startswith(f"this is {CHECKPOINT_OF[other]}")
-
-
-def _need_both(error: CheckpointError) -> CheckpointError:
+def _need_both(error: OtherModalityError) -> CheckpointError:
     """Return the error for weights of one modality where both are needed."""
     assert error.path is not None
     run = Path(error.path).parent

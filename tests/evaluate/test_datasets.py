@@ -403,16 +403,16 @@ MISSING = [
         "ucf101",
         "UCF-101/Archery/v_Archery_g01_c01.avi",
         [
-            "1 of 4 files of testlist01.txt are not there, such as ROOT/UCF-101/Archery/v_Archery_g01_c01.avi",
-            "1 of 8 files of trainlist02.txt are not there, such as ROOT/UCF-101/Archery/v_Archery_g01_c01.avi",
-            "1 of 8 files of trainlist03.txt are not there, such as ROOT/UCF-101/Archery/v_Archery_g01_c01.avi",
+            "1 of 4 files of testlist01.txt not found, such as ROOT/UCF-101/Archery/v_Archery_g01_c01.avi",
+            "1 of 8 files of trainlist02.txt not found, such as ROOT/UCF-101/Archery/v_Archery_g01_c01.avi",
+            "1 of 8 files of trainlist03.txt not found, such as ROOT/UCF-101/Archery/v_Archery_g01_c01.avi",
         ],
     ),
     (
         "hmdb51",
         "HMDB-51/cartwheel/Movie_3_cartwheel_f_cm_np1_fr_med_1.avi",
         [
-            f"1 of {n} files of *_test_split{k}.txt to {what} are not there, such as "
+            f"1 of {n} files of *_test_split{k}.txt to {what} not found, such as "
             "ROOT/HMDB-51/cartwheel/Movie_3_cartwheel_f_cm_np1_fr_med_1.avi"
             for n, k, what in ((8, 1, "train on"), (8, 2, "train on"), (4, 3, "test"))
         ],
@@ -420,7 +420,7 @@ MISSING = [
     (
         "esc50",
         "audio/1-1005-A-1.wav",
-        ["1 of 12 files of esc50.csv are not there, such as ROOT/audio/1-1005-A-1.wav"],
+        ["1 of 12 files of esc50.csv not found, such as ROOT/audio/1-1005-A-1.wav"],
     ),
 ]
 
@@ -444,7 +444,7 @@ def test_without_a_listener_missing_files_are_a_warning(tmp_path: Path) -> None:
     root = make_tree("esc50", tmp_path, files_per_class=6)
     (root / "audio" / "1-1005-A-1.wav").unlink()
     with pytest.warns(
-        UserWarning, match=r"^1 of 12 files of esc50\.csv are not there, such as .*1-1005-A-1\.wav$"
+        UserWarning, match=r"^1 of 12 files of esc50\.csv not found, such as .*1-1005-A-1\.wav$"
     ):
         read_dataset("esc50", root)
 
@@ -524,7 +524,7 @@ WRONG: list[tuple[str, Break, str]] = [
         "ucf101",
         empty("UCF-101/Archery", "UCF-101/ApplyEyeMakeup"),
         (
-            "ROOT: none of the 4 files of trainlist01.txt is there, such as "
+            "ROOT: none of the 4 files of trainlist01.txt exists, such as "
             f"ROOT/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g02_c01.avi; {RELEASE}"
         ),
     ),
@@ -611,7 +611,7 @@ WRONG: list[tuple[str, Break, str]] = [
         "hmdb51",
         empty("HMDB-51/cartwheel", "HMDB-51/brush_hair"),
         (
-            "ROOT: none of the 4 files of *_test_split1.txt to train on is there, such as "
+            "ROOT: none of the 4 files of *_test_split1.txt to train on exists, such as "
             f"ROOT/HMDB-51/brush_hair/Movie_2_brush_hair_f_cm_np1_fr_med_0.avi; {RELEASE}"
         ),
     ),

@@ -356,7 +356,7 @@ def test_files_and_labels_must_fit_together() -> None:
     files, labels = make_files(10)
     with pytest.raises(InputError, match="10 files, 9 labels of 3 classes; pass a label for each file"):
         LinearProbe().fit(files, labels[:9])
-    with pytest.raises(InputError, match=r"10 files, 10 labels of 1 classes; .*two classes or more"):
+    with pytest.raises(InputError, match=r"10 files, 10 labels of 1 class; .*two classes or more"):
         LinearProbe().fit(files, ["cat"] * 10)
 
 

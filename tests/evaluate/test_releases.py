@@ -65,8 +65,8 @@ def test_one_class_less_is_named(name: str) -> None:
     assert missing["other_classes"] == ["my own"]
     first, second = describe_missing(name, missing)
     assert first.endswith(f", without {data.classes[-1]}")
-    assert second.startswith("1 classes that ")
-    assert second.endswith(" has not: my own")
+    assert second.startswith("1 class that ")
+    assert second.endswith(" does not have: my own")
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if name != "kinetics400"])

@@ -111,13 +111,13 @@ def test_what_a_number_rests_on_is_noted() -> None:
             make_result(
                 folds={"1": fold(failed=failed, chosen_on="test"), "2": fold(failed=failed[:1], chosen_on="test")},
                 shared_content={"1": 2, "2": 5}, released=True, select="test",
-                changed={"clips.train": 3}, absent=["1 of 9 files of list.txt are not there"],
+                changed={"clips.train": 3}, absent=["1 of 9 files of list.txt not found"],
             )
         ]
     )  # fmt: skip
     assert row["notes"] == (
         "2 files failed; 7 test files also in training; as the released code; clips.train 3;"
-        " 1 of 9 files of list.txt are not there"
+        " 1 of 9 files of list.txt not found"
     )
     assert row["chosen on"] == "test"
 

@@ -587,7 +587,7 @@ def test_files_of_a_list_that_are_not_there_count(
     argv = ["retrieval", "ucf101", "--root", str(root), *SMALL, "--clips.frames", "8", "--weights", "demo"]
     argv += ["--fold", "2", "--cache", str(cache), "--out", str(tmp_path / "out"), "--quiet"]
     assert main(argv) == 1
-    assert "absent: 1 of 8 files of trainlist02.txt are not there" in capsys.readouterr().out
+    assert "absent: 1 of 8 files of trainlist02.txt not found" in capsys.readouterr().out
 
 
 def test_other_settings_than_the_papers_are_printed(folder: Path, command: Any, tmp_path: Path) -> None:

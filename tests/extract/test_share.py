@@ -44,14 +44,14 @@ def test_the_share_is_read_from_the_starters_variables(environment, share):
 def test_each_local_process_has_its_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    assert [Share(9, 16, local).pick_device("auto") for local in range(5)] == [
+    assert [Share(9, 16, local).own_device("auto") for local in range(5)] == [
         "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0",
     ]  # fmt: skip
-    assert Share(1, 2, 1).pick_device("cuda") == "cuda:1"
-    assert Share(1, 2, 1).pick_device("cpu") == "cpu"
-    assert Share(1, 2).pick_device("auto") == "auto"
+    assert Share(1, 2, 1).own_device("cuda") == "cuda:1"
+    assert Share(1, 2, 1).own_device("cpu") == "cpu"
+    assert Share(1, 2).own_device("auto") == "auto"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert Share(1, 2, 1).pick_device("auto") == "auto"
+    assert Share(1, 2, 1).own_device("auto") == "auto"
 
 
 @pytest.mark.parametrize("shard", ["3", "3/3", "1/0", "-1/3", "a/b"])
