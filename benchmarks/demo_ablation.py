@@ -76,7 +76,7 @@ def main() -> int:
                 config,
                 seeds=options.seeds,
                 data=options.out / "data",
-                say=lambda line, o=objective: print(f"{o}: {line}", file=sys.stderr, flush=True),
+                on_message=lambda line, o=objective: print(f"{o}: {line}", file=sys.stderr, flush=True),
                 on_progress=tell,
             )
         if done is None:

@@ -36,7 +36,7 @@ from report import Ratio, Report, add_json_option, finish
 
 from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.extract import extractor as extract
-from crisscross_zoo.media.clips import file_news
+from crisscross_zoo.media.clips import file_events
 from crisscross_zoo.media.scan import scan
 
 _IMPORT = [sys.executable, "-c", "import torch, torchvision"]
@@ -107,7 +107,7 @@ def run(extractor: FeatureExtractor, paths: list[Path]) -> tuple[float, float, i
 def parts(extractor: FeatureExtractor, path: Path) -> tuple[float, float]:
     """Return the seconds that the network takes, and those that decoding takes, each alone."""
     start = time.perf_counter()
-    news = [(0, path, item) for item in file_news(path, extractor._sampling)]
+    news = [(0, path, item) for item in file_events(path, extractor._sampling)]
     decoding = time.perf_counter() - start
 
     def known(*_: Any, **__: Any) -> Iterator[Any]:

@@ -28,7 +28,7 @@ from make_media import make_media
 
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import CrissCrossError, MediaError
-from crisscross_zoo.media.clips import Clip, FileRead, Sampling, file_news
+from crisscross_zoo.media.clips import Clip, FileRead, Sampling, file_events
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
@@ -95,7 +95,7 @@ def read_one(indexed: Mapping[str, Media], path: str) -> Iterator[tuple[str, str
         Sampling(video=VideoConfig(size=32), audio=AudioConfig()),
         indexed[Path(path).name.partition("-")[2]],
     )
-    for news in file_news(path, sampling):
+    for news in file_events(path, sampling):
         if isinstance(news, Clip):
             yield "clips", "a clip"
         elif isinstance(news, FileRead):

@@ -25,7 +25,7 @@ from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.encoders.head import clip_features
 from crisscross_zoo.extract.outputs import known_result
 from crisscross_zoo.files.store import LocalFolder
-from crisscross_zoo.media.clips import file_news
+from crisscross_zoo.media.clips import file_events
 
 LOOKS = 1000
 """How often a finished output is looked at, for the time of one look."""
@@ -53,7 +53,7 @@ class File:
             return FeatureExtractor(options.weights, device="cpu", workers=0, **given)
 
         def read(by: FeatureExtractor) -> None:
-            for _ in file_news(path, by._sampling):
+            for _ in file_events(path, by._sampling):
                 pass
 
         both = extractor("both")

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from crisscross_zoo import FeatureExtractor, Features, load_encoder
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.encode import write_clip
 from crisscross_zoo.media.scan import scan
 
@@ -61,7 +61,7 @@ def test_the_clip_is_what_its_script_makes(tmp_path: Path) -> None:
         assert ours.shape == (240, 320, 3)
         assert np.abs(ours.astype(float) - theirs).mean() < 3  # grey levels; the encoder's version may differ
     first, second = (
-        np.concatenate([s for _, s in read_sound(m, 16_000, on_damage=damage)]) for m in (made, shipped)
+        np.concatenate([s for _, s in read_audio(m, 16_000, on_damage=damage)]) for m in (made, shipped)
     )
     length = min(len(first), len(second))
     assert np.corrcoef(first[:length], second[:length])[0, 1] > 0.99
@@ -70,7 +70,7 @@ def test_the_clip_is_what_its_script_makes(tmp_path: Path) -> None:
 def test_the_clip_changes_in_picture_and_sound() -> None:
     pictures = [p.astype(float) for _, p in read_frames(scan(CLIP), np.arange(0.0, 6, 0.5), on_damage=damage)]
     assert min(np.abs(a - b).mean() for a, b in itertools.pairwise(pictures)) > 1
-    sound = np.concatenate([s for _, s in read_sound(scan(CLIP), 16_000, on_damage=damage)])
+    sound = np.concatenate([s for _, s in read_audio(scan(CLIP), 16_000, on_damage=damage)])
     spectra = [np.abs(np.fft.rfft(s)) for s in np.split(sound[: 6 * 16_000].astype(float), 6)]  # one a second
     similar = [np.corrcoef(a, b)[0, 1] for a, b in itertools.pairwise(spectra)]
     assert max(similar) < 0.95

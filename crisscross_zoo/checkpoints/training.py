@@ -111,7 +111,7 @@ def load_progress(
     keys: Collection[str],
     *,
     restart: bool = False,
-    say: Callable[[str], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> dict[str, Any] | None:
     """Read what :func:`save_progress` wrote; a damaged file is set aside.
 
@@ -120,7 +120,7 @@ def load_progress(
         identity: Of the training that would go on.
         keys: What the state must have.
         restart: Begin anew where the file is of another training.
-        say: Told of a damaged file, in a line.
+        on_message: Told of a damaged file, in a line.
 
     Returns:
         The state, on the CPU; None where there is none to go on from.
@@ -136,8 +136,8 @@ def load_progress(
         )
     except CheckpointError as error:
         set_aside(path)
-        if say is not None:
-            say(str(error))
+        if on_message is not None:
+            on_message(str(error))
         return None
     if state["identity"] == identity:
         return state

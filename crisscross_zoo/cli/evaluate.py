@@ -234,7 +234,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             compute=compute,
             heads=_heads(options, config),
             overwrite=options.overwrite,
-            say=lambda line: _say(line, quiet=options.quiet),
+            on_message=lambda line: _say(line, quiet=options.quiet),
             on_progress=on_progress,
             on_queries=galleries.append,
         )
@@ -323,7 +323,7 @@ def _search(options: argparse.Namespace, config: ProtocolConfig, root: str, comp
             top=options.top,
             compute=compute,
             heads=_heads(options, config),
-            say=lambda line: _say(line, quiet=options.quiet),
+            on_message=lambda line: _say(line, quiet=options.quiet),
             on_progress=on_progress,
         )
     if options.json:

@@ -29,7 +29,7 @@ from crisscross_zoo.errors import ConfigError, StorageError
 from crisscross_zoo.extract.options import ExtractOptions
 from crisscross_zoo.extract.report import Event, FileDone, FileFailed, Progress, Summary
 from crisscross_zoo.extract.run import Engine, OnError, extract_files
-from crisscross_zoo.extract.share import numbered_share
+from crisscross_zoo.extract.shard import numbered_shard
 from crisscross_zoo.features import Format
 from crisscross_zoo.text import counted
 
@@ -102,7 +102,7 @@ def build_parser() -> ArgumentParser:
         type=_shard,
         metavar="I/N",
         help="take every N-th file beginning with number I, from 0; N such processes may run at once on one --out"
-        " folder (default: all files, or the share of a process that torchrun or srun started)",
+        " folder (default: all files, or the shard of a process that torchrun or srun started)",
     )
     how.add_argument(
         "--engine",
@@ -162,8 +162,8 @@ def _main(argv: Sequence[str] | None) -> int:
     report.show(summary)
     if summary.interrupted:
         return EXIT_INTERRUPTED
-    if summary.failed and summary.share.origin == "torchrun" and not summary.stopped:
-        report.say("some inputs failed; exit code 0, since torchrun would end the other shares")
+    if summary.failed and summary.shard.origin == "torchrun" and not summary.stopped:
+        report.print_line("some inputs failed; exit code 0, since torchrun would end the other shards")
         return EXIT_DONE
     return EXIT_FAILED if summary.failed else EXIT_DONE
 
@@ -184,11 +184,11 @@ class _Report:
         elif isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, FileFailed):
-            self.say(f"error: {said(event.error)}")
+            self.print_line(f"error: {said(event.error)}")
         elif not (isinstance(event, FileDone) or self._args.quiet):
-            self.say(str(event))
+            self.print_line(str(event))
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line to stderr, without breaking the progress bar."""
         from tqdm import tqdm
 
@@ -198,7 +198,7 @@ class _Report:
         """Print the summary to stdout."""
         if summary.interrupted:
             done = f"{len(summary.files)} of {counted(summary.inputs, 'file')} done"
-            self.say(f"interrupted: {done}; run the same command again to go on")
+            self.print_line(f"interrupted: {done}; run the same command again to go on")
         if self._args.json:
             print_json(summary.to_dict())
         elif not self._args.quiet and (summary.files or summary.failed_list is not None):
@@ -243,7 +243,7 @@ def _shard(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 0/8")
     index, number = map(int, match.groups())
     try:
-        numbered_share(index, number)
+        numbered_shard(index, number)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error.remedy}") from None
     return index, number

@@ -243,7 +243,7 @@ def _demo(options: argparse.Namespace) -> int:
             seeds=options.seeds,
             train_clips=options.train_clips,
             test_clips=options.test_clips,
-            say=None if options.quiet else lambda line: print(f"{PROG}: {line}", file=sys.stderr),
+            on_message=None if options.quiet else lambda line: print(f"{PROG}: {line}", file=sys.stderr),
             on_progress=on_progress,
         )
     if report is None:

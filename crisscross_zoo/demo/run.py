@@ -68,7 +68,7 @@ def run_demo(
     train_clips: int | None = None,
     test_clips: int | None = None,
     data: Path | None = None,
-    say: Callable[[str], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any] | None:
     """Make the data, pretrain with each seed, and score what comes of it.
@@ -80,7 +80,7 @@ def run_demo(
         train_clips: Clips of each class to train on; default: :data:`TRAIN_CLIPS`.
         test_clips: Clips of each class to test on; default: :data:`TEST_CLIPS`.
         data: Where the clips are or shall be; default: in ``out``.
-        say: Told what is done, a line each.
+        on_message: Told what is done, a line each.
         on_progress: As for :func:`~crisscross_zoo.pretrain.loop.pretrain`.
 
     Returns:
@@ -92,16 +92,16 @@ def run_demo(
         OSError: the folder cannot be written.
     """
 
-    def tell(line: str) -> None:
-        if say is not None:
-            say(line)
+    def report_line(line: str) -> None:
+        if on_message is not None:
+            on_message(line)
 
     # before minutes of work
     check_packages()
     if config.run.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError("tensorboard is not installed", remedy='run pip install "crisscross-zoo[pretrain]"')
     data = data or out / "data"
-    tell(f"making clips in {data}")
+    report_line(f"making clips in {data}")
     make_demo_data(
         data,
         train_clips=TRAIN_CLIPS if train_clips is None else train_clips,
@@ -116,7 +116,7 @@ def run_demo(
     for seed in range(seeds):
         run = out / f"seed{seed}"
         seeded = config.override({"seed": seed})
-        tell(f"pretraining on {counted(len(files), 'clip')} without labels, seed {seed}")
+        report_line(f"pretraining on {counted(len(files), 'clip')} without labels, seed {seed}")
         if not pretrain(seeded, files, run, data_id=file_sha256(index), on_progress=on_progress).finished:
             return None
         scored = run / SCORES_FILE
@@ -124,7 +124,7 @@ def run_demo(
         if known.get("clips") == clips:
             scores.append(known)
             continue
-        tell(f"scoring on held-out clips, seed {seed}")
+        report_line(f"scoring on held-out clips, seed {seed}")
         modalities = [m for m in MODALITIES if (run / m).is_dir()]
         weights: dict[str, Mapping[str, Path | Encoder]] = {
             "pretrained": {m: run / m for m in modalities},

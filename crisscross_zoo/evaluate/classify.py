@@ -13,7 +13,7 @@ from crisscross_zoo.evaluate.extracted import ClipFeatures, Extracted
 from crisscross_zoo.evaluate.layer import LayerTraining, TrainedLayer, module_scores
 from crisscross_zoo.evaluate.metrics import Scores, file_scores, softmax, top_k
 from crisscross_zoo.evaluate.plan import Plan
-from crisscross_zoo.evaluate.probe import best, held_out_accuracies, held_out_parts, right_files
+from crisscross_zoo.evaluate.probe import best, held_out_accuracies, held_out_folds, right_files
 from crisscross_zoo.evaluate.reporter import Reporter
 from crisscross_zoo.evaluate.results import Classified, labels_of, text_keys
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
@@ -81,7 +81,7 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
         machines = fitted((cost,))
     for machine in machines.values():
         if not machine.solved:
-            reporter.say(
+            reporter.message(
                 f"the SVM of cost {machine.cost:g} is not solved to svm.tolerance (gradient {machine.gradient:.1e})"
             )
     chosen = {"cost": cost, "accuracy_by_cost": text_keys(accuracies)}
@@ -156,7 +156,9 @@ def classify_by_layer(plan: Plan, features: ClipFeatures, number: int, reporter:
     identity = _layer_identity(plan, fold)
     if redrawn:
         keys = {*vars(reached), *trainings}
-        before = load_progress(checkpoint, identity, keys, restart=plan.overwrite, say=reporter.say)
+        before = load_progress(
+            checkpoint, identity, keys, restart=plan.overwrite, on_message=reporter.message
+        )
         if before is not None:
             reached = _LayerFold(**{name: before[name] for name in vars(reached)})
             for name, training in trainings.items():
@@ -191,7 +193,7 @@ def classify_by_layer(plan: Plan, features: ClipFeatures, number: int, reporter:
 def _held_out(plan: Plan, fold: Fold) -> set[str]:
     """Return the training files on which the epoch is chosen: a fifth of them."""
     groups = [s.group for s in fold.train]
-    _, places = next(held_out_parts(labels_of(fold.train), groups, seed=plan.config.seed))
+    _, places = next(held_out_folds(labels_of(fold.train), groups, seed=plan.config.seed))
     return {fold.train[k].path for k in places}
 
 

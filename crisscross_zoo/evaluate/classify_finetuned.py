@@ -70,7 +70,7 @@ def classify_by_finetuning(plan: Plan, number: int, reporter: Reporter) -> Class
         on_failure=lambda failure: late.update({failure["path"]: failure}),
         after_epoch=(lambda _: test().top1) if plan.config.select == "test" else None,
         restart=plan.overwrite,
-        say=reporter.say,
+        on_message=reporter.message,
     )
     epochs = int(best(accuracies)) if accuracies else config.epochs
     tested = test()
@@ -81,7 +81,7 @@ def classify_by_finetuning(plan: Plan, number: int, reporter: Reporter) -> Class
         chosen={"epochs": epochs, "accuracy_by_epoch": text_keys(accuracies), "losses": losses},
     )
     for failure in done.failed:
-        reporter.say(f"{failure['path']}: {failure['reason']}")
+        reporter.message(f"{failure['path']}: {failure['reason']}")
     return done
 
 

@@ -129,10 +129,10 @@ class ClipFeatures:
             OutputError: that is all of them.
         """
         failures = store.extract(
-            [s.path for s in samples], on_file=self._reporter.stage(what), on_wait=self._reporter.say
+            [s.path for s in samples], on_file=self._reporter.stage(what), on_wait=self._reporter.message
         )
         failures = {path: self._plan.in_settings(error) for path, error in failures.items()}
-        self._reporter.say_failures(failures)
+        self._reporter.report_failures(failures)
         used = [s for s in samples if s.path not in failures]
         if not used:
             raise OutputError(

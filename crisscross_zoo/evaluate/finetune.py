@@ -143,7 +143,7 @@ def finetune(
     on_failure: Callable[[dict[str, str]], None] | None = None,
     after_epoch: Callable[[int], float | None] | None = None,
     restart: bool = False,
-    say: Callable[[str], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> tuple[list[float], dict[int, float]]:
     """Train all of a classifier, going on from ``folder`` where it was stopped.
 
@@ -165,7 +165,7 @@ def finetune(
             for epochs that a run before this one has done. May return a score: then the classifier ends as it was
             after the epoch of the highest, of equal ones the first, instead of after the last.
         restart: Begin anew where the checkpoint is of another run.
-        say: Told of a damaged checkpoint, which is set aside, in a line.
+        on_message: Told of a damaged checkpoint, which is set aside, in a line.
 
     Returns:
         The mean loss of each epoch, and the scores by epoch.
@@ -200,7 +200,7 @@ def finetune(
     )
     checkpoint = folder / CHECKPOINT_FILE
     wanted = {*parts, "losses", "scores", "best"}
-    before = load_progress(checkpoint, identity, wanted, restart=restart, say=say)
+    before = load_progress(checkpoint, identity, wanted, restart=restart, on_message=on_message)
     for name, part in parts.items() if before is not None else ():
         part.load_state_dict(before[name])  # type: ignore[index, attr-defined]
     before = before or {"losses": [], "scores": {}, "best": {}}

@@ -286,11 +286,11 @@ def _preview(path: str, kinds: set[Kind], seconds: float) -> _Preview:
             preview.problems["video"] = error.reason
     if info.audio_span is not None and ("audio" in kinds or frames is not None):
         try:
-            wave = _read_sound(info, start, length, CLIP_SAMPLE_RATE)
+            wave = _read_audio(info, start, length, CLIP_SAMPLE_RATE)
             if "audio" in kinds:
                 config = AudioConfig()
                 preview.spectrogram = _jpeg(
-                    _spectrogram(_read_sound(info, start, length, config.sample_rate), config)
+                    _spectrogram(_read_audio(info, start, length, config.sample_rate), config)
                 )
         except MediaError as error:
             if "audio" in kinds:
@@ -364,7 +364,7 @@ def _resized(frames: Pictures, size: tuple[int, int]) -> Pictures:
     return np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
 
 
-def _read_sound(info: Media, start: float, length: float, sample_rate: int) -> npt.NDArray[np.float32]:
+def _read_audio(info: Media, start: float, length: float, sample_rate: int) -> npt.NDArray[np.float32]:
     from crisscross_zoo.media.decode import INT16_SCALE
     from crisscross_zoo.media.seek import read_moment
 

@@ -290,7 +290,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return file_scores(*self._scored_clips(X))
 
 
-def held_out_parts(
+def held_out_folds(
     labels: Ints, groups: npt.ArrayLike | None = None, *, seed: int = 0
 ) -> Iterator[tuple[Ints, Ints]]:
     """Split files into parts with like shares of the classes; groups stay together.
@@ -333,7 +333,7 @@ def held_out_accuracies(
     """
     right = dict.fromkeys(sorted(costs), 0)
     total = fitted = 0
-    splits = list(itertools.islice(held_out_parts(labels, groups, seed=seed), parts))
+    splits = list(itertools.islice(held_out_folds(labels, groups, seed=seed), parts))
     if on_fit is not None:
         on_fit(0, len(splits) * len(right))
     for train, held in splits:

@@ -19,20 +19,22 @@ class Reporter:
     """Passes on lines and progress to a caller's functions.
 
     Args:
-        say: Called with each line. None: nobody reads them.
+        on_message: Called with each line. None: nobody reads them.
         on_progress: Called as a stage goes on.
     """
 
-    def __init__(self, say: Callable[[str], None] | None = None, on_progress: Progress | None = None) -> None:
-        self._say, self._on_progress = say, on_progress
+    def __init__(
+        self, on_message: Callable[[str], None] | None = None, on_progress: Progress | None = None
+    ) -> None:
+        self._on_message, self._on_progress = on_message, on_progress
         self._failed: set[str] = set()
 
-    def say(self, line: str) -> None:
+    def message(self, line: str) -> None:
         """Pass on a line."""
-        if self._say is not None:
-            self._say(line)
+        if self._on_message is not None:
+            self._on_message(line)
 
-    def say_failures(self, failures: Mapping[str, CrissCrossError]) -> None:
+    def report_failures(self, failures: Mapping[str, CrissCrossError]) -> None:
         """Pass on that files failed, each once: it may be in several folds. The same of many files is one line."""
         kinds: dict[tuple[str, str], list[str]] = {}
         for path, error in failures.items():
@@ -42,10 +44,10 @@ class Reporter:
         for (reason, remedy), paths in kinds.items():
             text = f"{reason}; {remedy}" if remedy else reason
             if len(paths) > NAMED_FAILURES:
-                self.say(f"{counted(len(paths), 'file')}, such as {shown(paths[0])}: {text}")
+                self.message(f"{counted(len(paths), 'file')}, such as {shown(paths[0])}: {text}")
             else:
                 for path in paths:
-                    self.say(f"{shown(path)}: {text}")
+                    self.message(f"{shown(path)}: {text}")
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """Return what passes on how much of a stage is done, and how much of it there is."""

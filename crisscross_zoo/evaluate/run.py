@@ -68,7 +68,7 @@ def evaluate(
     compute: Compute | None = None,
     heads: Mapping[str, Heads] | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
     on_queries: Callable[[Mapping[str, Sequence[Query]]], None] | None = None,
 ) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def evaluate(
         compute: Device and the like.
         heads: By modality, for retrieval across modalities, see :func:`~crisscross_zoo.evaluate.retrieval.load_heads`.
         overwrite: Replace the result of another evaluation that is there.
-        say: Told of what may change how far the numbers are to be trusted, a line each.
+        on_message: Told of what may change how far the numbers are to be trusted, a line each.
         on_progress: Told what is done, how much of it, and how much there is.
         on_queries: Retrieval alone: given the queries of the first fold by direction, with their neighbours.
 
@@ -99,7 +99,7 @@ def evaluate(
     check_packages()
     chosen = _chosen_folds(data, folds)
     _check_not_sound_alone(config, data.root, (s.path for f in chosen.values() for s in (*f.train, *f.test)))
-    reporter = Reporter(say, on_progress)
+    reporter = Reporter(on_message, on_progress)
     plan = make_plan(
         config, data, chosen, weights, out=Path(out), compute=compute, heads=heads, overwrite=overwrite
     )
@@ -109,7 +109,7 @@ def evaluate(
     incomplete = find_missing(data, chosen)
     if lines := describe_missing(data.name, incomplete):
         more = f" (and {len(lines) - 1} more, listed with the result)" if len(lines) > 1 else ""
-        reporter.say(
+        reporter.message(
             f"{data.root} is not the whole data set, so the paper's number is not put beside the result:"
             f" {lines[0]}{more}"
         )
@@ -147,7 +147,7 @@ def search(
     top: int = 5,
     compute: Compute | None = None,
     heads: Mapping[str, Heads] | None = None,
-    say: Callable[[str], None] | None = None,
+    on_message: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[dict[str, list[Query]], list[dict[str, str]]]:
     """Find the files of a folder that are most like some files; labels are not needed.
@@ -160,7 +160,7 @@ def search(
         top: Neighbours of each.
         compute: Device and the like.
         heads: As for :func:`evaluate`.
-        say: Told of files that failed, a line each.
+        on_message: Told of files that failed, a line each.
         on_progress: As for :func:`evaluate`.
 
     Returns:
@@ -186,7 +186,7 @@ def search(
     known, sought = (tuple(LabelledFile(str(p), 0, str(p)) for p in part) for part in (paths, queries))
     data = LabelledData("folder", os.fspath(folder), (), {1: Fold(known, sought)})
     plan = make_plan(config, data, data.folds, weights, out=Path(), compute=compute, heads=heads)
-    reporter = Reporter(say, on_progress)
+    reporter = Reporter(on_message, on_progress)
     done = retrieve(plan, ClipFeatures(plan, reporter), 1, shown=top)
     return done.queries, done.failed
 
@@ -240,7 +240,7 @@ def _check_leaks(plan: Plan, reporter: Reporter) -> dict[int, int]:
             example = example or next(iter(same.items()))
     if example is not None:
         folds = ", ".join(f"fold {number}: {found}" for number, found in shared.items())
-        reporter.say(
+        reporter.message(
             f"{counted(sum(shared.values()), 'test file')} with the bytes of a training file ({folds}), such as"
             f" {' and '.join(example)}"
         )

@@ -189,15 +189,15 @@ class FeatureExtractor:
         done = known = opened = 0
         running = _RunningBatches(self.device)
         queue_size = max(_LEAST_QUEUE, 2 * min(self._batch.values()))
-        news_of_files = read_files(
+        events_of_files = read_files(
             paths,
             self._sampling,
             workers=workers,
             queue_size=queue_size,
             timeout=self.options.timeout or DEFAULT_TIMEOUT,
         )
-        with contextlib.closing(news_of_files), running:
-            for serial, path, news in news_of_files:
+        with contextlib.closing(events_of_files), running:
+            for serial, path, news in events_of_files:
                 if isinstance(
                     news, StorageError
                 ):  # where files are fetched to: no other file would fit either

@@ -64,7 +64,7 @@ def extract_on_ray(
     *,
     address: str | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
 ) -> Generator[FileResult, None, None]:
     """Extract files on a Ray cluster; a bad one costs itself alone, a lost worker or node nothing.
 
@@ -77,7 +77,7 @@ def extract_on_ray(
         address: Of the cluster, as in ``ray.init``: "auto", "HOST:PORT". Default: $RAY_ADDRESS, or a cluster of this
             machine that ends with the call.
         overwrite: Extract also what is already there.
-        say: Told, in one line, of workers that were lost.
+        on_message: Told, in one line, of workers that were lost.
 
     Yields:
         What became of every input, as it is ready.
@@ -102,7 +102,7 @@ def extract_on_ray(
     setup = _Setup(weights, options, folder, scratch, place, overwrite)
     try:
         with _connected(ray, address):
-            yield from _Cluster(ray, setup, outputs, say).run()
+            yield from _Cluster(ray, setup, outputs, on_message).run()
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CrissCrossError):
             raise error.cause from None
@@ -266,12 +266,12 @@ class _Cluster:
     """The driver's side: workers come and go, every input gets one outcome."""
 
     def __init__(
-        self, ray: Any, setup: _Setup, outputs: Mapping[str, str], say: Callable[[str], None]
+        self, ray: Any, setup: _Setup, outputs: Mapping[str, str], on_message: Callable[[str], None]
     ) -> None:
         self._ray = ray
         self._setup = setup
         self._outputs = outputs
-        self._say = say
+        self._on_message = on_message
         self._members: dict[Any, _Member] = {}  # by what each is doing
         self._failed_starts = 0  # in a row, while no worker lives
         self._patience = time.monotonic() + _PATIENCE_SECONDS
@@ -360,7 +360,7 @@ class _Cluster:
         ready, _ = self._ray.wait(list(self._members), num_returns=1, timeout=_POLL_SECONDS)
         if time.monotonic() > self._patience:
             self._patience = float("inf")
-            self._say("no worker has started yet; `ray status` says what the cluster has free")
+            self._on_message("no worker has started yet; `ray status` says what the cluster has free")
         for ref in ready:
             member = self._members.pop(ref)
             try:
@@ -375,7 +375,7 @@ class _Cluster:
             yield member, result
 
     def _note_loss(self, member: _Member, error: Exception) -> None:
-        self._say("a worker was lost; what it had not finished is done again")
+        self._on_message("a worker was lost; what it had not finished is done again")
         if member.node is None and all(m.node is None for m in self._members.values()):
             self._failed_starts += 1
             if self._failed_starts == _START_ATTEMPTS:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from crisscross_zoo.errors import CrissCrossError, shown
-from crisscross_zoo.extract.share import Share
+from crisscross_zoo.extract.shard import Shard
 from crisscross_zoo.files.failures import failure_row
 from crisscross_zoo.text import counted
 
@@ -152,13 +152,13 @@ class Summary:
         out: The output, as it was given.
         files: Files with features, in the order of the inputs.
         failed: Why the others have none, by input.
-        inputs: How many there were, the share's alone.
+        inputs: How many there were, the shard's alone.
         modality: What was wanted of them.
         interrupted: The run ended before its end: by Ctrl-C, or since the disk is full.
         stopped: It ended at the first failure (``on_error="stop"``).
         seconds: How long it took.
         failed_list: Where ``failed.jsonl`` is, or would be; None where the output is one file.
-        share: Which of the inputs it was about.
+        shard: Which of the inputs it was about.
     """
 
     out: str
@@ -170,7 +170,7 @@ class Summary:
     stopped: bool
     seconds: float
     failed_list: str | None
-    share: Share
+    shard: Shard
 
     @property
     def done(self) -> int:

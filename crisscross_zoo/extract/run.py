@@ -29,7 +29,7 @@ from crisscross_zoo.extract.report import (
     Progress,
     Summary,
 )
-from crisscross_zoo.extract.share import Share, numbered_share, started_share
+from crisscross_zoo.extract.shard import Shard, numbered_shard, started_shard
 from crisscross_zoo.features import FORMATS, Format, check_name
 from crisscross_zoo.files import remote
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
@@ -90,7 +90,7 @@ def extract_files(
         format: Of the files in a folder. Default: "npz".
         root: Mirror the tree from here. Default: the inputs' common folder.
         shard: ``(i, n)``: take every n-th file beginning with number i, from 0; n such processes may run at once on
-            one folder. Default: all files, or the share of a process that torchrun or srun started.
+            one folder. Default: all files, or the shard of a process that torchrun or srun started.
         engine: ``"ray"``: run on a cluster whose nodes share the inputs and ``out``. Default: in this process.
         address: With ``engine="ray"``: the cluster's, or "auto". Default: $RAY_ADDRESS, or one of this machine alone.
         on_error: At a bad file, "skip" it, or "stop".
@@ -125,10 +125,10 @@ def extract_files(
     for path in paths:
         check_path("an input", path)
     texts = [os.fspath(path) for path in paths]
-    share = started_share() if shard is None else numbered_share(*shard)
+    own = started_shard() if shard is None else numbered_shard(*shard)
     single = _is_single_output(target, format)
-    _check_engine(engine, address, share, single=single)
-    _check_single(target, modality, share, single=single)
+    _check_engine(engine, address, own, single=single)
+    _check_single(target, modality, own, single=single)
     skipped: dict[str, Counter[str]] = {}
     suffixes = VIDEO_SUFFIXES if modality == "video" else MEDIA_SUFFIXES
     found = find_media(texts, list_file=list_file, suffixes=suffixes, on_skipped=skipped.__setitem__)
@@ -137,17 +137,17 @@ def extract_files(
     else:
         start = None if root is None else remote.without_file_scheme(os.fspath(root))
         folder, outputs = _outputs(target, found, texts, start, format or "npz", modality)
-    tell = on_event or (lambda _: None)
-    if share.index == 0:
+    emit = on_event or (lambda _: None)
+    if own.index == 0:
         for place, counts in skipped.items():
             if text := _describe_skipped(counts, modality):
-                tell(FileNote(place, text))
-    if share.count > 1:
-        outputs = {path: outputs[path] for path in share.of(found)}
+                emit(FileNote(place, text))
+    if own.count > 1:
+        outputs = {path: outputs[path] for path in own.of(found)}
         part = f"{len(outputs)} of {counted(len(found), 'file')}"
-        tell(Message(f"share {share.index} of {share.count} ({share.origin}): {part}"))
-    plan = _Plan(target, folder, outputs, share, weights, given, engine, address, on_error, overwrite, single)
-    return _Run(plan, tell).run()
+        emit(Message(f"shard {own.index} of {own.count} ({own.origin}): {part}"))
+    plan = _Plan(target, folder, outputs, own, weights, given, engine, address, on_error, overwrite, single)
+    return _Run(plan, emit).run()
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class _Plan:
     out: str
     folder: Folder
     outputs: Mapping[str, str]  # input to name in the folder
-    share: Share
+    shard: Shard
     weights: Any
     options: ExtractOptions
     engine: Engine | None
@@ -170,9 +170,9 @@ class _Plan:
 class _Run:
     """One run over its inputs."""
 
-    def __init__(self, plan: _Plan, tell: Callable[[Event], object]) -> None:
+    def __init__(self, plan: _Plan, emit: Callable[[Event], object]) -> None:
         self.plan = plan
-        self.tell = tell
+        self.emit = emit
         self._results: dict[str, FileResult] = {}
         self._failed: dict[str, CrissCrossError] = {}
         self._notes: Counter[str] = Counter()
@@ -182,8 +182,8 @@ class _Run:
         self._clips = 0, 0, 0  # done, known, and the files that these are of
 
     def run(self) -> Summary:
-        plan, share = self.plan, self.plan.share
-        part = share.name() if share.count > 1 else None
+        plan, shard = self.plan, self.plan.shard
+        part = shard.name() if shard.count > 1 else None
         lists = None if plan.single else Lists(plan.folder, part)
         interrupted = stopped = False
         full: StorageError | None = None
@@ -208,9 +208,9 @@ class _Run:
                 self._write_lists(lists)
         for text, number in self._notes.items():
             if number > _REMARKS and full is None:
-                self.tell(Message(f"note: the same of {number - _REMARKS} more: {text}"))
+                self.emit(Message(f"note: the same of {number - _REMARKS} more: {text}"))
         summary = self._summary(interrupted=interrupted or full is not None, stopped=stopped)
-        self.tell(summary)
+        self.emit(summary)
         if full is not None:
             raise full
         return summary
@@ -226,9 +226,9 @@ class _Run:
                 missing = MediaNotFoundError("no such file", remedy="check the path", path=path)
                 yield FileResult(path, name, error=missing)
                 return
-        extractor = self._extractor(plan.share.own_device(plan.options.device))
+        extractor = self._extractor(plan.shard.own_device(plan.options.device))
         if extractor.precision_is_slow:
-            self.tell(
+            self.emit(
                 Message("note: this processor has no bfloat16 instructions: bf16 is slower on it than fp32")
             )
         todo, replaced = [], 0
@@ -241,7 +241,7 @@ class _Run:
                 yield known
         if replaced:
             reason = "other settings, weights or versions of the input"
-            self.tell(
+            self.emit(
                 Message(f"note: {counted(replaced, 'output')} of {reason}: extracted again and replaced")
             )
         self._progress(0, 0, 0)
@@ -257,9 +257,9 @@ class _Run:
         # What does not fit is known, and weights are downloaded, before any worker starts.
         self._extractor("cpu")
 
-        def say(text: str) -> None:
+        def on_message(text: str) -> None:
             with contextlib.redirect_stdout(stdout):
-                self.tell(Message(text))
+                self.emit(Message(text))
 
         results = extract_on_ray(
             plan.weights,
@@ -268,7 +268,7 @@ class _Run:
             plan.folder,
             address=plan.address,
             overwrite=plan.overwrite,
-            say=say,
+            on_message=on_message,
         )
         self._progress(0, 0, 0)
         # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
@@ -300,21 +300,21 @@ class _Run:
 
     def _tell_progress(self) -> None:
         done = len(self._results) + len(self._failed)
-        self.tell(Progress(done, len(self.plan.outputs), *self._clips))
+        self.emit(Progress(done, len(self.plan.outputs), *self._clips))
 
     def _take(self, result: FileResult) -> None:
         path, metadata = result.path, result.summary
         if result.error is not None:
             self._failed[path] = result.error
-            self.tell(FileFailed(path, result.error))
+            self.emit(FileFailed(path, result.error))
         if metadata is None:
             return
         self._results[path] = result
         output = self.plan.folder.place(result.output)
         if result.skipped:
-            self.tell(FileSkipped(path, output, metadata["shapes"]))
+            self.emit(FileSkipped(path, output, metadata["shapes"]))
             return
-        self.tell(FileDone(path, output, metadata["shapes"]))
+        self.emit(FileDone(path, output, metadata["shapes"]))
         for modality in metadata["missing"]:
             found = "audio" if modality == "video" else "video"
             self._note(path, f"has no {modality}; its {found} features are written")
@@ -324,16 +324,16 @@ class _Run:
         for note in metadata["notes"]:
             self._note(path, note)
         for warning in metadata["warnings"]:
-            self.tell(FileWarning(path, warning))
+            self.emit(FileWarning(path, warning))
 
     def _note(self, path: str, text: str) -> None:
         """Tell what may be as wanted, for some files; at the end it is said for how many more."""
         self._notes[text] += 1
         if self._notes[text] <= _REMARKS:
-            self.tell(FileNote(path, text))
+            self.emit(FileNote(path, text))
 
     def _write_lists(self, lists: Lists) -> None:
-        plan, share = self.plan, self.plan.share
+        plan, shard = self.plan, self.plan.shard
         for path, result in self._results.items():
             assert result.summary is not None
             lists.add(path, result.output, result.summary)
@@ -342,11 +342,11 @@ class _Run:
             lists.add_failure(path, plan.outputs[path], row)
         try:
             lists.write()
-            if share.count > 1:
-                parts = [share.name(k) for k in range(share.count)]
-                if not Lists.merge(plan.folder, parts, by=share.name()):
-                    self._lists_in = plan.folder.place(f"{PARTS_NAME}/{share.name()}/{FAILED_NAME}")
-                    self.tell(Message("the lists of all shares are written when the last one is done"))
+            if shard.count > 1:
+                parts = [shard.name(k) for k in range(shard.count)]
+                if not Lists.merge(plan.folder, parts, by=shard.name()):
+                    self._lists_in = plan.folder.place(f"{PARTS_NAME}/{shard.name()}/{FAILED_NAME}")
+                    self.emit(Message("the lists of all shards are written when the last one is done"))
         except OSError as error:
             raise OutputError(
                 f"cannot be written ({error.strerror})", remedy="check the folder", path=plan.folder.place()
@@ -370,7 +370,7 @@ class _Run:
             stopped=stopped,
             seconds=time.monotonic() - self._started,
             failed_list=None if plan.single else self._lists_in,
-            share=plan.share,
+            shard=plan.shard,
         )
 
 
@@ -388,15 +388,15 @@ def _describe_skipped(suffixes: Counter[str], modality: str) -> str:
     return "; ".join(parts)
 
 
-def _check_engine(engine: str | None, address: str | None, share: Share, *, single: bool) -> None:
+def _check_engine(engine: str | None, address: str | None, shard: Shard, *, single: bool) -> None:
     if engine is None:
         if address is not None:
             raise ConfigError("--address goes with --engine ray", remedy="add it, or leave the address out")
     elif single:
         raise ConfigError(f"--engine {engine} writes to a folder", remedy="name one: --out feats/")
-    elif share.count > 1:
+    elif shard.count > 1:
         raise ConfigError(
-            f"--engine {engine} shares the files out itself", remedy="start it once, without --shard"
+            f"--engine {engine} distributes the files itself", remedy="start it once, without --shard"
         )
 
 
@@ -417,12 +417,12 @@ def _is_single_output(out: str, format: str | None) -> bool:  # noqa: A002
     return False
 
 
-def _check_single(out: str, modality: str, share: Share, *, single: bool) -> None:
+def _check_single(out: str, modality: str, shard: Shard, *, single: bool) -> None:
     if single and modality == "both" and out.endswith(".npy"):
         raise ConfigError("--out: .npy holds one modality", remedy="write .npz or .safetensors, or a folder")
-    if single and share.count > 1:
+    if single and shard.count > 1:
         raise ConfigError(
-            f"--out {out} is one file, and {share.count} processes share the inputs ({share.origin})",
+            f"--out {out} is one file, and {shard.count} processes shard the inputs ({shard.origin})",
             remedy="name a folder: --out feats/",
         )
 

@@ -27,7 +27,7 @@ from crisscross_zoo.files import remote
 from crisscross_zoo.media import torchcodec_frames
 from crisscross_zoo.media.advice import strict_error
 from crisscross_zoo.media.audio import cut_out
-from crisscross_zoo.media.decode import INT16_SCALE, read_frames, read_sound
+from crisscross_zoo.media.decode import INT16_SCALE, read_audio, read_frames
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import (
@@ -153,22 +153,22 @@ class FileRead:
     failed: tuple[str, ...] = ()
 
 
-News = FileOpened | Clip | FileRead | CrissCrossError
+ReadEvent = FileOpened | Clip | FileRead | CrissCrossError
 """What comes of a file: opened, its clips, and last that it was read; or an error, which ends it."""
 
 
-def file_news(path: StrPath, sampling: Sampling) -> Iterator[News]:
+def file_events(path: StrPath, sampling: Sampling) -> Iterator[ReadEvent]:
     """Read one file as :func:`read_clips` does, but yield the error that ends it in place of raising it."""
     try:
         if remote.is_url(path):
-            yield from _remote_news(path, sampling)
+            yield from _remote_events(path, sampling)
         else:
             yield from read_clips(path, sampling)
     except Exception as error:
         yield file_error(error, path)
 
 
-def _remote_news(url: StrPath, sampling: Sampling) -> Iterator[News]:
+def _remote_events(url: StrPath, sampling: Sampling) -> Iterator[ReadEvent]:
     source = remote.source_of(url)
     with remote.local_copy(url) as local:
         try:
@@ -403,7 +403,7 @@ def audio_clips(
     pieces: deque[tuple[int, npt.NDArray[np.int16]]] = deque()
     row = 0
 
-    for place, piece in read_sound(media, config.sample_rate, on_damage=on_damage, on_note=on_note):
+    for place, piece in read_audio(media, config.sample_rate, on_damage=on_damage, on_note=on_note):
         while row < len(firsts) and firsts[row] + length <= place:
             yield cut_out(pieces, int(firsts[row]), length)
             row += 1
@@ -423,7 +423,7 @@ def read_files(
     workers: int = 0,
     queue_size: int = 16,
     timeout: float | None = None,
-) -> Generator[tuple[int, StrPath, News], None, None]:
+) -> Generator[tuple[int, StrPath, ReadEvent], None, None]:
     """Read the clips of many files; a bad one costs itself alone.
 
     Args:
@@ -437,5 +437,5 @@ def read_files(
         ``(serial, path, news)``: serial numbers ``paths`` from 0. News of one file come in order, those of several
         files mixed.
     """
-    job = functools.partial(file_news, sampling=sampling)
+    job = functools.partial(file_events, sampling=sampling)
     return work_on_files(paths, job, workers=workers, queue_size=queue_size, timeout=timeout)

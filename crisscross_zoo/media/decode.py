@@ -90,7 +90,7 @@ def convert_frames(
     yield from _one_pass(media, track, times[done:], convert, False, on_damage, source)
 
 
-def read_sound(
+def read_audio(
     media: Media,
     sample_rate: int,
     *,

@@ -35,7 +35,7 @@ from crisscross_zoo.errors import (
     UnreadableMediaError,
 )
 from crisscross_zoo.files.atomic import atomic_path, write_atomically
-from crisscross_zoo.media.decode import convert_frames, read_sound, with_packets
+from crisscross_zoo.media.decode import convert_frames, read_audio, with_packets
 from crisscross_zoo.media.frames import Orientation, display_matrix, orientation_of
 from crisscross_zoo.media.tracks import Media, VideoTrack
 from crisscross_zoo.settings import Range, Settings
@@ -189,7 +189,7 @@ def reencode(
     """Write a copy of a file's pictures and sound that is quick to read at random, whole or not at all.
 
     Pictures are those that :func:`~crisscross_zoo.media.decode.read_frames` gives, upright, in the file's own colours,
-    scaled; sound is what :func:`~crisscross_zoo.media.decode.read_sound` gives, every sample of it, with silence in
+    scaled; sound is what :func:`~crisscross_zoo.media.decode.read_audio` gives, every sample of it, with silence in
     its gaps. Times stay: pictures to a 90,000th of a second, sound to the sample. With a lower ``fps`` a picture is
     that shown at a multiple of ``1 / fps``. Memory does not grow with the file's length. The same file and options
     give the same bytes with the same FFmpeg.
@@ -352,7 +352,7 @@ def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
 def _whole_sound(media: Media, sample_rate: int, on_damage: Callable[[str], None]) -> Iterator[av.AudioFrame]:
     """The sound from its first sample on, with silence in its gaps."""
     end: int | None = None
-    for place, samples in read_sound(media, sample_rate, on_damage=on_damage):
+    for place, samples in read_audio(media, sample_rate, on_damage=on_damage):
         for first in range(place if end is None else end, place, _SILENCE):
             yield _sound_frame(np.zeros(min(_SILENCE, place - first), np.int16), first, sample_rate)
         yield _sound_frame(samples, place, sample_rate)

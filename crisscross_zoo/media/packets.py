@@ -26,7 +26,7 @@ from crisscross_zoo.settings import StrPath
 OnDamage = Callable[[str], None]
 
 
-def tell_nobody(_: str) -> None:
+def ignore_damage(_: str) -> None:
     """Take a phrase of damage of which another pass tells, or of which nobody wants to know."""
 
 

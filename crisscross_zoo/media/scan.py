@@ -39,11 +39,11 @@ from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
     READ_ERRORS,
     best_streams,
+    ignore_damage,
     open_media,
     read_packets,
     reason_of,
     stream_at,
-    tell_nobody,
 )
 from crisscross_zoo.media.tracks import (
     MP4_FORMAT,
@@ -397,7 +397,9 @@ class _Placing:
         with open_media(self._path, self._source, self._found.format) as container:
             video = self._found.streams["video"]
             stream = stream_at(container, video.index, video.codec, os.fspath(self._path), VideoStream)
-            for item in decode_video(read_packets(container, stream, tell_nobody), stream, None, tell_nobody):
+            for item in decode_video(
+                read_packets(container, stream, ignore_damage), stream, None, ignore_damage
+            ):
                 number = item.frame.pts
                 if number is not None and number < len(shown) and shown[number] and not came[number]:
                     order.append(number)

@@ -30,7 +30,7 @@ from av.video import VideoStream
 from crisscross_zoo.errors import InputError, UnreadableMediaError
 from crisscross_zoo.media.audio import MonoAudio, Piece, channels_of, cut_out, frame_of
 from crisscross_zoo.media.clock import LONGEST_REORDERING
-from crisscross_zoo.media.decode import convert_frames, read_sound
+from crisscross_zoo.media.decode import convert_frames, read_audio
 from crisscross_zoo.media.frames import (
     INDEXED_FORMATS,
     Decoded,
@@ -44,11 +44,11 @@ from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
     changed,
     decode_audio,
+    ignore_damage,
     open_media,
     opens_unprobed,
     read_packets,
     stream_at,
-    tell_nobody,
 )
 from crisscross_zoo.media.tracks import EARLY_SECONDS, AudioTrack, Media, Packets, VideoTrack
 
@@ -83,7 +83,7 @@ def read_moment(
 
     Frames are those that :func:`~crisscross_zoo.media.decode.read_frames` gives, byte for byte, in an undamaged file.
 
-    Audio lies on the sample grid on which :func:`~crisscross_zoo.media.decode.read_sound` puts the whole file. Values
+    Audio lies on the sample grid on which :func:`~crisscross_zoo.media.decode.read_audio` puts the whole file. Values
     are the same for PCM, FLAC, ALAC, MP3 and AAC, and within 16 of 32767 for Opus, whose decoder forgets slowly. What a
     decoder draws at random is drawn anew on each reading: AAC's noise substitution (which FFmpeg's own encoder uses),
     AC-3's dither. Where a file's timestamps do not follow its samples, the audio is placed by the timestamp near it,
@@ -143,10 +143,10 @@ def read_moment(
                 with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
                     frames = _gather(_sought_frames(container, media, video, np.sort(wanted)), wanted, media)
     if sound is not None and samples is None:
-        pieces = read_sound(media, sample_rate, on_damage=tell_nobody, source=source)
+        pieces = read_audio(media, sample_rate, on_damage=ignore_damage, source=source)
         samples = cut_out(pieces, round(sound[0] * sample_rate), sound[1])
     if wanted is not None and frames is None:
-        whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=tell_nobody, source=source)
+        whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=ignore_damage, source=source)
         frames = _gather(whole, wanted, media)
     return frames, samples
 
@@ -214,10 +214,10 @@ def _sought_frames(
         if media.format in INDEXED_FORMATS:
             plan = DecodingPlan(part, moments)
             del packets[np.flatnonzero(plan.needed)[-1] + 1 :]  # what comes later is not needed for the last
-        decoded = decode_video(packets, stream, plan, tell_nobody)
+        decoded = decode_video(packets, stream, plan, ignore_damage)
         decoded = _from_first(decoded, part.packets.stamps, sure=plan is None)
         try:
-            yield from shown_frames(decoded, part, moments, convert, plan, media.path, tell_nobody)
+            yield from shown_frames(decoded, part, moments, convert, plan, media.path, ignore_damage)
         except UnreadableMediaError:
             raise NotAsIndexedError from None
 
@@ -274,7 +274,7 @@ def _packets_from_key(
         container.seek(math.floor((seconds + track.origin) / track.tick), stream=stream)
         packets: list[av.Packet[Any]] = []
         later = 0
-        for packet in read_packets(container, stream, tell_nobody):
+        for packet in read_packets(container, stream, ignore_damage):
             if not packets and not packet.is_keyframe:
                 continue
             if packet.pts is None:
@@ -314,8 +314,8 @@ def _read_audio(
             pieces = _sought_audio(container, stream, media, track, target, sample_rate)
             return cut_out(pieces, begin, sound[1])
         return None
-    frames = decode_audio(read_packets(container, stream, tell_nobody), stream, tell_nobody)
-    mono = MonoAudio(sample_rate, track, tell_nobody)
+    frames = decode_audio(read_packets(container, stream, ignore_damage), stream, ignore_damage)
+    mono = MonoAudio(sample_rate, track, ignore_damage)
     samples = cut_out(mono.of(frames), begin, sound[1])
     return samples if mono.heard else None
 
@@ -341,9 +341,9 @@ def _sought_audio(
     if pcm or media.format in _AUDIO_SOUGHT_FORMATS:
         container.seek(math.floor((target + track.origin) / track.tick), stream=stream)
     packets = _packets_from(
-        read_packets(container, stream, tell_nobody), (target + track.origin) / track.tick
+        read_packets(container, stream, ignore_damage), (target + track.origin) / track.tick
     )
-    frames = (f for f in decode_audio(packets, stream, tell_nobody) if f is None or f.samples)
+    frames = (f for f in decode_audio(packets, stream, ignore_damage) if f is None or f.samples)
     next(frames, None)  # lacks what comes before it, and some decoders trim it like the first of the file
     first = next(frames, None)
     if first is None or first.pts is None or first.sample_rate != rate:
@@ -355,7 +355,7 @@ def _sought_audio(
         drop = 0  # no useful common measure: within a sample of the grid
     place = round((origin * track.tick - track.origin) * sample_rate)
     place += round((index + drop) * sample_rate / rate)
-    mono = MonoAudio(sample_rate, track, tell_nobody, start=place / sample_rate)
+    mono = MonoAudio(sample_rate, track, ignore_damage, start=place / sample_rate)
     return mono.of(_without(drop, itertools.chain([first], frames)))
 
 

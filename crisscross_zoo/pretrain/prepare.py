@@ -27,7 +27,7 @@ from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
 from crisscross_zoo.files.stamps import stamp_of
 from crisscross_zoo.media.encode import CopyOptions, reencode
-from crisscross_zoo.media.packets import tell_nobody
+from crisscross_zoo.media.packets import ignore_damage
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.pretrain.index import INDEX_NAME, Index, index_files
 from crisscross_zoo.settings import StrPath, check_count
@@ -169,7 +169,7 @@ def copy_file(
     """Write the copy of one file; yields where it is, or the error that says why there is none."""
     copy = copy_path(os.fspath(path), root, folder)
     try:
-        reencode(scan(path), copy, options, on_damage=tell_nobody)
+        reencode(scan(path), copy, options, on_damage=ignore_damage)
         yield copy
     except Exception as error:
         yield file_error(error, path, doing="copying")

@@ -21,7 +21,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from crisscross_zoo import CrissCross, FeatureExtractor, load_encoder
 from crisscross_zoo.encoders.encoder import Encoder
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.windows import (
     centred_starts,
@@ -180,7 +180,7 @@ def rows(figure: Figure, *_: float) -> None:
     shots = [
         frame[::2, ::2] for _, frame in read_frames(media, video_windows.mean(axis=1), on_damage=damaged)
     ]
-    sound = np.concatenate([samples for _, samples in read_sound(media, 16_000, on_damage=damaged)])
+    sound = np.concatenate([samples for _, samples in read_audio(media, 16_000, on_damage=damaged)])
     mel = encoder.preprocess(sound[: 6 * 16_000] / np.float32(2**15))[0]
     chosen = len(video) // 2
     axes = figure.subplots(4, sharex=True, height_ratios=(2.1, 2.4, 2.1, 2.4))

@@ -23,7 +23,7 @@ from crisscross_zoo.demo.data import (
 )
 from crisscross_zoo.errors import ConfigError, InputError
 from crisscross_zoo.media.clips import Clip, FileRead, Sampling, read_clips
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.encode import KEY_FRAME_EVERY, write_clip
 from crisscross_zoo.media.scan import scan
 
@@ -127,7 +127,7 @@ def test_pictures_and_sound_survive_the_file(small: Path) -> None:
     assert seen.shape == frames.shape
     assert np.abs(seen.astype(float) - frames).mean() < 12  # grain and the edges of colours go
     heard = np.zeros(len(wave) + 1024)  # AAC has whole frames
-    for first, samples in read_sound(scan(path), SAMPLE_RATE, on_damage=lambda phrase: pytest.fail(phrase)):
+    for first, samples in read_audio(scan(path), SAMPLE_RATE, on_damage=lambda phrase: pytest.fail(phrase)):
         heard[first : first + len(samples)] = samples[: len(heard) - first] / 2**15
     assert np.corrcoef(heard[: len(wave)], wave)[0, 1] > 0.95  # and not a sample early or late
 

@@ -29,7 +29,7 @@ def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(
         demo, "Compute", functools.partial(Compute, workers=0)
     )  # few files: processes cost more
-    report = run_demo(tmp_path, config, seeds=1, train_clips=2, test_clips=1, say=said.append)
+    report = run_demo(tmp_path, config, seeds=1, train_clips=2, test_clips=1, on_message=said.append)
     assert report is not None
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["clips"] == {"train": 2 * len(CLASSES), "test": len(CLASSES)}

@@ -71,14 +71,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(
         path.write_bytes(written[: len(written) // 2] if damage == "cut" else b"")
     damaged = path.read_bytes()
     said: list[str] = []
-    found = train(files, path.parent, say=said.append)
+    found = train(files, path.parent, on_message=said.append)
     assert all(torch.equal(found[name], value) for name, value in whole.items())
     assert path.with_name(f"{CHECKPOINT_FILE}.damaged").read_bytes() == damaged
     (line,) = said
     assert line.startswith(f"{path}: is no checkpoint of a run, or damaged (")
     assert line.endswith(f"); it is kept as {CHECKPOINT_FILE}.damaged, training begins anew")
     assert (
-        train(files, path.parent, say=said.append).keys() == whole.keys()
+        train(files, path.parent, on_message=said.append).keys() == whole.keys()
     )  # done: goes on from what is whole
     assert len(said) == 1
 

@@ -145,7 +145,7 @@ def test_a_file_that_fails_is_told_once() -> None:
     lines: list[str] = []
     reporter = Reporter(lines.append)
     for path in ("a.mp4", "b.mp4", "a.mp4"):
-        reporter.say_failures({path: MediaError("is broken")})
+        reporter.report_failures({path: MediaError("is broken")})
     assert lines == ["a.mp4: is broken", "b.mp4: is broken"]
 
 
@@ -153,8 +153,8 @@ def test_files_that_fail_alike_are_one_line() -> None:
     lines: list[str] = []
     failures = {f"{n}.wav": NoStreamError("has no video", remedy="pass --setup audio") for n in range(40)}
     reporter = Reporter(lines.append)
-    reporter.say_failures({**failures, "b.mp4": MediaError("is broken")})
-    reporter.say_failures(failures)
+    reporter.report_failures({**failures, "b.mp4": MediaError("is broken")})
+    reporter.report_failures(failures)
     assert lines == [
         "40 files, such as 0.wav: has no video; pass --setup audio",
         "b.mp4: is broken",

@@ -26,7 +26,7 @@ from crisscross_zoo.evaluate.probe import (
     LinearProbe,
     best,
     held_out_accuracies,
-    held_out_parts,
+    held_out_folds,
     unit_length,
 )
 from crisscross_zoo.evaluate.protocols import COSTS
@@ -314,10 +314,10 @@ def test_groups_are_never_parted(files: int, classes: int, groups: int, seed: in
     counts = [len(set(own[labels == k])) for k in set(labels)]
     if min(counts) < 2:
         with pytest.raises(ConfigError):
-            list(held_out_parts(labels, own, seed=seed))
+            list(held_out_folds(labels, own, seed=seed))
         return
     held_out: list[int] = []
-    parts = list(held_out_parts(labels, [f"group {g}" for g in own], seed=seed))
+    parts = list(held_out_folds(labels, [f"group {g}" for g in own], seed=seed))
     assert len(parts) == min(5, *counts)
     for train, held in parts:
         assert not set(own[train]) & set(own[held])
@@ -331,7 +331,7 @@ def test_groups_are_never_parted(files: int, classes: int, groups: int, seed: in
 def test_other_seeds_hold_out_other_files() -> None:
     labels = np.arange(40) % 2
     first, same, other = (
-        [tuple(held) for _, held in held_out_parts(labels, seed=seed)] for seed in (0, 0, 1)
+        [tuple(held) for _, held in held_out_folds(labels, seed=seed)] for seed in (0, 0, 1)
     )
     assert first == same
     assert first != other

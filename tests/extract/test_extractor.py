@@ -21,7 +21,7 @@ from crisscross_zoo.errors import (
     TruncatedMediaError,
 )
 from crisscross_zoo.extract.extractor import MOST_AT_ONCE
-from crisscross_zoo.media.decode import read_sound
+from crisscross_zoo.media.decode import read_audio
 from crisscross_zoo.media.scan import scan
 
 
@@ -60,7 +60,7 @@ def test_rows_are_what_the_encoder_gives_for_their_clips(encoders, tmp_path):
 
     with av.open(str(path)) as container:
         frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
-    sound = np.concatenate([s for _, s in read_sound(scan(path), 16_000, on_damage=print)])
+    sound = np.concatenate([s for _, s in read_audio(scan(path), 16_000, on_damage=print)])
     for row, (start, end) in enumerate(features.video_windows):
         picked = [int((start + k / 16) * 25 + 1e-6) for k in range(8)]
         with torch.inference_mode():

@@ -103,7 +103,7 @@ class FakeRay:
 
 
 def cluster(ray, **options):
-    return extract_ray._Cluster(ray, setup(**options), {"a.mp4": "a.npz"}, say=str)
+    return extract_ray._Cluster(ray, setup(**options), {"a.mp4": "a.npz"}, on_message=str)
 
 
 def setup(**options):
@@ -197,7 +197,7 @@ def test_a_worker_that_fails_at_no_file_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(extract_ray._Cluster, "run", run)
     monkeypatch.setattr(extract_ray, "_connected", lambda *_: contextlib.nullcontext())
     with pytest.raises(ClusterError) as caught:
-        list(extract_ray.extract_on_ray("demo", ExtractOptions(), {}, LocalFolder(tmp_path), say=str))
+        list(extract_ray.extract_on_ray("demo", ExtractOptions(), {}, LocalFolder(tmp_path), on_message=str))
     assert str(caught.value) == "a worker failed (RuntimeError: CUDA error:); see Ray's logs on the node"
 
 

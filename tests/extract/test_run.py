@@ -75,7 +75,7 @@ def test_a_shard_takes_its_files_and_skipped_audio_is_told(tree, tmp_path):
     summary = extract_files(inputs, tmp_path / "out", root="/", shard=(0, 3), on_event=events.append, **DEMO)
     assert summary.inputs == summary.done == 1
     assert FileNote(str(tmp_path / "in"), "1 audio file skipped (--modality video)") in events
-    assert Message("share 0 of 3 (--shard): 1 of 3 files") in events
+    assert Message("shard 0 of 3 (--shard): 1 of 3 files") in events
 
 
 def test_files_of_other_suffixes_are_skipped_and_counted_once(tree, tmp_path):

@@ -28,7 +28,7 @@ from container_bytes import avi_pictures
 from make_media import read_number
 from numbered import COUNT, FPS, Combination, FfmpegError, Shelf, part_of
 
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.scan import scan
 
 INSTANTS_A_SECOND = 16
@@ -345,7 +345,7 @@ def compare(combination: Combination, path: Path, answer: Answer) -> Comparison:
         ends = media.video.span[1] - answer.end
     shift, text, sound_ends = None, "", (0.0, 0.0)
     if combination.audio is not None:
-        first, sound = placed(list(read_sound(media, answer.rate, on_damage=said.append)))
+        first, sound = placed(list(read_audio(media, answer.rate, on_damage=said.append)))
         sound = sound.astype(np.float32)
         shift, text = shift_of_sound(answer, first, sound)
         (a, b), (c, d) = _loud_part(first, sound), _loud_part(answer.first, answer.sound)

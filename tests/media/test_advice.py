@@ -19,7 +19,7 @@ from PIL import Image
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.errors import TruncatedMediaError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
-from crisscross_zoo.media.clips import Sampling, file_news
+from crisscross_zoo.media.clips import Sampling, file_events
 from crisscross_zoo.media.scan import scan
 
 
@@ -120,7 +120,7 @@ def test_a_head_that_ends_early_is_no_animation(tmp_path):
 def test_joined_recordings_are_not_told_to_be_truncated(tmp_path: Path, suffix: str, says: str) -> None:
     path = make_media(tmp_path / f"a{suffix}", seconds=1.5)
     path.write_bytes(2 * path.read_bytes())
-    *_, error = file_news(path, Sampling(video=VideoConfig(size=32), audio=None, strict=True))
+    *_, error = file_events(path, Sampling(video=VideoConfig(size=32), audio=None, strict=True))
     assert isinstance(error, TruncatedMediaError)
     assert error.reason.startswith("is several recordings in one file: ")
     assert error.remedy.startswith(says)

@@ -12,7 +12,7 @@ from make_media import make_media
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import NoStreamError, UnreadableMediaError
 from crisscross_zoo.media.clips import FileRead, Sampling, read_clips
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 
@@ -35,7 +35,7 @@ def masked_wav(path, mask, channels):
 
 def sound_of(path, said=None):
     said = [] if said is None else said
-    pieces = read_sound(scan(path), RATE, on_damage=pytest.fail, on_note=said.append)
+    pieces = read_audio(scan(path), RATE, on_damage=pytest.fail, on_note=said.append)
     return np.concatenate([samples for _, samples in pieces])
 
 
@@ -108,9 +108,9 @@ def test_a_file_that_lost_a_stream_since_it_was_indexed_has_changed(tmp_path):
     make_media(other, video="mpeg4", audio=None, seconds=2.0)
     shutil.copy(other, path)
     with pytest.raises(UnreadableMediaError, match="has changed since it was indexed"):
-        list(read_sound(media, RATE, on_damage=str))
+        list(read_audio(media, RATE, on_damage=str))
     uneven = dataclasses.replace(media, audio=dataclasses.replace(media.audio, regular=False))
     with pytest.raises(UnreadableMediaError, match="has changed since it was indexed"):
-        list(read_sound(uneven, RATE, on_damage=str))
+        list(read_audio(uneven, RATE, on_damage=str))
     with pytest.raises(NoStreamError):
-        list(read_sound(scan(path), RATE, on_damage=str))
+        list(read_audio(scan(path), RATE, on_damage=str))

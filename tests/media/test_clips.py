@@ -14,7 +14,7 @@ from crisscross_zoo.media.clips import (
     FileRead,
     Sampling,
     _place_clips,
-    file_news,
+    file_events,
     read_clips,
 )
 from crisscross_zoo.media.scan import scan
@@ -155,7 +155,7 @@ def test_unforeseen_trouble_is_an_error_of_the_file(clip, monkeypatch):
         raise ZeroDivisionError("surprise")
 
     monkeypatch.setattr("crisscross_zoo.media.clips.scan", broken)
-    (news,) = file_news(clip, Sampling(video=VIDEO, audio=None))
+    (news,) = file_events(clip, Sampling(video=VIDEO, audio=None))
     assert "ZeroDivisionError: surprise" in str(news)
     assert str(clip) in str(news)
 

@@ -18,7 +18,7 @@ from make_media import make_media, numbered_picture, read_number, sine
 from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
 from crisscross_zoo.media import decode
 from crisscross_zoo.media.audio import MonoAudio, channels_of, frame_of
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.frames import DecodingPlan
 from crisscross_zoo.media.packets import read_packets
 from crisscross_zoo.media.scan import scan
@@ -67,7 +67,7 @@ def pictures(path, times, **kwargs):
 
 def wave(path, rate=16_000, on_damage=no_damage):
     """The whole sound with gaps as silence, from time 0."""
-    pieces = list(read_sound(scan(path), rate, on_damage=on_damage))
+    pieces = list(read_audio(scan(path), rate, on_damage=on_damage))
     whole = np.zeros(max(first + len(s) for first, s in pieces), np.int16)
     for first, samples in pieces:
         whole[first : first + len(samples)] = samples
@@ -288,7 +288,7 @@ def test_stereo_that_cancels_out_is_said(tmp_path, sign, notes, codec):
         tmp_path / "a.wav", seconds=1, video=None, audio=codec, sample_rate=16_000, samples=samples
     )
     said = []
-    for _ in read_sound(scan(path), 16_000, on_damage=no_damage, on_note=said.append):
+    for _ in read_audio(scan(path), 16_000, on_damage=no_damage, on_note=said.append):
         pass
     assert said == ["audio: the two channels are out of phase and cancel out in the average"] * notes
 

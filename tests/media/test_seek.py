@@ -21,7 +21,7 @@ from crisscross_zoo.errors import (
     UnreadableMediaError,
 )
 from crisscross_zoo.media import seek
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Finding, Media
@@ -93,7 +93,7 @@ def whole_pictures(path, times):
 
 
 def whole_sound(path, rate=16_000):
-    pieces = list(read_sound(scan(path), rate, on_damage=ignore))
+    pieces = list(read_audio(scan(path), rate, on_damage=ignore))
     whole = np.zeros(max(first + len(s) for first, s in pieces), np.int16)
     for first, samples in pieces:
         whole[first : first + len(samples)] = samples
@@ -318,9 +318,9 @@ def test_sound_is_that_of_the_whole_file_in_place_and_value(sound_files, name, r
     whole = whole_sound(path, rate)
     assert np.abs(np.diff(whole.astype(int))).max() > 300  # a shift by one sample would show
     restarted = []
-    original = seek.read_sound
+    original = seek.read_audio
     monkeypatch.setattr(
-        seek, "read_sound", lambda *a, **k: restarted.append(a) or original(*a, **k), raising=True
+        seek, "read_audio", lambda *a, **k: restarted.append(a) or original(*a, **k), raising=True
     )
     rng = np.random.default_rng(1)
     for start in (*rng.uniform(1.0, 6.0, 10), 5.0, 7.5):

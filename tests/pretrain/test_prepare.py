@@ -24,7 +24,7 @@ from pretrain_case import forked_packing, tiny_config
 
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
 from crisscross_zoo.media import encode
-from crisscross_zoo.media.decode import read_frames, read_sound
+from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.encode import CopyOptions, reencode
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
@@ -56,7 +56,7 @@ def numbers(media: Media, times: npt.NDArray[np.float64]) -> list[int]:
 
 def sound(media: Media) -> tuple[int, npt.NDArray[np.int16]]:
     """Place of the first sample at 16 kHz, and all samples, zeros where there are none."""
-    pieces = list(read_sound(media, 16_000, on_damage=never))
+    pieces = list(read_audio(media, 16_000, on_damage=never))
     first, end = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
     samples = np.zeros(end - first, np.int16)
     for place, piece in pieces:

@@ -10,7 +10,7 @@ from make_trees import contents
 
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.extract.lists import Lists
-from crisscross_zoo.extract.share import Share, started_share
+from crisscross_zoo.extract.shard import Shard, started_shard
 from crisscross_zoo.files.store import LocalFolder
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
@@ -19,39 +19,39 @@ SLURM = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
 
 def test_shares_are_all_the_files_once():
     paths = [f"{k}.mp4" for k in range(10)]
-    shares = [Share(k, 3).of(paths[::-1]) for k in range(3)]
-    assert shares[1] == ["1.mp4", "4.mp4", "7.mp4"]
-    assert sorted(path for share in shares for path in share) == paths
+    shards = [Shard(k, 3).of(paths[::-1]) for k in range(3)]
+    assert shards[1] == ["1.mp4", "4.mp4", "7.mp4"]
+    assert sorted(path for shard in shards for path in shard) == paths
 
 
 @pytest.mark.parametrize(
-    ("environment", "share"),
+    ("environment", "shard"),
     [
-        ({}, Share()),
-        (TORCHRUN, Share(5, 8, 1, "torchrun")),
-        (SLURM, Share(2, 4, 0, "Slurm")),
-        ({**SLURM, **TORCHRUN}, Share(5, 8, 1, "torchrun")),
-        ({**SLURM, "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, Share(2, 4, 0, "Slurm")),
-        ({**SLURM, "SLURM_JOB_ID": "7"}, Share()),  # the batch script itself, which runs once
-        ({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}, Share()),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, Share()),
+        ({}, Shard()),
+        (TORCHRUN, Shard(5, 8, 1, "torchrun")),
+        (SLURM, Shard(2, 4, 0, "Slurm")),
+        ({**SLURM, **TORCHRUN}, Shard(5, 8, 1, "torchrun")),
+        ({**SLURM, "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, Shard(2, 4, 0, "Slurm")),
+        ({**SLURM, "SLURM_JOB_ID": "7"}, Shard()),  # the batch script itself, which runs once
+        ({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}, Shard()),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, Shard()),
     ],
 )
-def test_the_share_is_read_from_the_starters_variables(environment, share):
-    assert started_share(environment) == share
+def test_the_share_is_read_from_the_starters_variables(environment, shard):
+    assert started_shard(environment) == shard
 
 
 def test_each_local_process_has_its_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    assert [Share(9, 16, local).own_device("auto") for local in range(5)] == [
+    assert [Shard(9, 16, local).own_device("auto") for local in range(5)] == [
         "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0",
     ]  # fmt: skip
-    assert Share(1, 2, 1).own_device("cuda") == "cuda:1"
-    assert Share(1, 2, 1).own_device("cpu") == "cpu"
-    assert Share(1, 2).own_device("auto") == "auto"
+    assert Shard(1, 2, 1).own_device("cuda") == "cuda:1"
+    assert Shard(1, 2, 1).own_device("cpu") == "cpu"
+    assert Shard(1, 2).own_device("auto") == "auto"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert Share(1, 2, 1).own_device("auto") == "auto"
+    assert Shard(1, 2, 1).own_device("auto") == "auto"
 
 
 @pytest.mark.parametrize("shard", ["3", "3/3", "1/0", "-1/3", "a/b"])
@@ -106,7 +106,7 @@ def test_shards_at_once_one_killed_and_started_again_end_as_one_process(tree, tm
         time.sleep(0.01)
     processes[1].send_signal(signal.SIGKILL)
     codes = [process.wait(120) for process in processes]
-    assert codes == [0, -signal.SIGKILL, 1]  # sub/bad.mp4, number 5, is of share 2
+    assert codes == [0, -signal.SIGKILL, 1]  # sub/bad.mp4, number 5, is of shard 2
     assert not (shards / "index.csv").exists()
     assert run(command(tree, shards, "--shard", "1/3")) == 0
     assert lists_and_features(shards) == lists_and_features(one)
@@ -116,9 +116,9 @@ def test_shards_at_once_one_killed_and_started_again_end_as_one_process(tree, tm
     with monkeypatch.context() as environment:
         for name, value in {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
             environment.setenv(name, value)
-        assert run(command(tree, shards)) == 0  # another would make torchrun end the other shares
+        assert run(command(tree, shards)) == 0  # another would make torchrun end the other shards
     stderr = capsys.readouterr().err
-    assert "share 2 of 3 (torchrun): 3 of 9 files" in stderr
+    assert "shard 2 of 3 (torchrun): 3 of 9 files" in stderr
     assert "some inputs failed; exit code 0" in stderr
     assert lists_and_features(shards) == lists_and_features(one)
     # A run alone takes the parts in.
@@ -142,8 +142,8 @@ def test_a_run_alone_takes_in_what_shards_left(tree, tmp_path):
 
 def test_a_share_that_was_stopped_is_waited_for(tree, tmp_path):
     out = tmp_path / "out"
-    for share, code in (("0/2", 1), ("1/2", 0)):  # sub/bad.mp4 is of share 0
-        assert run(command(tree, out, "--shard", share, "--on-error", "stop")) == code
+    for shard, code in (("0/2", 1), ("1/2", 0)):  # sub/bad.mp4 is of shard 0
+        assert run(command(tree, out, "--shard", shard, "--on-error", "stop")) == code
         assert not (out / "index.csv").exists()
     assert run(command(tree, out, "--shard", "0/2")) == 1
     assert len((out / "index.csv").read_text().splitlines()) == 1 + 8

@@ -1,4 +1,4 @@
-"""The share of a command's inputs that this process takes: by ``--shard``, or as ``torchrun`` or Slurm started it."""
+"""The shard of a command's inputs that this process takes: by ``--shard``, or as ``torchrun`` or Slurm started it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Part ``index`` of ``count``, counted from 0.
 
     Attributes:
         index: Which one.
-        count: How many processes share the inputs; 1: this one takes all.
+        count: How many processes shard the inputs; 1: this one takes all.
         local: Number of the process on its machine, from 0, which picks its GPU; None where nothing says so.
         origin: What decided it, for people.
     """
@@ -34,7 +34,7 @@ class Share:
         return sorted(paths)[self.index :: self.count]
 
     def name(self, index: int | None = None) -> str:
-        """Return the name of this share's part of the lists, or of another's."""
+        """Return the name of this shard's part of the lists, or of another's."""
         return f"{self.index if index is None else index}-of-{self.count}"
 
     def own_device(self, device: str | torch.device) -> str | torch.device:
@@ -47,22 +47,22 @@ class Share:
         return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else device
 
 
-def numbered_share(index: int, count: int) -> Share:
-    """Return share ``index`` of ``count``, counted from 0, as ``--shard`` names it.
+def numbered_shard(index: int, count: int) -> Shard:
+    """Return shard ``index`` of ``count``, counted from 0, as ``--shard`` names it.
 
     Raises:
-        ConfigError: there is no such share.
+        ConfigError: there is no such shard.
     """
     if not 0 <= index < count:
         raise ConfigError(
             f"there is no shard {index}/{count}",
             remedy=f"shards count from 0, so the last is {max(count, 1) - 1}/{count}",
         )
-    return Share(index, count, origin="--shard")
+    return Shard(index, count, origin="--shard")
 
 
-def started_share(environment: Mapping[str, str] = os.environ) -> Share:
-    """Return the share of a process that ``torchrun`` or Slurm's ``srun`` started, otherwise all.
+def started_shard(environment: Mapping[str, str] = os.environ) -> Shard:
+    """Return the shard of a process that ``torchrun`` or Slurm's ``srun`` started, otherwise all.
 
     A Slurm batch script itself is not a task of a step (it has no SLURM_STEP_ID): a command in it without ``srun`` is
     started once, whatever SLURM_NTASKS says.
@@ -76,5 +76,5 @@ def started_share(environment: Mapping[str, str] = os.environ) -> Share:
         values = [environment.get(name, "") for name in names]
         if all(v.isdecimal() for v in values) and int(values[1]) > 1:
             index, count, local = map(int, values)
-            return Share(index, count, local, origin)
-    return Share()
+            return Shard(index, count, local, origin)
+    return Shard()
