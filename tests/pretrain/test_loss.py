@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -226,3 +227,29 @@ def test_the_cosine_is_that_of_rows() -> None:
     rows, other = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 1.0], [2.0, 2.0]])
     p, z = dict.fromkeys(VIEWS, rows), dict.fromkeys(VIEWS, other)
     assert crisscross_loss(p, z).v1v2.item() == pytest.approx(-(0.5**0.5 + 1) / 2)
+
+
+def test_std_is_over_the_batch_of_each_dimension() -> None:
+    directions = torch.randn(4, 64, dtype=torch.float64)
+    collapsed = directions[:1].expand(32, 64)  # one direction, whose dimensions differ
+    assert embedding_std(collapsed).item() == pytest.approx(0.0, abs=1e-12)
+    expected = torch.nn.functional.normalize(directions, dim=1).numpy().std(axis=0).mean()
+    assert embedding_std(directions).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_std_of_one_modality_without_the_other() -> None:
+    rows = torch.eye(4)
+    two = {"v1": rows, "v2": rows}
+    terms = crisscross_loss(two, two, sync_weight=0, async_weight=0, audio_weight=0)
+    assert terms.video_std.item() == pytest.approx(3**0.5 / 4)
+    assert math.isnan(terms.audio_std.item())
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    p, z = views(torch.float32)
+    half = [{v: x.detach().bfloat16() for v, x in views_.items()} for views_ in (p, z)]
+    expected = crisscross_loss(*[{v: x.float() for v, x in views_.items()} for views_ in half])
+    found = crisscross_loss(*half)
+    assert found.total.dtype == torch.float32
+    assert found.total.item() == expected.total.item()
+    assert embedding_std(half[1]["v1"]).item() == embedding_std(half[1]["v1"].float()).item()

@@ -484,3 +484,11 @@ def test_the_mean_is_taken_in_float64():
     spectrogram[0, 0, 0], spectrogram[0, 79, 99] = 3e9, -3e9  # float32 has steps of 256 there
     ours = fill_masks(spectrogram, [(5, 1)], axis=-2)
     assert ours[0, 5, 0].item() == pytest.approx(0.1 * 7_998 / 8_000, rel=1e-6)
+
+
+def test_released_masks_are_cut_at_the_end_of_the_axis():
+    rng = generator()
+    masks = np.array([draw_masks(12, 20, RELEASED, rng) for _ in range(DRAWS)])
+    starts, widths = masks[..., 0], masks[..., 1]
+    assert (starts + widths).max() == 12
+    assert set(starts[widths.max(1) >= 11].ravel()) == {0}  # no room but at the start

@@ -183,7 +183,7 @@ def test_an_impossible_rate_is_refused(rate):
 
 
 def test_an_unknown_backend_is_refused():
-    with pytest.raises(ConfigError, match="did you mean 'librosa'"):
+    with pytest.raises(ConfigError, match=r"^backend='libros' is not known; did you mean 'librosa'"):
         log_mel(torch.zeros(16_000), CONFIG, backend="libros")
 
 
@@ -220,3 +220,38 @@ def test_as_many_channels_as_samples_are_channels():
 def test_a_rate_is_a_whole_number_above_0(rate):
     config = CONFIG.replace(sample_rate=1) if rate == 1 else CONFIG
     assert mono_at_rate(torch.ones(8), config, sample_rate=rate).tolist() == [1] * 8
+
+
+def test_the_librosa_backend_is_librosas_own_spectrogram(monkeypatch):
+    import librosa
+
+    called = []
+    stft = librosa.stft
+    monkeypatch.setattr(librosa, "stft", lambda *args, **options: called.append(1) or stft(*args, **options))
+    spectrogram(tones(8_000, 5), "librosa")
+    assert called
+    spectrogram(tones(8_000, 5))
+    assert len(called) == 1
+
+
+def test_the_two_backends_agree_between_any_two_frequencies():
+    config = CONFIG.replace(n_mels=40, fmin=300.0, fmax=5000.0)
+    wave = mono_at_rate(tones(16_000, 7), config)
+    ours, theirs = log_mel(wave, config), log_mel(wave, config, backend="librosa")
+    torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_double_precision_waves_are_computed_in_float32():
+    wave = torch.from_numpy(tones(16_000, 3)).double()
+    assert mono_at_rate(wave, CONFIG).dtype == torch.float32
+    assert log_mel(wave, CONFIG).dtype == torch.float32
+    assert torch.equal(log_mel(wave, CONFIG), log_mel(wave.float(), CONFIG))
+
+
+def test_a_wave_of_many_rows_and_few_samples_is_refused_in_a_batch_too():
+    with pytest.raises(InputError, match="more channels than samples"):
+        mono_at_rate(torch.zeros(9, 16_000, 2), CONFIG)
+
+
+def test_silence_has_no_peak_to_be_refused():
+    assert float(mono_at_rate(np.zeros(800), CONFIG).abs().max()) == 0.0
