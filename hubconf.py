@@ -1,6 +1,6 @@
 """Entry points of ``torch.hub``: the encoders without installing the package.
 
-Of a clone: ``torch.hub.load("path/to/clone", "video_encoder", weights="audioset", source="local")``.
+From a clone: ``torch.hub.load("path/to/clone", "video_encoder", weights="audioset", source="local")``.
 """
 
 # Names are imported with an underscore: torch.hub offers every other callable of this file as an entry point.
@@ -14,7 +14,7 @@ from crisscross_zoo import load_encoder as _load_encoder
 from crisscross_zoo.encoders import Encoder as _Encoder
 
 dependencies = ["huggingface_hub", "numpy", "safetensors", "torch", "torchvision"]
-"""What torch.hub looks for before it loads the encoders; PyAV and librosa are for more than the encoders."""
+"""Packages that torch.hub requires before it loads an encoder. The encoders alone do not need PyAV and librosa."""
 
 
 def video_encoder(weights: str | _PathLike[str] | None = "audioset", **options: _Any) -> _Encoder:

@@ -1,6 +1,6 @@
-"""One vector an event: features aligned by time with a transcript (.srt) or a list of events (.csv: start,end,label).
+"""One vector per event: features aligned in time with a transcript (.srt) or a table of events (.csv: start,end,label).
 
-Each event gets the mean of the windows that overlap it, weighted by how many seconds they share; nan if none does.
+Each event gets the mean of the rows whose windows overlap it, weighted by the seconds of overlap; nan if none does.
 Run it with `python examples/align_events.py examples/clip.mp4 events.csv --out events.npz`.
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("clip")
     parser.add_argument("events", type=Path)
     parser.add_argument("--out", default="events.npz")
-    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="checkpoint; 'audioset' for the paper's")
     parser.add_argument("--stride", type=float, default=0.25, help="seconds between windows (default: 0.25)")
     args = parser.parse_args()
 
@@ -45,8 +45,8 @@ def main() -> None:
     arrays = {"start": starts, "end": ends, "label": labels}
     for name in (n for n in ("video", "audio") if n not in features.metadata["missing"]):
         rows, (first, last) = getattr(features, name), getattr(features, f"{name}_windows").T
-        shared = np.minimum.outer(ends, last) - np.maximum.outer(starts, first)  # seconds, (events, windows)
-        weights = np.maximum(shared, 0)
+        overlap = np.minimum.outer(ends, last) - np.maximum.outer(starts, first)  # seconds, (events, windows)
+        weights = np.maximum(overlap, 0)
         total = weights.sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
             arrays[name] = (weights @ rows / total).astype(np.float32)

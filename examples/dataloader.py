@@ -40,7 +40,7 @@ class MiddleClips(Dataset[tuple[torch.Tensor, str]]):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="checkpoint; 'audioset' for the paper's")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,7 +1,7 @@
 """Extraction inside a Hugging Face `datasets` pipeline: a column of paths in, columns of features out.
 
 A file that cannot be read gets its error in the column `error`, and no rows. `pip install ".[examples]"` first, then
-`python examples/datasets_map.py examples --out features/`; `datasets.load_from_disk` reads what comes out.
+`python examples/datasets_map.py examples --out features/`; `datasets.load_from_disk` reads the result.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", default="features")
-    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="checkpoint; 'audioset' for the paper's")
     args = parser.parse_args()
 
     extractor = FeatureExtractor(args.weights, modality="video")
 
     def add_features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        results = dict(extractor.stream(batch["path"]))  # as they get ready, so they are looked up by path
+        results = dict(extractor.stream(batch["path"]))  # in any order, so they are looked up by path
         columns: dict[str, list[Any]] = {"video": [], "windows": [], "error": []}
         for result in map(results.get, batch["path"]):
             read = isinstance(result, Features)

@@ -1,6 +1,6 @@
 """Export an encoder to ONNX for any batch size, run it in onnxruntime, and compare with torch.
 
-Preprocessing stays outside. `pip install ".[examples]"` first, then
+Preprocessing is not exported. `pip install ".[examples]"` first, then
 `python examples/export_onnx.py examples/clip.mp4 --modality video --out video.onnx`.
 """
 
@@ -18,7 +18,7 @@ from crisscross_zoo.media.seek import read_moment
 
 try:
     import onnxruntime
-    import onnxscript  # noqa: F401 - what torch exports with
+    import onnxscript  # noqa: F401 - torch needs it to export
 except ImportError as error:
     raise SystemExit(f'{error.name} is not installed: pip install "crisscross-zoo[onnx]"') from None
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("clip", nargs="?", default="examples/clip.mp4")
     parser.add_argument("--modality", choices=("video", "audio"), default="video")
-    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="checkpoint; 'audioset' for the paper's")
     parser.add_argument("--out", default="encoder.onnx")
     args = parser.parse_args()
 
@@ -35,8 +35,8 @@ def main() -> None:
     info, config, clips = scan(args.clip), encoder.config, []
     for start in (0.0, 1.0, 2.0):  # seconds
         if args.modality == "video":
-            pictures, _ = read_moment(info, times=start + np.arange(config.frames) / config.fps)
-            clips.append(encoder.preprocess(pictures))  # (3, T, size, size)
+            frames, _ = read_moment(info, times=start + np.arange(config.frames) / config.fps)
+            clips.append(encoder.preprocess(frames))  # (3, T, size, size)
         else:
             _, samples = read_moment(info, times=None, sound=(start, config.clip_samples))
             clips.append(encoder.preprocess(samples.astype(np.float32) / INT16_SCALE))  # (1, 80, columns)

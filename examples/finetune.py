@@ -22,19 +22,19 @@ from crisscross_zoo.media.windows import frame_times, random_starts
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="checkpoint; 'audioset' for the paper's")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--out", default="finetuned", help="folder for the encoder; --weights takes it")
+    parser.add_argument("--out", default="finetuned", help="folder for the encoder, which --weights accepts")
     args = parser.parse_args()
     rng, _ = np.random.default_rng(0), torch.manual_seed(0)
     files = sorted(p for p in args.folder.glob("*/*") if p.is_file())
-    infos = [scan(p) for p in files]  # read once; from here on, clips are sought in the file
+    infos = [scan(p) for p in files]  # scanned once; clips are then read by seeking
     classes, labels = np.unique([p.parent.name for p in files], return_inverse=True)
     train, test = np.flatnonzero(np.arange(len(files)) % 4 < 3), np.arange(3, len(files), 4)
     model = (encoder := load_encoder("video", args.weights)).classifier(len(classes), dropout=0.5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
-    def clip(info: Media) -> torch.Tensor:  # at a random place
+    def clip(info: Media) -> torch.Tensor:  # at a random position
         starts = random_starts(info.video_span, encoder.config.window_seconds, 1, rng)
         times = frame_times(starts, info.video_span, encoder.config.frames, encoder.config.fps)
         return encoder.preprocess(read_moment(info, times=times[0])[0])  # (3, T, side, side)

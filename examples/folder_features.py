@@ -1,6 +1,6 @@
-"""Features of every video in a folder, in Python: one .npz a file, in the same tree, index.csv and failed.jsonl.
+"""Features of every video in a folder, in Python: one .npz per file in the same tree, index.csv and failed.jsonl.
 
-A file that cannot be read is reported and does not stop the others; what is there already is skipped.
+A file that cannot be read is reported and does not stop the others; finished outputs are skipped.
 Run it with `python examples/folder_features.py examples --out feats/`.
 """
 
@@ -15,8 +15,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder")
     parser.add_argument("--out", default="feats")
-    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
-    parser.add_argument("--size", type=int, help="side of the crop in pixels (default: the weights')")
+    parser.add_argument("--weights", default="demo", help="checkpoint; 'audioset' for the paper's")
+    parser.add_argument("--size", type=int, help="side of the crop in pixels (default: the checkpoint's)")
     args = parser.parse_args()
 
     summary = extract_files(

@@ -1,6 +1,6 @@
-"""Make clip.mp4: 6 s of H.264 and AAC in which picture and sound change together.
+"""Make clip.mp4: 6 s of H.264 and AAC, whose video and audio change together.
 
-A ball bounces once a second and rings at each bounce, higher every time. At 3 s the scene changes: bars drift
+A ball bounces once per second and rings at each bounce, higher every time. At 3 s the scene changes: bars drift
 left, a tone glides. Other encoders give other bytes. Run: `python examples/make_clip.py examples/clip.mp4`.
 """
 
@@ -15,8 +15,8 @@ FPS, WIDTH, HEIGHT, RADIUS = 25, 320, 240, 28
 SAMPLE_RATE, AUDIO_FRAME = 44_100, 1024  # Hz, samples in a frame of AAC
 
 
-def picture(t: float) -> np.ndarray:
-    """Return the RGB picture at ``t`` seconds, uint8 (HEIGHT, WIDTH, 3)."""
+def video_frame(t: float) -> np.ndarray:
+    """Return the RGB frame at ``t`` seconds, uint8 (HEIGHT, WIDTH, 3)."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
     if t < CUT:
         rgb = np.stack([40 + 60 * y / HEIGHT, 60 + 80 * x / WIDTH, 140 - 20 * t + 0 * x], axis=-1)
@@ -29,7 +29,7 @@ def picture(t: float) -> np.ndarray:
     return rgb.clip(0, 255).astype(np.uint8)
 
 
-def sound() -> np.ndarray:
+def waveform() -> np.ndarray:
     """Return the whole waveform, float32 (1, samples) in [-1, 1]."""
     t = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     ring = np.exp(-6 * (t % 1)) * np.sin(2 * np.pi * (330 + 110 * np.floor(t)) * (t % 1))
@@ -44,9 +44,9 @@ def main(path: str) -> None:
         video = file.add_stream("libx264", FPS, width=WIDTH, height=HEIGHT, options=settings)
         audio = file.add_stream("aac", SAMPLE_RATE, layout="mono", bit_rate=64_000)
         for i in range(SECONDS * FPS):
-            file.mux(video.encode(av.VideoFrame.from_ndarray(picture(i / FPS))))
+            file.mux(video.encode(av.VideoFrame.from_ndarray(video_frame(i / FPS))))
         file.mux(video.encode(None))
-        wave = sound()
+        wave = waveform()
         for first in range(0, wave.shape[1], AUDIO_FRAME):
             chunk = np.ascontiguousarray(wave[:, first : first + AUDIO_FRAME])
             frame = av.AudioFrame.from_ndarray(chunk, "fltp", "mono")

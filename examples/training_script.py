@@ -1,7 +1,7 @@
-"""The encoders inside an ordinary training script: two encoders, a linear head, gradients through all of it.
+"""The encoders in an ordinary training script: two encoders, a linear head, gradients through all of them.
 
-The data are made up so that it runs anywhere: a bright square drifts right over a high tone (class 1), or
-left over a low one (class 0). Put your own frames and waveforms in `make_batch`.
+The data are synthetic, so that it runs anywhere: a bright square drifts right with a high tone (class 1), or
+left with a low tone (class 0). Put your own frames and waveforms in `make_batch`.
 Run it with `python examples/training_script.py --steps 5`.
 """
 
@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from crisscross_zoo import load_encoder
 
 
-def make_batch(clips: int, frames: int, size: int, samples: int, rate: int) -> tuple[Tensor, Tensor, Tensor]:
+def make_batch(clips: int, length: int, size: int, samples: int, rate: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return uint8 frames (N, T, H, W, 3), waves (N, 1, samples) in [-1, 1], and labels (N,)."""
     labels = torch.arange(clips) % 2
-    pictures = torch.randint(0, 60, (clips, frames, size, size, 3), dtype=torch.uint8)
+    frames = torch.randint(0, 60, (clips, length, size, size, 3), dtype=torch.uint8)
     for clip, label in enumerate(labels.tolist()):
-        for t in range(frames):
-            left = size // 2 - 8 + (3 if label else -3) * (t - frames // 2)
-            pictures[clip, t, 20:36, left : left + 16] = 220
+        for t in range(length):
+            left = size // 2 - 8 + (3 if label else -3) * (t - length // 2)
+            frames[clip, t, 20:36, left : left + 16] = 220
     hertz = torch.where(labels == 1, 1200.0, 300.0)[:, None, None]
     waves = 0.3 * torch.sin(2 * torch.pi * hertz * torch.arange(samples) / rate)
-    return pictures, waves + 0.02 * torch.randn_like(waves), labels
+    return frames, waves + 0.02 * torch.randn_like(waves), labels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--weights", default="demo", help="'audioset' for the paper's")
+    parser.add_argument("--weights", default="demo", help="checkpoint; 'audioset' for the paper's")
     parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -44,8 +44,8 @@ def main() -> None:
 
     size, rate = 64, audio.config.sample_rate  # small, to be quick on a CPU: the paper trains at 112 pixels
     for step in range(args.steps):
-        pictures, waves, labels = make_batch(4, video.config.frames, size, rate, rate)
-        x_video = video.preprocess(pictures, size=size)  # (N, 3, T, size, size)
+        frames, waves, labels = make_batch(4, video.config.frames, size, rate, rate)
+        x_video = video.preprocess(frames, size=size)  # (N, 3, T, size, size)
         x_audio = audio.preprocess(waves, sample_rate=rate)  # (N, 1, 80, 100)
         loss = F.cross_entropy(head(torch.cat([video(x_video), audio(x_audio)], dim=1)), labels)
         optimizer.zero_grad()

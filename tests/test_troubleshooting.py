@@ -156,7 +156,9 @@ def full_disk() -> None:
 def dying_workers() -> None:
     cluster = extract_ray._Cluster(None, None, {}, on_message=str)
     for _ in range(extract_ray._START_ATTEMPTS):
-        cluster._note_loss(extract_ray._Member(None), RuntimeError("The actor died:\nits process was killed"))
+        cluster._note_loss(
+            extract_ray._WorkerState(None), RuntimeError("The actor died:\nits process was killed")
+        )
 
 
 CASES: dict[str, Callable[[], object]] = {

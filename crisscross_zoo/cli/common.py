@@ -1,7 +1,7 @@
 """What every command shares: option parsing with suggestions, exit codes, errors as one line, JSON.
 
 Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted, 141 done but the reader of stdout was gone. Results go to
-stdout, all else to stderr. A standard stream that is closed, or whose reader goes away, stops no work.
+stdout, everything else to stderr. A standard stream that is closed, or whose reader goes away, does not stop the work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crisscross_zoo.settings import suggest
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 EXIT_BROKEN_PIPE = 141
-"""What a shell says of a program that SIGPIPE ended."""
+"""The code that a shell gives to a program that SIGPIPE ended."""
 
 _BAD_CHOICE = re.compile(r"invalid choice: (?P<value>'.*?'|\S+) \(choose from (?P<choices>.*)\)$")
 _KEYWORD = re.compile(r'(\w+)="(\w+)"')
@@ -37,9 +37,9 @@ _UNKNOWN_OPTION = re.compile(r"unrecognized arguments: (?P<option>-[^\s=]+)")
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line, exit 2 and propose the option or choice that was meant.
+    """An argparse parser whose errors are one line with exit code 2, and suggest the option or choice that was meant.
 
-    Options are not matched by prefix: a shortened one would change its meaning when another is added.
+    Options are not matched by prefix: a shortened option would change its meaning when another one is added.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,14 +49,16 @@ class ArgumentParser(argparse.ArgumentParser):
         self._of_command = False
 
     def add_common_options(self, *, as_json: str) -> None:
-        """Add ``--quiet`` and ``--json``; ``as_json`` is the help of the latter: what it prints."""
-        self.add_argument("--quiet", action="store_true", help="no progress, no remarks; errors still show")
+        """Add ``--quiet`` and ``--json``; ``as_json`` is the help of ``--json``: what it prints."""
+        self.add_argument(
+            "--quiet", action="store_true", help="hide progress and notes; errors are still printed"
+        )
         self.add_argument("--json", action="store_true", help=as_json)
 
     def add_commands(self) -> Callable[..., ArgumentParser]:
-        """Make this a command of commands; what is returned adds one, as ``add(name, function, about, as_json)``.
+        """Give the parser subcommands; return the function that adds one, ``add(name, function, about, as_json)``.
 
-        The function takes the parsed options, which have it as ``command``, and returns an exit code.
+        ``function`` takes the parsed options and returns an exit code. The parsed options have it as ``command``.
         """
         commands = self.add_subparsers(metavar="COMMAND", required=True)
 
@@ -86,7 +88,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse; a command of commands refuses what it does not know itself, among whose options it was meant."""
+        """Parse. A subcommand reports unknown arguments itself, so that the suggestion is one of its own options."""
         if not self._of_command:
             _options.clear()
         _options.update(option for action in self._actions for option in action.option_strings)
@@ -96,17 +98,18 @@ class ArgumentParser(argparse.ArgumentParser):
         return found, unknown
 
 
-_options: set[str] = set()  # of the command that was parsed last, and of its subcommand
+# Options of the command that was parsed last, and of its subcommand: error_line() uses them.
+_options: set[str] = set()
 
 _TURNED_OFF = re.compile(r"\bpass ([a-z]\w*)=False\b")
 _ARGUMENT = re.compile(r"(?<![\w.?&/=-])([a-z][a-z_]*(?:\.[a-z_]+)*)=('[^']*'|[\w.+-]*\w)")
 _MODALITY = re.compile(r"\bmodality '(\w+)'(?: or '(\w+)')?")
 
 
-def said(error: CrissCrossError) -> str:
-    """Return an error as a command says it: Python's arguments in it (``clips=10``) are options (``--clips 10``).
+def error_line(error: CrissCrossError) -> str:
+    """Return an error as a command prints it, with options (``--clips 10``) for Python's arguments (``clips=10``).
 
-    What the command that was parsed last has no option for stays as it is.
+    Arguments for which the command that was parsed last has no option stay as they are.
     """
     text = str(error)
     where = text[: text.index(error.reason)]
@@ -130,19 +133,19 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, *, prog: str) -> int:
-    """Call ``main(argv)`` and return the exit code; what it raises on purpose becomes one line on stderr.
+    """Call ``main(argv)`` and return the exit code; the package's own errors become one line on stderr.
 
-    While it runs, standard streams are such that writing to them does not fail: see :class:`_Stream`.
+    While ``main`` runs, writing to the standard streams does not fail: see :class:`_Stream`.
 
     Args:
-        main: Parses and works; returns 0, or 1 where some of the inputs failed.
+        main: Parses the arguments and does the work; returns 0, or 1 if some of the inputs failed.
         argv: Arguments without the program's name; None: those of the process.
         prog: The command's name, for the error line.
     """
     _open_closed_streams()
     with _stream("stderr"), _stream("stdout") as stdout:
         code = _exit_code(main, argv, prog=prog)
-        with contextlib.suppress(ValueError):  # it was closed by somebody else
+        with contextlib.suppress(ValueError):  # other code has closed it
             sys.stdout.flush()
         if stdout is None or stdout.lost is None:
             return code
@@ -158,7 +161,7 @@ def _exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] 
     except SystemExit as stop:  # argparse: --help, --version and bad usage
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED
     except CrissCrossError as error:
-        print(f"{prog}: error: {said(error)}", file=sys.stderr)
+        print(f"{prog}: error: {error_line(error)}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, ConfigError | UnknownWeightsError) else EXIT_FAILED
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
@@ -172,7 +175,7 @@ def _exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] 
 
 
 class _Stream(io.FileIO):
-    """A standard stream whose reader may go away, or whose disk may be full: what is written then is dropped.
+    """A standard stream that drops what cannot be written: its reader may go away, or its disk may be full.
 
     Attributes:
         lost: The first error of writing, if there was one.
@@ -181,7 +184,7 @@ class _Stream(io.FileIO):
     lost: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        """Write, or drop what cannot be written."""
+        """Write ``data``, or drop it if it cannot be written."""
         if self.lost is None:
             try:
                 return super().write(data)
@@ -195,26 +198,27 @@ class _Stream(io.FileIO):
 def _open_closed_streams() -> None:
     """Open the null device in place of standard streams that the process was started without (daemons, ``>&-``).
 
-    Otherwise the next file to be opened would take a closed one's number, and with it what libraries print.
+    Otherwise the next file to be opened would get the number of a closed stream, and what libraries print would go
+    into that file.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number: this one
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(opened, True)
 
 
 @contextlib.contextmanager
 def _stream(name: str) -> Iterator[_Stream | None]:
-    """While open, ``sys.stdout`` or ``sys.stderr`` takes any file name and does not fail; gives what it writes to.
+    """Make ``sys.stdout`` or ``sys.stderr`` accept any file name and not fail, while open; yield the raw stream.
 
-    None where that is no file of the system's (a notebook, a test).
+    The raw stream is None if it is not a file of the system's (a notebook, a test).
     """
     before = getattr(sys, name)
     with contextlib.ExitStack() as stack:
         raw: _Stream | None = None
-        if before is None or before.closed:  # there was none at the start
+        if before is None or before.closed:  # the process was started without it
             now: Any = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         elif before is getattr(sys, f"__{name}__") and type(_raw(before)) is io.FileIO:
             with contextlib.suppress(OSError):
@@ -223,7 +227,7 @@ def _stream(name: str) -> Iterator[_Stream | None]:
             now = io.TextIOWrapper(
                 io.BufferedWriter(raw) if _raw(before) is not before.buffer else raw,  # python -u
                 encoding=before.encoding,
-                errors="backslashreplace",  # file names need not be text
+                errors="backslashreplace",  # file names may have bytes that are not text
                 line_buffering=before.line_buffering,
                 write_through=before.write_through,
             )
@@ -244,8 +248,8 @@ def _raw(stream: Any) -> Any:
 
 @contextlib.contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """While open, SIGTERM, which Slurm and torchrun send, interrupts as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
+    """Make SIGTERM, which Slurm and torchrun send, interrupt as Ctrl-C does, while open."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -263,14 +267,15 @@ def print_json(value: object) -> None:
 def add_field(
     group: argparse._ActionsContainer, field: dataclasses.Field[Any], text: str, **special: Any
 ) -> None:
-    """Add an option for a field of a dataclass, whose type and default it takes.
+    """Add an option for a field of a dataclass, with the field's type and default.
 
     Args:
         group: Gets the option.
-        field: Its annotation is a type, not text: numbers are above 0, a bool is a flag. Text is taken for ``str``.
-        text: What the class says of the field; the first sentence is the help, a keyword in it (``modality="both"``)
-            the option (``--modality both``).
-        special: Arguments of ``add_argument`` that are otherwise.
+        field: The field, whose annotation is a type, not a string. Numbers must be above 0, a bool becomes a flag, and
+            any other type is parsed as ``str``.
+        text: The field's text in the class's docstring. Its first sentence is the help, where a keyword
+            (``modality="both"``) becomes an option (``--modality both``).
+        special: Arguments of ``add_argument`` that replace those of the field.
     """
     kind: Any = field.type
     if typing.get_origin(kind) in (typing.Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""Command-line options out of a config: one for each field of nested frozen dataclasses, by dotted name.
+"""Command-line options from a config: one for each field of nested frozen dataclasses, by dotted name.
 
 ``optim.batch_size`` becomes ``--optim.batch-size``; its type, default and help are the field's. The help is the
 field's line under "Attributes:" in the class's docstring.
@@ -26,13 +26,13 @@ def add_config_options(
 ) -> None:
     """Add an option for every field of ``config`` (a dataclass instance) and of the dataclasses in it.
 
-    Options that are not given leave nothing in the namespace; :func:`config_overrides` collects those that are.
+    Options that the user does not give are not in the namespace; :func:`config_overrides` collects those given.
 
     Args:
         parser: Gets one group of options for each dataclass.
-        config: Gives names, types and defaults.
-        skip: Dotted names of fields without an option.
-        defaults: Whether the help says what ``config`` has.
+        config: Has the names, types and defaults.
+        skip: Dotted names of fields that get no option.
+        defaults: Whether the help states the values of ``config`` as defaults.
     """
     for title, fields in _groups(config, ""):
         group = parser.add_argument_group(title)
@@ -44,7 +44,7 @@ def add_config_options(
 def config_overrides(
     options: argparse.Namespace, config: Any, *, skip: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return what the user gave of the options of :func:`add_config_options`, by dotted name."""
+    """Return the values of those options of :func:`add_config_options` that the user gave, by dotted name."""
     names = {name for _, fields in _groups(config, "") for name, *_ in fields} - {*skip}
     given = {name: value for name, value in vars(options).items() if name in names}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

@@ -1,4 +1,4 @@
-"""What the commands share that download checkpoints."""
+"""What the commands that download checkpoints share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_downloads(quiet: bool) -> Iterator[None]:
-    """Hide, for a while and where ``quiet``, progress bars of downloads and the lines about retries."""
+    """Hide the progress bars of downloads and the lines about retries, while open and if ``quiet``."""
     if not quiet:
         yield
         return
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # late: it takes a second to import
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # imported late, since it takes a second
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,

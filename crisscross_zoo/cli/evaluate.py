@@ -1,4 +1,4 @@
-"""The command ``crisscross-evaluate``: the paper's protocols on labelled data, retrieval in any folder, one table."""
+"""``crisscross-evaluate``: the paper's protocols on labelled data, retrieval in any folder, and a table of results."""
 
 from __future__ import annotations
 
@@ -37,28 +37,26 @@ if TYPE_CHECKING:
 
 PROG = "crisscross-evaluate"
 
-_ABOUT = (
-    "Evaluate encoders as the paper does: linear, fusion, finetune, retrieval; and make one table of it all."
-)
+_ABOUT = "Evaluate encoders with the paper's protocols, and tabulate the results."
 _EPILOG = """\
 crisscross-evaluate linear esc50 --root ESC-50/ --weights audioset
 crisscross-evaluate finetune ucf101 --root UCF101/ --setup 32-frame --device cuda --precision bf16 --workers 8
 crisscross-evaluate linear videos/ --weights demo       any folder: CLASS/FILE, or train/CLASS and test/CLASS
 crisscross-evaluate retrieval videos/ --weights demo --query some.mp4       no labels needed
 crisscross-evaluate report results/*
-exit codes: 0 done, 1 failed, or done without some of the files, 2 bad usage, 130 interrupted"""
+exit codes: 0 done, 1 failed, or done with some files missing or failed, 2 bad usage, 130 interrupted"""
 
 _ABOUT_PROTOCOL = {
-    "linear": "an SVM, or a linear layer, on features of the frozen encoder (section E.1)",
+    "linear": "linear probe: an SVM or a linear layer on features of the frozen encoder (section E.1)",
     "fusion": "an SVM on the features of both modalities (section E.1)",
-    "finetune": "all of the video encoder, trained with a new layer (section E.2)",
-    "retrieval": "nearest neighbours: R@1, 5, 20, or the neighbours of a file of yours (section E.3)",
+    "finetune": "finetune the video encoder with a new linear layer (section E.2)",
+    "retrieval": "nearest neighbours: R@1, R@5 and R@20, or the neighbours of a file of yours (section E.3)",
 }
 _NAMED = ("protocol", "dataset", "setup", "source", "modality", "svm", "layer", "finetune", "retrieval")
 _GALLERY_QUERIES = 20
 
 _LOG_SECONDS = 30
-"""Where stderr is a file, a stage has a line so often, besides those of its beginning and end."""
+"""Seconds between two lines of a stage, where stderr is a file; its beginning and end also have one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,15 +77,19 @@ def build_parser() -> ArgumentParser:
     add_version(parser)
     add = parser.add_commands()
     for protocol in PROTOCOLS:
-        sub = add(protocol, _evaluate, _ABOUT_PROTOCOL[protocol], "print the result")
+        sub = add(protocol, _evaluate, _ABOUT_PROTOCOL[protocol], "print the result as JSON")
         sub.set_defaults(protocol=protocol)
         _add_protocol_options(sub, protocol)
     sub = add(
-        "report", _report, "one table of results, with the paper's numbers beside them", "print the rows"
+        "report", _report, "tabulate results beside the paper's numbers", "print the table's rows as JSON"
     )
     sub.add_argument("runs", metavar="RUN", nargs="+", help="folders of results, or folders of such folders")
     sub.add_argument(
-        "--out", metavar="FILE", action="append", default=[], help="a .md, .csv or .html file to write"
+        "--out",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a .md, .csv or .html file to write; may be given several times",
     )
     return parser
 
@@ -97,64 +99,86 @@ def _add_protocol_options(sub: ArgumentParser, protocol: str) -> None:
     names = [n for n in dict.fromkeys(c.dataset for c in rows) if n != "folder"]
     sub.add_argument("dataset", metavar="DATASET", help=f"{', '.join(names)}, or a folder of your own")
     sub.add_argument("--root", metavar="DIR", help="the data set's folder")
-    sub.add_argument("--split-root", metavar="DIR", help="where its lists of splits are, if not in --root")
+    sub.add_argument(
+        "--split-root", metavar="DIR", help="folder of the data set's lists of splits, if not in --root"
+    )
     setups = "; ".join(
         f"{n}: {', '.join(c.setup for c in rows if c.dataset == n)}" for n in [*names, "folder"]
     )
-    sub.add_argument(
-        "--setup", metavar="NAME", help=f"which of the paper's setups (default: the first) - {setups}"
-    )
+    sub.add_argument("--setup", metavar="NAME", help=f"setup of the paper (default: the first) - {setups}")
     sub.add_argument(
         "--weights",
         default="audioset",
-        help="a name, Hub id, checkpoint, random:SEED, or the folder of a pretraining run (default: audioset)",
+        help="name, Hub id, checkpoint, random:SEED, or the folder of a pretraining run (default: audioset)",
     )
-    sub.add_argument("--fold", default="all", metavar="N|all", help="which fold (default: all)")
     sub.add_argument(
-        "--out", metavar="DIR", help="the result's folder (default: results/PROTOCOL-DATASET-...)"
+        "--fold", default="all", metavar="N|all", help="fold of the data set to evaluate (default: all)"
+    )
+    sub.add_argument(
+        "--out", metavar="DIR", help="folder of the result (default: results/PROTOCOL-DATASET-...)"
     )
     sub.add_argument("--overwrite", action="store_true", help="replace another evaluation's result in --out")
     sub.add_argument(
         "--cache",
         metavar="DIR",
-        help="where features are kept between runs (default: $CRISSCROSS_CACHE, else ~/.cache/crisscross_zoo/features)",
+        help="folder where features are kept for later runs"
+        " (default: $CRISSCROSS_CACHE, else ~/.cache/crisscross_zoo/features)",
     )
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    sub.add_argument("--precision", default="fp32", choices=PRECISIONS, help="(default: fp32)")
-    sub.add_argument("--batch-size", type=count, metavar="N", help="clips a batch in extraction")
-    sub.add_argument("--workers", type=int, metavar="N", help="processes that decode; 0: none but this one")
-    sub.add_argument("--settings", action="store_true", help="print the settings as JSON and stop")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    sub.add_argument(
+        "--precision", default="fp32", choices=PRECISIONS, help="precision of the network (default: fp32)"
+    )
+    sub.add_argument(
+        "--batch-size", type=count, metavar="N", help="clips per batch in extraction (default: by device)"
+    )
+    sub.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of decoding workers; 0 decodes in the main process (default: by device and cores)",
+    )
+    sub.add_argument("--settings", action="store_true", help="print the settings as JSON and exit")
     if protocol == "retrieval":
         sub.add_argument(
             "--query",
             metavar="FILE",
             action="append",
             default=[],
-            help="search DATASET, a folder, for what is like this file; no labels are needed",
+            help="find the nearest neighbours of this file in DATASET, a folder, which needs no labels;"
+            " may be given several times",
         )
-        sub.add_argument("--top", type=count, default=5, help="neighbours shown of a --query (default: 5)")
-        sub.add_argument("--gallery", metavar="DIR", help="write a page of queries and their neighbours")
+        sub.add_argument(
+            "--top",
+            type=count,
+            metavar="N",
+            default=5,
+            help="number of neighbours to print per --query (default: 5)",
+        )
+        sub.add_argument(
+            "--gallery", metavar="DIR", help="folder for a web page of queries and their neighbours"
+        )
         sub.add_argument(
             "--gallery-queries",
             type=count,
             default=_GALLERY_QUERIES,
             metavar="N",
-            help=f"queries on it, drawn by --seed (default: {_GALLERY_QUERIES})",
+            help=f"number of queries in the gallery, drawn by --seed (default: {_GALLERY_QUERIES})",
         )
         sub.add_argument(
             "--heads",
             metavar="RUN",
-            help="a pretraining run, whose heads give video-to-audio and back (default: --weights, if it is one)",
+            help="folder of a pretraining run, whose heads allow retrieval between video and audio"
+            " (default: --weights, if that is such a folder)",
         )
-    sub.epilog = "Settings below have the values of the paper's setup unless given; --settings prints them."
-    add_config_options(sub, _all_parts(rows), skip=_NAMED, defaults=False)
+    sub.epilog = "The settings default to the values of the paper's setup; --settings prints them."
+    add_config_options(sub, _all_sections(rows), skip=_NAMED, defaults=False)
 
 
-def _all_parts(rows: Sequence[ProtocolConfig]) -> ProtocolConfig:
-    """Return a config with every part that some row has: for the names and types of the options."""
-    parts = {}
-    for part in ("svm", "layer", "finetune", "retrieval"):
-        parts[part] = next((getattr(c, part) for c in rows if getattr(c, part) is not None), None)
+def _all_sections(rows: Sequence[ProtocolConfig]) -> ProtocolConfig:
+    """Return a config with every section that some row has, for the names and types of the options."""
+    sections = {}
+    for section in ("svm", "layer", "finetune", "retrieval"):
+        sections[section] = next((getattr(c, section) for c in rows if getattr(c, section) is not None), None)
     return ProtocolConfig(
         protocol=rows[0].protocol,
         dataset="",
@@ -162,13 +186,13 @@ def _all_parts(rows: Sequence[ProtocolConfig]) -> ProtocolConfig:
         modality="video",
         source="",
         clips=rows[0].clips,
-        **parts,  # type: ignore[arg-type]
+        **sections,  # type: ignore[arg-type]
     )
 
 
 def _config(options: argparse.Namespace, dataset: str) -> ProtocolConfig:
     rows = [c for c in TABLE if c.protocol == options.protocol]
-    given = config_overrides(options, _all_parts(rows), skip=_NAMED)
+    given = config_overrides(options, _all_sections(rows), skip=_NAMED)
     released = given.pop("released", False)
     return make_protocol(
         options.protocol,
@@ -215,7 +239,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             root,
             **({} if options.split_root is None else {"split_root": options.split_root}),
             seed=config.seed,
-            missing=lambda line: _say(line, quiet=options.quiet),
+            missing=lambda line: _print_line(line, quiet=options.quiet),
         )
     except ConfigError as error:
         if options.protocol != "retrieval" or NO_CLASSES not in error.reason:
@@ -234,7 +258,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             compute=compute,
             heads=_heads(options, config),
             overwrite=options.overwrite,
-            on_message=lambda line: _say(line, quiet=options.quiet),
+            on_message=lambda line: _print_line(line, quiet=options.quiet),
             on_progress=on_progress,
             on_queries=galleries.append,
         )
@@ -245,20 +269,22 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         print("\n".join(result_lines(result)))
         if not options.quiet:
-            print(f"{PROG}: all of it is in {out}", file=sys.stderr)
-    lost = result["absent"] or any(fold["failed"] for fold in result["folds"].values())
-    return EXIT_FAILED if lost else EXIT_DONE
+            print(f"{PROG}: the result is in {out}", file=sys.stderr)
+    incomplete = result["absent"] or any(fold["failed"] for fold in result["folds"].values())
+    return EXIT_FAILED if incomplete else EXIT_DONE
 
 
 def _dataset(options: argparse.Namespace) -> tuple[str, str]:
-    """Return the data set's name and folder: of a known name, or of a path."""
-    names = [c.dataset for c in TABLE if c.protocol == options.protocol and c.dataset != "folder"]
-    known = list(dict.fromkeys(names))
-    if options.dataset in known:
+    """Return the name and the folder of the data set; the name is "folder" if the user gave a path."""
+    rows = [c.dataset for c in TABLE if c.protocol == options.protocol and c.dataset != "folder"]
+    names = list(dict.fromkeys(rows))
+    if options.dataset in names:
         if options.root is None and options.settings:
             return options.dataset, ""
         if options.root is None:
-            raise ConfigError(f"{options.dataset} has no --root", remedy="pass its folder: --root DIR")
+            raise ConfigError(
+                f"{options.dataset} needs --root", remedy="pass the data set's folder: --root DIR"
+            )
         return options.dataset, options.root
     if Path(options.dataset).is_dir():
         if options.root is not None:
@@ -266,23 +292,22 @@ def _dataset(options: argparse.Namespace) -> tuple[str, str]:
         return "folder", options.dataset
     from crisscross_zoo.settings import suggest
 
-    every = {c.dataset for c in TABLE}
-    if options.dataset in every:
+    if options.dataset in {c.dataset for c in TABLE}:
         raise ConfigError(
             f"the paper has no {options.protocol} on {options.dataset}",
-            remedy=f"{suggest(options.dataset, known)}, or name a folder of your own",
+            remedy=f"{suggest(options.dataset, names)}, or name a folder of your own",
         )
     raise ConfigError(
-        f"{options.dataset}: neither a data set nor a folder", remedy=suggest(options.dataset, known)
+        f"{options.dataset}: neither a data set nor a folder", remedy=suggest(options.dataset, names)
     )
 
 
-def _folds(text: str, known: list[int]) -> list[int] | None:
+def _folds(text: str, folds: list[int]) -> list[int] | None:
     if text == "all":
         return None
-    if not text.isdigit() or int(text) not in known:
+    if not text.isdigit() or int(text) not in folds:
         raise ConfigError(
-            f"--fold {text}: there is no such fold", remedy=f"choose from all, {', '.join(map(str, known))}"
+            f"--fold {text}: there is no such fold", remedy=f"choose from all, {', '.join(map(str, folds))}"
         )
     return [int(text)]
 
@@ -323,7 +348,7 @@ def _search(options: argparse.Namespace, config: ProtocolConfig, root: str, comp
             top=options.top,
             compute=compute,
             heads=_heads(options, config),
-            on_message=lambda line: _say(line, quiet=options.quiet),
+            on_message=lambda line: _print_line(line, quiet=options.quiet),
             on_progress=on_progress,
         )
     if options.json:
@@ -358,17 +383,17 @@ def _gallery(
     queries: Mapping[str, Sequence[Query]],
     recall: Mapping[str, str],
 ) -> None:
-    """Write the page of some queries; ``recall`` is what is known of R@k, by what to call it."""
+    """Write the page of some of the queries; ``recall`` has lines of R@k, by their heading on the page."""
     import random
 
     from crisscross_zoo.evaluate import write_gallery
 
     drawn = {}
     for direction, found in queries.items():
-        places = random.Random(config.seed).sample(  # noqa: S311
+        indices = random.Random(config.seed).sample(  # noqa: S311
             range(len(found)), min(options.gallery_queries, len(found))
         )
-        drawn[direction] = [found[place] for place in sorted(places)]
+        drawn[direction] = [found[index] for index in sorted(indices)]
     facts = {
         "data": options.dataset,
         "weights": options.weights,
@@ -385,12 +410,12 @@ def _gallery(
             on_progress=lambda done, total: on_progress("gallery: files", done, total),
         )
     for note in notes:
-        _say(note, quiet=options.quiet)
-    _say(f"look at {Path(options.gallery) / 'index.html'}", quiet=options.quiet)
+        _print_line(note, quiet=options.quiet)
+    _print_line(f"the gallery is {Path(options.gallery) / 'index.html'}", quiet=options.quiet)
 
 
 def _settings_line(config: ProtocolConfig) -> str:
-    """Return the setup and where its settings come from, or which of them were changed."""
+    """Return the setup, with the source of its settings, or with those that the user changed."""
     changed = ", ".join(f"{name} {value}" for name, value in changed_settings(config).items())
     return f"{config.setup}, with {changed}" if changed else f"{config.setup}, {config.source}"
 
@@ -408,7 +433,7 @@ def _report(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _say(line: str, *, quiet: bool) -> None:
+def _print_line(line: str, *, quiet: bool) -> None:
     if not quiet:
         from tqdm import tqdm
 
@@ -417,33 +442,33 @@ def _say(line: str, *, quiet: bool) -> None:
 
 @contextlib.contextmanager
 def _stages(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for each stage, told ``(what, done, total)``; a total of 0 is not known."""
+    """Show a progress bar on stderr for each stage; yield its callback, ``(stage, done, total)``; total 0: unknown."""
     from tqdm import tqdm
 
-    log = not quiet and not sys.stderr.isatty()  # a file: a line now and then in place of bars
+    log = not quiet and not sys.stderr.isatty()  # a file: a line now and then instead of bars
     quiet = quiet or log
     with contextlib.ExitStack() as stack:
         bars: dict[str, Any] = {}
-        logged = 0.0  # when the last line was printed
+        logged = 0.0  # time of the last line
 
-        def tell(what: str, done: int, total: int) -> None:
+        def update(stage: str, done: int, total: int) -> None:
             nonlocal logged
-            if log and (what not in bars or done == total or time.monotonic() - logged > _LOG_SECONDS):
+            if log and (stage not in bars or done == total or time.monotonic() - logged > _LOG_SECONDS):
                 count = f": {done} of {total}" if total else f": {done}" if done else ""
-                print(f"{PROG}: {what}{count}", file=sys.stderr, flush=True)
+                print(f"{PROG}: {stage}{count}", file=sys.stderr, flush=True)
                 logged = time.monotonic()
-            if what not in bars:
+            if stage not in bars:
                 for bar in bars.values():
                     bar.close()
                 bars.clear()
-                bars[what] = stack.enter_context(
-                    tqdm(desc=what, total=total or None, disable=quiet, file=sys.stderr, dynamic_ncols=True)
+                bars[stage] = stack.enter_context(
+                    tqdm(desc=stage, total=total or None, disable=quiet, file=sys.stderr, dynamic_ncols=True)
                 )
-            bar = bars[what]
+            bar = bars[stage]
             bar.total = total or None
             bar.update(done - bar.n)
 
-        yield tell
+        yield update
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from crisscross_zoo.cli.common import (
     ArgumentParser,
     add_field,
     add_version,
+    error_line,
     print_json,
     run,
-    said,
     termination_as_interrupt,
 )
 from crisscross_zoo.cli.config_options import field_docs
@@ -39,14 +39,14 @@ _EXAMPLES = """\
 examples:
   crisscross-extract video.mp4 --out feats.npy
   crisscross-extract video.mp4 --modality both --stride 0.25 --out feats.npz
-  crisscross-extract videos/ --out feats/                 one .npz a file, the same tree, index.csv, failed.jsonl
+  crisscross-extract videos/ --out feats/                 one .npz per file in the same tree, index.csv, failed.jsonl
   crisscross-extract 'clips/**/*.wav' --modality audio --clips 10 --out feats/
-  crisscross-extract video.mp4 --weights random:0 --out feats.npy      no download, for trying things out
-  crisscross-extract videos/ --out feats/ --shard 0/8     the first of eight processes that share the files; or start
-                                                          it with torchrun or srun, which number their processes
+  crisscross-extract video.mp4 --weights random:0 --out feats.npy      random weights: no download, to try the command
+  crisscross-extract videos/ --out feats/ --shard 0/8     the first of 8 shards, one per process; under torchrun or
+                                                          srun, each process finds its shard without --shard
 
 exit codes: 0 done, 1 some inputs failed (0 under torchrun, which would end the other processes), 2 bad usage,
-            130 interrupted (run the same command again to go on), 141 done, but the reader of stdout was gone
+            130 interrupted (run the same command again to resume), 141 done, but the reader of stdout was gone
 """
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ExtractOptions)}
@@ -57,39 +57,51 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "size": {"metavar": "PIXELS"},
     "workers": {"metavar": "N", "type": int},
 }
-"""What the fields of :class:`ExtractOptions` do not say of the command's options."""
+"""Arguments of the options that the fields of :class:`ExtractOptions` do not have."""
 
 
 def build_parser() -> ArgumentParser:
     """Return the parser of ``crisscross-extract``."""
     parser = ArgumentParser(
-        prog=PROG, description="Extract CrissCross features from video and sound.", epilog=_EXAMPLES
+        prog=PROG, description="Extract CrissCross features from video and audio.", epilog=_EXAMPLES
     )
     parser.add_argument(
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="media files, folders (recursive) or glob patterns; or their URLs",
+        help="media files, folders (recursive), quoted glob patterns, or URLs of these",
     )
     parser.add_argument(
-        "--list", metavar="FILE", help="a file with one input a line; lines that begin with # do not count"
+        "--list",
+        metavar="FILE",
+        help="a file with more inputs, one per line; lines that begin with # are ignored",
     )
     parser.add_argument(
         "--out",
         required=True,
-        help=".npy, .npz or .safetensors for one input, or a folder (or its URL) for any number",
+        help="a .npy, .npz or .safetensors file for one input; or a folder, or its URL, for any number of inputs",
     )
-    parser.add_argument("--format", choices=get_args(Format), help="of files in a folder (default: npz)")
     parser.add_argument(
-        "--root", metavar="DIR", help="mirror the tree from here (default: the inputs' common folder)"
+        "--format", choices=get_args(Format), help="format of the files in an output folder (default: npz)"
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="outputs keep their inputs' paths relative to this folder (default: the inputs' common folder)",
     )
 
     what = parser.add_argument_group("what to extract")
     _add_fields(what, "modality")
     what.add_argument(
-        "--weights", default="audioset", help="name, Hub id, file, or random:SEED (default: audioset)"
+        "--weights",
+        default="audioset",
+        help="name, Hub id, file or folder of a checkpoint, or random:SEED (default: audioset)",
     )
-    what.add_argument("--audio-weights", metavar="WEIGHTS", help="with --modality both: others for the sound")
+    what.add_argument(
+        "--audio-weights",
+        metavar="WEIGHTS",
+        help="with --modality both: weights of the audio encoder (default: those of --weights)",
+    )
     _add_fields(what, "revision", "cache_dir", "local_files_only", "pooling")
 
     clips = parser.add_argument_group("clips")
@@ -101,8 +113,8 @@ def build_parser() -> ArgumentParser:
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="take every N-th file beginning with number I, from 0; N such processes may run at once on one --out"
-        " folder (default: all files, or the shard of a process that torchrun or srun started)",
+        help="process every N-th file, starting at number I, from 0; N such processes may write to one --out folder at"
+        " once (default: all files, or the shard of a process that torchrun or srun started)",
     )
     how.add_argument(
         "--engine",
@@ -111,18 +123,21 @@ def build_parser() -> ArgumentParser:
     )
     how.add_argument(
         "--address",
-        help="with --engine ray: the cluster's, or auto (default: $RAY_ADDRESS, or one of this machine alone)",
+        help="with --engine ray: address of the cluster, or auto (default: $RAY_ADDRESS, or a cluster on this machine)",
     )
     how.add_argument(
-        "--on-error", choices=get_args(OnError), default="skip", help="at a bad input (default: skip)"
+        "--on-error",
+        choices=get_args(OnError),
+        default="skip",
+        help="skip a bad input, or stop at it (default: skip)",
     )
     _add_fields(how, "strict")
     how.add_argument(
         "--overwrite",
         action="store_true",
-        help="redo finished outputs; replace files that are something else",
+        help="extract finished outputs again, and replace files that do not hold features of the same input",
     )
-    parser.add_common_options(as_json="print a summary as JSON in place of text")
+    parser.add_common_options(as_json="print the summary as JSON instead of text")
     add_version(parser)
     return parser
 
@@ -163,18 +178,18 @@ def _main(argv: Sequence[str] | None) -> int:
     if summary.interrupted:
         return EXIT_INTERRUPTED
     if summary.failed and summary.shard.origin == "torchrun" and not summary.stopped:
-        report.print_line("some inputs failed; exit code 0, since torchrun would end the other shards")
+        report.print_line("some inputs failed; exit code 0, because torchrun would end the other shards")
         return EXIT_DONE
     return EXIT_FAILED if summary.failed else EXIT_DONE
 
 
 class _Report:
-    """Shows what a run tells: progress and lines on stderr, at the end the summary."""
+    """Prints the events of a run: progress and lines on stderr, at the end the summary on stdout."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
-        self._bar: Any = None  # from the first Progress on
-        self._skipped = 0  # files that were already there, or failed, before the first was opened
+        self._bar: Any = None  # created at the first Progress
+        self._skipped = 0  # files that were skipped, or failed, before the first one was opened
         self._started = time.monotonic()
         self.summary: Summary | None = None
 
@@ -184,7 +199,7 @@ class _Report:
         elif isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, FileFailed):
-            self.print_line(f"error: {said(event.error)}")
+            self.print_line(f"error: {error_line(event.error)}")
         elif not (isinstance(event, FileDone) or self._args.quiet):
             self.print_line(str(event))
 
@@ -198,14 +213,14 @@ class _Report:
         """Print the summary to stdout."""
         if summary.interrupted:
             done = f"{len(summary.files)} of {counted(summary.inputs, 'file')} done"
-            self.print_line(f"interrupted: {done}; run the same command again to go on")
+            self.print_line(f"interrupted: {done}; run the same command again to resume")
         if self._args.json:
             print_json(summary.to_dict())
         elif not self._args.quiet and (summary.files or summary.failed_list is not None):
             print(summary)
 
     def close(self) -> None:
-        """Take the progress bar away."""
+        """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -222,9 +237,9 @@ class _Report:
                 dynamic_ncols=True,
                 smoothing=0.05,
             )
-        # Files are decoded side by side and end together: what is done of them counts before they are.
+        # Files are decoded in parallel and finish at about the same time, so clips count before their file is done.
         begun = now.opened * now.clips / now.known if now.known else 0.0
-        seconds = max(time.monotonic() - self._started, 1e-3)  # a clock may stand still for so long
+        seconds = max(time.monotonic() - self._started, 1e-3)  # the clock may be that coarse
         self._bar.set_description_str(f"{now}, {now.clips / seconds:.1f} clips/s", refresh=False)
         self._bar.update(max(now.files, self._skipped + begun, self._bar.n) - self._bar.n)
         self._bar.refresh()
@@ -237,7 +252,7 @@ def _add_fields(group: argparse._ArgumentGroup, *names: str) -> None:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """Parse ``I/N``, I from 0."""
+    """Parse ``I/N``, where I counts from 0."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 0/8")

@@ -1,4 +1,4 @@
-"""The command ``crisscross-pretrain``: index, prepare or pack a data set, pretrain on it, export the encoders."""
+"""``crisscross-pretrain``: index, prepare or pack a data set, pretrain on it, export the encoders."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ crisscross-pretrain kinetics400 --data videos.parquet --out run/
 torchrun --nproc-per-node 8 -m crisscross_zoo.cli.pretrain kinetics400 --data videos.parquet --out run/
 crisscross-pretrain prepare videos.parquet --out small/      copies that are read fast; then --data small/
 crisscross-pretrain pack videos.parquet --out shards/        few large files; then --data shards/
-crisscross-pretrain demo --out demo/        a small data set made here, on a CPU, in minutes
-A run that was stopped goes on when the same command is given again.
-exit codes: 0 done, 1 failed, 2 bad usage, 130 told to stop (a checkpoint is written)"""
+crisscross-pretrain demo --out demo/        on a small generated data set, on a CPU, in minutes
+To resume a run that was stopped, repeat the command.
+exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (a checkpoint is written)"""
 
 _ABOUT_PRESET = {
     "kinetics-sound": "the paper's settings for Kinetics-Sound, 22K clips (Table S10)",
     "kinetics400": "the paper's settings for Kinetics400, 240K clips (Table S10)",
     "audioset": "the paper's settings for AudioSet, 1.8M clips (Table S10)",
-    "demo": "make a small data set, pretrain narrow encoders on it, and score them",
+    "demo": "generate a small data set, pretrain narrow encoders on it, and evaluate them",
 }
 _NO_OPTION = ("preset", "objective", "video.pooling", "audio.pooling")
 
@@ -66,9 +66,13 @@ def build_parser() -> ArgumentParser:
     add_version(parser)
     add = parser.add_commands()
 
-    sub = add("index", _index, "find out once which files can be trained on", "print what was found")
-    sub.add_argument("inputs", metavar="INPUT", nargs="*", help="folders (recursive), files, quoted patterns")
-    sub.add_argument("--list", metavar="FILE", dest="list_file", help="a file with one path a line")
+    sub = add(
+        "index", _index, "scan files once, and record which can be trained on", "print the report as JSON"
+    )
+    sub.add_argument(
+        "inputs", metavar="INPUT", nargs="*", help="video files, folders (recursive) or quoted glob patterns"
+    )
+    sub.add_argument("--list", metavar="FILE", dest="list_file", help="a file with more inputs, one per line")
     sub.add_argument(
         "--out", metavar="FILE", required=True, help="the index to write, such as videos.parquet"
     )
@@ -76,51 +80,79 @@ def build_parser() -> ArgumentParser:
         "--layout",
         default="files",
         choices=("files", "kinetics400", "kinetics-sound", "audioset"),
-        help="files: anything, the default; the others: ROOT/SPLIT/CLASS/VIDEO of that data set",
+        help="files: any files (default); the others: ROOT/SPLIT/CLASS/VIDEO of that data set",
     )
-    sub.add_argument("--split", help="which SPLIT, such as train")
-    sub.add_argument("--min-seconds", type=float, help="leave out what is shorter (default: 1.1)")
-    sub.add_argument("--workers", type=count, help="processes (default: one for each core)")
-    sub.add_argument("--rescan", action="store_true", help="open every file again, known or not")
+    sub.add_argument("--split", help="the SPLIT folder, such as train")
+    sub.add_argument(
+        "--min-seconds",
+        metavar="SECONDS",
+        type=float,
+        help="minimum length of a usable file (default: 1.1)",
+    )
+    sub.add_argument(
+        "--workers", metavar="N", type=count, help="number of scanning workers (default: one per core)"
+    )
+    sub.add_argument(
+        "--rescan", action="store_true", help="scan every file again, also those of an existing index"
+    )
 
-    sub = add("prepare", _prepare, "re-encode an index's videos for fast training", "print what was written")
-    sub.add_argument("index", metavar="INDEX", help="what `index` wrote")
-    sub.add_argument("--out", metavar="DIR", required=True, help="the folder of the copies and their index")
-    sub.add_argument("--data-root", metavar="DIR", help="where the index's files are now, if they were moved")
-    sub.add_argument(
-        "--short-side", metavar="N", type=count, help="pixels, never more than there are (default: 256)"
+    sub = add(
+        "prepare", _prepare, "re-encode an index's videos for fast training", "print the report as JSON"
     )
-    sub.add_argument("--fps", type=positive, help="pictures a second, at most (default: all that there are)")
+    sub.add_argument("index", metavar="INDEX", help="an index that `index` wrote")
+    sub.add_argument("--out", metavar="DIR", required=True, help="folder for the copies and their index")
+    sub.add_argument("--data-root", metavar="DIR", help="new folder of the index's files, if they were moved")
     sub.add_argument(
-        "--gop", metavar="N", type=count, help="pictures from key frame to key frame (default: 15)"
+        "--short-side",
+        metavar="PIXELS",
+        type=count,
+        help="maximum length of the shorter side; videos are not enlarged (default: 256)",
     )
-    sub.add_argument("--crf", type=float, help="quality of libx264, 0 to 51, less is better (default: 23)")
+    sub.add_argument("--fps", type=positive, help="maximum frame rate (default: that of the video)")
+    sub.add_argument(
+        "--gop", metavar="N", type=count, help="maximum key frame interval, in frames (default: 15)"
+    )
+    sub.add_argument("--crf", type=float, help="quality of libx264, 0 to 51, lower is better (default: 23)")
     sub.add_argument(
         "--fast-decode",
         action=argparse.BooleanOptionalAction,
-        help="leave out what costs decoders time, for a seventh more bytes (default: yes)",
+        help="encode with libx264's fastdecode tune, which takes a seventh more bytes (default: yes)",
     )
-    sub.add_argument("--workers", type=count, help="processes (default: one for each core)")
+    sub.add_argument(
+        "--workers", metavar="N", type=count, help="number of encoding workers (default: one per core)"
+    )
 
-    sub = add("pack", _pack, "copy an index's files into a few large ones", "print what was written")
-    sub.add_argument("index", metavar="INDEX", help="what `index` wrote")
-    sub.add_argument("--out", metavar="DIR", required=True, help="the folder of shards: new, or empty")
-    sub.add_argument("--workers", type=count, default=1, help="processes (default: 1)")
-    sub.add_argument("--shard-mb", metavar="N", type=count, help="length of a shard, MiB (default: 256)")
+    sub = add("pack", _pack, "pack an index's files into a few large shards", "print the counts as JSON")
+    sub.add_argument("index", metavar="INDEX", help="an index that `index` wrote")
+    sub.add_argument("--out", metavar="DIR", required=True, help="folder for the shards: new, or empty")
+    sub.add_argument(
+        "--workers", metavar="N", type=count, default=1, help="number of packing workers (default: 1)"
+    )
+    sub.add_argument("--shard-mb", metavar="N", type=count, help="size of a shard in MiB (default: 256)")
 
     for name, preset in PRESETS.items():
-        sub = add(name, _demo if name == "demo" else _pretrain, _ABOUT_PRESET[name], "print how it ended")
-        sub.add_argument("--out", metavar="DIR", required=True, help="the run's folder")
+        as_json = "print the report as JSON" if name == "demo" else "print how the run ended as JSON"
+        sub = add(name, _demo if name == "demo" else _pretrain, _ABOUT_PRESET[name], as_json)
+        sub.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
         if name == "demo":
-            sub.add_argument("--seeds", type=count, default=1, help="runs, with seeds 0, 1, ... (default: 1)")
-            sub.add_argument("--train-clips", type=count, help="clips of each class to train on")
-            sub.add_argument("--test-clips", type=count, help="clips of each class to test on")
+            sub.add_argument(
+                "--seeds",
+                metavar="N",
+                type=count,
+                default=1,
+                help="number of runs, with seeds 0, 1, ... (default: 1)",
+            )
+            sub.add_argument("--train-clips", metavar="N", type=count, help="training clips per class")
+            sub.add_argument("--test-clips", metavar="N", type=count, help="test clips per class")
         else:
             sub.add_argument(
-                "--data", metavar="PATH", required=True, help="what `index`, `prepare` or `pack` wrote"
+                "--data",
+                metavar="PATH",
+                required=True,
+                help="the index that `index` wrote, or the folder that `prepare` or `pack` wrote",
             )
             sub.add_argument(
-                "--data-root", metavar="DIR", help="where the index's files are now, if they were moved"
+                "--data-root", metavar="DIR", help="new folder of the index's files, if they were moved"
             )
         sub.add_argument(
             "--objective",
@@ -134,9 +166,11 @@ def build_parser() -> ArgumentParser:
         sub.set_defaults(preset=name)
         add_config_options(sub, preset, skip=(*_NO_OPTION, *(("seed",) if name == "demo" else ())))
 
-    sub = add("export", _export, "write the encoders of a run's newest checkpoint", "print where they are")
-    sub.add_argument("run", metavar="RUN", help="a run's folder")
-    sub.add_argument("--out", metavar="DIR", help="where to (default: the run's folder)")
+    sub = add(
+        "export", _export, "write the encoders of a run's newest checkpoint", "print their folders as JSON"
+    )
+    sub.add_argument("run", metavar="RUN", help="folder of a run")
+    sub.add_argument("--out", metavar="DIR", help="folder for the encoders (default: the run's)")
     return parser
 
 
@@ -223,7 +257,7 @@ def _pretrain(options: argparse.Namespace) -> int:
         )
     if not outcome.finished:
         how = (
-            "with a checkpoint; the same command goes on from there"
+            "with a checkpoint; run the same command again to resume"
             if outcome.step
             else "before any checkpoint"
         )
@@ -247,7 +281,7 @@ def _demo(options: argparse.Namespace) -> int:
             on_progress=on_progress,
         )
     if report is None:
-        print(f"{PROG}: stopped, with a checkpoint; the same command goes on from there", file=sys.stderr)
+        print(f"{PROG}: stopped, with a checkpoint; run the same command again to resume", file=sys.stderr)
         return EXIT_INTERRUPTED
     if options.json:
         print_json(report)
@@ -282,27 +316,27 @@ def _config(options: argparse.Namespace) -> Any:
 
 @contextlib.contextmanager
 def _progress(unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that is told ``(done, total)``."""
+    """Show a progress bar on stderr; yield its callback, ``(done, total)``."""
     from tqdm import tqdm
 
     with tqdm(unit=f" {unit}s", disable=quiet, file=sys.stderr, dynamic_ncols=True) as bar:
 
-        def tell(done: int, total: int) -> None:
+        def update(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        yield tell
+        yield update
 
 
 @contextlib.contextmanager
 def _steps(*, quiet: bool) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A bar on stderr of a run's steps, with the loss and the embeddings' std beside it."""
+    """Show a progress bar of a run's steps on stderr, with the loss and the embeddings' std; yield its callback."""
     from tqdm import tqdm
 
     with contextlib.ExitStack() as stack:
         bars: list[Any] = []
 
-        def tell(step: int, total: int, row: dict[str, float]) -> None:
+        def update(step: int, total: int, row: dict[str, float]) -> None:
             if not bars or bars[-1].total != total or step < bars[-1].n:
                 bars.append(
                     stack.enter_context(
@@ -324,7 +358,7 @@ def _steps(*, quiet: bool) -> Iterator[Callable[[int, int, dict[str, float]], No
             )
             bar.update(step - bar.n)
 
-        yield tell
+        yield update
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The command ``crisscross-weights``: what to do with checkpoints besides loading them."""
+"""``crisscross-weights``: list, download, convert, verify and publish checkpoints."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _ABOUT = "List, download, convert, verify and publish checkpoints."
 _EPILOG = f"""\
 Downloads go to the Hub's cache (HF_HOME, HF_HUB_CACHE) or, where a checkpoint is not on the Hub, to
 $HF_HOME/assets/crisscross-zoo. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE work as for any Hub model.
-{MANIFEST_VARIABLE} names another weights_manifest.json, for mirrors and checkpoints of one's own.
+{MANIFEST_VARIABLE} names another weights_manifest.json, for mirrors and your own checkpoints.
 exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted"""
 _PUBLISH_EPILOG = f"""\
-The manifest in use is rewritten with the hub fields: run this from a checkout with an editable install
-(pip install -e .), or name a manifest of yours in {MANIFEST_VARIABLE}. Otherwise the installed copy
-changes, and the checkout does not."""
+The Hub fields are written to the manifest in use: run this from a checkout with an editable install
+(pip install -e .), or name your own manifest in {MANIFEST_VARIABLE}. Otherwise the installed copy changes,
+and the one in the checkout does not."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,43 +56,70 @@ def build_parser() -> ArgumentParser:
     add = parser.add_commands()
 
     sub = add(
-        "list", _list, "show what there is, with the paper's numbers", "print every field of the manifest"
+        "list",
+        _list,
+        "list the named checkpoints, with the paper's numbers",
+        "print every field of the manifest as JSON",
     )
-    sub.add_argument("--modality", choices=MODALITIES)
+    sub.add_argument("--modality", choices=MODALITIES, help="list only this modality (default: both)")
 
-    sub = add("download", _download, "fetch a checkpoint into the cache", "print name, path and sha256")
+    sub = add(
+        "download",
+        _download,
+        "download a checkpoint into the cache",
+        "print name, modality, path and sha256 as JSON",
+    )
     sub.add_argument("name", metavar="NAME", help="a name that list shows, or a Hub id org/name[@revision]")
-    sub.add_argument("--modality", choices=MODALITIES, help="default: all that the name has")
+    sub.add_argument(
+        "--modality", choices=MODALITIES, help="download only this modality (default: all that the name has)"
+    )
 
-    sub = add("convert", _convert, "make safetensors of a PyTorch checkpoint", "print path and sha256")
+    sub = add(
+        "convert",
+        _convert,
+        "convert a PyTorch checkpoint to safetensors",
+        "print path and sha256 as JSON",
+    )
     sub.add_argument(
         "source", metavar="SRC", help="a .pth.tar.zip, .pth.tar, .pth or .pt file, or safetensors"
     )
     sub.add_argument("--out", metavar="FILE", required=True, help="the .safetensors file to write")
     sub.add_argument(
-        "--modality", choices=MODALITIES, help="what it must be, or what to take of a full model"
+        "--modality",
+        choices=MODALITIES,
+        help="modality that the checkpoint must have, or that is extracted from a full model",
     )
     sub.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
-    sub = add("verify", _verify, "check checkpoints: hash, names, shapes and values", "print one object each")
+    sub = add(
+        "verify",
+        _verify,
+        "check the hash, names, shapes and values of checkpoints",
+        "print one object per checkpoint as JSON",
+    )
     sub.add_argument(
-        "targets", metavar="NAME or PATH", nargs="*", help="default: every name that is in the cache"
+        "targets",
+        metavar="NAME or PATH",
+        nargs="*",
+        help="checkpoints to check (default: every name that is in the cache)",
     )
 
     sub = add(
         "publish",
         _publish,
-        "push a checkpoint to the Hub and note it in the manifest",
-        "print the hub fields",
+        "push a checkpoint to the Hub and record it in the manifest",
+        "print the Hub fields of the manifest as JSON",
     )
     sub.epilog = _PUBLISH_EPILOG
     sub.add_argument("name", metavar="NAME", help="a name that list shows")
-    sub.add_argument("--modality", choices=MODALITIES, required=True)
-    sub.add_argument("--repo", metavar="ORG/NAME", required=True, help="created if missing")
+    sub.add_argument("--modality", choices=MODALITIES, required=True, help="modality of the checkpoint")
     sub.add_argument(
-        "--dry-run", metavar="DIR", type=Path, help="write the repository's files there and stop"
+        "--repo", metavar="ORG/NAME", required=True, help="Hub repository, created if it does not exist"
     )
-    sub.add_argument("--private", action="store_true", help="create the repository as a private one")
+    sub.add_argument(
+        "--dry-run", metavar="DIR", type=Path, help="only write the repository's files to this folder"
+    )
+    sub.add_argument("--private", action="store_true", help="create the repository as private")
     return parser
 
 
@@ -108,7 +135,7 @@ def _list(options: argparse.Namespace) -> int:
             entry.modality,
             f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}",
             entry.license,
-            _place(entry),
+            _source(entry),
             ", ".join(f"{r.benchmark} {r.value}" for r in entry.results if r.value is not None),
         )
         for entry in entries
@@ -119,7 +146,7 @@ def _list(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _place(entry: WeightsEntry) -> str:
+def _source(entry: WeightsEntry) -> str:
     if entry.status == "planned":
         return "planned"
     if entry.bundled is not None:
@@ -204,14 +231,14 @@ def _publish(options: argparse.Namespace) -> int:
         print(done)
     if options.dry_run is None and not options.quiet:
         manifest = manifest_path()
-        installed = ": an installed copy, take them over into a checkout"
+        installed = ": an installed copy; copy them into the manifest of a checkout"
         note = installed if manifest.resolve().parent == PACKAGE_FOLDER else ""
-        print(f"{PROG}: the hub fields were written to {manifest}{note}", file=sys.stderr)
+        print(f"{PROG}: the Hub fields were written to {manifest}{note}", file=sys.stderr)
     return EXIT_DONE
 
 
 def _check(found: FoundCheckpoint, modality: Modality | None) -> dict[str, Any]:
-    """Open a checkpoint strictly and say what it is."""
+    """Open a checkpoint strictly, and return its name, modality, path and sha256."""
     from crisscross_zoo.weights.load import open_checkpoint
 
     encoder = open_checkpoint(found, modality)

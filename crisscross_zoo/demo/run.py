@@ -1,16 +1,16 @@
-"""The demo: a data set made here, narrow encoders pretrained on it without labels, and their scores.
+"""The demo: a generated data set, narrow encoders pretrained on it without labels, and their scores.
 
-It shows on a CPU, in minutes, that the loop learns; it is also what made the ``demo`` weights that ship with the
+It shows on a CPU, in minutes, that the training loop learns. It also made the ``demo`` weights that ship with the
 package. Its folder::
 
     data/train/CLASS/*.mp4, data/test/CLASS/*.mp4   generated clips
-    train.parquet                                   index of the first
+    train.parquet                                   index of the training clips
     seed0/, seed1/, ...                             runs, with scores.json beside their encoders
-    seed0/evaluations/pretrained/, random/          what :mod:`crisscross_zoo.evaluate` wrote, by protocol
+    seed0/evaluations/pretrained/, random/          results of :mod:`crisscross_zoo.evaluate`, by protocol
     features/                                       the features that were evaluated
     report.json, report.md                          accuracies of pretrained and random encoders, over all seeds
 
-Killed or stopped, it goes on where it was.
+A demo that was killed or stopped resumes when it is run again.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.text import counted, percent
 
 TRAIN_CLIPS = 80
-"""Clips of each class to train on."""
+"""Training clips per class."""
 
 TEST_CLIPS = 30
-"""Clips of each class to test on."""
+"""Test clips per class."""
 
 CLIPS = 3
-"""Clips of a file in an evaluation."""
+"""Clips per file in an evaluation."""
 
 DATA_SEED = 0
 RANDOM_SEED = 1000
-"""Added to a run's seed for the random encoders that it is compared with, so that they are not where it began."""
+"""Added to a run's seed for the random encoders it is compared with, so that they differ from its initial weights."""
 
 SCORES_FILE = "scores.json"
 REPORT_FILE = "report.json"
@@ -71,23 +71,23 @@ def run_demo(
     on_message: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any] | None:
-    """Make the data, pretrain with each seed, and score what comes of it.
+    """Generate the data, pretrain with each seed, and evaluate the encoders.
 
     Args:
-        out: The demo's folder, made if need be.
-        config: Settings; the seed is set here.
-        seeds: How many runs.
-        train_clips: Clips of each class to train on; default: :data:`TRAIN_CLIPS`.
-        test_clips: Clips of each class to test on; default: :data:`TEST_CLIPS`.
-        data: Where the clips are or shall be; default: in ``out``.
-        on_message: Told what is done, a line each.
+        out: The demo's folder, created if missing.
+        config: Settings of a run; its seed is replaced.
+        seeds: Number of runs.
+        train_clips: Training clips per class; default: :data:`TRAIN_CLIPS`.
+        test_clips: Test clips per class; default: :data:`TEST_CLIPS`.
+        data: Folder of the clips, generated if missing; default: in ``out``.
+        on_message: Called with one line at the start of each step.
         on_progress: As for :func:`~crisscross_zoo.pretrain.loop.pretrain`.
 
     Returns:
-        The report, which is also in ``report.json``; None where a run was told to stop.
+        The report, which is also in ``report.json``; None if a run was interrupted.
 
     Raises:
-        ConfigError: settings that do not go together, or a missing optional package.
+        ConfigError: settings that do not fit together, or a missing optional package.
         TrainingError: see :func:`~crisscross_zoo.pretrain.loop.pretrain`.
         OSError: the folder cannot be written.
     """
@@ -96,12 +96,12 @@ def run_demo(
         if on_message is not None:
             on_message(line)
 
-    # before minutes of work
+    # Missing packages raise here, before minutes of work.
     check_packages()
     if config.run.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError("tensorboard is not installed", remedy='run pip install "crisscross-zoo[pretrain]"')
     data = data or out / "data"
-    report_line(f"making clips in {data}")
+    report_line(f"generating clips in {data}")
     make_demo_data(
         data,
         train_clips=TRAIN_CLIPS if train_clips is None else train_clips,
@@ -120,11 +120,11 @@ def run_demo(
         if not pretrain(seeded, files, run, data_id=file_sha256(index), on_progress=on_progress).finished:
             return None
         scored = run / SCORES_FILE
-        known = json.loads(scored.read_text(encoding="utf-8")) if scored.is_file() else {}
-        if known.get("clips") == clips:
-            scores.append(known)
+        saved = json.loads(scored.read_text(encoding="utf-8")) if scored.is_file() else {}
+        if saved.get("clips") == clips:
+            scores.append(saved)
             continue
-        report_line(f"scoring on held-out clips, seed {seed}")
+        report_line(f"evaluating on held-out clips, seed {seed}")
         modalities = [m for m in MODALITIES if (run / m).is_dir()]
         weights: dict[str, Mapping[str, Path | Encoder]] = {
             "pretrained": {m: run / m for m in modalities},
@@ -192,7 +192,7 @@ def _evaluate(
     *,
     cache: Path,
 ) -> dict[str, float]:
-    """Return the accuracy of encoders on the test clips, a share, by modality and protocol."""
+    """Return the accuracy of encoders on the test clips, in [0, 1], by modality and protocol."""
     video, audio = config.video, config.audio
     changes = {
         "seed": config.seed, "clips.train": CLIPS, "clips.test": CLIPS, "clips.size": video.size,
@@ -209,13 +209,13 @@ def _evaluate(
 
     both = len(modalities) == 2
     recall = result("retrieval", "both" if both else modalities[0])["recall"]
-    shares: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     for m in modalities:
-        shares[f"{m}/linear"] = result("linear", m)["top1"]["mean"]
-        shares[f"{m}/retrieval"] = recall[f"{m}-to-{m}"]["1"]["mean"]
+        accuracies[f"{m}/linear"] = result("linear", m)["top1"]["mean"]
+        accuracies[f"{m}/retrieval"] = recall[f"{m}-to-{m}"]["1"]["mean"]
     if both:
-        shares["both/fusion"] = result("fusion", "2s")["top1"]["mean"]
-    return shares
+        accuracies["both/fusion"] = result("fusion", "2s")["top1"]["mean"]
+    return accuracies
 
 
 def _random_encoders(config: PretrainConfig, modalities: Sequence[str]) -> dict[str, Encoder]:
@@ -233,7 +233,7 @@ def _first_and_last(run: Path) -> dict[str, dict[str, float]]:
 
 
 def _minutes(run: Path, batch_size: int) -> float:
-    """Minutes of training, by the log: also where the run was interrupted in between."""
+    """Return the minutes of training from the log, which is right also for a run that was interrupted."""
     rows = read_log(run)
     steps = np.diff([0, *(row["step"] for row in rows)])
     return float(

@@ -1,4 +1,4 @@
-"""From media files to features: one file, or folders of any size.
+"""Extract features from media files: one file, or folders of any size.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

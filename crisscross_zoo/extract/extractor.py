@@ -1,8 +1,8 @@
 """Features of media files: :class:`FeatureExtractor`, files in, :class:`Features` out.
 
-Files are decoded by :mod:`crisscross_zoo.workers.pool` while the encoder runs. Batches run across files and always have
-the same size, filled up with zeros at the very end: a row's bytes depend on its clip, the encoder and the batch size,
-never on what else was in the batch, so a run that was killed and started again gives the same bytes.
+Files are decoded by :mod:`crisscross_zoo.workers.pool` while the encoder runs. A batch holds clips of one or more files
+and always has the same size; the last one is padded with zeros. The bytes of a row depend on its clip, the encoder and
+the batch size, never on the other clips of the batch, so a run that was killed and restarted gives the same bytes.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ DEFAULT_BATCH: dict[str, dict[str, int]] = {
     "mps": {"video": 8, "audio": 32},
     "cuda": {"video": 32, "audio": 128},
 }
-"""Clips a batch, by device and modality. Small on a CPU, where a larger one is no faster and its end is filled up."""
+"""Clips per batch, by device and modality. Small on a CPU, where larger ones are no faster and the last is padded."""
 
-MOST_AT_ONCE = 16
-"""Most batches that a CPU works on at once; with more threads than that, each batch has several."""
+MAX_CONCURRENT_BATCHES = 16
+"""Upper limit of the batches that a CPU computes at once; with more threads than that, each batch has several."""
 
-_LEAST_QUEUE = 16
-"""So many clips, or more, are decoded ahead."""
+_MIN_QUEUE = 16
+"""Lower limit of the number of clips that are decoded ahead."""
 
-MOST_NUMBERS = 1 << 30
-"""Numbers that one clip may have before the network: 4 GB of float32."""
+MAX_CLIP_VALUES = 1 << 30
+"""Upper limit of the values of one clip, as the network's input: 4 GB of float32."""
 
 
 class FeatureExtractor:
-    """Turns media files into :class:`Features`.
+    """Turns media files into :class:`Features`, one by one or as a stream.
 
     Args:
         weights: As in :func:`crisscross_zoo.load_encoder`: a name, Hub id, path, ``"random:SEED"``, None, or an
@@ -77,16 +77,16 @@ class FeatureExtractor:
         **options: See :class:`crisscross_zoo.extract.ExtractOptions`, such as ``size=112``.
 
     Attributes:
-        encoders: The encoders by modality, in eval mode on ``device``. What is run is made of them once
+        encoders: The encoders by modality, in eval mode on ``device``. The networks that run are made from them once
             (:meth:`Encoder.optimize_for_inference`): to use other weights, make another extractor.
-        weights: Their "id" and "sha256" by modality.
-        sizes: Length of a feature vector, D, by modality.
-        options: As they were given.
-        settings: What decides the numbers besides the weights, as kept in the features' metadata.
+        weights: "id" and "sha256" of the weights, by modality.
+        sizes: Length D of a feature vector, by modality.
+        options: The options as given.
+        settings: The settings that, with the weights, decide the features' values; they are stored in the metadata.
 
     Raises:
         ConfigError: a value that is not allowed, or values that exclude each other.
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights cannot be loaded.
     """
 
     def __init__(
@@ -112,15 +112,15 @@ class FeatureExtractor:
         self.encoders: dict[str, Encoder] = {}
         self._networks: dict[str, InferenceEncoder] = {}
         self.weights: dict[str, dict[str, str | None]] = {}
-        for name, known in loaded.items():
-            if known.encoder.num_classes:
+        for name, entry in loaded.items():
+            if entry.encoder.num_classes:
                 raise ConfigError(
                     f"the {name} encoder has a classifier", remedy="call its reset_classifier(0) for features"
                 )
-            self.weights[name] = {"id": known.id, "sha256": known.sha256}
+            self.weights[name] = {"id": entry.id, "sha256": entry.sha256}
             with plain_torch():
-                self.encoders[name] = known.encoder.to(self.device).eval()
-            self._networks[name] = known.encoder.optimize_for_inference(DTYPES[given.precision])
+                self.encoders[name] = entry.encoder.to(self.device).eval()
+            self._networks[name] = entry.encoder.optimize_for_inference(DTYPES[given.precision])
         self._sampling = self._make_sampling()
         defaults = DEFAULT_BATCH.get(self.device.type, DEFAULT_BATCH["cuda"])
         self._batch = {name: given.batch_size or defaults[name] for name in loaded}
@@ -133,7 +133,7 @@ class FeatureExtractor:
 
         Raises:
             InputError: ``path`` is not one path: a list, a tensor, bytes, an open file.
-            MediaError: the file cannot be used; the error says why and what to do.
+            MediaError: the file cannot be used; the error states why and what to do.
         """
         if isinstance(path, list | tuple | set):
             raise InputError(
@@ -149,20 +149,20 @@ class FeatureExtractor:
     def stream(
         self, paths: Iterable[StrPath], *, on_progress: Callable[[int, int, int], None] | None = None
     ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
-        """Extract many files; a bad one gives its error in place of features, and costs nothing else.
+        """Extract many files; a file that fails yields its error in place of features and does not stop the others.
 
         Args:
-            paths: Files; any iterable, taken as needed.
-            on_progress: Called with three numbers, as they grow: clips done, clips known, and the files that were
-                opened, which the known clips are of.
+            paths: Files; any iterable, consumed as needed.
+            on_progress: Called with three numbers, as they grow: clips done, clips of the files that were opened so
+                far, and the number of these files.
 
         Yields:
-            ``(path, result)`` as files get ready, which need not be the order of ``paths``.
+            ``(path, result)`` as files get ready, not necessarily in the order of ``paths``.
 
         Raises:
             ConfigError: ``paths`` is one path.
             InputError: ``paths`` is an open file, bytes or a tensor.
-            StorageError: the disk that files at URLs are fetched to is full.
+            StorageError: the disk to which files at URLs are downloaded is full.
         """
         if isinstance(paths, str | os.PathLike):
             raise ConfigError("stream takes several paths", remedy=f"pass [{os.fspath(paths)!r}]")
@@ -173,7 +173,7 @@ class FeatureExtractor:
         if workers is None:
             alone = isinstance(paths, Sized) and len(paths) <= 1
             on_gpu = self._sampling.torchcodec not in (None, "cpu")
-            fewest = 0 if self.options.timeout is None else 1  # a thread cannot be ended
+            fewest = 0 if self.options.timeout is None else 1  # a thread cannot be killed
             workers = fewest if alone or on_gpu else default_workers(self.device)
         yield from self._run(paths, workers=workers, on_progress=on_progress)
 
@@ -186,34 +186,32 @@ class FeatureExtractor:
     ) -> Iterator[tuple[StrPath, Features | CrissCrossError]]:
         open_files: dict[int, _OpenFile] = {}
         batches = {name: _Batch(self, name) for name in self.encoders}
-        done = known = opened = 0
+        done = known = opened = 0  # clips done, clips of the opened files, opened files
         running = _RunningBatches(self.device)
-        queue_size = max(_LEAST_QUEUE, 2 * min(self._batch.values()))
-        events_of_files = read_files(
+        queue_size = max(_MIN_QUEUE, 2 * min(self._batch.values()))
+        events = read_files(
             paths,
             self._sampling,
             workers=workers,
             queue_size=queue_size,
             timeout=self.options.timeout or DEFAULT_TIMEOUT,
         )
-        with contextlib.closing(events_of_files), running:
-            for serial, path, news in events_of_files:
-                if isinstance(
-                    news, StorageError
-                ):  # where files are fetched to: no other file would fit either
-                    raise news
-                if isinstance(news, CrissCrossError):
+        with contextlib.closing(events), running:
+            for serial, path, event in events:
+                if isinstance(event, StorageError):
+                    raise event  # the disk that files are downloaded to is full: no other file would fit either
+                if isinstance(event, CrissCrossError):
                     open_files.pop(serial, None)
-                    yield path, news
-                elif isinstance(news, FileOpened):
-                    open_files[serial] = _OpenFile(path, news, self.sizes)
+                    yield path, event
+                elif isinstance(event, FileOpened):
+                    open_files[serial] = _OpenFile(path, event, self.sizes)
                     known += sum(open_files[serial].rows_left.values())
                     opened += 1
-                elif isinstance(news, FileRead):
-                    open_files[serial].end(news)
+                elif isinstance(event, FileRead):
+                    open_files[serial].end(event)
                 else:
-                    batch = batches[news.modality]
-                    batch.add(open_files[serial], news)
+                    batch = batches[event.modality]
+                    batch.add(open_files[serial], event)
                     if batch.full:
                         running.start(batch.take())
                 done += running.collect()
@@ -247,7 +245,7 @@ class FeatureExtractor:
             yield file.path, Features(**rows, **windows, metadata=metadata)
 
     def _is_padded(self, modality: str, windows: npt.NDArray[np.float64]) -> bool:
-        """Return whether no clip is whole, the file having less than one."""
+        """Return whether the file is shorter than one clip, so that no window is whole."""
         length: float = getattr(self._sampling, modality).window_seconds
         return float((windows[:, 1] - windows[:, 0]).max()) < length - 1e-3
 
@@ -265,12 +263,12 @@ class FeatureExtractor:
         return wants and cpu_has_bfloat16() is False
 
     def identity(self, path: StrPath) -> dict[str, Any]:
-        """Return what must be the same for finished features of ``path`` to be used again.
+        """Return what must be unchanged for existing features of ``path`` to be up to date.
 
         Raises:
-            InputError: ``path`` is no path: bytes, an open file.
-            OSError: there is no such file.
-            UnreadableMediaError: it is at a URL that cannot be asked.
+            InputError: ``path`` is not a path: bytes, an open file.
+            OSError: the file does not exist.
+            UnreadableMediaError: the file is at a URL that does not answer.
         """
         check_path("the path", path)
         return self._identity(remote.source_of(path))
@@ -283,17 +281,17 @@ class FeatureExtractor:
         video: VideoConfig | None = None
         audio: AudioConfig | None = None
         if "video" in self.encoders:
-            own = self.encoders["video"].config
-            assert isinstance(own, VideoConfig)
-            fps = own.fps if given.fps is None else given.fps
+            video_config = self.encoders["video"].config
+            assert isinstance(video_config, VideoConfig)
+            fps = video_config.fps if given.fps is None else given.fps
             frames = given.frames if given.window is None else max(1, round(given.window * fps))
             changes = {"frames": frames, "fps": fps, "size": given.size}
-            video = own.replace(**{k: v for k, v in changes.items() if v is not None})
+            video = video_config.replace(**{k: v for k, v in changes.items() if v is not None})
         if "audio" in self.encoders:
-            heard = self.encoders["audio"].config
-            assert isinstance(heard, AudioConfig)
+            audio_config = self.encoders["audio"].config
+            assert isinstance(audio_config, AudioConfig)
             seconds = given.window if given.audio_seconds is None else given.audio_seconds
-            audio = heard if seconds is None else heard.replace(seconds=seconds)
+            audio = audio_config if seconds is None else audio_config.replace(seconds=seconds)
         decodes = (
             (str(self.device) if self.device.type == "cuda" else "cpu")
             if given.decoder == "torchcodec"
@@ -311,20 +309,20 @@ class FeatureExtractor:
         )
 
     def _check_clips(self) -> None:
-        """Find out before any file is read whether clips fit the networks."""
+        """Set ``sizes``; raise a ConfigError, before any file is read, if clips do not fit the networks."""
         for name, encoder in self.encoders.items():
             config = getattr(self._sampling, name)
             if isinstance(config, AudioConfig) and config.clip_samples <= config.n_fft // 2:
                 least = (config.n_fft // 2 + 1) / config.sample_rate
                 raise ConfigError(
-                    f"an audio clip of {config.seconds} s is too short", remedy=f"take at least {least:.3f} s"
+                    f"an audio clip of {config.seconds} s is too short", remedy=f"use at least {least:.3f} s"
                 )
             video = isinstance(config, VideoConfig)
-            numbers = 3 * config.frames * config.size**2 if video else config.clip_samples
-            if numbers > MOST_NUMBERS:
+            values = 3 * config.frames * config.size**2 if video else config.clip_samples
+            if values > MAX_CLIP_VALUES:
                 raise ConfigError(
-                    f"the {name} clip has {float(numbers):.0e} numbers, more than {float(MOST_NUMBERS):.0e}",
-                    remedy="take a smaller one",
+                    f"the {name} clip has {float(values):.0e} values, more than {float(MAX_CLIP_VALUES):.0e}",
+                    remedy="use a smaller clip",
                 )
             try:
                 self.sizes[name] = clip_features(config, encoder.config.pooling)
@@ -354,7 +352,7 @@ class FeatureExtractor:
 
 
 def _refuse_tensor(given: object) -> None:
-    """Raise an InputError if what should be paths is frames or samples."""
+    """Raise an InputError if frames or samples are given in place of paths."""
     if isinstance(given, Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind in "biufc"):
         raise InputError(
             f"FeatureExtractor takes paths of media files, not a {type(given).__name__} of shape {tuple(given.shape)}",
@@ -364,12 +362,12 @@ def _refuse_tensor(given: object) -> None:
 
 @dataclass
 class _OpenFile:
-    """A file of which some rows are still to come."""
+    """An opened file, some of whose rows are not computed yet."""
 
     path: StrPath
     opened: FileOpened
     sizes: InitVar[Mapping[str, int]]  # of the features, by modality
-    read: FileRead | None = None  # None until it is read to its end
+    read: FileRead | None = None  # None until the file is read to its end
     windows: dict[str, npt.NDArray[np.float64]] = field(init=False)
     rows: dict[str, npt.NDArray[np.float32]] = field(init=False)
     rows_left: dict[str, int] = field(init=False)
@@ -380,14 +378,14 @@ class _OpenFile:
         self.rows_left = {name: len(rows) for name, rows in self.rows.items()}
 
     def end(self, read: FileRead) -> None:
-        """Take the last news; what could not be decoded is left out."""
+        """Store the file's last event; drop the modalities that could not be decoded."""
         self.read = read
         for modality in read.failed:
             for by_modality in (self.windows, self.rows, self.rows_left):
                 by_modality.pop(modality, None)
 
     def take(self, modality: str, row: int, values: npt.NDArray[np.float32]) -> None:
-        """Take one row, unless its modality failed after all."""
+        """Store one row, unless its modality was dropped."""
         if modality in self.rows:
             self.rows[modality][row] = values
             self.rows_left[modality] -= 1
@@ -398,7 +396,7 @@ class _OpenFile:
 
 
 class _Batch:
-    """Clips of one modality on their way through the encoder."""
+    """Collects clips of one modality into batches for the encoder."""
 
     def __init__(self, extractor: FeatureExtractor, modality: str) -> None:
         self._encoder = extractor.encoders[modality]
@@ -438,7 +436,7 @@ class _Batch:
             ) from None
 
     def take(self) -> _Work:
-        """Return the work on what has come in, filled up with zeros to a whole batch, and begin anew."""
+        """Return the batch, padded with zeros to its full size, and begin an empty one."""
         assert self._clips is not None
         self._clips[len(self._owners) :] = 0
         work = _Work(
@@ -450,7 +448,7 @@ class _Batch:
     def _encode(self, clips: Tensor) -> npt.NDArray[np.float32]:
         clips = clips.to(self._encoder.device)
         with torch.inference_mode(), exact_float32(), self._memory_errors():
-            if clips.is_floating_point():  # an augmented clip is ready
+            if clips.is_floating_point():  # augmented clips are already preprocessed
                 x = clips
             elif isinstance(self._encoder, AudioEncoder):
                 x = self._encoder.preprocess(clips[:, None].float() / INT16_SCALE).to(clips.device)
@@ -462,33 +460,34 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Work:
-    """A batch: which rows of which files it gives, and how they are computed."""
+    """A batch to compute: the file and row of each clip, and the function that computes the rows."""
 
     owners: list[tuple[_OpenFile, int]]
     modality: str
     encode: Callable[[], npt.NDArray[np.float32]]
 
     def keep(self, rows: npt.NDArray[np.float32]) -> int:
-        """Give the files their rows, and return how many."""
+        """Store the rows in their files, and return how many there are."""
         for (file, row), values in zip(self.owners, rows, strict=False):
             file.take(self.modality, row, values)
         return len(self.owners)
 
 
 class _RunningBatches:
-    """Batches on their way through the networks: on a CPU as many at once as torch has threads, up to MOST_AT_ONCE.
+    """Runs batches through the networks: on a CPU as many at once as torch has threads, up to MAX_CONCURRENT_BATCHES.
 
-    Threads that share a batch wait for the slowest of them in every layer, and one is always slow: a core decodes too.
+    Threads that share a batch wait for the slowest of them in every layer, and one is always slow, since its core also
+    decodes.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._pool: ThreadPoolExecutor | None = None
         threads = torch.get_num_threads()
         if device.type == "cpu" and threads > 1:
-            each = -(-threads // MOST_AT_ONCE)
+            each = -(-threads // MAX_CONCURRENT_BATCHES)
             self._at_once = threads // each
             self._pool = _thread_pool(self._at_once, each)
-            torch.set_num_threads(threads)  # what other threads begin with; this one's did not change
+            torch.set_num_threads(threads)  # the default of new threads, which _thread_pool changed
         self._running: deque[tuple[_Work, Future[npt.NDArray[np.float32]]]] = deque()
         self._done = 0
 
@@ -500,16 +499,16 @@ class _RunningBatches:
             self._pool.shutdown(cancel_futures=True)
 
     def start(self, work: _Work) -> None:
-        """Compute a batch, now or, on a CPU, while others come in; wait while too many are under way."""
+        """Compute a batch: on a CPU in the background, otherwise at once. Wait while too many are running."""
         if self._pool is None:
             self._done += work.keep(work.encode())
             return
         self._running.append((work, self._pool.submit(work.encode)))
-        while len(self._running) > self._at_once + 1:  # one waits
+        while len(self._running) > self._at_once + 1:  # one more may be queued
             self._keep_first()
 
     def collect(self, *, wait: bool = False) -> int:
-        """Return how many clips were done since the last call; ``wait`` for all."""
+        """Return how many clips were done since the last call; with ``wait``, wait for all."""
         while self._running and (wait or self._running[0][1].done()):
             self._keep_first()
         done, self._done = self._done, 0
@@ -521,12 +520,12 @@ class _RunningBatches:
 
 
 def _thread_pool(count: int, torch_threads: int) -> ThreadPoolExecutor:
-    """Return ``count`` threads, started, in each of which torch uses so many; what other threads begin with changes."""
+    """Return ``count`` started threads with ``torch_threads`` each; this changes torch's default for new threads."""
     ready = threading.Barrier(count + 1)
 
     def begin() -> None:
         torch.set_num_threads(torch_threads)
-        torch.get_num_threads()  # a thread takes up the process's number at its first call: now
+        torch.get_num_threads()  # a thread copies the process's number at its first call: this one
         ready.wait()
 
     pool = ThreadPoolExecutor(count, initializer=begin)
@@ -537,9 +536,10 @@ def _thread_pool(count: int, torch_threads: int) -> ThreadPoolExecutor:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many processes decode: nearly every core for a GPU, a quarter where the network needs them too.
+    """Return the default number of decoding workers, 1 to 16: with CUDA all cores but one, otherwise a quarter of them.
 
-    Processes that ``torchrun`` started on one machine share its cores.
+    Without CUDA the network may need the other cores. Processes that ``torchrun`` started on one machine divide its
+    cores.
     """
     cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(16, max(1, cores - 1 if device.type == "cuda" else cores // 4))

@@ -1,7 +1,7 @@
-"""The lists of an output folder: ``index.csv``, what is in it, and ``failed.jsonl``, what failed.
+"""The lists of an output folder: ``index.csv`` has its outputs, ``failed.jsonl`` the inputs that failed.
 
-Of several processes that share the work on one folder, each writes its own part of the lists; :class:`Lists` without a
-part takes them together.
+Where several processes write to one folder, one per shard, each writes its own fragment of the lists. :class:`Lists`
+without a fragment merges all of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from crisscross_zoo.files.failures import FAILED_NAME
 from crisscross_zoo.files.store import Folder
 
 INDEX_NAME = "index.csv"
-PARTS_NAME = ".parts"
-"""Folder of the lists' parts, one folder a process, until a run alone on the output folder takes them in."""
+FRAGMENTS_NAME = ".parts"
+"""Folder of the lists' fragments, one folder per shard, until a run without shards merges and removes them."""
 
-# File names need not be text: what is not UTF-8 (on Windows, UTF-16) in one goes through as it is.
+# File names need not be text: bytes that are not UTF-8 (on Windows, UTF-16) are kept as they are.
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": sys.getfilesystemencodeerrors()}
 
 _INDEX_COLUMNS = (
@@ -34,35 +34,35 @@ _INDEX_COLUMNS = (
 class Lists:
     """``index.csv`` and ``failed.jsonl`` of an output folder.
 
-    What earlier runs with other inputs left in them stays, as long as the output, or the input that failed, is there.
+    Entries of earlier runs with other inputs are kept as long as their output, or the input that failed, exists.
 
     Args:
         folder: The output folder.
-        part: Name of this process's own part of the lists, where several work on the folder at once. None: the lists
-            themselves, with all parts that are there; where those disagree, the one written last is right.
+        fragment: Name of this process's own fragment of the lists, where several processes write to the folder. None:
+            the lists themselves, merged with all fragments; where these disagree, the one written last counts.
 
     Raises:
-        OutputError: one of them is there and was not written here, or a store cannot be asked.
-        OSError: one of them cannot be read.
+        OutputError: one of the lists exists and was not written by this command, or a store does not answer.
+        OSError: one of the lists cannot be read.
     """
 
-    def __init__(self, folder: Folder, part: str | None = None) -> None:
+    def __init__(self, folder: Folder, fragment: str | None = None) -> None:
         self._folder = folder
-        self._place = "" if part is None else f"{PARTS_NAME}/{part}/"  # what names of the lists begin with
+        self._prefix = "" if fragment is None else f"{FRAGMENTS_NAME}/{fragment}/"  # of the lists' names
         self._rows: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, dict[str, str]] = {}
-        self._read(self._place)
-        if part is not None:
-            folder.remove(self._place + INDEX_NAME)
+        self._read(self._prefix)
+        if fragment is not None:
+            folder.remove(self._prefix + INDEX_NAME)
             return
-        # A part is there once its process is done with all its inputs.
-        for index in folder.oldest_first(f"{PARTS_NAME}/*/{INDEX_NAME}"):
+        # A fragment's index exists only once its process is done with all its inputs.
+        for index in folder.oldest_first(f"{FRAGMENTS_NAME}/*/{INDEX_NAME}"):
             self._read(index.removesuffix(INDEX_NAME))
 
-    def _read(self, place: str) -> None:
+    def _read(self, prefix: str) -> None:
         try:
             index, failed = (
-                self._folder.read(place + name).decode(**_TEXT) if self._folder.exists(place + name) else ""
+                self._folder.read(prefix + name).decode(**_TEXT) if self._folder.exists(prefix + name) else ""
                 for name in (INDEX_NAME, FAILED_NAME)
             )
             if index:
@@ -81,18 +81,18 @@ class Lists:
             raise
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise OutputError(
-                f"{INDEX_NAME} or {FAILED_NAME} there was not written by this command ({error})",
-                remedy="choose another --out, or move it away",
-                path=self._folder.place(place.rstrip("/")),
+                f"its {INDEX_NAME} or {FAILED_NAME} was not written by this command ({error})",
+                remedy="choose another --out, or move the file away",
+                path=self._folder.place(prefix.rstrip("/")),
             ) from None
 
     def add(self, path: str, output: str, metadata: Mapping[str, Any]) -> None:
-        """Note a finished input.
+        """Add an input whose features are written.
 
         Args:
             path: The input.
             output: Name of its features in the folder.
-            metadata: Theirs.
+            metadata: The features' metadata.
         """
         path = remote.unsigned(path)
         shapes = {name: metadata["shapes"].get(name, ["", ""]) for name in ("video", "audio")}
@@ -104,29 +104,29 @@ class Lists:
         self._failures.pop(path, None)
 
     def add_failure(self, path: str, output: str, failure: dict[str, str]) -> None:
-        """Note a failed input, of which ``failure`` is the row."""
+        """Add an input that failed; ``failure`` is its row of ``failed.jsonl``."""
         self._rows.pop(output, None)
         self._failures[remote.unsigned(path)] = {**failure, "output": output}
 
     def write(self) -> None:
-        """Write both, sorted; ``failed.jsonl`` goes where nothing failed. What was there stays unless both are whole.
+        """Write both lists, sorted; remove ``failed.jsonl`` if nothing failed.
 
-        The lists themselves, once written, take the place of all parts.
+        If one cannot be written, neither changes. The lists themselves, once written, replace all fragments.
 
         Raises:
             StorageError: the disk is full, over quota or read-only.
-            OutputError: a store does not take them.
+            OutputError: a store refuses them.
             OSError: they cannot be written.
         """
-        self._write(self._place)
-        if not self._place:
-            self._folder.remove_folder(PARTS_NAME)
+        self._write(self._prefix)
+        if not self._prefix:
+            self._folder.remove_folder(FRAGMENTS_NAME)
 
-    def _write(self, place: str, *, by: str = "") -> None:
+    def _write(self, prefix: str, *, by: str = "") -> None:
         failures = [self._failures[path] for path in sorted(self._failures)]
         names = sorted(self._rows)
-        if not place:
-            # Parts alone say where a failed input's features would have been, and may list outputs that are gone.
+        if not prefix:
+            # Only fragments have the output name of a failed input, and only they may list outputs that were removed.
             failures = [{k: v for k, v in f.items() if k != "output"} for f in failures]
             names = self._folder.existing(names)
         text = io.StringIO()
@@ -134,29 +134,29 @@ class Lists:
         table.writeheader()
         table.writerows(self._rows[name] for name in names)
         with (
-            self._folder.replacing(place + INDEX_NAME, text.getvalue().encode(**_TEXT), by=by),
-            writing(self._folder.place(place)),
+            self._folder.replacing(prefix + INDEX_NAME, text.getvalue().encode(**_TEXT), by=by),
+            writing(self._folder.place(prefix)),
         ):
             if failures:
                 lines = "".join(json.dumps(f) + "\n" for f in failures)
-                with self._folder.replacing(place + FAILED_NAME, lines.encode(), by=by):
+                with self._folder.replacing(prefix + FAILED_NAME, lines.encode(), by=by):
                     pass
             else:
-                self._folder.remove(place + FAILED_NAME)
+                self._folder.remove(prefix + FAILED_NAME)
 
     @classmethod
-    def merge(cls, folder: Folder, parts: Sequence[str], *, by: str) -> bool:
-        """Write the lists of ``folder`` from all parts, if those named ``parts`` are all there; return whether so.
+    def merge(cls, folder: Folder, fragments: Sequence[str], *, by: str) -> bool:
+        """Write the lists of ``folder`` from all fragments, if those named ``fragments`` exist; return whether they do.
 
-        Several processes may do it at once: each reads the same parts, which stay, and writes the same lists.
+        Several processes may merge at once: each reads the same fragments, which stay, and writes the same lists.
 
         Args:
             folder: The output folder.
-            parts: Names of the parts to wait for.
-            by: Name of the part whose process this is.
+            fragments: Names of the fragments that must exist.
+            by: Name of this process's own fragment.
         """
         folder.refresh()
-        if not all(folder.exists(f"{PARTS_NAME}/{part}/{INDEX_NAME}") for part in parts):
+        if not all(folder.exists(f"{FRAGMENTS_NAME}/{fragment}/{INDEX_NAME}") for fragment in fragments):
             return False
         cls(folder)._write("", by=by)
         return True

@@ -1,7 +1,7 @@
-"""Options of extraction, each once: its name, type, default, what it does, and what goes together. No torch.
+"""The options of extraction: name, type, default and meaning of each, and which exclude each other. No torch.
 
-:class:`crisscross_zoo.FeatureExtractor` and :func:`crisscross_zoo.extract_files` take them as keywords; the command
-makes its options of them: the first sentence of what is said of each here is the option's help, as it stands.
+:class:`crisscross_zoo.FeatureExtractor` and :func:`crisscross_zoo.extract_files` take them as keywords. The command's
+options are made from them: the first sentence of each attribute's text below is the option's help.
 """
 
 # Annotations are read at run time, to make the command's options.
@@ -23,7 +23,7 @@ Modalities = Literal["video", "audio", "both"]
 Decoder = Literal["pyav", "torchcodec"]
 
 DEFAULT_TIMEOUT = 600.0
-"""Seconds: a decoding process from which nothing comes for so long hangs."""
+"""Seconds after which a silent decoding worker is killed."""
 
 
 _CHECKED: dict[str, Any] = {
@@ -37,11 +37,11 @@ _CHECKED: dict[str, Any] = {
     **dict.fromkeys(("clips", "frames", "size", "batch_size"), Count | None),
     "workers": Whole | None,
 }
-"""What options may be, but for those that weights are loaded with, which their loading checks."""
+"""Types of the options, except those of loading weights, which are checked there."""
 
 
 class ExtractKeywords(TypedDict, total=False):
-    """The options of :class:`ExtractOptions` but for the modality, as keywords."""
+    """The options of :class:`ExtractOptions` as keywords, without the modality."""
 
     device: "str | torch.device"
     pooling: Pooling | None
@@ -71,37 +71,39 @@ class ExtractOptions:
     """What to extract from media files, and how.
 
     Attributes:
-        modality: (default: video). Also "audio", or "both".
-        device: auto, cpu, cuda, cuda:1, mps (default: auto). Auto is CUDA, then MPS, then the CPU; a torch device will
-            do, too.
-        pooling: (default: the checkpoint's own; linear, as in the paper, for those listed). See
-            :mod:`crisscross_zoo.encoders.pooling`.
-        precision: (default: fp32). Of the network; features are float32 in any case. On a CPU without bfloat16
-            instructions bf16 is slower than fp32.
-        window: length of a clip of either modality. Seconds; sets ``frames`` and ``audio_seconds``.
-        stride: between clips (default: end to end). Seconds; with both modalities the video's clips are end to end.
-        clips: N uniformly spread clips in place of dense ones. Section E.1.
-        views: with ``clips``: random, augmented clips in place of spread ones.
-        frames: frames in a video clip (default: the weights', 8).
-        fps: frames a second (default: the weights', 16).
-        size: side of the square crop (default: the weights', 224; demo: 112). Pixels.
-        audio_seconds: length of a sound clip (default: the weights', 2). Seconds.
-        edges: with ``modality="both"``, of rows at the ends of a file whose two windows are not centred on the same
-            instant (default: keep). There windows are moved inside; "drop" leaves out the rows whose windows are not
-            centred within half a frame of each other.
-        batch_size: clips a batch (default: by device). A CPU works on several at once. See
+        modality: extract features of video, audio or both (default: video).
+        device: auto, cpu, cuda, cuda:1 or mps (default: auto). Auto picks CUDA, then MPS, then the CPU. A
+            ``torch.device`` is accepted, too.
+        pooling: how the last feature map becomes a feature vector (default: the checkpoint's; linear, as in the paper,
+            for the named checkpoints). See :mod:`crisscross_zoo.encoders.pooling`.
+        precision: precision of the network (default: fp32). Features are float32 in any case. On a CPU without bfloat16
+            instructions, bf16 is slower than fp32.
+        window: clip length in seconds, for both modalities. Sets ``frames`` and ``audio_seconds``.
+        stride: seconds from the start of a clip to the start of the next (default: the clip length, so that clips lie
+            end to end; with ``modality="both"`` the length of a video clip).
+        clips: number of clips per file, spread uniformly, instead of dense clips. Section E.1.
+        views: with ``clips``: random, augmented clips instead of uniform ones.
+        frames: frames per video clip (default: the checkpoint's, 8).
+        fps: frame rate at which video is sampled, in frames per second (default: the checkpoint's, 16).
+        size: side of the square crop in pixels (default: the checkpoint's, 224; demo: 112).
+        audio_seconds: length of an audio clip in seconds (default: the checkpoint's, 2).
+        edges: with ``modality="both"``: keep or drop the rows at the ends of a file whose video and audio windows have
+            different centres (default: keep). There, windows are moved inside the file. "drop" drops the rows whose
+            centres are more than half a frame apart.
+        batch_size: clips per batch (default: by device). A CPU computes several batches at once. See
             :data:`crisscross_zoo.extract.extractor.DEFAULT_BATCH`.
-        workers: decoding processes, 0 for none (default: by device). With 0, files are decoded in a thread of this
-            process. The default also goes by cores; for one file or a GPU that decodes it is 0, or with ``timeout`` 1.
-        timeout: end a decoding process from which nothing comes for so long, also while it fetches a file or looks
-            through it; its file fails (default: 600). Seconds; decoding in a thread cannot be ended.
-        decoder: of pictures; torchcodec decodes on a CUDA device (default: pyav). Where the device is another, it
-            decodes with the system's FFmpeg. Sound is PyAV's in any case.
-        strict: truncated or damaged inputs fail. Otherwise they give what can be read, and a warning.
+        workers: number of decoding workers; 0 decodes in a thread of the main process (default: by device and cores).
+            For one file, or on a GPU that decodes, the default is 0, or 1 with ``timeout``.
+        timeout: kill a decoding worker that has been silent for this many seconds; its file fails (default: 600).
+            Downloading and scanning a file count as silence. Decoding in a thread cannot be killed.
+        decoder: video decoder; torchcodec decodes on a CUDA device (default: pyav). On other devices torchcodec uses
+            the system's FFmpeg. Audio is decoded by PyAV in any case.
+        strict: fail truncated or damaged files instead of warning. Otherwise the features of what can be read are
+            extracted, with a warning.
         revision: Hub revision of the weights.
-        cache_dir: where downloaded weights are kept (default: the Hub's cache).
+        cache_dir: folder for downloaded weights (default: the Hub's cache).
         local_files_only: download nothing.
-        token: for private or gated repositories. Default: the stored one.
+        token: Hub token for private or gated repositories (default: the stored one).
 
     Raises:
         ConfigError: a value that is not allowed, values that exclude each other, or one for another modality.
@@ -136,10 +138,10 @@ class ExtractOptions:
         self._check_clips()
         if self.timeout is not None and self.workers == 0:
             raise ConfigError(
-                f"timeout {self.timeout:g} with no decoding process", remedy="take workers above 0"
+                f"timeout {self.timeout:g} with no decoding worker", remedy="use workers above 0"
             )
         if self.decoder == "torchcodec" and self.modality == "audio":
-            raise ConfigError("decoder='torchcodec' is for pictures", remedy="leave it out for sound")
+            raise ConfigError("decoder='torchcodec' is for video", remedy="leave it out for audio")
 
     def _check_clips(self) -> None:
         for one, other in (("stride", "clips"), ("window", "frames"), ("window", "audio_seconds")):
@@ -155,11 +157,11 @@ class ExtractOptions:
         if self.edges == "drop" and self.modality != "both":
             raise ConfigError("edges='drop' compares two modalities", remedy="use modality 'both'")
         if self.views is not None and self.clips is None:
-            raise ConfigError("views without clips", remedy="say how many: clips=10")
+            raise ConfigError("views without clips", remedy="pass the number of clips: clips=10")
 
     @classmethod
     def of(cls, modality: Modalities, options: ExtractKeywords) -> Self:
-        """Return the options that keywords give.
+        """Return the options that are given as keywords.
 
         Raises:
             ConfigError: there is no option of that name, or as for the class.
@@ -171,6 +173,6 @@ class ExtractOptions:
         return cls(modality, **options)
 
     def keywords(self) -> ExtractKeywords:
-        """Return the options but for the modality, as :class:`crisscross_zoo.FeatureExtractor` takes them."""
+        """Return the options without the modality, as :class:`crisscross_zoo.FeatureExtractor` takes them."""
         names = (field.name for field in dataclasses.fields(self) if field.name != "modality")
         return cast(ExtractKeywords, {name: getattr(self, name) for name in names})

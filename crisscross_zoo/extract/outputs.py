@@ -1,7 +1,7 @@
-"""Features files in an output folder: where each input's go, which are there already, and writing them.
+"""The feature files of an output folder: name them, find those that are up to date, write the others.
 
-Nothing appears there half written. A run that was killed and started again skips what is finished and ends in the same
-bytes as one that never was.
+Files are written atomically. A run that was killed and restarted skips what is finished, and ends with the same bytes
+as a run that was never killed.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from crisscross_zoo.files.store import Folder
 
 
 def mirror(paths: Sequence[str], root: Path, folder: Folder, suffix: str) -> dict[str, str]:
-    """Map each input to the name of its output: the same place in the tree in ``folder``, with ``suffix``.
+    """Map each input to the name of its output: its path relative to ``root``, with ``suffix``.
 
     Inputs that would share an output (``a.mp4`` and ``a.avi``) keep their suffix and get another: ``a.mp4.npz``.
 
     Raises:
-        ConfigError: an input is not under ``root``, or two inputs have the same output all the same.
+        ConfigError: an input is not under ``root``, or two inputs have the same output even so.
     """
-    places: dict[str, PurePath] = {}
+    relative: dict[str, PurePath] = {}
     for path in paths:
-        # A link counts where it stands, not where it leads; abspath takes ".." out, which absolute() does not.
+        # The path of a symbolic link counts, not its target's; abspath resolves "..", which absolute() does not.
         try:
-            place: Path | None = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))
+            below: Path | None = Path(os.path.relpath(remote.absolute(path), os.path.abspath(root)))
         except ValueError:  # on another drive
-            place = None
-        if place is None or place.parts[0] == "..":
+            below = None
+        if below is None or below.parts[0] == "..":
             raise ConfigError(
                 f"{path}: is not under the root {root}", remedy="give --root a folder that holds all inputs"
             )
-        places[path] = place
-    stems = Counter(str(p.with_suffix("")).casefold() for p in places.values())
+        relative[path] = below
+    stems = Counter(str(p.with_suffix("")).casefold() for p in relative.values())
     outputs: dict[str, str] = {}
     seen: dict[str, str] = {}
-    for path, p in places.items():
+    for path, p in relative.items():
         alone = stems[str(p.with_suffix("")).casefold()] == 1
         outputs[path] = (p.with_suffix(suffix) if alone else PurePath(f"{p}{suffix}")).as_posix()
         other = seen.setdefault(outputs[path].casefold(), path)
@@ -62,34 +62,34 @@ def mirror(paths: Sequence[str], root: Path, folder: Folder, suffix: str) -> dic
 
 
 def finished(folder: Folder, name: str, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the metadata of an output if it holds the features that ``identity`` asks for, else None.
+    """Return the metadata of an existing output if it is up to date, else None.
 
     Args:
         folder: The output folder.
-        name: Where the features would be written in it; a file is there.
-        identity: From :meth:`crisscross_zoo.FeatureExtractor.identity`.
+        name: Name of the output in the folder.
+        identity: What must be unchanged, from :meth:`crisscross_zoo.FeatureExtractor.identity`.
 
     Raises:
-        OutputError: the file there is something else (not features, or those of another file), or cannot be fetched.
+        OutputError: the file does not hold features, or holds those of another input, or cannot be downloaded.
     """
     output = folder.place(name)
     try:
         with folder.local_copy(name) as local:
             metadata = load_metadata(local)
         stored = {key: metadata["source"][key] for key in ("path", "bytes", "modified_ns")}
-    except MediaNotFoundError:  # it went since
+    except MediaNotFoundError:  # it was removed meanwhile
         return None
-    except MediaError as error:  # of fetching the output: its input is not to blame
+    except MediaError as error:  # of downloading the output: its input is not at fault
         raise OutputError(error.reason, remedy=error.remedy, path=output) from None
     except (OutputError, KeyError, TypeError):
         raise OutputError(
             "exists and does not hold features made here", remedy="move it, or allow --overwrite", path=output
         ) from None
     source = identity["source"]
-    # A web server need not say how long a file is: 0.
+    # A web server need not report a file's length, which is then 0.
     unchanged = source["bytes"] > 0 and all(stored[key] == source[key] for key in ("bytes", "modified_ns"))
     here = os.path.abspath(stored["path"]) == os.path.abspath(source["path"])
-    # Windows' rules know the separators of every system, and either may have been made on another.
+    # Either path may come from another system; Windows' rules know the separators of all.
     moved = unchanged and PureWindowsPath(stored["path"]).name == PureWindowsPath(source["path"]).name
     if not (here or moved):
         raise OutputError(
@@ -106,15 +106,15 @@ def finished(folder: Folder, name: str, identity: Mapping[str, Any]) -> dict[str
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input.
+    """The outcome of one input.
 
     Attributes:
         path: The input.
         output: Name of its features in the output folder.
-        summary: Of its features' metadata, what lists and reports need; None where it failed.
-        error: Why it failed.
-        skipped: The features were already there.
-        span: Seconds from the start of the first window to the end of the last; None where nothing was extracted.
+        summary: The fields of the features' metadata that lists and reports need; None if the input failed.
+        error: Why the input failed.
+        skipped: Whether the output was up to date.
+        span: Start of the first window and end of the last, in seconds; None if nothing was extracted.
     """
 
     path: str
@@ -133,26 +133,26 @@ def known_result(
     *,
     overwrite: bool = False,
 ) -> FileResult | None:
-    """Return the result of an input that need not be extracted, or could not be written, else None.
+    """Return the result of an input whose output is up to date or cannot be written; None if it must be extracted.
 
     Args:
         path: The input.
         folder: The output folder.
-        name: Where the input's features would be written in it.
+        name: Name of the input's output in the folder.
         identity: :meth:`crisscross_zoo.FeatureExtractor.identity`.
-        overwrite: Extract also what is there, see :func:`finished`.
+        overwrite: Extract the input again even if its output is up to date, see :func:`finished`.
     """
     if not remote.exists(path):
         return None
     try:
         if folder.local is not None:
             check_name(folder.local / name, remedy="shorten the input's name, or choose another --format")
-        if overwrite or not folder.exists(name):  # before a URL is asked what it is
+        if overwrite or not folder.exists(name):  # checked first, since identity() sends a request to a URL
             return None
         metadata = finished(folder, name, identity(path))
     except OutputError as error:
         return FileResult(path, name, error=error)
-    except MediaError:  # a URL that cannot be asked; fetching it will say so
+    except MediaError:  # a URL that does not answer; downloading it will raise the error
         return None
     except OSError as error:  # a name too long
         return FileResult(path, name, error=_no_access("read", error, folder.place(name)))
@@ -160,13 +160,13 @@ def known_result(
 
 
 def save(path: str, folder: Folder, name: str, result: Features | CrissCrossError) -> FileResult:
-    """Write what came of an input to ``folder``, if it is features, and return what became of it.
+    """Write the features of an input to ``folder``, and return its outcome.
 
     Args:
         path: The input.
         folder: The output folder.
-        name: Where the features go in it.
-        result: They, or the error.
+        name: Name of the output in the folder.
+        result: The features; or the error, which is not written.
 
     Raises:
         StorageError: the disk is full, over quota or read-only: no other output could be written either.
@@ -199,6 +199,6 @@ def _no_access(done: str, error: OSError, output: str) -> OutputError:
 
 
 def _summary(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep little for each of a million files."""
+    """Return the fields that lists and reports need: few, since there may be a million files."""
     kept = {name: metadata[name] for name in ("shapes", "duration", "missing", "warnings")}
-    return kept | {name: metadata.get(name, ()) for name in ("notes", "padded")}  # older features do not say
+    return kept | {name: metadata.get(name, ()) for name in ("notes", "padded")}  # older features lack these

@@ -1,6 +1,6 @@
-"""What :func:`crisscross_zoo.extract_files` tells while it runs, its events, and at its end, a :class:`Summary`.
+"""The events that :func:`crisscross_zoo.extract_files` reports while it runs; the last is a :class:`Summary`.
 
-``str()`` of each is a line for people.
+``str()`` of an event is a line for people.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from crisscross_zoo.text import counted
 
 @dataclass(frozen=True)
 class Message:
-    """Of the run as a whole.
+    """Event: a line about the run as a whole.
 
     Attributes:
-        text: What.
+        text: The line.
     """
 
     text: str
@@ -31,11 +31,11 @@ class Message:
 
 @dataclass(frozen=True)
 class FileNote:
-    """What may be as wanted, of a file or folder. The same note is told of three files; a :class:`Message` counts more.
+    """Event: a note on a file or folder. The same note is reported for three files; a :class:`Message` counts the rest.
 
     Attributes:
         path: The input.
-        text: What.
+        text: What is unusual.
     """
 
     path: str
@@ -47,28 +47,28 @@ class FileNote:
 
 @dataclass(frozen=True)
 class FileWarning:
-    """What is damaged in a file whose features are written.
+    """Event: a file whose features are written is damaged.
 
     Attributes:
         path: The input.
-        text: What.
+        text: What is damaged.
     """
 
     path: str
     text: str
 
     def __str__(self) -> str:
-        return f"warning: {shown(self.path)}: {self.text}; the features are of what could be read"
+        return f"warning: {shown(self.path)}: {self.text}; the features cover what could be read"
 
 
 @dataclass(frozen=True)
 class FileDone:
-    """Features are written.
+    """Event: the features of a file are written.
 
     Attributes:
         path: The input.
-        output: The path or URL of its features.
-        shapes: Their shapes by modality.
+        output: The path or URL of the features.
+        shapes: The shape (rows, D) of the features, by modality.
     """
 
     path: str
@@ -81,7 +81,7 @@ class FileDone:
 
 @dataclass(frozen=True)
 class FileSkipped(FileDone):
-    """Features were already there, of the same file, settings and weights."""
+    """Event: the output of a file is up to date: made from the same file, settings and weights."""
 
     def __str__(self) -> str:
         return f"{super().__str__()}, already there"
@@ -89,11 +89,11 @@ class FileSkipped(FileDone):
 
 @dataclass(frozen=True)
 class FileFailed:
-    """There are no features of a file.
+    """Event: a file failed.
 
     Attributes:
         path: The input.
-        error: Why.
+        error: Why it failed.
     """
 
     path: str
@@ -105,14 +105,14 @@ class FileFailed:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the run is; told at the start, about twice a second, and at the end.
+    """Event: the progress of the run; reported at the start, about twice a second, and at the end.
 
     Attributes:
-        files: Files that are done, were already there, or failed.
-        of: All files.
-        clips: Clips that are done.
-        known: Clips of the files that were opened.
-        opened: How many files were opened; none of those that were already there.
+        files: Number of files that are done, skipped or failed.
+        of: Number of all files.
+        clips: Number of clips that are done.
+        known: Number of clips of the files that were opened so far.
+        opened: Number of files that were opened so far; skipped files are not opened.
     """
 
     files: int
@@ -127,14 +127,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What is kept of a file with features.
+    """The path, output and metadata of a file with features.
 
     Attributes:
         path: The input.
-        output: The path or URL of its features.
-        metadata: Of theirs: "shapes", "duration", "missing", "warnings", "notes" and "padded".
-        span: Seconds from the start of the first window to the end of the last; None where they were already there.
-        skipped: They were already there.
+        output: The path or URL of the features.
+        metadata: Fields of the features' metadata: "shapes", "duration", "missing", "warnings", "notes" and "padded".
+        span: Start of the first window and end of the last, in seconds; None if the file was skipped.
+        skipped: Whether the output was up to date.
     """
 
     path: str
@@ -146,19 +146,19 @@ class FileSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of all inputs.
+    """The outcome of a run.
 
     Attributes:
-        out: The output, as it was given.
-        files: Files with features, in the order of the inputs.
-        failed: Why the others have none, by input.
-        inputs: How many there were, the shard's alone.
-        modality: What was wanted of them.
-        interrupted: The run ended before its end: by Ctrl-C, or since the disk is full.
-        stopped: It ended at the first failure (``on_error="stop"``).
-        seconds: How long it took.
-        failed_list: Where ``failed.jsonl`` is, or would be; None where the output is one file.
-        shard: Which of the inputs it was about.
+        out: The output, as given.
+        files: The files with features, in the order of the inputs.
+        failed: The error of each file that failed, by input.
+        inputs: Number of inputs; with shards, of this shard.
+        modality: "video", "audio" or "both".
+        interrupted: Whether the run ended early: by Ctrl-C, or because the disk is full.
+        stopped: Whether the run ended at the first failure (``on_error="stop"``).
+        seconds: Duration of the run.
+        failed_list: Path or URL of ``failed.jsonl``, which exists if a file failed; None if the output is one file.
+        shard: The shard of the inputs that the run processed.
     """
 
     out: str
@@ -174,21 +174,21 @@ class Summary:
 
     @property
     def done(self) -> int:
-        """How many files' features were written."""
+        """Number of files whose features were written."""
         return len(self.files) - self.skipped
 
     @property
     def skipped(self) -> int:
-        """How many files' features were already there."""
+        """Number of files whose output was up to date."""
         return sum(file.skipped for file in self.files)
 
     @property
     def clips(self) -> int:
-        """How many rows were written."""
+        """Number of rows that were written."""
         return sum(rows for f in self.files if not f.skipped for rows, _ in f.metadata["shapes"].values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``crisscross-extract --json`` prints; JSON types."""
+        """Return the dict, of JSON types, that ``crisscross-extract --json`` prints."""
         kept = ("shapes", "warnings", "notes", "missing", "padded")
         return {
             "out": self.out,
@@ -211,8 +211,8 @@ class Summary:
             shapes = describe_shapes(file.metadata["shapes"])
             if file.span is None:
                 return f"{shown(self.out)}: {shapes} of {shown(file.path)}: already there with these settings"
-            part = f"{file.span[0]:.1f} to {file.span[1]:.1f} s of {shown(file.path)}"
-            return f"{shown(self.out)}: {shapes}, {part} (took {self.seconds:.1f} s)"
+            span = f"{file.span[0]:.1f} to {file.span[1]:.1f} s of {shown(file.path)}"
+            return f"{shown(self.out)}: {shapes}, {span} (took {self.seconds:.1f} s)"
         where = f" (see {shown(self.failed_list)})" if self.failed and self.failed_list is not None else ""
         rest = self.inputs - len(self.files) - len(self.failed)
         end = f"; stopped, {rest} not done" if self.stopped else ""
@@ -223,9 +223,9 @@ class Summary:
 
 
 Event: TypeAlias = Message | FileNote | FileWarning | FileDone | FileSkipped | FileFailed | Progress | Summary
-"""What ``on_event`` is called with; the summary comes last, also where the run then raises a StorageError."""
+"""The argument of ``on_event``. The summary comes last, also where the run then raises a StorageError."""
 
 
 def describe_shapes(shapes: Mapping[str, list[int]]) -> str:
-    """Return ``video 12 rows x 64, audio 12 rows x 576``."""
+    """Return shapes as text, ``video 12 rows x 64, audio 12 rows x 576``."""
     return ", ".join(f"{name} {counted(rows, 'row')} x {size}" for name, (rows, size) in shapes.items())

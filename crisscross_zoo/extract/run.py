@@ -1,4 +1,4 @@
-"""Features of files, folders, patterns and URLs: :func:`extract_files`, which ``crisscross-extract`` calls."""
+"""Extraction of files, folders, patterns and URLs: :func:`extract_files`, which ``crisscross-extract`` calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, MediaNotFoundError, OutputError, StorageError
-from crisscross_zoo.extract.lists import PARTS_NAME, Lists
+from crisscross_zoo.extract.lists import FRAGMENTS_NAME, Lists
 from crisscross_zoo.extract.options import ExtractKeywords, ExtractOptions, Modalities
 from crisscross_zoo.extract.outputs import FileResult, known_result, mirror, save
 from crisscross_zoo.extract.report import (
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 Engine = Literal["ray"]
 OnError = Literal["skip", "stop"]
 
-_REMARKS = 3
-"""For how many files the same note is told one by one."""
+_SAME_NOTES = 3
+"""Number of files for which the same note is reported one by one; a message at the end counts the rest."""
 
 _PROGRESS_SECONDS = 0.5
 
 _SUFFIXES_NAMED = 5
-"""How many suffixes of skipped files are named, the most frequent first."""
+"""Number of suffixes of skipped files that a note names, the most frequent first."""
 
 _OWN_SUFFIXES = frozenset({".npz", ".npy", ".json", ".jsonl", ".csv"})
-"""Of what extraction writes, which may lie in a folder that it reads."""
+"""Suffixes of the files that extraction writes, possibly into a folder that it reads."""
 
 _OTHER_FORMATS = (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".csv", ".json", ".txt", ".parquet", ".mat")
 
@@ -76,36 +76,37 @@ def extract_files(
     on_event: Callable[[Event], object] | None = None,
     **options: Unpack[ExtractKeywords],
 ) -> Summary:
-    """Extract the features of many files; what is there already is skipped, a bad file fails alone.
+    """Extract the features of many files; finished outputs are skipped, a bad file fails alone.
 
     >>> extract_files(["videos/"], "feats/", modality="both", on_event=print)    # doctest: +SKIP
 
     Args:
         inputs: Media files, folders (recursive), glob patterns, or URLs of these.
-        out: A folder, or its URL: one file an input in the same tree, ``index.csv`` and ``failed.jsonl``. Or a file
-            for the one input: .npy, .npz or .safetensors.
+        out: A folder, or its URL: one file per input in the same tree, ``index.csv`` and ``failed.jsonl``. Or a file
+            for a single input: .npy, .npz or .safetensors.
         weights: As for :func:`crisscross_zoo.load_encoder`, or one by modality: ``{"video": ..., "audio": ...}``.
         modality: ``"video"``, ``"audio"`` or ``"both"``.
-        list_file: A file with one more input a line; lines that begin with # do not count.
-        format: Of the files in a folder. Default: "npz".
-        root: Mirror the tree from here. Default: the inputs' common folder.
-        shard: ``(i, n)``: take every n-th file beginning with number i, from 0; n such processes may run at once on
-            one folder. Default: all files, or the shard of a process that torchrun or srun started.
+        list_file: A file with more inputs, one per line; lines that begin with # are ignored.
+        format: Format of the files in a folder. Default: "npz".
+        root: Folder from which the tree is mirrored. Default: the inputs' common folder.
+        shard: ``(i, n)``: take every n-th file, starting at number i, from 0. n such processes may write to one folder
+            at once. Default: all files, or the shard of a process that torchrun or srun started.
         engine: ``"ray"``: run on a cluster whose nodes share the inputs and ``out``. Default: in this process.
-        address: With ``engine="ray"``: the cluster's, or "auto". Default: $RAY_ADDRESS, or one of this machine alone.
-        on_error: At a bad file, "skip" it, or "stop".
-        overwrite: Redo what is there; replace files that are something else.
+        address: With ``engine="ray"``: the cluster's address, or "auto". Default: $RAY_ADDRESS, or a cluster on this
+            machine alone.
+        on_error: "skip" a bad file, or "stop" at it.
+        overwrite: Extract again what is finished, and replace files that do not hold features of the same input.
         on_event: Called with each :data:`crisscross_zoo.extract.report.Event`; ``print`` shows them.
         **options: See :class:`crisscross_zoo.extract.ExtractOptions`.
 
     Returns:
-        What became of each input; also after an interrupt (Ctrl-C), which ends the run.
+        The outcome of the run; also after an interrupt (Ctrl-C), which ends it.
 
     Raises:
         ConfigError: a value that is not allowed, values that exclude each other, or no inputs.
-        WeightsError: the weights cannot be had.
-        OutputError: ``out`` cannot be written, or its lists are something else's.
-        StorageError: the disk is full, over quota or read-only; the same call again goes on.
+        WeightsError: the weights cannot be loaded.
+        OutputError: ``out`` cannot be written, or its ``index.csv`` or ``failed.jsonl`` is another program's.
+        StorageError: the disk is full, over quota or read-only; repeat the call to resume.
         ClusterError: the cluster was lost, or cannot run the work.
     """
     given = ExtractOptions.of(modality, options)
@@ -139,24 +140,24 @@ def extract_files(
         folder, outputs = _outputs(target, found, texts, start, format or "npz", modality)
     emit = on_event or (lambda _: None)
     if own.index == 0:
-        for place, counts in skipped.items():
-            if text := _describe_skipped(counts, modality):
-                emit(FileNote(place, text))
+        for searched, suffix_counts in skipped.items():
+            if text := _describe_skipped(suffix_counts, modality):
+                emit(FileNote(searched, text))
     if own.count > 1:
         outputs = {path: outputs[path] for path in own.of(found)}
-        part = f"{len(outputs)} of {counted(len(found), 'file')}"
-        emit(Message(f"shard {own.index} of {own.count} ({own.origin}): {part}"))
+        size = f"{len(outputs)} of {counted(len(found), 'file')}"
+        emit(Message(f"shard {own.index} of {own.count} ({own.origin}): {size}"))
     plan = _Plan(target, folder, outputs, own, weights, given, engine, address, on_error, overwrite, single)
     return _Run(plan, emit).run()
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a run does."""
+    """What a run has to do."""
 
     out: str
     folder: Folder
-    outputs: Mapping[str, str]  # input to name in the folder
+    outputs: Mapping[str, str]  # by input, the name of its output in the folder
     shard: Shard
     weights: Any
     options: ExtractOptions
@@ -168,7 +169,7 @@ class _Plan:
 
 
 class _Run:
-    """One run over its inputs."""
+    """Runs a plan: extracts its inputs, reports events, and writes the lists."""
 
     def __init__(self, plan: _Plan, emit: Callable[[Event], object]) -> None:
         self.plan = plan
@@ -176,15 +177,15 @@ class _Run:
         self._results: dict[str, FileResult] = {}
         self._failed: dict[str, CrissCrossError] = {}
         self._notes: Counter[str] = Counter()
-        self._lists_in = plan.folder.place(FAILED_NAME)
+        self._failed_list = plan.folder.place(FAILED_NAME)
         self._started = time.monotonic()
-        self._told = float("-inf")
-        self._clips = 0, 0, 0  # done, known, and the files that these are of
+        self._progress_time = float("-inf")  # of the last Progress event
+        self._clips = 0, 0, 0  # clips done, clips of the opened files, opened files
 
     def run(self) -> Summary:
         plan, shard = self.plan, self.plan.shard
-        part = shard.name() if shard.count > 1 else None
-        lists = None if plan.single else Lists(plan.folder, part)
+        fragment = shard.name() if shard.count > 1 else None
+        lists = None if plan.single else Lists(plan.folder, fragment)
         interrupted = stopped = False
         full: StorageError | None = None
         try:
@@ -197,18 +198,20 @@ class _Run:
             interrupted = True
         except StorageError as error:
             full = error
-        except BaseException:  # a caller's on_event, say: what is written is listed all the same
-            if lists is not None and part is None and (self._results or self._failed):
+        except BaseException:  # such as one of the caller's on_event: list what is written all the same
+            if lists is not None and fragment is None and (self._results or self._failed):
                 with contextlib.suppress(OutputError):
                     self._write_lists(lists)
             raise
         whole = not (interrupted or stopped or full)
-        if lists is not None and (whole or part is None):  # others take a part that is there for whole
-            with contextlib.suppress(*[] if full is None else [OutputError]):  # they may still fit
+        # Other shards take an existing fragment as complete. A full disk may still have room for the lists.
+        if lists is not None and (whole or fragment is None):
+            with contextlib.suppress(*[] if full is None else [OutputError]):
                 self._write_lists(lists)
         for text, number in self._notes.items():
-            if number > _REMARKS and full is None:
-                self.emit(Message(f"note: the same of {number - _REMARKS} more: {text}"))
+            if number > _SAME_NOTES and full is None:
+                rest = counted(number - _SAME_NOTES, "more file")
+                self.emit(Message(f"note: the same for {rest}: {text}"))
         summary = self._summary(interrupted=interrupted or full is not None, stopped=stopped)
         self.emit(summary)
         if full is not None:
@@ -220,7 +223,7 @@ class _Run:
         if plan.engine == "ray":
             yield from self._on_ray()
             return
-        if plan.single:  # torch and weights need not be loaded to say so
+        if plan.single:  # reported before torch and the weights are loaded
             ((path, name),) = plan.outputs.items()
             if not remote.exists(path):
                 missing = MediaNotFoundError("no such file", remedy="check the path", path=path)
@@ -240,21 +243,19 @@ class _Run:
             else:
                 yield known
         if replaced:
-            reason = "other settings, weights or versions of the input"
-            self.emit(
-                Message(f"note: {counted(replaced, 'output')} of {reason}: extracted again and replaced")
-            )
+            reason = "with other settings, weights or versions of the input"
+            self.emit(Message(f"note: {counted(replaced, 'output')} {reason}: extracted again and replaced"))
         self._progress(0, 0, 0)
         for given, result in extractor.stream(todo, on_progress=self._progress):
             path = os.fspath(given)
             yield save(path, plan.folder, plan.outputs[path], result)
-        self._tell_progress()
+        self._emit_progress()
 
     def _on_ray(self) -> Iterator[FileResult]:
         from crisscross_zoo.extract.ray import extract_on_ray
 
         plan, stdout = self.plan, sys.stdout
-        # What does not fit is known, and weights are downloaded, before any worker starts.
+        # Options that do not fit raise, and weights are downloaded, before any worker starts.
         self._extractor("cpu")
 
         def on_message(text: str) -> None:
@@ -271,14 +272,14 @@ class _Run:
             on_message=on_message,
         )
         self._progress(0, 0, 0)
-        # Ray prints pages on each loss to stdout, which is for results. They are in its logs, and told in one line.
+        # Ray prints pages about each loss to stdout, which is for results. They are in its logs; a message is one line.
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             try:
                 while True:
                     with contextlib.redirect_stdout(nowhere):
                         result = next(results, None)
                     if result is None:
-                        self._tell_progress()
+                        self._emit_progress()
                         return
                     yield result
                     self._progress(0, 0, 0)
@@ -294,11 +295,11 @@ class _Run:
 
     def _progress(self, clips: int, known: int, opened: int) -> None:
         self._clips = clips, known, opened
-        if (now := time.monotonic()) - self._told >= _PROGRESS_SECONDS:
-            self._told = now
-            self._tell_progress()
+        if (now := time.monotonic()) - self._progress_time >= _PROGRESS_SECONDS:
+            self._progress_time = now
+            self._emit_progress()
 
-    def _tell_progress(self) -> None:
+    def _emit_progress(self) -> None:
         done = len(self._results) + len(self._failed)
         self.emit(Progress(done, len(self.plan.outputs), *self._clips))
 
@@ -316,20 +317,20 @@ class _Run:
             return
         self.emit(FileDone(path, output, metadata["shapes"]))
         for modality in metadata["missing"]:
-            found = "audio" if modality == "video" else "video"
-            self._note(path, f"has no {modality}; its {found} features are written")
+            other = "audio" if modality == "video" else "video"
+            self._note(path, f"has no {modality}; its {other} features are written")
         for modality in metadata["padded"]:
-            filled = "its frames are repeated" if modality == "video" else "silence is added"
-            self._note(path, f"the {modality} is shorter than one clip; {filled}")
+            padding = "its frames are repeated" if modality == "video" else "silence is added"
+            self._note(path, f"the {modality} is shorter than one clip; {padding}")
         for note in metadata["notes"]:
             self._note(path, note)
         for warning in metadata["warnings"]:
             self.emit(FileWarning(path, warning))
 
     def _note(self, path: str, text: str) -> None:
-        """Tell what may be as wanted, for some files; at the end it is said for how many more."""
+        """Report a note for the first few files; a message at the end counts the rest."""
         self._notes[text] += 1
-        if self._notes[text] <= _REMARKS:
+        if self._notes[text] <= _SAME_NOTES:
             self.emit(FileNote(path, text))
 
     def _write_lists(self, lists: Lists) -> None:
@@ -343,10 +344,12 @@ class _Run:
         try:
             lists.write()
             if shard.count > 1:
-                parts = [shard.name(k) for k in range(shard.count)]
-                if not Lists.merge(plan.folder, parts, by=shard.name()):
-                    self._lists_in = plan.folder.place(f"{PARTS_NAME}/{shard.name()}/{FAILED_NAME}")
-                    self.emit(Message("the lists of all shards are written when the last one is done"))
+                fragments = [shard.name(k) for k in range(shard.count)]
+                if not Lists.merge(plan.folder, fragments, by=shard.name()):
+                    self._failed_list = plan.folder.place(f"{FRAGMENTS_NAME}/{shard.name()}/{FAILED_NAME}")
+                    self.emit(
+                        Message("the last shard to finish writes index.csv and failed.jsonl for all shards")
+                    )
         except OSError as error:
             raise OutputError(
                 f"cannot be written ({error.strerror})", remedy="check the folder", path=plan.folder.place()
@@ -358,8 +361,8 @@ class _Run:
         for path in plan.outputs:
             result = self._results.get(path)
             if result is not None and result.summary is not None:
-                place = plan.folder.place(result.output)
-                files.append(FileSummary(path, place, result.summary, result.span, result.skipped))
+                output = plan.folder.place(result.output)
+                files.append(FileSummary(path, output, result.summary, result.span, result.skipped))
         return Summary(
             out=plan.out,
             files=tuple(files),
@@ -369,31 +372,33 @@ class _Run:
             interrupted=interrupted,
             stopped=stopped,
             seconds=time.monotonic() - self._started,
-            failed_list=None if plan.single else self._lists_in,
+            failed_list=None if plan.single else self._failed_list,
             shard=plan.shard,
         )
 
 
 def _describe_skipped(suffixes: Counter[str], modality: str) -> str:
-    """Return how many files of a folder are skipped, and why, by the number of each suffix."""
+    """Return how many files of a folder are skipped, and why; ``suffixes`` counts them by suffix."""
     audio = sum(number for suffix, number in suffixes.items() if suffix in MEDIA_SUFFIXES)
     by_number = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
     others = {s or "no suffix": n for s, n in by_number if s not in MEDIA_SUFFIXES | _OWN_SUFFIXES}
-    parts = []
+    phrases = []
     if audio:
-        parts.append(f"{counted(audio, 'audio file')} skipped (--modality {modality})")
+        phrases.append(f"{counted(audio, 'audio file')} skipped (--modality {modality})")
     if others:
         names = ", ".join([*others][:_SUFFIXES_NAMED]) + ", ..." * (len(others) > _SUFFIXES_NAMED)
-        parts.append(f"{counted(sum(others.values()), 'file')} skipped because of the suffix ({names})")
-    return "; ".join(parts)
+        phrases.append(f"{counted(sum(others.values()), 'file')} skipped because of the suffix ({names})")
+    return "; ".join(phrases)
 
 
 def _check_engine(engine: str | None, address: str | None, shard: Shard, *, single: bool) -> None:
     if engine is None:
         if address is not None:
-            raise ConfigError("--address goes with --engine ray", remedy="add it, or leave the address out")
+            raise ConfigError(
+                "--address goes with --engine ray", remedy="add --engine ray, or leave out --address"
+            )
     elif single:
-        raise ConfigError(f"--engine {engine} writes to a folder", remedy="name one: --out feats/")
+        raise ConfigError(f"--engine {engine} writes to a folder", remedy="name a folder: --out feats/")
     elif shard.count > 1:
         raise ConfigError(
             f"--engine {engine} distributes the files itself", remedy="start it once, without --shard"
@@ -403,17 +408,19 @@ def _check_engine(engine: str | None, address: str | None, shard: Shard, *, sing
 def _is_single_output(out: str, format: str | None) -> bool:  # noqa: A002
     """Return whether ``out`` is a file for one input, not a folder."""
     suffix = Path(out).suffix
-    # os.path answers False where pathlib raises: names too long.
+    # os.path returns False where pathlib raises: for names that are too long.
     if os.path.isdir(out) or out.endswith(("/", "\\")):
         return False
     if suffix.lower() in FORMATS and suffix not in FORMATS:
-        raise ConfigError(f"--out: {suffix} is not written", remedy=f"write it as {suffix.lower()}")
+        raise ConfigError(f"--out: {suffix} is not supported", remedy=f"write it as {suffix.lower()}")
     if suffix in FORMATS:
         if format is not None and f".{format}" != suffix:
             raise ConfigError(f"--format {format} and --out {out} differ", remedy="leave out --format")
         return True
     if suffix.lower() in _OTHER_FORMATS:
-        raise ConfigError(f"--out: {suffix} is not written", remedy=f"name {', '.join(FORMATS)} or a folder")
+        raise ConfigError(
+            f"--out: {suffix} is not supported", remedy=f"use {', '.join(FORMATS)}, or name a folder"
+        )
     return False
 
 
@@ -428,7 +435,7 @@ def _check_single(out: str, modality: str, shard: Shard, *, single: bool) -> Non
 
 
 def _one_output(out: str, paths: list[str]) -> tuple[Folder, dict[str, str]]:
-    """Return the folder of the file ``out``, and by the one input its name there."""
+    """Return the folder of the file ``out``, and the file's name in it by the one input."""
     if len(paths) > 1:
         raise ConfigError(
             f"--out {out} is for one input, there are {len(paths)}", remedy="name a folder: --out feats/"
@@ -444,18 +451,18 @@ def _one_output(out: str, paths: list[str]) -> tuple[Folder, dict[str, str]]:
 def _outputs(
     out: str, paths: list[str], inputs: list[str], root: str | None, form: str, modality: str
 ) -> tuple[Folder, dict[str, str]]:
-    """Return the output folder, and by input the names of the outputs in it."""
+    """Return the output folder, and the name of each input's output in it."""
     folder = open_folder(out)
     _check_format(folder, form)
     if folder.local is not None and folder.local.exists() and not folder.local.is_dir():
-        raise ConfigError(f"--out {out} is a file, not a folder", remedy="name another")
+        raise ConfigError(f"--out {out} is a file, not a folder", remedy="name a folder")
     if form == "npy" and modality == "both":
         raise ConfigError("--format npy holds one modality", remedy="use npz or safetensors")
-    # What does not exist says nothing about the tree: a mistyped name must not move every output.
-    there = [p for p in paths if remote.exists(p)]
+    # Only existing inputs count for the common folder: a mistyped name must not move every output.
+    existing = [p for p in paths if remote.exists(p)]
     folders = [p for p in map(remote.without_file_scheme, inputs) if is_folder(p)]
-    start = Path(remote.absolute(root)) if root is not None else common_folder([*folders, *there] or paths)
-    mirrored = mirror(there, start, folder, f".{form}")
+    start = Path(remote.absolute(root)) if root is not None else common_folder([*folders, *existing] or paths)
+    mirrored = mirror(existing, start, folder, f".{form}")
     if folder.local is not None:
         _check_writable(folder.local)
     return folder, {p: mirrored.get(p, ".missing") for p in paths}  # never written: these inputs fail
@@ -467,7 +474,7 @@ def _check_format(folder: Folder, form: str) -> None:
 
 
 def _check_writable(out: Path) -> None:
-    """Say at once, not after the first file's work, that ``out`` cannot be written."""
+    """Raise an OutputError if ``out`` cannot be written, before any file is extracted."""
     nearest = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not os.access(nearest, os.W_OK) or (nearest != out and not nearest.is_dir()):
         reason = "may not be written to" if nearest.is_dir() or nearest == out else "is a file, not a folder"

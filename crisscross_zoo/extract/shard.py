@@ -1,4 +1,4 @@
-"""The shard of a command's inputs that this process takes: by ``--shard``, or as ``torchrun`` or Slurm started it."""
+"""The shard of the inputs that this process takes: from ``--shard``, or from the variables of ``torchrun`` or Slurm."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``index`` of ``count``, counted from 0.
+    """Shard ``index`` of ``count``, counted from 0.
 
     Attributes:
-        index: Which one.
-        count: How many processes shard the inputs; 1: this one takes all.
-        local: Number of the process on its machine, from 0, which picks its GPU; None where nothing says so.
-        origin: What decided it, for people.
+        index: Number of the shard, from 0.
+        count: Number of shards, one per process; with 1, this process takes all inputs.
+        local: Number of the process on its machine, from 0, which picks its GPU; None if unknown.
+        origin: Where the shard comes from, for messages: "--shard", "torchrun" or "Slurm".
     """
 
     index: int = 0
@@ -30,25 +30,25 @@ class Shard:
     origin: str = ""
 
     def of(self, paths: Sequence[str]) -> list[str]:
-        """Return every ``count``-th of the sorted paths, beginning with number ``index``."""
+        """Return every ``count``-th of the sorted paths, starting at number ``index``."""
         return sorted(paths)[self.index :: self.count]
 
     def name(self, index: int | None = None) -> str:
-        """Return the name of this shard's part of the lists, or of another's."""
+        """Return the name of this shard's fragment of the lists, or of shard ``index``'s."""
         return f"{self.index if index is None else index}-of-{self.count}"
 
     def own_device(self, device: str | torch.device) -> str | torch.device:
-        """Return ``device``, or the local process's GPU where that is ``"auto"`` or ``"cuda"`` and there are GPUs."""
+        """Return ``device``; if it is ``"auto"`` or ``"cuda"`` and there are GPUs, the GPU of this local process."""
         if self.local is None or device not in ("auto", "cuda"):
             return device
         import torch
 
-        # Slurm may show each process its own GPU alone.
+        # Slurm may show each process only its own GPU, hence the modulo.
         return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else device
 
 
 def numbered_shard(index: int, count: int) -> Shard:
-    """Return shard ``index`` of ``count``, counted from 0, as ``--shard`` names it.
+    """Return shard ``index`` of ``count``, counted from 0, as given by ``--shard``.
 
     Raises:
         ConfigError: there is no such shard.
@@ -56,16 +56,16 @@ def numbered_shard(index: int, count: int) -> Shard:
     if not 0 <= index < count:
         raise ConfigError(
             f"there is no shard {index}/{count}",
-            remedy=f"shards count from 0, so the last is {max(count, 1) - 1}/{count}",
+            remedy=f"shards are counted from 0, so the last is {max(count, 1) - 1}/{count}",
         )
     return Shard(index, count, origin="--shard")
 
 
 def started_shard(environment: Mapping[str, str] = os.environ) -> Shard:
-    """Return the shard of a process that ``torchrun`` or Slurm's ``srun`` started, otherwise all.
+    """Return the shard of a process that ``torchrun`` or Slurm's ``srun`` started; otherwise one shard of all inputs.
 
-    A Slurm batch script itself is not a task of a step (it has no SLURM_STEP_ID): a command in it without ``srun`` is
-    started once, whatever SLURM_NTASKS says.
+    A Slurm batch script itself is not a task of a step (it has no SLURM_STEP_ID): a command in it without ``srun`` runs
+    once, whatever the value of SLURM_NTASKS.
     """
     for origin, names in (
         ("torchrun", ("RANK", "WORLD_SIZE", "LOCAL_RANK")),

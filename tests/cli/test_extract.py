@@ -25,7 +25,7 @@ from crisscross_zoo.extract.report import Progress
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Narrow encoders, saved as anyone would."""
+    """Save narrow encoders with ``save_pretrained``, and return their folder."""
     folder = tmp_path_factory.mktemp("weights")
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -40,7 +40,7 @@ def tree(tmp_path_factory):
     for name in ("a.mp4", "sub/b.mp4", "sub/deep/c.mkv"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         make_media(folder / name, seconds=1.5, size=(96, 64))
-    make_media(folder / "sound.wav", video=None, audio="pcm_s16le", seconds=3)
+    make_media(folder / "audio.wav", video=None, audio="pcm_s16le", seconds=3)
     (folder / "notes.txt").write_text("not media")
     return folder
 
@@ -48,10 +48,10 @@ def tree(tmp_path_factory):
 @pytest.fixture
 def extract(weights, capsys):
     def run(*args, modality="video", workers=0):  # a process imports torch first; None: the default
-        sound = [] if modality != "both" else ["--audio-weights", str(weights / "audio")]
+        audio = [] if modality != "both" else ["--audio-weights", str(weights / "audio")]
         first = weights / ("audio" if modality == "audio" else "video")
         decoding = [] if workers is None or "--workers" in args else ["--workers", str(workers)]
-        code = main([*map(str, args), *decoding, *sound, "--weights", str(first), "--modality", modality,
+        code = main([*map(str, args), *decoding, *audio, "--weights", str(first), "--modality", modality,
                      "--device", "cpu", "--pooling", "avg"])  # fmt: skip
         return code, *capsys.readouterr()
 
@@ -82,15 +82,15 @@ def test_a_folder_to_a_folder(extract, tree, tmp_path):
     out = tmp_path / "out"
     code, stdout, stderr = extract(tree, "--out", out, modality="both", workers=None)
     assert code == 0
-    assert sorted(contents(out)) == ["a.npz", "index.csv", "sound.npz", "sub/b.npz", "sub/deep/c.npz"]
+    assert sorted(contents(out)) == ["a.npz", "audio.npz", "index.csv", "sub/b.npz", "sub/deep/c.npz"]
     assert "4 files done, 0 already there, 0 failed" in stdout
     rows = {r["output"]: r for r in csv.DictReader((out / "index.csv").open())}
-    assert rows["sound.npz"]["missing"] == "video"
+    assert rows["audio.npz"]["missing"] == "video"
     assert rows["a.npz"]["video_rows"] == rows["a.npz"]["audio_rows"] == "3"
     assert "has no video; its audio features are written" in stderr
 
 
-def test_what_may_not_be_as_wanted_is_said_for_three_files_and_then_counted(extract, tmp_path):
+def test_a_note_is_printed_for_three_files_and_then_counted(extract, tmp_path):
     (tmp_path / "in").mkdir()
     for n in range(5):
         make_media(tmp_path / f"in/{n}.mp4", seconds=0.3, size=(96, 64), audio_seconds=2)
@@ -101,11 +101,11 @@ def test_what_may_not_be_as_wanted_is_said_for_three_files_and_then_counted(extr
     text = "the video is shorter than one clip; its frames are repeated"
     assert lines[0] == f"{tmp_path / 'in'}: 1 audio file skipped (--modality video)"
     assert [line.split(": ")[1] for line in lines[1:4]] == [text] * 3
-    assert lines[4:] == [f"the same of 2 more: {text}"]
+    assert lines[4:] == [f"the same for 2 more files: {text}"]
     assert extract(tmp_path / "in", "--out", tmp_path / "out", "--overwrite", "--quiet")[2] == ""
 
 
-def test_a_folder_of_sound_alone_is_not_said_to_be_empty(extract, tmp_path):
+def test_a_folder_of_audio_files_is_not_reported_as_empty(extract, tmp_path):
     (tmp_path / "in").mkdir()
     make_media(tmp_path / "in/s.wav", video=None, audio="pcm_s16le", seconds=1)
     code, _, stderr = extract(tmp_path / "in", "--out", tmp_path / "out")
@@ -113,17 +113,17 @@ def test_a_folder_of_sound_alone_is_not_said_to_be_empty(extract, tmp_path):
     assert "has audio files only; use --modality audio" in stderr
 
 
-def test_a_share_says_where_its_failures_are_until_all_are_done(extract, tree, tmp_path):
-    (tmp_path / "bad.mp4").write_bytes(b"not a film")
+def test_a_shard_names_the_list_of_its_failures_until_all_are_done(extract, tree, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
     inputs = [tmp_path / "bad.mp4", tree / "a.mp4"]
     out = tmp_path / "out"
     bad, good = (sorted(map(str, inputs)).index(str(path)) for path in inputs)
     code, stdout, stderr = extract(*inputs, "--out", out, "--shard", f"{bad}/2")
     assert code == 1
     assert f"1 failed (see {out / '.parts' / f'{bad}-of-2' / 'failed.jsonl'})" in stdout
-    assert "written when the last one is done" in stderr
+    assert "the last shard to finish writes index.csv and failed.jsonl" in stderr
     _, _, stderr = extract(*inputs, "--out", out, "--shard", f"{good}/2")
-    assert "last one is done" not in stderr
+    assert "the last shard to finish" not in stderr
     assert (out / "failed.jsonl").exists()
 
 
@@ -137,11 +137,11 @@ def test_finished_outputs_are_skipped_and_others_redone(extract, tree, tmp_path)
     out = tmp_path / "out"
     extract(tree / "sub", "--out", out)
     before = contents(out)
-    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
+    times = {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")}
     code, stdout, _ = extract(tree / "sub", "--out", out)
     assert (code, contents(out)) == (0, before)
     assert "0 files done, 2 already there" in stdout
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")} == stamps
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.npz")} == times
     code, stdout, _ = extract(tree / "sub", "--out", out, "--clips", "2")
     assert "2 files done, 0 already there" in stdout
     assert Features.load(out / "b.npz").video.shape[0] == 2
@@ -188,7 +188,7 @@ def test_json_is_the_whole_of_stdout(extract, tree, tmp_path):
     assert summary["outputs"][0].keys() >= {"warnings", "notes", "missing", "padded"}
 
 
-def test_folders_give_video_what_may_have_pictures(extract, tree, tmp_path):
+def test_video_takes_the_files_of_a_folder_that_may_have_frames(extract, tree, tmp_path):
     code, stdout, _ = extract(tree, "--out", tmp_path / "out")
     assert code == 0
     assert "3 files done" in stdout
@@ -206,17 +206,17 @@ def test_a_missing_input_is_in_the_json_too(extract, tmp_path):
     assert json.loads(stdout)["failures"][0]["error"] == "MediaNotFoundError"
 
 
-def test_outputs_of_two_runs_share_an_index(extract, tree, tmp_path):
+def test_outputs_of_two_runs_are_in_one_index(extract, tree, tmp_path):
     extract(tree / "sub" / "b.mp4", "--root", tree, "--out", tmp_path / "out/")
     extract(tree / "a.mp4", "--root", tree, "--out", tmp_path / "out/")
     rows = list(csv.DictReader((tmp_path / "out" / "index.csv").open()))
     assert [r["output"] for r in rows] == ["a.npz", "sub/b.npz"]
 
 
-def test_quiet_says_nothing_but_errors(extract, tree, tmp_path):
-    code, stdout, stderr = extract(tree / "a.mp4", tree / "sound.wav", "--out", tmp_path / "out", "--quiet")
+def test_quiet_prints_nothing_but_errors(extract, tree, tmp_path):
+    code, stdout, stderr = extract(tree / "a.mp4", tree / "audio.wav", "--out", tmp_path / "out", "--quiet")
     assert stdout == ""
-    assert [line.split(": ")[1] for line in stderr.splitlines()] == ["error"]  # sound.wav has no pictures
+    assert [line.split(": ")[1] for line in stderr.splitlines()] == ["error"]  # audio.wav has no frames
     assert code == 1
 
 
@@ -231,10 +231,10 @@ def test_nothing_of_the_users_is_replaced(extract, tree, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["{tree}", "--out", "{tmp}/x.npy"], "is for one input, there are 3"),
-        (["{tree}/a.mp4", "--out", "{tmp}/x.h5"], ".h5 is not written"),
+        (["{tree}/a.mp4", "--out", "{tmp}/x.h5"], ".h5 is not supported"),
         (["{tree}/a.mp4", "--out", "{tmp}/x.npz", "--format", "npy"], "differ"),
         (["--out", "{tmp}/x.npy"], "no input"),
         (["{tree}/*.ogg", "--out", "{tmp}/x"], "matches no file"),
@@ -268,11 +268,11 @@ def test_nothing_of_the_users_is_replaced(extract, tree, tmp_path):
         ),
     ],
 )
-def test_bad_usage_is_one_line(arguments, says, tree, tmp_path, capsys):
+def test_bad_usage_is_one_line(arguments, message, tree, tmp_path, capsys):
     code = main([a.format(tree=tree, tmp=tmp_path) for a in arguments])
     stderr = capsys.readouterr().err
-    assert code == (1 if says in ("notes.txt", "a file name of 309 bytes") else 2)
-    assert says in stderr
+    assert code == (1 if message in ("notes.txt", "a file name of 309 bytes") else 2)
+    assert message in stderr
     assert len(stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())  # nothing half done
 
@@ -313,14 +313,14 @@ def many(tmp_path_factory):
 def test_a_killed_run_started_again_ends_in_the_same_bytes(weights, many, tmp_path, seed):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(command(weights, many, "--out", whole)[3:]) == 0
-    moments = random.Random(seed)
+    delays = random.Random(seed)
     kills = 0
     while kills < 2:
         process = subprocess.Popen(command(weights, many, "--out", killed), stdout=subprocess.DEVNULL)
         have = len(list(killed.rglob("*.npz")))
         while process.poll() is None and len(list(killed.rglob("*.npz"))) <= have:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.15))
+        time.sleep(delays.uniform(0, 0.15))
         process.kill()
         if process.wait() == 0:
             break
@@ -332,7 +332,7 @@ def test_a_killed_run_started_again_ends_in_the_same_bytes(weights, many, tmp_pa
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_soon_and_says_how_to_go_on(weights, many, tmp_path, number):
+def test_an_interrupt_stops_soon_and_the_message_says_how_to_resume(weights, many, tmp_path, number):
     out = tmp_path / "out"
     process = subprocess.Popen(command(weights, many, "--out", out), stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(out.rglob("*.npz")):
@@ -342,7 +342,7 @@ def test_an_interrupt_stops_soon_and_says_how_to_go_on(weights, many, tmp_path, 
     _, stderr = process.communicate(timeout=30)
     assert time.monotonic() - started < 6  # a second or two when the machine is not busy with other tests
     assert process.returncode == 130
-    assert "run the same command again to go on" in stderr
+    assert "run the same command again to resume" in stderr
     assert "Traceback" not in stderr
     assert (out / "index.csv").exists()
     assert not list(out.rglob("*.tmp"))

@@ -56,7 +56,7 @@ def lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("crisscross-pretrain")]
 
 
-def test_index_says_what_is_left_out_and_why(
+def test_index_reports_which_files_are_not_usable_and_why(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["index", str(videos), "--out", str(tmp_path / "i.parquet"), "--workers", "1"]) == 0
@@ -108,7 +108,7 @@ def test_prepare_then_train_on_the_copies(
         assert main(run) == 0
 
 
-def test_prepare_leaves_out_what_fails_and_exits_with_1(
+def test_prepare_skips_what_fails_and_exits_with_1(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -186,7 +186,7 @@ def test_pretrain_and_export(index: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(("workers", "whole_group"), [("0", False), ("2", True)])
-def test_told_to_stop_it_exits_130_and_goes_on(
+def test_interrupted_it_writes_a_checkpoint_and_exits_with_130(
     index: Path, tmp_path: Path, workers: str, whole_group: bool
 ) -> None:
     command = [
@@ -203,14 +203,14 @@ def test_told_to_stop_it_exits_130_and_goes_on(
             if log.is_file() and log.read_text().count("\n") > 2:
                 break
             time.sleep(0.1)
-        if whole_group:  # as torchrun and Slurm do: the data processes are told too
+        if whole_group:  # as torchrun and Slurm do: the data processes get the signal, too
             os.killpg(process.pid, signal.SIGTERM)
         else:
             process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     (line,) = lines(err)
-    assert "of 1000, with a checkpoint; the same command goes on from there" in line
+    assert "of 1000, with a checkpoint; run the same command again to resume" in line
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
@@ -255,10 +255,10 @@ def test_every_field_has_an_option_with_help(preset: str, capsys: pytest.Capture
     assert main([preset, "--help"]) == 0
     text = capsys.readouterr().out
     for group in (f.name for f in dataclasses.fields(PRESETS[preset])):
-        part = getattr(PRESETS[preset], group)
-        if dataclasses.is_dataclass(part):
-            for field in dataclasses.fields(part):
-                assert field_docs(type(part)).get(field.name), (
+        section = getattr(PRESETS[preset], group)
+        if dataclasses.is_dataclass(section):
+            for field in dataclasses.fields(section):
+                assert field_docs(type(section)).get(field.name), (
                     f"{group}.{field.name} has no line under Attributes"
                 )
                 if field.name != "pooling":
@@ -289,7 +289,7 @@ def test_layouts_are_those_of_the_index() -> None:
         assert parser.parse_args(["index", "x", "--out", "y", "--layout", layout]).layout == layout
 
 
-def test_the_demo_says_where_its_encoders_are(
+def test_the_demo_names_the_folders_of_its_encoders(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("crisscross_zoo.demo.run.run_demo", lambda *args, **kwargs: {})
@@ -297,7 +297,7 @@ def test_the_demo_says_where_its_encoders_are(
     assert main(["demo", "--out", "demo", "--seeds", "2"]) == 0
     streams = capsys.readouterr()
     assert streams.out == "scores\n"
-    places = f"{Path('demo', 'seed0')}, {Path('demo', 'seed1')}"
-    assert f"the encoders are in {places}, for --weights; the report is in demo" in streams.err
+    folders = f"{Path('demo', 'seed0')}, {Path('demo', 'seed1')}"
+    assert f"the encoders are in {folders}, for --weights; the report is in demo" in streams.err
     assert main(["demo", "--out", "demo", "--quiet"]) == 0
     assert capsys.readouterr().err == ""

@@ -22,7 +22,7 @@ from weights.fixtures import (
 from weights.hub_server import HubServer
 
 from crisscross_zoo import __version__, list_weights
-from crisscross_zoo.cli.common import ArgumentParser, run, said
+from crisscross_zoo.cli.common import ArgumentParser, error_line, run
 from crisscross_zoo.cli.weights import main
 from crisscross_zoo.errors import CheckpointError, ConfigError, CrissCrossError
 from crisscross_zoo.files.digest import file_sha256
@@ -30,7 +30,7 @@ from crisscross_zoo.weights.manifest import MANIFEST_VARIABLE
 
 __all__ = ["narrow_states", "safetensors_files", "server", "write_manifest"]  # fixtures
 
-# What the Hub's client does with its own transport is not ours to mend.
+# The Hub's client causes this warning with its own transport; it cannot be fixed here.
 CLIENTS_WARNING = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 Capture = pytest.CaptureFixture[str]
@@ -200,7 +200,7 @@ def test_convert_makes_safetensors(narrow_states: States, tmp_path: Path, capsys
     assert json.loads(output(capsys)[0]) == {"path": str(out), "sha256": file_sha256(out)}
 
 
-def test_verify_says_what_is_cached_and_what_is_not(released: HubServer, capsys: Capture) -> None:
+def test_verify_lists_what_is_cached_and_what_is_not(released: HubServer, capsys: Capture) -> None:
     assert main(["verify"]) == 0  # nothing is there, nothing is wrong
     assert [line.split() for line in output(capsys)[0].splitlines()] == [
         ["absent", "tiny", "video"],
@@ -222,7 +222,7 @@ def test_verify_says_what_is_cached_and_what_is_not(released: HubServer, capsys:
     assert absent["status"] == "absent"
 
 
-def test_verify_says_what_is_planned(write_manifest: Callable[..., Path], capsys: Capture) -> None:
+def test_verify_lists_what_is_planned(write_manifest: Callable[..., Path], capsys: Capture) -> None:
     write_manifest(audio={"status": "planned"})
     assert main(["verify"]) == 0
     assert output(capsys)[0].splitlines() == ["absent  tiny  video", "planned tiny  audio"]
@@ -267,7 +267,7 @@ def test_publish_pushes(released: HubServer, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     assert main(["publish", "tiny", "--modality", "audio", "--repo", "org/a", "--private", "--json"]) == 0
     out, err = output(capsys)
-    note = f"crisscross-weights: the hub fields were written to {os.environ[MANIFEST_VARIABLE]}\n"
+    note = f"crisscross-weights: the Hub fields were written to {os.environ[MANIFEST_VARIABLE]}\n"
     assert err.endswith(note)  # after the client's progress bar
     hub = json.loads(out)
     assert list(released.repos["org/a"].commits) == [hub["revision"]]
@@ -277,7 +277,7 @@ def test_publish_pushes(released: HubServer, monkeypatch: pytest.MonkeyPatch, ca
 
 
 @CLIENTS_WARNING
-def test_publish_says_that_the_installed_manifest_changed(
+def test_publish_notes_that_the_installed_manifest_changed(
     released: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
@@ -309,7 +309,7 @@ def test_run_turns_what_is_raised_into_exit_codes(capsys: Capture) -> None:
     assert run(raising(KeyboardInterrupt()), [], prog="tool") == 130
     assert output(capsys) == ("", "tool: interrupted\n")
     assert run(lambda argv: 1, [], prog="tool") == 1
-    with pytest.raises(ZeroDivisionError):  # a mistake of ours is not hidden
+    with pytest.raises(ZeroDivisionError):  # a bug is not hidden
         run(raising(ZeroDivisionError()), [], prog="tool")
 
 
@@ -338,7 +338,7 @@ def test_a_misspelt_option_is_compared_with_all_of_the_parser(capsys: Capture) -
 
 
 @pytest.mark.parametrize(
-    ("reason", "remedy", "says"),
+    ("reason", "remedy", "line"),
     [
         (
             "audio_seconds=0 is out of range",
@@ -351,12 +351,14 @@ def test_a_misspelt_option_is_compared_with_all_of_the_parser(capsys: Capture) -
         ("clips.size=0", "clips=10", "--clips.size 0; --clips 10"),
     ],
 )
-def test_arguments_in_errors_are_options_of_the_command(reason: str, remedy: str, says: str) -> None:
+def test_arguments_in_errors_are_options_of_the_command(reason: str, remedy: str, line: str) -> None:
     parser = ArgumentParser(prog="tool")
     for option in ("--audio-seconds", "--modality", "--strict", "--weights", "--clips", "--clips.size"):
         parser.add_argument(option)
     parser.parse_args([])
-    assert said(CrissCrossError(reason, remedy=remedy, path="clips=1/b.mp4")) == f"clips=1/b.mp4: {says}"
+    assert (
+        error_line(CrissCrossError(reason, remedy=remedy, path="clips=1/b.mp4")) == f"clips=1/b.mp4: {line}"
+    )
 
 
 def test_arguments_that_the_command_has_no_option_for_stay() -> None:
@@ -364,7 +366,7 @@ def test_arguments_that_the_command_has_no_option_for_stay() -> None:
     parser.add_common_options(as_json="x")
     parser.parse_args([])
     error = CrissCrossError("lr=0.1", remedy="use modality 'audio', or pass strict=False")
-    assert said(error) == "lr=0.1; use modality 'audio', or pass strict=False"
+    assert error_line(error) == "lr=0.1; use modality 'audio', or pass strict=False"
 
 
 def test_the_version_is_the_package_s(capsys: Capture) -> None:

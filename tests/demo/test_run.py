@@ -1,4 +1,4 @@
-"""The demo from end to end, on next to no data: its folder, its report, and that it goes on where it was."""
+"""The demo from end to end, on very little data: its folder, its report, and that it resumes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SHORT: dict[str, Any] = {
 
 
 def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     config = make_config("demo", overrides=SHORT)
     monkeypatch.setattr(demo, "CLIPS", 1)
     monkeypatch.setattr(
         demo, "Compute", functools.partial(Compute, workers=0)
     )  # few files: processes cost more
-    report = run_demo(tmp_path, config, seeds=1, train_clips=2, test_clips=1, on_message=said.append)
+    report = run_demo(tmp_path, config, seeds=1, train_clips=2, test_clips=1, on_message=messages.append)
     assert report is not None
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["clips"] == {"train": 2 * len(CLASSES), "test": len(CLASSES)}
@@ -37,12 +37,12 @@ def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path, monkeypatch:
     assert list(report["pretrained"]) == list(report["random"]) == names
     for value in (*report["pretrained"].values(), *report["random"].values()):
         assert 0 <= value["mean"] <= 1
-        # a share of the test clips
+        # a fraction of the test clips
         assert value["mean"] * len(CLASSES) == pytest.approx(round(value["mean"] * len(CLASSES)))
     text = "\n".join(report_lines(report))
     assert (tmp_path / "report.md").read_text() == text + "\n"
     assert "| video/linear |" in text
-    assert len(said) == 3
+    assert len(messages) == 3
 
     # each accuracy is that of an evaluation of the run's encoders
     evaluations = tmp_path / "seed0" / "evaluations"
@@ -54,9 +54,9 @@ def test_it_makes_data_pretrains_scores_and_reports(tmp_path: Path, monkeypatch:
     assert report["random"]["audio/retrieval"]["values"] == [recall["audio-to-audio"]["1"]["mean"]]
 
     # a second seed is all that is left to do
-    shares = {name: value["mean"] for name, value in report["pretrained"].items()}
+    accuracies = {name: value["mean"] for name, value in report["pretrained"].items()}
     evaluated: list[Path] = []
-    monkeypatch.setattr(demo, "_evaluate", lambda *args, **_: evaluated.append(args[4]) or shares)
+    monkeypatch.setattr(demo, "_evaluate", lambda *args, **_: evaluated.append(args[4]) or accuracies)
     before = (tmp_path / "seed0" / "scores.json").read_bytes()
     again = run_demo(tmp_path, config, seeds=2, train_clips=2, test_clips=1)
     assert evaluated == [tmp_path / "seed1" / "evaluations" / kind for kind in ("pretrained", "random")]

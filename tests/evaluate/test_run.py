@@ -498,7 +498,7 @@ def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["linear", "esc50"], "esc50 has no --root; pass its folder: --root DIR"),
+        (["linear", "esc50"], "esc50 needs --root; pass the data set's folder: --root DIR"),
         (["linear", "esc51", "--root", "x"], "esc51: neither a data set nor a folder; did you mean 'esc50'?"),
         (
             ["finetune", "esc50", "--root", "x"],

@@ -20,7 +20,7 @@ from crisscross_zoo.errors import (
     MediaNotFoundError,
     TruncatedMediaError,
 )
-from crisscross_zoo.extract.extractor import MOST_AT_ONCE
+from crisscross_zoo.extract.extractor import MAX_CONCURRENT_BATCHES
 from crisscross_zoo.media.decode import read_audio
 from crisscross_zoo.media.scan import scan
 
@@ -60,7 +60,7 @@ def test_rows_are_what_the_encoder_gives_for_their_clips(encoders, tmp_path):
 
     with av.open(str(path)) as container:
         frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
-    sound = np.concatenate([s for _, s in read_audio(scan(path), 16_000, on_damage=print)])
+    samples = np.concatenate([s for _, s in read_audio(scan(path), 16_000, on_damage=print)])
     for row, (start, end) in enumerate(features.video_windows):
         picked = [int((start + k / 16) * 25 + 1e-6) for k in range(8)]
         with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_rows_are_what_the_encoder_gives_for_their_clips(encoders, tmp_path):
         assert end - start == pytest.approx(0.5)
         np.testing.assert_allclose(features.video[row], expected, rtol=1e-4, atol=1e-5)
     for row, (start, end) in enumerate(features.audio_windows):
-        clip = sound[round(start * 16_000) : round(end * 16_000)] / np.float32(32767)
+        clip = samples[round(start * 16_000) : round(end * 16_000)] / np.float32(32767)
         with torch.inference_mode():
             expected = encoders["audio"](encoders["audio"].preprocess(clip, sample_rate=16_000)[None])[0]
         np.testing.assert_allclose(features.audio[row], expected, rtol=1e-4, atol=1e-5)
@@ -110,7 +110,7 @@ def test_a_bad_file_is_an_error_among_the_results(encoders, files, tmp_path, wor
         extractor(encoders, "video")(tmp_path / "none.mp4")
 
 
-def test_metadata_says_how_the_features_were_made(encoders, files):
+def test_metadata_describes_how_the_features_were_made(encoders, files):
     features = extractor(encoders, stride=0.25)(files[0])
     metadata = json.loads(json.dumps(features.metadata))
     assert metadata == features.metadata
@@ -126,7 +126,7 @@ def test_metadata_says_how_the_features_were_made(encoders, files):
 
 
 @pytest.mark.parametrize("options", [{"stride": 0.25}, {"clips": 7}, {"stride": 0.25, "window": 1.0}])
-def test_rows_whose_windows_are_centred_apart_can_be_left_out(encoders, files, options):
+def test_rows_whose_windows_are_centred_apart_can_be_dropped(encoders, files, options):
     whole = extractor(encoders, **options)(files[3])
     inner = extractor(encoders, edges="drop", **options)(files[3])
     apart = np.abs(whole.video_windows.mean(1) - whole.audio_windows.mean(1)) > 1 / 32 + 1e-6
@@ -155,7 +155,7 @@ def test_window_sets_both_lengths(encoders, files):
     assert features.metadata["settings"]["video"]["frames"] == 16
 
 
-def test_clips_are_as_many_as_asked_for(encoders, files):
+def test_the_number_of_clips_is_as_requested(encoders, files):
     assert extractor(encoders, "video", clips=7)(files[2]).video.shape[0] == 7
 
 
@@ -188,7 +188,7 @@ def test_progress_counts_clips(encoders, files):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"modality": "vidio"}, "did you mean 'video'"),
         ({"precision": "fp8"}, "precision='fp8'"),
@@ -202,20 +202,20 @@ def test_progress_counts_clips(encoders, files):
         ({"stride": float("inf")}, "stride=inf"),
         ({"clips": 2.5}, "clips=2.5"),
         ({"timeout": 0}, "timeout=0 is out of range; pass a number, above 0"),
-        ({"timeout": 9, "workers": 0}, "timeout 9 with no decoding process"),
+        ({"timeout": 9, "workers": 0}, "timeout 9 with no decoding worker; use workers above 0"),
         ({"window": "3"}, "window='3' is not a number"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"size": 32}, "the video clip does not fit"),
-        ({"size": 10**8}, "the video clip has 2e.17 numbers, more than 1e.09; take a smaller one"),
-        ({"audio_seconds": 1e9}, "the audio clip has 2e.13 numbers"),
+        ({"size": 10**8}, "the video clip has 2e.17 values, more than 1e.09; use a smaller clip"),
+        ({"audio_seconds": 1e9}, "the audio clip has 2e.13 values"),
         ({"audio_seconds": 0.02}, "too short"),
         ({"device": "quantum"}, "device='quantum' cannot be used"),
         ({"modality": "audio", "size": 112}, "size is for video"),
         ({"modality": "video", "audio_seconds": 5}, "audio_seconds is for audio"),
     ],
 )
-def test_bad_settings_are_refused_in_one_line(encoders, options, says):
-    with pytest.raises(ConfigError, match=says) as caught:
+def test_bad_settings_are_refused_in_one_line(encoders, options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         FeatureExtractor(encoders, **{"modality": "both", "device": "cpu", **options})
     assert "\n" not in str(caught.value)
 
@@ -240,21 +240,21 @@ def test_stream_takes_several_paths(encoders, files):
         ("ab", {"gpu": True, "timeout": 9}, 1),
     ],
 )
-def test_a_timeout_wants_a_process_that_can_be_ended(encoders, monkeypatch, names, options, workers):
-    asked = []
+def test_a_timeout_needs_a_worker_that_can_be_killed(encoders, monkeypatch, names, options, workers):
+    used = []
     monkeypatch.setattr("crisscross_zoo.extract.extractor.default_workers", lambda device: 5)
     monkeypatch.setattr(
         "crisscross_zoo.extract.extractor.read_files",
-        lambda *_, workers, **__: asked.append(workers) or (x for x in ()),
+        lambda *_, workers, **__: used.append(workers) or (x for x in ()),
     )
     extractor = FeatureExtractor(encoders, device="cpu", timeout=options.get("timeout"))
     if "gpu" in options:
         extractor._sampling = dataclasses.replace(extractor._sampling, torchcodec="cuda")
     assert list(extractor.stream(list(names))) == []
-    assert asked == [workers]
+    assert used == [workers]
 
 
-def test_a_missing_encoder_is_said(encoders):
+def test_a_missing_encoder_is_named(encoders):
     with pytest.raises(ConfigError, match="weights has no 'audio'"):
         FeatureExtractor({"video": encoders["video"]}, "both", device="cpu")
 
@@ -301,26 +301,26 @@ def test_any_number_of_threads_gives_the_same_bytes(encoders, files, threads):
     used = set()
     extract = extractor(encoders)
 
-    def note(*_):
+    def record(*_):
         used.add((threading.current_thread(), torch.get_num_threads()))
         time.sleep(0.02)  # so that another thread takes the next batch
 
-    hook = extract._networks["video"].register_forward_hook(note)
+    hook = extract._networks["video"].register_forward_hook(record)
     for path, features in extract.stream(files):
         same(features, alone[path])
     hook.remove()
-    assert 1 < len(used) <= min(threads, MOST_AT_ONCE)
-    assert {number for _, number in used} == {-(-threads // MOST_AT_ONCE)}
+    assert 1 < len(used) <= min(threads, MAX_CONCURRENT_BATCHES)
+    assert {number for _, number in used} == {-(-threads // MAX_CONCURRENT_BATCHES)}
     assert not any(thread.is_alive() for thread, _ in used)
     assert torch.get_num_threads() == threads
 
 
 def test_other_threads_have_as_many_as_before(encoders, files):
-    """Also one that begins while files are extracted, and after a stream that another thread has ended."""
+    """Check also a thread that starts while files are extracted, and one after another thread has ended the stream."""
     torch.set_num_threads(3)
     seen = []
 
-    def ask():
+    def record():
         seen.append(torch.get_num_threads())
 
     def in_a_thread(call):
@@ -330,10 +330,10 @@ def test_other_threads_have_as_many_as_before(encoders, files):
 
     stream = extractor(encoders).stream(files)
     next(stream)
-    in_a_thread(ask)
+    in_a_thread(record)
     in_a_thread(lambda: list(stream))
-    in_a_thread(ask)
-    ask()
+    in_a_thread(record)
+    record()
     assert seen == [3, 3, 3]
 
 
@@ -352,9 +352,9 @@ def test_what_goes_wrong_in_the_network_ends_the_run(encoders, files, threads):
     assert threading.active_count() == before
 
 
-def test_a_batch_too_large_is_said(encoders, files):
-    says = "clips do not fit into memory, in batches of 1000000000; choose a smaller batch_size"
-    with pytest.raises(ConfigError, match=says):
+def test_a_batch_that_does_not_fit_into_memory_is_refused(encoders, files):
+    message = "clips do not fit into memory, in batches of 1000000000; choose a smaller batch_size"
+    with pytest.raises(ConfigError, match=message):
         extractor(encoders, "video", batch_size=10**9)(files[0])
 
 

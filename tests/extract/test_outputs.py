@@ -70,7 +70,7 @@ def test_other_metadata_is_not_ours(tmp_path, metadata):
         finished(LocalFolder(tmp_path), "a.npz", IDENTITY)
 
 
-def test_names_that_are_no_text_go_through(tmp_path, monkeypatch):
+def test_names_that_are_no_text_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = os.fsdecode(b"\xe9.mp4")
     metadata = save(tmp_path / "a.npz")
@@ -105,7 +105,7 @@ def test_finished_means_same_file_settings_and_weights(tmp_path, suffix):
     for path in ("elsewhere/a.mp4", r"C:\elsewhere\a.mp4"):
         moved = {**IDENTITY, "source": {**SOURCE, "path": path}}
         assert finished(LocalFolder(tmp_path), output.name, moved) == metadata
-    unknown = {**IDENTITY, "source": {**SOURCE, "bytes": 0}}  # a web server need not tell the length
+    unknown = {**IDENTITY, "source": {**SOURCE, "bytes": 0}}  # a web server need not report the length
     save(output, **unknown)
     assert finished(LocalFolder(tmp_path), output.name, unknown) is None
 

@@ -21,7 +21,7 @@ FAULTS = Path(__file__).parents[2] / "benchmarks" / "ray_faults.py"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--out", "{tmp}/x.npz", "--engine", "ray"], "writes to a folder"),
         (["--out", "{tmp}/out", "--engine", "ray", "--shard", "0/2"], "without --shard"),
@@ -30,7 +30,7 @@ FAULTS = Path(__file__).parents[2] / "benchmarks" / "ray_faults.py"
         (["--out", "{tmp}/out", "--engine", "dask"], "'dask' is not known; choose from ray"),
     ],
 )
-def test_bad_usage_is_one_line(arguments, says, tmp_path, capsys):
+def test_bad_usage_is_one_line(arguments, message, tmp_path, capsys):
     if "cuda:1" in arguments:
         needs.package("ray", extra="ray")
     (tmp_path / "a.mp4").touch()
@@ -39,7 +39,7 @@ def test_bad_usage_is_one_line(arguments, says, tmp_path, capsys):
         == 2
     )
     (line,) = capsys.readouterr().err.splitlines()
-    assert says in line
+    assert message in line
 
 
 def test_without_ray_the_error_names_the_extra(tmp_path, capsys, monkeypatch):
@@ -63,12 +63,12 @@ OUT = LocalFolder(Path("/out"))
 
 
 class FakeRay:
-    """Nodes that are said to be there, and workers that return ``results`` one after the other."""
+    """A cluster of ``nodes``, whose workers return ``results`` one after the other."""
 
     def __init__(self, *nodes, results=()):
         self._nodes = [{"NodeID": "node", "Alive": True, "Resources": n} for n in nodes]
         self._results = deque(results)
-        self.hired = []
+        self.started = []
         self.killed = 0
 
     @property
@@ -82,12 +82,12 @@ class FakeRay:
         return {k: sum(n["Resources"].get(k, 0) for n in self._nodes) for k in ("CPU", "GPU")}
 
     def remote(self, *, max_restarts, max_task_retries, **takes):
-        def hire(setup):
-            self.hired.append((takes, setup.options))
+        def start(setup):
+            self.started.append((takes, setup.options))
             method = SimpleNamespace(remote=lambda *_: object())
             return SimpleNamespace(start=method, extract_one=method)
 
-        return lambda _: SimpleNamespace(remote=hire)
+        return lambda _: SimpleNamespace(remote=start)
 
     def wait(self, refs, **_):
         return refs[:1], refs[1:]
@@ -123,8 +123,8 @@ def setup(**options):
 )
 def test_workers_fill_the_nodes_and_one_more_waits(nodes, options, takes, workers, count):
     ray = FakeRay(*nodes)
-    cluster(ray, **options)._hire(100)
-    assert [(t, o.workers) for t, o in ray.hired] == [(takes, workers)] * count
+    cluster(ray, **options)._start_workers(100)
+    assert [(t, o.workers) for t, o in ray.started] == [(takes, workers)] * count
 
 
 def test_only_the_death_of_a_worker_that_can_be_reached_counts_against_its_file():
@@ -141,35 +141,35 @@ def test_only_the_death_of_a_worker_that_can_be_reached_counts_against_its_file(
 
 def test_starts_that_fail_count_only_while_no_worker_lives():
     some = cluster(FakeRay())
-    lost = extract_ray._Member(None)
-    some._members = {0: extract_ray._Member(None, node="node")}
+    lost = extract_ray._WorkerState(None)
+    some._workers = {0: extract_ray._WorkerState(None, node="node")}
     for _ in range(2 * extract_ray._START_ATTEMPTS):
         some._note_loss(lost, RuntimeError("died"))
-    some._members = {}
+    some._workers = {}
     for _ in range(extract_ray._START_ATTEMPTS - 1):
         some._note_loss(lost, RuntimeError("died"))
     with pytest.raises(ClusterError, match="die as they start"):
         some._note_loss(lost, RuntimeError("died"))
 
 
-def test_what_is_there_is_told_before_anything_is_extracted(monkeypatch):
+def test_skipped_files_are_reported_before_anything_is_extracted(monkeypatch):
     worker = extract_ray._Worker(setup())
     worker._folder = OUT
-    told = []
+    outcomes = []
 
     def stream(paths):
         assert list(paths) == ["b"]
-        assert [o.path for o in told] == ["a"]
+        assert [o.path for o in outcomes] == ["a"]
         yield "b", DecoderCrashError("crashed")
 
     worker._extractor = SimpleNamespace(identity=None, stream=stream)
-    there = {"a": FileResult("a", "a.npz", {}, skipped=True), "b": None}
-    monkeypatch.setattr(extract_ray, "known_result", lambda path, *_, **__: there[path])
-    worker._extract(iter([("a", "a.npz"), ("b", "b.npz")]), put=told.append)
-    assert [o.path for o in told] == ["a", "b"]
+    known = {"a": FileResult("a", "a.npz", {}, skipped=True), "b": None}
+    monkeypatch.setattr(extract_ray, "known_result", lambda path, *_, **__: known[path])
+    worker._extract(iter([("a", "a.npz"), ("b", "b.npz")]), put=outcomes.append)
+    assert [o.path for o in outcomes] == ["a", "b"]
 
 
-def test_progress_goes_on_as_workers_finish(tmp_path, monkeypatch):
+def test_progress_is_reported_as_workers_finish(tmp_path, monkeypatch):
     paths = [tmp_path / f"{k}.mp4" for k in range(4)]
     for path in paths:
         path.write_bytes(b"x")
@@ -180,10 +180,10 @@ def test_progress_goes_on_as_workers_finish(tmp_path, monkeypatch):
 
     monkeypatch.setattr(extract_ray, "extract_on_ray", finish)
     monkeypatch.setattr("crisscross_zoo.extract.run._PROGRESS_SECONDS", 0)
-    told = []
+    events = []
     out = tmp_path / "out"
-    extract_files(paths, out, weights="demo", device="cpu", engine="ray", on_event=told.append)
-    assert [event.files for event in told if isinstance(event, Progress)] == [0, 1, 2, 3, 4, 4]
+    extract_files(paths, out, weights="demo", device="cpu", engine="ray", on_event=events.append)
+    assert [event.files for event in events if isinstance(event, Progress)] == [0, 1, 2, 3, 4, 4]
 
 
 def test_a_worker_that_fails_at_no_file_is_one_line(tmp_path, monkeypatch):
@@ -201,10 +201,10 @@ def test_a_worker_that_fails_at_no_file_is_one_line(tmp_path, monkeypatch):
     assert str(caught.value) == "a worker failed (RuntimeError: CUDA error:); see Ray's logs on the node"
 
 
-def test_a_cache_named_from_here_makes_workers_go_here():
-    for cache, place in ((None, None), ("cache", str(Path.cwd()))):
+def test_a_relative_cache_makes_workers_change_to_this_folder():
+    for cache, folder in ((None, None), ("cache", str(Path.cwd()))):
         options = ExtractOptions(cache_dir=cache)
-        assert extract_ray._working_folder("demo", options, ["/in/a.mp4", "/out"]) == place
+        assert extract_ray._working_folder("demo", options, ["/in/a.mp4", "/out"]) == folder
 
 
 @pytest.mark.parametrize(

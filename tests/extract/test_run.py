@@ -33,7 +33,7 @@ def kinds(events):
     return [type(event) for event in events if not isinstance(event, Progress)]
 
 
-def test_a_folder_is_extracted_once_and_told_file_by_file(tree, tmp_path):
+def test_a_folder_is_extracted_once_and_reported_file_by_file(tree, tmp_path):
     out, events = tmp_path / "out", []
     summary = extract_files(tree, out, on_event=events.append, **DEMO)
     assert sorted(map(str, kinds(events))) == sorted(map(str, [FileDone, FileDone, FileFailed, Summary]))
@@ -62,11 +62,13 @@ def test_a_folder_is_extracted_once_and_told_file_by_file(tree, tmp_path):
     events.clear()
     other = extract_files(tree / "sub", out / "sub", on_event=events.append, **{**DEMO, "clips": 2})
     assert (other.done, other.skipped, other.clips) == (1, 0, 2)
-    said = "note: 1 output of other settings, weights or versions of the input: extracted again and replaced"
-    assert events[0] == Message(said)
+    note = (
+        "note: 1 output with other settings, weights or versions of the input: extracted again and replaced"
+    )
+    assert events[0] == Message(note)
 
 
-def test_a_shard_takes_its_files_and_skipped_audio_is_told(tree, tmp_path):
+def test_a_shard_takes_its_files_and_skipped_audio_is_reported(tree, tmp_path):
     (tmp_path / "in").mkdir()
     make_media(tmp_path / "in" / "s.wav", video=None, audio="pcm_s16le", seconds=1)
     events = []
@@ -93,7 +95,7 @@ def test_files_of_other_suffixes_are_skipped_and_counted_once(tree, tmp_path):
     ]
 
 
-def test_one_files_summary_says_what_part_of_it_the_rows_are_of(tree, tmp_path):
+def test_one_files_summary_has_the_span_of_its_rows(tree, tmp_path):
     summary = extract_files(tree / "a.mp4", tmp_path / "a.npz", **(DEMO | {"clips": None}))
     start = f"{tmp_path / 'a.npz'}: video 3 rows x 64, 0.0 to 1.5 s of {tree / 'a.mp4'} (took "
     assert str(summary).startswith(start)
@@ -115,7 +117,7 @@ def test_a_bad_file_alone_raises_nothing(tree, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"shard": (3, 3)}, "the last is 2/3"),
         ({"format": "pt"}, "format='pt' is not known"),
@@ -129,8 +131,8 @@ def test_a_bad_file_alone_raises_nothing(tree, tmp_path):
         ({"overwrite": "no"}, "overwrite='no' is not True or False"),
     ],
 )
-def test_bad_usage_raises(tree, tmp_path, changes, says):
-    with pytest.raises(ConfigError, match=says):
+def test_bad_usage_raises(tree, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
         extract_files(tree, tmp_path / "out", **(DEMO | changes))
     assert not (tmp_path / "out").exists()
 
@@ -143,12 +145,12 @@ def test_options_and_keywords_are_the_same():
     assert ExtractOptions("both", size=112).keywords()["size"] == 112
 
 
-@pytest.mark.parametrize(("has", "said"), [(False, 1), (True, 0), (None, 0)])
-def test_bfloat16_on_a_processor_without_it_is_noted(has, said, tree, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("has", "notes"), [(False, 1), (True, 0), (None, 0)])
+def test_bfloat16_on_a_processor_without_it_is_noted(has, notes, tree, tmp_path, monkeypatch):
     monkeypatch.setattr("crisscross_zoo.extract.extractor.cpu_has_bfloat16", lambda: has)
     events = []
     extract_files(tree, tmp_path / "out", precision="bf16", on_event=events.append, **DEMO)
-    assert sum("no bfloat16 instructions" in str(event) for event in events) == said
+    assert sum("no bfloat16 instructions" in str(event) for event in events) == notes
 
 
 def test_a_callback_that_raises_leaves_the_lists_whole(tree, tmp_path):
@@ -164,12 +166,12 @@ def test_a_callback_that_raises_leaves_the_lists_whole(tree, tmp_path):
     assert kinds(events).count(FileSkipped) == 1
 
 
-def test_a_run_that_stopped_says_so(tree, tmp_path):
+def test_the_summary_of_a_run_that_stopped_counts_what_is_not_done(tree, tmp_path):
     paths = [tree / "bad.mp4", tree / "a.mp4", tree / "sub" / "b.mp4"]
     summary = extract_files(paths, tmp_path / "out", on_error="stop", **DEMO)
-    there = list((tmp_path / "out").rglob("*.npz"))
+    outputs = list((tmp_path / "out").rglob("*.npz"))
     assert list(summary.failed) == [str(tree / "bad.mp4")]
-    assert str(summary).endswith(f"stopped, {2 - len(there)} not done")
+    assert str(summary).endswith(f"stopped, {2 - len(outputs)} not done")
 
 
 def test_an_empty_out_is_refused(tree):

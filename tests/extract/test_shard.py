@@ -17,7 +17,7 @@ TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
 
 
-def test_shares_are_all_the_files_once():
+def test_shards_are_all_the_files_once():
     paths = [f"{k}.mp4" for k in range(10)]
     shards = [Shard(k, 3).of(paths[::-1]) for k in range(3)]
     assert shards[1] == ["1.mp4", "4.mp4", "7.mp4"]
@@ -37,7 +37,7 @@ def test_shares_are_all_the_files_once():
         ({"RANK": "1", "WORLD_SIZE": "2"}, Shard()),
     ],
 )
-def test_the_share_is_read_from_the_starters_variables(environment, shard):
+def test_the_shard_is_read_from_the_launchers_variables(environment, shard):
     assert started_shard(environment) == shard
 
 
@@ -61,7 +61,7 @@ def test_shards_count_from_zero(shard, tmp_path, capsys):
     assert "--shard" in line
 
 
-def test_a_share_goes_to_a_folder(tmp_path, capsys):
+def test_a_shard_is_written_to_a_folder(tmp_path, capsys):
     (tmp_path / "a.mp4").touch()
     assert main([str(tmp_path / "a.mp4"), "--out", str(tmp_path / "x.npz"), "--shard", "0/2"]) == 2
     assert "name a folder" in capsys.readouterr().err
@@ -71,9 +71,9 @@ def test_a_share_goes_to_a_folder(tmp_path, capsys):
 def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
     for k in range(8):
-        place = folder / f"{'sub/' if k % 2 else ''}{k}.mp4"
-        place.parent.mkdir(exist_ok=True)
-        make_media(place, seconds=2, size=(96, 64), audio=None)
+        path = folder / f"{'sub/' if k % 2 else ''}{k}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        make_media(path, seconds=2, size=(96, 64), audio=None)
     (folder / "sub/bad.mp4").write_text("no video")
     return folder
 
@@ -111,7 +111,7 @@ def test_shards_at_once_one_killed_and_started_again_end_as_one_process(tree, tm
     assert run(command(tree, shards, "--shard", "1/3")) == 0
     assert lists_and_features(shards) == lists_and_features(one)
     # One at a time again, under another name: nothing is redone, and the lists are the same.
-    stamps = {p: p.stat().st_mtime_ns for p in shards.rglob("*.npz")}
+    times = {p: p.stat().st_mtime_ns for p in shards.rglob("*.npz")}
     capsys.readouterr()
     with monkeypatch.context() as environment:
         for name, value in {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
@@ -121,13 +121,13 @@ def test_shards_at_once_one_killed_and_started_again_end_as_one_process(tree, tm
     assert "shard 2 of 3 (torchrun): 3 of 9 files" in stderr
     assert "some inputs failed; exit code 0" in stderr
     assert lists_and_features(shards) == lists_and_features(one)
-    # A run alone takes the parts in.
+    # A run without shards merges the fragments.
     assert run(command(tree, shards)) == 1
     assert contents(shards) == contents(one)
-    assert {p: p.stat().st_mtime_ns for p in shards.rglob("*.npz")} == stamps
+    assert {p: p.stat().st_mtime_ns for p in shards.rglob("*.npz")} == times
 
 
-def test_a_run_alone_takes_in_what_shards_left(tree, tmp_path):
+def test_a_run_without_shards_merges_what_shards_left(tree, tmp_path):
     out = tmp_path / "out"
     for k in (0, 2):
         assert run(command(tree, out, "--shard", f"{k}/3")) in (0, 1)
@@ -140,7 +140,7 @@ def test_a_run_alone_takes_in_what_shards_left(tree, tmp_path):
     assert not (out / ".parts").exists()
 
 
-def test_a_share_that_was_stopped_is_waited_for(tree, tmp_path):
+def test_a_shard_that_was_stopped_is_waited_for(tree, tmp_path):
     out = tmp_path / "out"
     for shard, code in (("0/2", 1), ("1/2", 0)):  # sub/bad.mp4 is of shard 0
         assert run(command(tree, out, "--shard", shard, "--on-error", "stop")) == code
@@ -149,7 +149,7 @@ def test_a_share_that_was_stopped_is_waited_for(tree, tmp_path):
     assert len((out / "index.csv").read_text().splitlines()) == 1 + 8
 
 
-def part(folder, name, *, done=(), failed=()):
+def write_fragment(folder, name, *, done=(), failed=()):
     lists = Lists(LocalFolder(folder), name)
     for path in done:
         output = folder / f"{path.stem}.npz"
@@ -172,24 +172,24 @@ def test_merging_waits_for_all_and_may_be_done_again(tmp_path):
     files = [tmp_path / f"{name}.mp4" for name in "abc"]
     for file in files:
         file.touch()
-    part(tmp_path, "0-of-2", done=files[:1], failed=files[1:2])
-    parts = ["0-of-2", "1-of-2"]
-    assert not Lists.merge(LocalFolder(tmp_path), parts, by="0-of-2")
-    part(tmp_path, "1-of-2", done=files[2:])
+    write_fragment(tmp_path, "0-of-2", done=files[:1], failed=files[1:2])
+    fragments = ["0-of-2", "1-of-2"]
+    assert not Lists.merge(LocalFolder(tmp_path), fragments, by="0-of-2")
+    write_fragment(tmp_path, "1-of-2", done=files[2:])
     expected = ["a.npz", "c.npz"], [{"path": str(files[1]), "error": "E"}]
-    for by in (*parts, parts[0]):
-        assert Lists.merge(LocalFolder(tmp_path), parts, by=by)
+    for by in (*fragments, fragments[0]):
+        assert Lists.merge(LocalFolder(tmp_path), fragments, by=by)
         assert read(tmp_path) == expected
-    # Shared otherwise, later: what was written last is right, in either direction.
+    # Another number of shards, later: what was written last counts, whether done or failed.
     time.sleep(0.02)
-    part(tmp_path, "0-of-1", done=files[1:2], failed=files[2:])
+    write_fragment(tmp_path, "0-of-1", done=files[1:2], failed=files[2:])
     Lists(LocalFolder(tmp_path)).write()
     assert read(tmp_path) == (["a.npz", "b.npz"], [{"path": str(files[2]), "error": "E"}])
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
-def test_a_part_that_is_being_redone_does_not_count(tmp_path):
+def test_a_fragment_that_is_being_redone_does_not_count(tmp_path):
     (tmp_path / "a.mp4").touch()
-    part(tmp_path, "0-of-1", done=[tmp_path / "a.mp4"])
+    write_fragment(tmp_path, "0-of-1", done=[tmp_path / "a.mp4"])
     Lists(LocalFolder(tmp_path), "0-of-1")
     assert not Lists.merge(LocalFolder(tmp_path), ["0-of-1"], by="0-of-1")

@@ -195,5 +195,5 @@ def test_a_missing_ffmpeg_is_named(monkeypatch):
 def test_an_unknown_decoder_or_one_without_pictures_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'torchcodec'"):
         FeatureExtractor("demo", decoder="torchcodecs")
-    with pytest.raises(ConfigError, match="is for pictures"):
+    with pytest.raises(ConfigError, match="is for video"):
         FeatureExtractor("demo", "audio", decoder="torchcodec")

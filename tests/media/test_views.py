@@ -393,5 +393,5 @@ def test_views_are_among_the_settings(encoders: dict[str, Any]) -> None:
 
 
 def test_views_without_a_number_of_clips_are_refused(encoders: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="views without clips; say how many: clips=10"):
+    with pytest.raises(ConfigError, match="views without clips; pass the number of clips: clips=10"):
         make_extractor(encoders, LINEAR, clips=None)
