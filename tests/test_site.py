@@ -317,4 +317,4 @@ def test_a_browser_finds_nothing_wrong(site: Path, tmp_path: Path, width: int, s
             assert browser.run(unseen) == [], page
             assert browser.run("document.scrollingElement.scrollWidth <= innerWidth"), page
         server.shutdown()
-    assert [e for e in browser.errors if not e.startswith(f"asked for {home}")] == []  # console, other hosts
+    assert [e for e in browser.errors if not e.startswith(f"requested {home}")] == []  # console, other hosts

@@ -1,4 +1,4 @@
-"""The paper's evaluations (appendix E): linear, fusion, finetuning, retrieval; their tables, and a gallery.
+"""The paper's evaluations (appendix E): linear, fusion, finetuning and retrieval, with tables and a gallery.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

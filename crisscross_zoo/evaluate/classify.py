@@ -1,4 +1,4 @@
-"""The step of a fold in classification on frozen features: an SVM, or a linear layer."""
+"""Classification of one fold on frozen features, by an SVM or a linear layer."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
 
     Args:
         plan: The evaluation.
-        features: Of its clips.
-        number: Of the fold.
-        reporter: Told of progress, and of machines that are not solved.
+        features: The features of its clips.
+        number: The fold's number.
+        reporter: Gets the progress, and a message for each SVM that did not converge.
 
     Raises:
-        ConfigError: the cost cannot be chosen, since a class has one training file alone.
+        ConfigError: the cost cannot be chosen because a class has only one training file.
         OutputError: no training file, or no test file, can be used.
     """
     fold = plan.folds[number]
     train = features.drawn(fold.train, f"fold {number}: training files")
-    test = features.spread(fold.test, f"fold {number}: test files")
+    test = features.uniform(fold.test, f"fold {number}: test files")
     svm = plan.config.svm
     assert svm is not None
     passes = reporter.stage(f"fold {number}: training the SVM, passes over the clips")
@@ -72,7 +72,7 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
                 classes,
                 svm.costs,
                 groups=[s.group for s in train.files],
-                parts=svm.parts,
+                folds=svm.parts,
                 seed=plan.config.seed,
                 device=device,
                 on_fit=reporter.stage(f"fold {number}: choosing C"),
@@ -82,7 +82,8 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
     for machine in machines.values():
         if not machine.solved:
             reporter.message(
-                f"the SVM of cost {machine.cost:g} is not solved to svm.tolerance (gradient {machine.gradient:.1e})"
+                f"the SVM of cost {machine.cost:g} did not converge to svm.tolerance"
+                f" (gradient {machine.gradient:.1e})"
             )
     chosen = {"cost": cost, "accuracy_by_cost": text_keys(accuracies)}
     return _classified(
@@ -95,14 +96,14 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
 
 @dataclass
 class _LayerFold:
-    """What the training of a fold's layer has reached, besides the layer itself; plain values and tensors.
+    """The state of a fold's training besides the layer itself, as plain values and tensors.
 
     Attributes:
-        accuracies: By epoch, on the files that the epoch is chosen on.
-        best: The layer after the epoch with the highest of them.
-        failed: Rows of the training files that failed, by path.
-        damaged: The same of those of which a part was read.
-        files: Most training files that were used in an epoch.
+        accuracies: Accuracy by epoch, on the files on which the epoch is chosen.
+        best: The layer's state dict after the epoch with the highest accuracy.
+        failed: A row for each training file that failed, by path.
+        damaged: A row for each training file that was only partly read, by path.
+        files: The largest number of training files that an epoch used.
     """
 
     accuracies: dict[int, float] = field(default_factory=dict)
@@ -112,44 +113,44 @@ class _LayerFold:
     files: int = 0
 
     def add(self, drawn: Extracted) -> None:
-        """Note what came of an epoch's files."""
+        """Record which of an epoch's files failed, were damaged and were used."""
         self.failed |= {row["path"]: row for row in drawn.failed}
         self.damaged |= {row["path"]: row for row in drawn.damaged}
         self.files = max(self.files, len(drawn.files))
 
-    def judge(self, epoch: int, accuracy: float, layer: TrainedLayer) -> None:
-        """Note an epoch's accuracy, and keep the layer if none was better."""
+    def record(self, epoch: int, accuracy: float, layer: TrainedLayer) -> None:
+        """Record an epoch's accuracy, and keep the layer if no earlier one was as good."""
         self.accuracies[epoch] = accuracy
         if best(self.accuracies) == epoch:
             self.best = copy.deepcopy(layer.module.state_dict())
 
 
 def classify_by_layer(plan: Plan, features: ClipFeatures, number: int, reporter: Reporter) -> Classified:
-    """Train a linear layer on a fold, an epoch on each draw of the training clips, and score its test files.
+    """Train a linear layer on a fold, one epoch on each draw of the training clips, and score its test files.
 
-    Where the epoch is chosen among training files, a second layer is trained beside it on those that are not held
-    out: both see the same clips, which are extracted once.
+    If the epoch is chosen on training files, a second layer is trained in parallel on the files that are not held
+    out. Both layers see the same clips, which are extracted once.
 
     Args:
         plan: The evaluation.
-        features: Of its clips.
-        number: Of the fold.
-        reporter: Told of progress, and of a damaged checkpoint.
+        features: The features of its clips.
+        number: The fold's number.
+        reporter: Gets the progress, and a message if the checkpoint is damaged.
 
     Raises:
-        ConfigError: the epoch cannot be chosen, since a class has one training file alone.
+        ConfigError: the epoch cannot be chosen because a class has only one training file.
         OutputError: no training file, or no test file, can be used.
-        TrainingError: the loss is no longer finite, or the checkpoint is of another run.
+        TrainingError: the loss is no longer finite, or the checkpoint belongs to another run.
     """
     config = plan.config.layer
     assert config is not None
     fold = plan.folds[number]
-    test = features.spread(fold.test, f"fold {number}: test files")
-    held = _held_out(plan, fold) if plan.config.select == "train" and config.epochs > 1 else set()
+    test = features.uniform(fold.test, f"fold {number}: test files")
+    held_out = _held_out(plan, fold) if plan.config.select == "train" and config.epochs > 1 else set()
     size, classes = test.clips.rows.shape[1], len(plan.data.classes)
     trainings = {
         name: LayerTraining(size, classes, config, seed=plan.config.seed, device=plan.device)
-        for name in ("all", *["kept"] * bool(held))
+        for name in ("all", *["kept"] * bool(held_out))
     }
     layer, reached = trainings["all"], _LayerFold()
     redrawn, checkpoint = plan.config.clips.epochs != 1, plan.folder(number) / LAYER_FILE
@@ -168,12 +169,12 @@ def classify_by_layer(plan: Plan, features: ClipFeatures, number: int, reporter:
         with features.epoch(number, epoch) as drawn:
             reached.add(drawn)
             trained = layer.train_epoch(drawn.clips.rows, drawn.labels)
-            if held:
-                kept, asked = drawn.split(held)
-                judged = trainings["kept"].train_epoch(kept.clips.rows, kept.labels)
-                reached.judge(epoch, _accuracy(judged, asked), trained)
+            if held_out:
+                kept, validation = drawn.split(held_out)
+                kept_layer = trainings["kept"].train_epoch(kept.clips.rows, kept.labels)
+                reached.record(epoch, _accuracy(kept_layer, validation), trained)
             elif plan.config.select == "test":
-                reached.judge(epoch, _accuracy(trained, test), trained)
+                reached.record(epoch, _accuracy(trained, test), trained)
             if redrawn:
                 states = {name: training.state_dict() for name, training in trainings.items()}
                 save_progress(checkpoint, identity, {**vars(reached), **states})
@@ -191,10 +192,10 @@ def classify_by_layer(plan: Plan, features: ClipFeatures, number: int, reporter:
 
 
 def _held_out(plan: Plan, fold: Fold) -> set[str]:
-    """Return the training files on which the epoch is chosen: a fifth of them."""
+    """Return the paths of the training files on which the epoch is chosen: the first held-out fold."""
     groups = [s.group for s in fold.train]
-    _, places = next(held_out_folds(labels_of(fold.train), groups, seed=plan.config.seed))
-    return {fold.train[k].path for k in places}
+    _, indices = next(held_out_folds(labels_of(fold.train), groups, seed=plan.config.seed))
+    return {fold.train[k].path for k in indices}
 
 
 def _layer_identity(plan: Plan, fold: Fold) -> str:
@@ -209,10 +210,10 @@ def _layer_identity(plan: Plan, fold: Fold) -> str:
     )
 
 
-def _accuracy(trained: TrainedLayer, asked: Extracted) -> float:
-    """Return the share of files whose own class has the highest mean probability."""
-    scores = file_scores(softmax(trained.scores(asked.clips.rows)), asked.clips.owners)
-    return top_k(scores, labels_of(asked.files), 1)
+def _accuracy(trained: TrainedLayer, evaluated: Extracted) -> float:
+    """Return the fraction of files whose own class has the highest mean probability."""
+    scores = file_scores(softmax(trained.scores(evaluated.clips.rows)), evaluated.clips.owners)
+    return top_k(scores, labels_of(evaluated.files), 1)
 
 
 def _classified(
@@ -223,7 +224,7 @@ def _classified(
     clip_scores: Scores,
     chosen: dict[str, Any],
 ) -> Classified:
-    """Put together what came of training (failed, damaged and used files) and of the test clips."""
+    """Return the result of a fold: failed, damaged and used training files, and the scores of the test clips."""
     return Classified(
         train=train,
         test=test.files,

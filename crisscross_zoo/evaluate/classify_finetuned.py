@@ -1,4 +1,4 @@
-"""The step of a fold in classification by full finetuning: all of the encoder is trained, with a new layer."""
+"""Classification of one fold by full finetuning: the whole encoder is trained, with a new linear layer."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from crisscross_zoo.files.failures import failure_row
 
 
 def classify_by_finetuning(plan: Plan, number: int, reporter: Reporter) -> Classified:
-    """Train a copy of the encoder on a fold, with a new layer behind it, and score the fold's test files.
+    """Train a copy of the encoder and a new linear layer on a fold, and score the fold's test files.
 
     Args:
         plan: The evaluation.
-        number: Of the fold.
-        reporter: Told of progress, of files that failed, and of a damaged checkpoint.
+        number: The fold's number.
+        reporter: Gets the progress, and messages about failed files and a damaged checkpoint.
 
     Raises:
         OutputError: no training file, or no test file, can be used.
-        TrainingError: the loss is no longer finite, or the checkpoint is of another run.
-        MediaError: many files in turn cannot be used.
+        TrainingError: the loss is no longer finite, or the checkpoint belongs to another run.
+        MediaError: many files in a row cannot be used.
     """
     config = plan.config.finetune
     assert config is not None
@@ -86,7 +86,7 @@ def classify_by_finetuning(plan: Plan, number: int, reporter: Reporter) -> Class
 
 
 def _new_classifier(plan: Plan) -> Classifier:
-    """Return a copy of the encoder, which takes the settings' clips, with a new layer."""
+    """Return a copy of the encoder, set to the clips of the settings, with a new linear layer."""
     clips, config = plan.config.clips, plan.config.finetune
     assert config is not None
     encoder = copy.deepcopy(plan.weights["video"].encoder)
@@ -97,7 +97,7 @@ def _new_classifier(plan: Plan) -> Classifier:
 
 
 def _tested(plan: Plan, classifier: Classifier, number: int, reporter: Reporter) -> Classified:
-    """Score the test files with the classifier as it is; of the training files nothing is known here."""
+    """Score the test files with the classifier in its present state; the result's ``train`` is 0."""
     samples = plan.folds[number].test
     extractor = plan.extractor(encoders={"video": classifier.encoder})
     progress = reporter.stage(f"fold {number}: test files")

@@ -1,7 +1,7 @@
-"""Labelled data sets as they lie on disk: which files are trained on, which are tested, and what is in them.
+"""Labelled data sets on disk: their classes, and the training and test files of each fold.
 
-Layouts are those of the data sets' own releases (appendix E names the data sets); media files are not opened here. A
-folder is listed once, whatever the number of its files.
+The layouts are those of the data sets' own releases (appendix E names the data sets). Media files are not opened here,
+and each folder is listed only once.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ DATASETS = ("ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound
 - esc50: ``audio/CLIP.wav`` and ``meta/esc50.csv``; five folds.
 - dcase: DCASE2013's scenes, ``scenes_stereo/CLASSNN.wav`` and ``scenes_stereo_testset/CLASSNN.wav``.
 - kinetics400: ``train/CLASS/VIDEO`` and ``val/CLASS/VIDEO``.
-- kinetics-sound: the same tree, of which the 32 classes are taken.
-- folder: ``train/CLASS/FILE`` and ``test/CLASS/FILE`` (or ``val/``), or ``CLASS/FILE``, dealt into up to five folds.
+- kinetics-sound: the 32 classes of Kinetics-Sound in the tree of kinetics400.
+- folder: ``train/CLASS/FILE`` and ``test/CLASS/FILE`` (or ``val/``), or ``CLASS/FILE``, split into up to five folds.
 """
 
 NO_CLASSES = "has no class folders"
 
 MAX_FOLDS = 5
-"""Into which a folder of classes is dealt, if each class has as many files."""
+"""Number of folds into which a folder of classes is split; fewer if its smallest class has fewer files."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class LabelledFile:
 
     Attributes:
         path: The file.
-        label: Place of its class in :attr:`LabelledData.classes`.
-        group: Files that share it (cut from one recording, say) never part when training files are held out.
+        label: Index of its class in :attr:`LabelledData.classes`.
+        group: Files of one group, such as clips cut from one recording, stay together when training files are held
+            out.
     """
 
     path: str
@@ -66,7 +67,7 @@ class LabelledFile:
 
 @dataclass(frozen=True)
 class Fold:
-    """What is trained on and what is tested, without a file in common."""
+    """The training files and the test files of a fold; no file is in both."""
 
     train: tuple[LabelledFile, ...]
     test: tuple[LabelledFile, ...]
@@ -83,8 +84,8 @@ class LabelledData:
         name: "ucf101", "hmdb51", "esc50", "dcase", "kinetics400", "kinetics-sound" or "folder".
         root: Its folder.
         classes: Names of the classes, by label.
-        folds: By number, from 1.
-        absent: A line for each list that names files which are not there; they are in no fold.
+        folds: The folds by number, from 1.
+        absent: A line for each list that names missing files; those files are in no fold.
     """
 
     name: str
@@ -107,29 +108,29 @@ def read_dataset(
 ) -> LabelledData:
     """Find a data set's classes, files and folds.
 
-    Files of a fold are sorted by path. Where a release names classes in a list (UCF101, ESC-50), labels follow it;
-    elsewhere they follow the sorted names.
+    The files of a fold are sorted by path. Labels follow the release's list of classes if there is one (UCF101,
+    ESC-50), and the sorted class names otherwise.
 
     Args:
         name: One of :data:`DATASETS`.
-        root: Where it was unpacked.
-        split_root: Folder of the lists that say what is trained on and what is tested, if not below ``root``: of
-            UCF101, HMDB51 and ESC-50 alone.
-        seed: Of the folds of a "folder" without train and test; they depend on it and on the files' names alone.
+        root: The folder into which the data set was unpacked.
+        split_root: The folder of the split lists, if it is not below ``root``. Only for UCF101, HMDB51 and ESC-50.
+        seed: Seed of the folds of a "folder" without train and test; these folds depend only on the seed and on the
+            files' names.
         missing: Called with a line such as "12 of 9537 files of trainlist01.txt not found, such as ..." for each
-            list of which some files are not there; they are left out. None: a warning.
+            list that names missing files. Those files are skipped. None: a warning instead.
 
     Returns:
-        The data set; its folds are those whose lists are there. Each has files of every class on both sides.
+        The data set, with the folds whose lists exist. Each fold has training and test files of every class.
 
     Raises:
-        ConfigError: the name is not known, or the tree is not what its release unpacks to.
+        ConfigError: the name is not known, or the folder does not have the layout of the release.
     """
     check_choice("dataset", name, DATASETS)
-    if split_root is not None and f"{name} lists" not in _PLACES:
+    if split_root is not None and f"{name} lists" not in _LOCATIONS:
         raise ConfigError(
             f"split_root={str(split_root)!r}: {name} has no lists",
-            remedy="leave it out; its folders say it all",
+            remedy="leave it out; its folders define the split",
         )
     tree = _Tree(
         _folder(root, "name the data set's folder"),
@@ -137,8 +138,8 @@ def read_dataset(
         seed,
         missing,
     )
-    classes, sides = _READERS[name](tree)
-    folds = {number: Fold(*map(_sorted, pair)) for number, pair in sorted(sides.items())}
+    classes, splits = _READERS[name](tree)
+    folds = {number: Fold(*map(_sorted, pair)) for number, pair in sorted(splits.items())}
     for number, fold in folds.items():
         for samples, purpose in ((fold.train, "train on"), (fold.test, "test")):
             absent = sorted({*range(len(classes))} - {s.label for s in samples})
@@ -147,45 +148,45 @@ def read_dataset(
                     f"fold {number} has no file to {purpose} of {len(absent)} of {counted(len(classes), 'class')}: "
                     + ", ".join(classes[k] for k in absent[:5])
                     + (", ..." if len(absent) > 5 else ""),
-                    remedy="each class needs both; complete the data set",
+                    remedy="each class needs training and test files; complete the data set",
                     path=tree.root,
                 )
     return LabelledData(name, tree.root, tuple(classes), folds, tuple(tree.absent))
 
 
 def check_no_leak(fold: Fold) -> None:
-    """Make sure that no file is trained on and tested, be it by way of a link.
+    """Check that no file is in both training and test, directly or through a link.
 
     Args:
-        fold: What to check.
+        fold: The fold to check.
 
     Raises:
-        ConfigError: a file is on both sides.
+        ConfigError: a file is in both.
     """
     test = dict(_real_paths(fold.test))
     both = [(path, test[real]) for real, path in _real_paths(fold.train) if real in test]
     if both:
         path, other = both[0]
         raise ConfigError(
-            "is in train and in test"
-            + (f" (there as {other})" if other != path else "")
-            + (f", as {len(both) - 1} more are" if len(both) > 1 else ""),
-            remedy="take it out of one of them",
+            "is both a training and a test file"
+            + (f" (in test: {other})" if other != path else "")
+            + (f", and so are {len(both) - 1} more" if len(both) > 1 else ""),
+            remedy="remove it from one of them",
             path=path,
         )
 
 
 def shared_content(fold: Fold, digests: dict[str, str] | None = None) -> dict[str, str]:
-    """Find what is trained on and tested under two names: files with the same bytes.
+    """Find the test files that have the same bytes as a training file.
 
-    Only files whose length is found on both sides are read. What cannot be read is left out.
+    A file is only read if training and test both have files of its size. Files that cannot be read are skipped.
 
     Args:
-        fold: What to compare.
-        digests: What is known of files, by path, from other folds of the same data set; added to.
+        fold: The fold to compare.
+        digests: Digests of files by path, from other folds of the same data set; new digests are added.
 
     Returns:
-        The test files that have the bytes of a training file, sorted, with such a file of each.
+        For each such test file a training file with the same bytes, by path, sorted by test file.
     """
     digests = {} if digests is None else digests
 
@@ -198,17 +199,17 @@ def shared_content(fold: Fold, digests: dict[str, str] | None = None) -> dict[st
     shared: dict[str, str] = {}
     for size in sides[0].keys() & sides[1].keys():
         train, test = (_keyed(side[size], digest) for side in sides)
-        shared |= {path: train[known][0] for known in train.keys() & test.keys() for path in test[known]}
+        shared |= {path: train[same][0] for same in train.keys() & test.keys() for path in test[same]}
     return dict(sorted(shared.items()))
 
 
 # --- the data sets -----------------------------------------------------------------------------------------------
 
-_Sides = tuple[Iterable[LabelledFile], Iterable[LabelledFile]]
-"""To train on, and to test."""
+_Split = tuple[Iterable[LabelledFile], Iterable[LabelledFile]]
+"""Training files and test files."""
 
-_Found = tuple[Sequence[str], Mapping[int, _Sides]]
-"""Names of the classes, by label, and the folds."""
+_Found = tuple[Sequence[str], Mapping[int, _Split]]
+"""Names of the classes, by label, and the folds by number."""
 
 
 def _ucf101(tree: _Tree) -> _Found:
@@ -220,9 +221,7 @@ def _ucf101(tree: _Tree) -> _Found:
     index = f"{lists}/classInd.txt"
     for number, match in _lines(index, r"\d+\s+([^/\0]+)", "NUMBER CLASS"):
         if match[1] in labels:
-            raise ConfigError(
-                f"line {number}: {match[1]!r} is there already", remedy="remove one", path=index
-            )
+            raise ConfigError(f"line {number}: {match[1]!r} is listed twice", remedy="remove one", path=index)
         labels[match[1]] = len(labels)
     videos = tree.find("ucf101 videos", next(iter(labels)), lambda names: not names.isdisjoint(labels))
 
@@ -238,11 +237,11 @@ def _ucf101(tree: _Tree) -> _Found:
             group = recording[1] if recording else Path(match[2]).stem
             yield LabelledFile(f"{videos}/{match[1]}/{match[2]}", labels[match[1]], group)
 
-    there = tree.names(lists)
+    present = tree.names(lists)
     return list(labels), {
-        n: (tree.there(samples(train), train), tree.there(samples(test), test))
+        n: (tree.existing(samples(train), train), tree.existing(samples(test), test))
         for n, (train, test) in pairs.items()
-        if train in there or test in there
+        if train in present or test in present
     }
 
 
@@ -272,8 +271,8 @@ def _hmdb51(tree: _Tree) -> _Found:
                 group = stem.rpartition(f"_{name}_")[0] or stem
                 marked[match[2]].append(LabelledFile(f"{videos}/{name}/{match[1]}", label, group))
         folds[n] = (
-            tree.there(marked["1"], f"*_test_split{n}.txt to train on"),
-            tree.there(marked["2"], f"*_test_split{n}.txt to test"),
+            tree.existing(marked["1"], f"*_test_split{n}.txt to train on"),
+            tree.existing(marked["2"], f"*_test_split{n}.txt to test"),
         )
     return classes, folds
 
@@ -281,7 +280,7 @@ def _hmdb51(tree: _Tree) -> _Found:
 def _esc50(tree: _Tree) -> _Found:
     lists = tree.find("esc50 lists", "esc50.csv", lambda names: "esc50.csv" in names)
     path = f"{lists}/esc50.csv"
-    rows: dict[str, tuple[int, str]] = {}  # of each file the target and the fold
+    rows: dict[str, tuple[int, str]] = {}  # target and fold by file
     categories: dict[int, str] = {}
     columns = ("filename", "fold", "target", "category")
     reader = csv.DictReader(read_list(path).split("\n"), strict=True)
@@ -303,7 +302,7 @@ def _esc50(tree: _Tree) -> _Found:
         ):
             problem = f"{name!r}, {fold!r}, {target!r}, {category!r} are not a file, a fold 1 to 5, a number and a name"
         elif name in rows:
-            problem = f"{name!r} is there already"
+            problem = f"{name!r} is listed twice"
         elif categories.setdefault(int(target), category) != category:
             problem = f"target {target} is {category!r}, but was {categories[int(target)]!r}"
         if problem:
@@ -315,7 +314,7 @@ def _esc50(tree: _Tree) -> _Found:
             f"has no file of target {gaps[0]}", remedy="targets are 0, 1, 2 and so on", path=path
         )
     audio = tree.find("esc50 audio", next(iter(rows)), lambda names: not names.isdisjoint(rows))
-    samples = tree.there(
+    samples = tree.existing(
         (LabelledFile(f"{audio}/{name}", target, f"fold{fold}") for name, (target, fold) in rows.items()),
         "esc50.csv",
     )
@@ -338,7 +337,7 @@ def _dcase(tree: _Tree) -> _Found:
             match = re.fullmatch(r"(.+)\d\d\.wav", name, re.ASCII | re.IGNORECASE)
             if match is None:
                 raise ConfigError(
-                    "is not named by its class and two digits, as bus01.wav",
+                    "is not named by its class and two digits, such as bus01.wav",
                     remedy="remove or rename it",
                     path=f"{folder}/{name}",
                 )
@@ -359,37 +358,37 @@ def _kinetics_sound(tree: _Tree) -> _Found:
 
 def _any_folder(tree: _Tree) -> _Found:
     folders = folder_names(tree.root)
-    # A class may be called "train" too; it then has files, not folders.
-    asked = next((s for s in TEST_SPLITS if s in folders and folder_names(f"{tree.root}/{s}")), "test")
-    splits = [s for s in ("train", asked) if s in folders and folder_names(f"{tree.root}/{s}")]
+    # A class may also be called "train"; that folder then has files, not folders.
+    test_split = next((s for s in TEST_SPLITS if s in folders and folder_names(f"{tree.root}/{s}")), "test")
+    splits = [s for s in ("train", test_split) if s in folders and folder_names(f"{tree.root}/{s}")]
     if len(splits) == 2:
         return _one_fold(*(_class_files(f"{tree.root}/{split}", MEDIA_SUFFIXES) for split in splits))
     if splits:
         absent = "test" if splits == ["train"] else "train"
         raise ConfigError(
             f"has {splits[0]}/CLASS, but no {absent}/CLASS",
-            remedy="give it both, or class folders alone",
+            remedy="provide both, or only class folders",
             path=tree.root,
         )
     classes = _class_files(tree.root, MEDIA_SUFFIXES)
     smallest = min(classes, key=lambda name: len(classes[name]))
     if len(classes[smallest]) < 2:
         raise ConfigError(
-            f"class {smallest!r} has one file, which cannot be trained on and tested",
-            remedy="give each class two or more",
+            f"class {smallest!r} has only one file, which cannot be both trained on and tested",
+            remedy="give each class two or more files",
             path=tree.root,
         )
 
-    def place(path: str) -> bytes:
-        below = Path(path).relative_to(tree.root).as_posix()
-        return hashlib.sha256(os.fsencode(f"{tree.seed}/{below}")).digest()
+    def sort_key(path: str) -> bytes:
+        relative = Path(path).relative_to(tree.root).as_posix()
+        return hashlib.sha256(os.fsencode(f"{tree.seed}/{relative}")).digest()
 
     number = min(MAX_FOLDS, len(classes[smallest]))
     folds: dict[int, tuple[list[LabelledFile], list[LabelledFile]]] = {
         n: ([], []) for n in range(1, number + 1)
     }
     for label, name in enumerate(sorted(classes)):
-        for k, path in enumerate(sorted(classes[name], key=place)):
+        for k, path in enumerate(sorted(classes[name], key=sort_key)):
             for n, (train, test) in folds.items():
                 (test if n == k % number + 1 else train).append(LabelledFile(path, label, path))
     return sorted(classes), folds
@@ -401,7 +400,7 @@ def _one_fold(
     *,
     classes: Iterable[str] | None = None,
 ) -> _Found:
-    """Make the one fold of a data set whose folders say what is trained on; labels by sorted names."""
+    """Return the only fold of a data set whose folders define the split; labels follow the sorted class names."""
     names = sorted({*train, *test} if classes is None else classes)
 
     def samples(side: Mapping[str, Sequence[str]]) -> list[LabelledFile]:
@@ -423,46 +422,55 @@ _READERS: dict[str, Callable[[_Tree], _Found]] = {
 }
 
 
-# --- where things lie --------------------------------------------------------------------------------------------
+# --- folders of the releases -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a part of a data set lies below its root: in the first of ``folders`` that has it; how it comes there."""
+class _Location:
+    """The folders below a data set's root in which its lists or its media files may be.
+
+    Attributes:
+        folders: Relative paths; the first one that has the files is used.
+        unpack: What to unpack if none has them, for errors.
+    """
 
     folders: tuple[str, ...]
     unpack: str
 
 
-def _dcase_place(part: str) -> _Place:
-    doubled = (f"{part}/{part}", part)
-    return _Place((*(f"set1/{folder}" for folder in doubled), *doubled), f"{part}.zip there")
+def _dcase_location(archive: str) -> _Location:
+    doubled = (f"{archive}/{archive}", archive)
+    return _Location((*(f"set1/{folder}" for folder in doubled), *doubled), f"{archive}.zip there")
 
 
 _UCF_LISTS, _HMDB_LISTS = "ucfTrainTestlist", "testTrainMulti_7030_splits"
-_PLACES: dict[str, _Place] = {
-    "ucf101 lists": _Place(
+_LOCATIONS: dict[str, _Location] = {
+    "ucf101 lists": _Location(
         (_UCF_LISTS, f"UCF101TrainTestSplits-RecognitionTask/{_UCF_LISTS}", "."),
         "UCF101TrainTestSplits-RecognitionTask.zip there",
     ),
-    "ucf101 videos": _Place(("UCF-101", "UCF101", "videos", "."), "UCF101.rar there"),
-    "hmdb51 lists": _Place(
+    "ucf101 videos": _Location(("UCF-101", "UCF101", "videos", "."), "UCF101.rar there"),
+    "hmdb51 lists": _Location(
         (_HMDB_LISTS, f"test_train_splits/{_HMDB_LISTS}", "test_train_splits", "."),
         "test_train_splits.rar there",
     ),
-    "hmdb51 videos": _Place(
+    "hmdb51 videos": _Location(
         ("HMDB-51", "hmdb51_org", "HMDB51", "hmdb51", "videos", "."),
-        "hmdb51_org.rar there, and the .rar of each class that is in it",
+        "hmdb51_org.rar there, and each class's .rar inside it",
     ),
-    "esc50 lists": _Place(("meta", "ESC-50-master/meta", "."), "ESC-50-master.zip and name what is in it"),
-    "esc50 audio": _Place(("audio", "ESC-50-master/audio"), "ESC-50-master.zip and name what is in it"),
-    "dcase train": _dcase_place("scenes_stereo"),
-    "dcase test": _dcase_place("scenes_stereo_testset"),
+    "esc50 lists": _Location(
+        ("meta", "ESC-50-master/meta", "."), "ESC-50-master.zip and name the folder inside it"
+    ),
+    "esc50 audio": _Location(
+        ("audio", "ESC-50-master/audio"), "ESC-50-master.zip and name the folder inside it"
+    ),
+    "dcase train": _dcase_location("scenes_stereo"),
+    "dcase test": _dcase_location("scenes_stereo_testset"),
 }
 
 
 class _Tree:
-    """A data set's folders, each listed once."""
+    """The folders of a data set, each listed only once."""
 
     def __init__(
         self, root: str, split_root: str | None, seed: int, missing: Callable[[str], None] | None
@@ -475,7 +483,7 @@ class _Tree:
         self._names: dict[str, frozenset[str]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
-        """Names in a folder; none where there is no such folder."""
+        """Return the names in a folder; none if there is no such folder."""
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(entry.name for entry in os.scandir(folder))
@@ -486,9 +494,18 @@ class _Tree:
         return self._names[folder]
 
     def find(self, what: str, example: str, wanted: Callable[[frozenset[str]], bool]) -> str:
-        """Return the first folder of ``_PLACES[what]`` whose names are ``wanted``; ``example`` is one for errors."""
-        place = _PLACES[what]
-        root, folders = self.root, place.folders
+        """Return the first folder of ``_LOCATIONS[what]`` that has the right files.
+
+        Args:
+            what: Key of the location.
+            example: A file that the folder should have, for the error.
+            wanted: Returns whether the names in a folder are the right ones.
+
+        Raises:
+            ConfigError: no folder has the files.
+        """
+        location = _LOCATIONS[what]
+        root, folders = self.root, location.folders
         if self.split_root is not None and what.endswith("lists"):
             root, folders = self.split_root, (".", *folders)
         for folder in folders:
@@ -497,13 +514,13 @@ class _Tree:
                 return path
         raise ConfigError(
             f"has no {'' if folders[0] == '.' else folders[0] + '/'}{example}",
-            remedy=f"unpack {place.unpack}"
+            remedy=f"unpack {location.unpack}"
             + (", or give --split-root" if what.endswith("lists") and self.split_root is None else ""),
             path=root,
         )
 
-    def there(self, samples: Iterable[LabelledFile], source: str) -> list[LabelledFile]:
-        """Return the samples whose files are there, and report the others; ``source`` says what names them."""
+    def existing(self, samples: Iterable[LabelledFile], source: str) -> list[LabelledFile]:
+        """Return the samples whose files exist, and report the missing ones; ``source`` is the list that names them."""
         found: list[LabelledFile] = []
         absent: list[LabelledFile] = []
         for sample in samples:
@@ -512,7 +529,7 @@ class _Tree:
         if absent and not found:
             raise ConfigError(
                 f"none of {counted(len(absent), 'file')} of {source} exists, such as {absent[0].path}",
-                remedy="check that the lists and the files are of one release, and unpacked",
+                remedy="check that the lists and the files are from one release, and unpacked",
                 path=self.root,
             )
         if absent:
@@ -532,12 +549,16 @@ class _Tree:
 
 
 def _folder(path: str | Path, remedy: str) -> str:
-    """Return the absolute path of a folder that is there."""
+    """Return the absolute path of a folder.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
     full = os.path.abspath(path)
-    # os.path answers False where pathlib raises: names too long, folders that may not be entered.
+    # os.path returns False where pathlib raises: for names that are too long and folders without access.
     if not os.path.isdir(full):
-        there = os.path.exists(full)
-        raise ConfigError("is a file, not a folder" if there else "no such folder", remedy=remedy, path=full)
+        exists = os.path.exists(full)
+        raise ConfigError("is a file, not a folder" if exists else "no such folder", remedy=remedy, path=full)
     return full
 
 
@@ -549,12 +570,16 @@ def _class_files(
     for name, label in class_folders(folder, wanted, spaced=spaced).items():
         files[label] += find_media([f"{folder}/{name}"], suffixes=suffixes)
     if not files and wanted is None:
-        raise ConfigError(NO_CLASSES, remedy=f"put files where {folder}/CLASS/FILE is one", path=folder)
+        raise ConfigError(NO_CLASSES, remedy=f"put the files at {folder}/CLASS/FILE", path=folder)
     return files
 
 
 def _lines(path: str, pattern: str, expected: str) -> Iterator[tuple[int, re.Match[str]]]:
-    """Match each line of a list, but blank ones; yields their numbers too."""
+    """Yield the number and the match of each line of a list; blank lines are skipped.
+
+    Raises:
+        ConfigError: a line does not match, or the list is empty.
+    """
     empty = True
     for number, line in enumerate(read_list(path).split("\n"), start=1):
         if not line.strip():
@@ -577,12 +602,12 @@ def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
 
 
 def _sorted(samples: Iterable[LabelledFile]) -> tuple[LabelledFile, ...]:
-    """Sort by path; a file that a list names twice counts once."""
+    """Sort by path; a file that a list names twice is kept once."""
     return tuple(sorted(set(samples), key=lambda s: (s.path, s.label)))
 
 
 def _real_paths(samples: Iterable[LabelledFile]) -> Iterator[tuple[str, str]]:
-    """Yield (path without links, path) of each; asks the disk about folders and links alone."""
+    """Yield (path without links, path) of each sample; reads only folders and links, not the files."""
     folders: dict[str, tuple[str, frozenset[str]]] = {}
     for sample in samples:
         folder, name = os.path.split(sample.path)
@@ -598,10 +623,10 @@ def _real_paths(samples: Iterable[LabelledFile]) -> Iterator[tuple[str, str]]:
 
 
 def _keyed(paths: Iterable[str], key: Callable[[str], object]) -> dict[object, list[str]]:
-    """Sort files into lists by what ``key`` says of them."""
+    """Group files by the value of ``key``; files that cannot be read are skipped."""
     keyed = defaultdict(list)
     for path in paths:
-        with contextlib.suppress(OSError):  # whoever uses the file says so
+        with contextlib.suppress(OSError):  # whoever uses the file reports the error
             keyed[key(path)].append(path)
     return keyed
 

@@ -1,4 +1,4 @@
-"""The features of labelled files' clips, as a plan has them: extracted where they are not in the cache yet."""
+"""The clip features of labelled files, with a plan's settings: read from the cache, or extracted first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from crisscross_zoo.text import counted
 
 @dataclass(frozen=True)
 class Extracted:
-    """Clips of files: the files that are of use, and what is wrong with those that are not, or in part."""
+    """The clips of files.
+
+    Attributes:
+        clips: The clips' features.
+        files: The files that could be used.
+        failed: A row for each file that failed, see :func:`crisscross_zoo.files.failures.failure_row`.
+        damaged: A row for each file that was only partly read: path and reason.
+    """
 
     clips: FileClips
     files: list[LabelledFile]
@@ -34,47 +41,53 @@ class Extracted:
 
     @property
     def labels(self) -> Ints:
-        """Of each clip."""
+        """The label of each clip, (n,)."""
         return labels_of(self.files)[self.clips.owners]
 
-    def split(self, held: Collection[str]) -> tuple[Extracted, Extracted]:
-        """Return the files that are not in ``held``, and those that are."""
-        chosen = np.array([sample.path in held for sample in self.files])
+    def split(self, held_out: Collection[str]) -> tuple[Extracted, Extracted]:
+        """Return the files whose paths are not in ``held_out``, and those whose paths are.
+
+        Raises:
+            OutputError: one of the two is empty.
+        """
+        chosen = np.array([sample.path in held_out for sample in self.files])
         if not chosen.any() or chosen.all():
             raise OutputError(
-                f"no file {'is left to train on' if chosen.any() else 'that is held out can be used'}",
-                remedy="see the failures, or pass --layer.epochs 1, which chooses nothing",
+                "no training file is left beside the held-out files"
+                if chosen.any()
+                else "no held-out file can be used",
+                remedy="see the failures, or pass --layer.epochs 1, which needs no held-out files",
             )
-        kept, asked = (
-            Extracted(self.clips.take(places), [self.files[k] for k in places], [], [])
-            for places in (np.flatnonzero(~chosen), np.flatnonzero(chosen))
+        kept, validation = (
+            Extracted(self.clips.take(indices), [self.files[k] for k in indices], [], [])
+            for indices in (np.flatnonzero(~chosen), np.flatnonzero(chosen))
         )
-        return kept, asked
+        return kept, validation
 
 
 class ClipFeatures:
-    """Features of a plan's clips.
+    """The features of a plan's clips.
 
     Args:
-        plan: What is extracted, and with what.
-        reporter: Told of progress, and of files that failed.
+        plan: The files, the weights and the settings.
+        reporter: Gets the progress, and messages about failed files.
 
     Raises:
-        ConfigError: an encoder has a classifier, or is one for another modality.
+        ConfigError: an encoder has a classifier, or is for another modality.
         OutputError: the cache is damaged.
     """
 
     def __init__(self, plan: Plan, reporter: Reporter) -> None:
         self._plan, self._reporter = plan, reporter
         self._stores: dict[tuple[Pooling | None, int | None], FeatureStore] = {}
-        self.store()  # settings that do not fit are known before anything is read
+        self.store()  # settings that do not fit raise before anything is read
 
     def store(self, *, pooling: Pooling | None = None, draw: int | None = None) -> FeatureStore:
-        """Return the features of uniformly spread clips, or of a draw of clips at random places.
+        """Return the feature store of uniform clips, or of one draw of clips with random windows.
 
         Args:
-            pooling: Default: the settings'.
-            draw: From 0; another one gives other clips. None: spread ones.
+            pooling: Pooling of the features; default: that of the settings.
+            draw: Number of the draw, from 0; each draw has other clips. None: uniform clips.
         """
         key = (pooling, draw)
         if key not in self._stores:
@@ -83,23 +96,24 @@ class ClipFeatures:
             self._stores[key] = FeatureStore(plan.compute.cache, extractor, weights=plan.sha256)
         return self._stores[key]
 
-    def spread(self, samples: Sequence[LabelledFile], what: str) -> Extracted:
-        """Return the clips of test files, uniformly spread; ``what`` names the stage."""
+    def uniform(self, samples: Sequence[LabelledFile], what: str) -> Extracted:
+        """Return uniform clips of test files; ``what`` names the stage."""
         return self._extracted(self.store(), samples, what)
 
     def drawn(self, samples: Sequence[LabelledFile], what: str, *, draw: int = 0) -> Extracted:
-        """Return a draw of the clips of training files, at random places; ``what`` names the stage."""
+        """Return one draw of clips of training files, with random windows; ``what`` names the stage."""
         return self._extracted(self.store(draw=draw), samples, what)
 
     @contextlib.contextmanager
     def epoch(self, number: int, epoch: int) -> Iterator[Extracted]:
-        """Give the training clips of an epoch of a fold; those that are not kept are removed once they were used.
+        """Yield the training clips of one epoch of a fold; features that are not kept are removed after use.
 
-        What a stopped run leaves is taken up by the next: the folder's name follows from that of the result.
+        The folder's name is derived from the result's folder, so a resumed run reuses the features that an
+        interrupted run left.
 
         Args:
-            number: Of the fold.
-            epoch: From 1.
+            number: The fold's number.
+            epoch: The epoch, from 1.
         """
         plan, what = self._plan, f"fold {number}: training files"
         samples = plan.folds[number].train
@@ -114,19 +128,19 @@ class ClipFeatures:
         store = FeatureStore(folder, extractor, weights=plan.sha256)
         found = self._extracted(store, samples, f"{what} of epoch {epoch}")
         yield found
-        found.clips.rows.parts = ()  # Windows removes no file that is mapped
+        found.clips.rows.matrices = ()  # Windows removes no file that is mapped
         shutil.rmtree(folder)
 
     def extract(
         self, store: FeatureStore, samples: Sequence[LabelledFile], what: str
     ) -> tuple[list[LabelledFile], list[dict[str, str]]]:
-        """Extract what is not in a store yet.
+        """Extract the samples that are not in a store yet.
 
         Returns:
-            The samples whose features are there now, and what went wrong with the others.
+            The samples whose features are in the store now, and a row for each sample that failed.
 
         Raises:
-            OutputError: that is all of them.
+            OutputError: all samples failed.
         """
         failures = store.extract(
             [s.path for s in samples], on_file=self._reporter.stage(what), on_wait=self._reporter.message
@@ -147,12 +161,12 @@ class ClipFeatures:
         return Extracted(self._clips(store, files), files, failed, store.damage([s.path for s in files]))
 
     def _clips(self, store: FeatureStore, samples: Sequence[LabelledFile]) -> FileClips:
-        """Return the features of clips, normalised, both modalities side by side where there are both."""
+        """Return the normalised features of clips; with two modalities their features are concatenated."""
         picked = [store.rows(name, [s.path for s in samples]) for name in self._plan.weights]
-        return FileClips(Rows([part for part, _ in picked], self._change()), picked[0][1])
+        return FileClips(Rows([matrix for matrix, _ in picked], self._change()), picked[0][1])
 
     def _change(self) -> Callable[[Floats], Floats] | None:
-        """Return what ``clips.normalize`` does to a block of features."""
+        """Return the function that ``clips.normalize`` applies to a block of features; None for "none"."""
         normalize = self._plan.config.clips.normalize
         if normalize == "none":
             return None
@@ -160,7 +174,7 @@ class ClipFeatures:
             return unit_length
         encoder = self._plan.weights["audio"].encoder
         assert isinstance(encoder.config, AudioConfig)
-        channels = encoder.num_features * -(-encoder.config.n_mels // 32)  # of each, times one after another
+        channels = encoder.num_features * -(-encoder.config.n_mels // 32)  # each with its time steps in a row
 
         def change(block: Floats) -> Floats:
             maps = unit_length(block.reshape(len(block) * channels, -1))

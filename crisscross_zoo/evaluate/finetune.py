@@ -1,7 +1,7 @@
 """Full finetuning of a video encoder: random augmented clips, SGD, multi-step rate (section E.2, Table S11).
 
-A clip is decided by ``(seed, epoch, position)`` alone, and a checkpoint is written after every epoch: a run that was
-stopped goes on from there with the same clips, and ends with the same weights on the same machine.
+A clip depends only on ``(seed, epoch, position)``, and a checkpoint is written after every epoch. An interrupted run
+therefore resumes with the same clips, and ends with the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ CHECKPOINT_FILE = "finetune.pt"
 def describe_files(
     samples: Sequence[LabelledFile], *, workers: int, on_file: Callable[[int, int], None] | None = None
 ) -> tuple[list[tuple[LabelledFile, Media]], list[dict[str, str]]]:
-    """Scan videos once; returns those that have pictures, in order, and what is wrong with the others."""
+    """Scan videos once; return those that have a video stream, in order, and a row for each of the others."""
     found: dict[int, Media] = {}
     failed: dict[int, dict[str, str]] = {}
-    for serial, path, news in work_on_files([s.path for s in samples], scan_file, workers=workers):
-        if isinstance(news, CrissCrossError):
-            failed[serial] = failure_row(os.fspath(path), news)
-        elif news.video_span is None:
-            error = NoStreamError("has no pictures, only sound", remedy="leave it out", path=path)
+    for serial, path, scanned in work_on_files([s.path for s in samples], scan_file, workers=workers):
+        if isinstance(scanned, CrissCrossError):
+            failed[serial] = failure_row(os.fspath(path), scanned)
+        elif scanned.video_span is None:
+            error = NoStreamError("has no video stream", remedy="leave it out", path=path)
             failed[serial] = failure_row(os.fspath(path), error)
         else:
-            found[serial] = news
+            found[serial] = scanned
         if on_file is not None:
             on_file(len(found) + len(failed), len(samples))
     return [(samples[n], found[n]) for n in sorted(found)], [failed[n] for n in sorted(failed)]
@@ -70,10 +70,10 @@ class ClipDataset(SampleDataset[tuple[Tensor, int]]):
     """Random clips of labelled videos with their labels, by :class:`~crisscross_zoo.workers.samples.SampleKey`.
 
     Args:
-        files: Files with their labels, and what is known of them.
-        video: What a clip is.
-        augment: What is done to it; None: resized and cropped as for evaluation.
-        seed: Another one gives other clips.
+        files: Files with their labels, scanned by :func:`describe_files`.
+        video: Length, frame rate and size of a clip.
+        augment: Augmentation of a clip; None: it is resized and cropped as in evaluation.
+        seed: Seed of the clips.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ClipDataset(SampleDataset[tuple[Tensor, int]]):
         return self.files[place][0].path
 
     def draw(self, place: int, random: np.random.Generator) -> tuple[Tensor, int]:
-        """Draw a clip (3, T, size, size) of a file, and return it with the file's label."""
+        """Draw a clip (3, T, size, size) of a file and return it with the file's label."""
         sample, info = self.files[place]
         return self._clip(info, random), sample.label
 
@@ -109,7 +109,7 @@ class ClipDataset(SampleDataset[tuple[Tensor, int]]):
 
 
 class _Batches(Sampler[list[SampleKey]]):
-    """Each file ``clips`` times an epoch, in a new order; what does not fill a batch is left out."""
+    """Each file ``clips`` times per epoch, in a new order; samples that do not fill a batch are dropped."""
 
     def __init__(self, files: int, clips: int, batch_size: int, epoch: int, seed: int) -> None:
         self.order = np.random.default_rng([seed, epoch]).permutation(np.repeat(np.arange(files), clips))
@@ -145,35 +145,35 @@ def finetune(
     restart: bool = False,
     on_message: Callable[[str], None] | None = None,
 ) -> tuple[list[float], dict[int, float]]:
-    """Train all of a classifier, going on from ``folder`` where it was stopped.
+    """Train a whole classifier; resume from the checkpoint in ``folder`` if there is one.
 
     Args:
         classifier: Changed in place.
         files: Training files, see :func:`describe_files`.
-        config: Rate, epochs and the like.
-        video: What a clip is.
-        augment: What is done to it.
-        clips: Clips of each file in an epoch.
-        seed: Of clips, augmentation and order.
-        folder: Where the checkpoint is kept.
-        device: Where it is trained.
+        config: Learning rate, epochs and the like.
+        video: Length, frame rate and size of a clip.
+        augment: Augmentation of a clip.
+        clips: Clips of each file per epoch.
+        seed: Seed of clips, augmentation and order.
+        folder: Folder of the checkpoint.
+        device: Where the classifier is trained.
         precision: "fp32", or autocast to "bf16" or "fp16" (with a scaled gradient).
         workers: Processes that load clips.
-        on_step: Told which step is done of how many, over all epochs.
-        on_failure: Told of a clip that could not be read and was replaced by another file's.
-        after_epoch: Called with the number of each epoch that ends, from 1, the classifier being in eval mode; not
-            for epochs that a run before this one has done. May return a score: then the classifier ends as it was
-            after the epoch of the highest, of equal ones the first, instead of after the last.
-        restart: Begin anew where the checkpoint is of another run.
-        on_message: Told of a damaged checkpoint, which is set aside, in a line.
+        on_step: Called with the number of steps done and the number of steps in all epochs.
+        on_failure: Called with the failure row of a clip that could not be read and was replaced by another file's.
+        after_epoch: Called after each epoch with its number, from 1, with the classifier in eval mode; not called
+            for epochs that an earlier run has done. If it returns scores, the classifier ends with the weights of
+            the epoch with the highest score (the first of equal ones) instead of the last epoch's.
+        restart: Train from the beginning if the checkpoint belongs to another run.
+        on_message: Called with a line of text if the checkpoint is damaged; the checkpoint is then set aside.
 
     Returns:
         The mean loss of each epoch, and the scores by epoch.
 
     Raises:
         ConfigError: 16-bit precision on a CPU.
-        TrainingError: the loss is no longer finite, or the checkpoint is of another run.
-        MediaError: many files in turn cannot be used.
+        TrainingError: the loss is no longer finite, or the checkpoint belongs to another run.
+        MediaError: many files in a row cannot be used.
         OSError: the checkpoint cannot be written.
     """
     device = torch.device(device)
@@ -184,7 +184,7 @@ def finetune(
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(config.milestones), config.gamma)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    parts = {"model": classifier, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    stateful = {"model": classifier, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     identity = json.dumps(
         {
             "config": dataclasses.asdict(config),
@@ -199,10 +199,10 @@ def finetune(
         }
     )
     checkpoint = folder / CHECKPOINT_FILE
-    wanted = {*parts, "losses", "scores", "best"}
+    wanted = {*stateful, "losses", "scores", "best"}
     before = load_progress(checkpoint, identity, wanted, restart=restart, on_message=on_message)
-    for name, part in parts.items() if before is not None else ():
-        part.load_state_dict(before[name])  # type: ignore[index, attr-defined]
+    for name, item in stateful.items() if before is not None else ():
+        item.load_state_dict(before[name])  # type: ignore[index, attr-defined]
     before = before or {"losses": [], "scores": {}, "best": {}}
     losses: list[float] = before["losses"]
     scores: dict[int, float] = before["scores"]
@@ -255,7 +255,7 @@ def finetune(
                     name: value.detach().cpu().clone() for name, value in classifier.state_dict().items()
                 }
             scores[epoch + 1] = score
-        states = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+        states = {name: item.state_dict() for name, item in stateful.items()}  # type: ignore[attr-defined]
         save_progress(checkpoint, identity, {**states, "losses": losses, "scores": scores, "best": highest})
     if highest:
         classifier.load_state_dict(highest)
@@ -266,7 +266,7 @@ def finetune(
 def _collate(
     items: Sequence[tuple[tuple[Tensor, int], str, Failures] | CrissCrossError],
 ) -> tuple[Tensor, Tensor, Failures] | CrissCrossError:
-    """Stack clips to a batch; an error among them stands for it: raised here it would lose its fields."""
+    """Stack clips to a batch, or return the first error among them: raised in a worker, it would lose its fields."""
     good, error = first_error(items)
     if error is not None:
         return error

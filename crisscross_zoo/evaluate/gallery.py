@@ -1,7 +1,7 @@
-"""Retrieval to look at and listen to: queries beside their nearest neighbours (Figures S1 and S2).
+"""A gallery of retrieval results: queries beside their nearest neighbours (Figures S1 and S2).
 
-One page, which needs neither a network nor other files, and for papers a PNG and a PDF of the same grid. What is read
-of a file is a few seconds from its middle, once, however often it is shown.
+The gallery is one HTML page that needs neither a network nor other files, and a PNG and a PDF of the same grid for
+papers. Each file is read once, however often it is shown: a few seconds from its middle.
 """
 
 from __future__ import annotations
@@ -36,35 +36,36 @@ if TYPE_CHECKING:
     from crisscross_zoo.media.tracks import Media
 
 DIRECTIONS = ("video-to-video", "audio-to-audio", "video-to-audio", "audio-to-video")
-"""What the query is, and what is sought."""
+"""Modality of the query and modality of the gallery."""
 
 PAGE_FILE = "index.html"
 
 CLIP_BOX = (112, 224)
-"""Most lines and columns of a clip that plays."""
+"""Maximum height and width of a clip, in pixels."""
 
 POSTER_BOX = (192, 384)
-"""Most lines and columns of the still picture."""
+"""Maximum height and width of the still image, in pixels."""
 
 CLIP_FPS = 16
-"""Most pictures a second of a clip that plays; a whole fraction of the file's own rate."""
+"""Maximum frame rate of a clip, in fps; the rate used is the file's own rate divided by a whole number."""
 
 CLIP_SAMPLE_RATE = 48_000
-"""Of a clip's sound, Hz."""
+"""Sample rate of a clip's audio, in Hz."""
 
 SPECTROGRAM_DECIBELS = 80.0
-"""From the loudest to the darkest of a spectrogram."""
+"""Dynamic range of a spectrogram, from its loudest to its darkest value, in dB."""
 
 FIGURE_QUERIES = 40
-"""Queries in a PNG or PDF, the first ones; the page has all."""
+"""Maximum number of queries in a PNG or PDF, which show the first ones; the page has all."""
 
-_READ_BYTES = 256 << 20  # of decoded pictures at once
+_READ_BYTES = 256 << 20  # of decoded frames at once
 _JPEG_QUALITY = 82
 _TEMPLATE = Path(__file__).with_name("gallery.html")
 
 Kind = Literal["video", "audio"]
 Verdict = Literal["right", "wrong", "unknown"]
-Pictures = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
+"""One RGB image (H, W, 3), or the frames of a clip (T, H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Item:
     """One file.
 
     Attributes:
-        path: Where it lies.
-        label: Name of its class, None where that is not known.
+        path: Path of the file.
+        label: Name of its class; None if unknown.
     """
 
     path: str
@@ -82,11 +83,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Hit:
-    """A neighbour.
+    """A neighbour of a query.
 
     Attributes:
         item: The file.
-        similarity: Cosine of its features and the query's.
+        similarity: Cosine similarity of its features and the query's.
     """
 
     item: Item
@@ -95,11 +96,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class Query:
-    """A file and what was found nearest to it.
+    """A query file and its nearest neighbours.
 
     Attributes:
         item: The file.
-        hits: Nearest first.
+        hits: Its neighbours, nearest first.
     """
 
     item: Item
@@ -107,7 +108,7 @@ class Query:
 
 
 def verdict(query: Item, hit: Item) -> Verdict:
-    """Say whether a hit has the query's class: ``"unknown"`` where either has none."""
+    """Return whether a hit has the query's class: "right", "wrong", or "unknown" if either has no label."""
     if query.label is None or hit.label is None:
         return "unknown"
     return "right" if query.label == hit.label else "wrong"
@@ -124,19 +125,19 @@ def write_gallery(
 ) -> list[str]:
     """Write ``index.html``, and for each direction ``<direction>.png`` and ``<direction>.pdf``.
 
-    The page holds all it shows, pictures and clips (VP9 and Opus) too, each file's once: 50 to 100 kB a file. Figures
-    have the first :data:`FIGURE_QUERIES` queries. Each file that is written is whole or not there.
+    The page contains everything that it shows, including images and clips (VP9 and Opus), once per file: 50 to 100 kB
+    a file. Figures have the first :data:`FIGURE_QUERIES` queries. Each output is written atomically.
 
     Args:
-        out: Folder, made if need be.
+        out: Output folder, created if needed.
         directions: Queries by direction, one of :data:`DIRECTIONS`, in the order in which they are shown.
-        title: Of the page.
-        facts: What the page says of the experiment, by name, such as data set, weights, R@1, date.
-        seconds: Most that is shown and heard of a file, from its middle.
-        on_progress: Told how many files are read, and how many there are.
+        title: Title of the page.
+        facts: Facts about the experiment that the page lists, by name, such as data set, weights, R@1, date.
+        seconds: Maximum length of a clip, taken from the middle of its file.
+        on_progress: Called with the number of files read and the number of files.
 
     Returns:
-        A line for each file of which something could not be read; where it is shown, its name stands instead.
+        A line for each file that could not be read, or not completely; its tile shows its name instead.
 
     Raises:
         ConfigError: matplotlib is not installed, a direction is not known, or ``seconds`` is not above 0.
@@ -158,7 +159,7 @@ def write_gallery(
     write_atomically(Path(out) / PAGE_FILE, page)
     for direction, queries in directions.items():
         _write_figure(Path(out) / direction, direction, queries, previews, names)
-    return [note for path, preview in previews.items() if (note := preview.note(path))]
+    return [line for path, preview in previews.items() if (line := preview.message(path))]
 
 
 def _check_matplotlib() -> None:
@@ -188,7 +189,7 @@ def _check(directions: Mapping[str, Sequence[Query]], seconds: float) -> None:
 
 
 class _Use(NamedTuple):
-    """How a direction's files are shown."""
+    """The modality in which a direction's queries are shown, and that of its hits."""
 
     query: Kind
     hit: Kind
@@ -203,7 +204,7 @@ _USES: dict[str, _Use] = {
 
 
 def _wanted(directions: Mapping[str, Sequence[Query]]) -> dict[str, set[Kind]]:
-    """Every file, in the order of first use, with the kinds as which it is shown."""
+    """Return every file, in the order of first use, with the modalities in which it is shown."""
     wanted: dict[str, set[Kind]] = {}
     for direction, queries in directions.items():
         use = _USES[direction]
@@ -215,7 +216,7 @@ def _wanted(directions: Mapping[str, Sequence[Query]]) -> dict[str, set[Kind]]:
 
 
 def _short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Paths below the folder that all have in common; else the page would tell how a machine's disk is laid out."""
+    """Return paths relative to the files' common folder, so that the page does not reveal the layout of a disk."""
     paths = list(paths)
     try:
         common = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -224,41 +225,41 @@ def _short_names(paths: Iterable[str]) -> dict[str, str]:
     return {path: (os.path.relpath(path, common) if common else path) for path in paths}
 
 
-# --- what is read of a file ----------------------------------------------------------------------------------------
+# --- previews of files ---------------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Preview:
-    """A file's pictures and sound, small.
+    """A small preview of a file.
 
     Attributes:
-        poster: JPEG; None unless it is shown as video and has pictures.
-        spectrogram: JPEG; None unless it is shown as audio and has sound.
-        clip: WebM; None where there is neither.
-        sound: Whether the clip has sound.
-        problems: By kind, why it cannot be shown as that.
-        remark: What else could not be read.
+        poster: A frame as JPEG; None unless the file is shown as video and has a video stream.
+        spectrogram: JPEG; None unless the file is shown as audio and has an audio stream.
+        clip: WebM; None if the file has neither.
+        has_audio: Whether the clip has audio.
+        problems: Why the file cannot be shown as video or as audio, by kind.
+        note: What else could not be read.
     """
 
     poster: bytes | None = None
     spectrogram: bytes | None = None
     clip: bytes | None = None
-    sound: bool = False
+    has_audio: bool = False
     problems: dict[Kind, str] = field(default_factory=dict)
-    remark: str = ""
+    note: str = ""
 
     def image(self, kind: Kind) -> bytes | None:
-        """What stands for the file where it is shown as this kind."""
+        """Return the image that represents the file as this kind."""
         return self.poster if kind == "video" else self.spectrogram
 
-    def note(self, path: str) -> str:
-        """One line on what is missing, empty if nothing is."""
-        reasons = dict.fromkeys([*self.problems.values(), *([self.remark] if self.remark else [])])
+    def message(self, path: str) -> str:
+        """Return a line about what could not be read; empty if everything could."""
+        reasons = dict.fromkeys([*self.problems.values(), *([self.note] if self.note else [])])
         return " ".join(f"{path}: {'; '.join(reasons)}".split()) if reasons else ""
 
 
 def _preview(path: str, kinds: set[Kind], seconds: float) -> _Preview:
-    """Read what is shown of a file; what cannot be read is among the preview's problems."""
+    """Read the preview of a file; whatever cannot be read is among its problems."""
     from crisscross_zoo.media.encode import preview_clip
     from crisscross_zoo.media.scan import scan
 
@@ -268,19 +269,19 @@ def _preview(path: str, kinds: set[Kind], seconds: float) -> _Preview:
         return _Preview(problems=dict.fromkeys(sorted(kinds), error.reason))
     preview = _Preview()
     if "video" in kinds and info.video_span is None:
-        preview.problems["video"] = "has no pictures"
+        preview.problems["video"] = "has no video stream"
     if "audio" in kinds and info.audio_span is None:
-        preview.problems["audio"] = "has no sound"
+        preview.problems["audio"] = "has no audio stream"
     kinds = kinds - set(preview.problems)
     if not kinds:
         return preview
     start, length = _middle(info, kinds, seconds)
-    frames: Pictures | None = None
+    frames: Images | None = None
     wave: npt.NDArray[np.float32] | None = None
     fps = Fraction(1)
     if "video" in kinds:
         try:
-            frames, poster, fps = _read_pictures(info, start, length)
+            frames, poster, fps = _read_frames(info, start, length)
             preview.poster = _jpeg(poster)
         except MediaError as error:
             preview.problems["video"] = error.reason
@@ -296,15 +297,15 @@ def _preview(path: str, kinds: set[Kind], seconds: float) -> _Preview:
             if "audio" in kinds:
                 preview.problems["audio"] = error.reason
             else:
-                preview.remark = f"without its sound: {error.reason}"
+                preview.note = f"shown without audio: {error.reason}"
     if frames is not None or wave is not None:
-        preview.sound = wave is not None
+        preview.has_audio = wave is not None
         preview.clip = preview_clip(frames, wave, fps=fps, sample_rate=CLIP_SAMPLE_RATE)
     return preview
 
 
 def _middle(info: Media, kinds: set[Kind], seconds: float) -> tuple[float, float]:
-    """Start and length in seconds of what is shown: the middle of where there is all that is wanted."""
+    """Return start and length of the clip, in seconds: the middle of the time that all wanted streams cover."""
     from crisscross_zoo.media.windows import centred_starts
 
     spans = {"video": info.video_span, "audio": info.audio_span}
@@ -316,8 +317,8 @@ def _middle(info: Media, kinds: set[Kind], seconds: float) -> tuple[float, float
     return start, min(seconds, span[1] - start)
 
 
-def _read_pictures(info: Media, start: float, length: float) -> tuple[Pictures, Pictures, Fraction]:
-    """Return pictures for the clip (T, H, W, 3), one for the poster (H, W, 3), and pictures a second."""
+def _read_frames(info: Media, start: float, length: float) -> tuple[Images, Images, Fraction]:
+    """Return the frames of the clip (T, H, W, 3), one frame for the poster (H, W, 3), and the frame rate in fps."""
     from crisscross_zoo.media.seek import read_moment
     from crisscross_zoo.media.windows import whole_units
 
@@ -327,8 +328,8 @@ def _read_pictures(info: Media, start: float, length: float) -> tuple[Pictures, 
     times = start + np.arange(count) / float(fps)
     pixels = info.video.width * info.video.height if info.video else 1
     at_once = max(1, _READ_BYTES // max(1, 3 * pixels))
-    pieces: list[Pictures] = []
-    poster: Pictures | None = None
+    pieces: list[Images] = []
+    poster: Images | None = None
     size = (0, 0)
     for first in range(0, count, at_once):
         frames, _ = read_moment(info, times=times[first : first + at_once])
@@ -346,14 +347,14 @@ def _read_pictures(info: Media, start: float, length: float) -> tuple[Pictures, 
 def _size_within(
     box: tuple[int, int], size: tuple[int, ...], *, even: bool = False, enlarge: bool = False
 ) -> tuple[int, int]:
-    """Lines and columns of a picture that is to lie in a box, in its own proportions."""
+    """Return height and width of an image that is scaled to fit into a box, with its aspect ratio kept."""
     scale = min(box[0] / size[0], box[1] / size[1], *([] if enlarge else [1.0]))
     step = 2 if even else 1
     height, width = (max(step, step * round(side * scale / step)) for side in size)
     return height, width
 
 
-def _resized(frames: Pictures, size: tuple[int, int]) -> Pictures:
+def _resized(frames: Images, size: tuple[int, int]) -> Images:
     import torch
     import torch.nn.functional as F
 
@@ -375,8 +376,8 @@ def _read_audio(info: Media, start: float, length: float, sample_rate: int) -> n
     return scaled.clip(-1, 1)
 
 
-def _spectrogram(wave: npt.NDArray[np.float32], config: AudioConfig) -> Pictures:
-    """Colour the log-mel, low tones below: (80, T, 3), uint8."""
+def _spectrogram(wave: npt.NDArray[np.float32], config: AudioConfig) -> Images:
+    """Return the coloured log-mel spectrogram, low frequencies at the bottom: (80, T, 3), uint8."""
     import matplotlib as mpl
     import torch
 
@@ -387,15 +388,15 @@ def _spectrogram(wave: npt.NDArray[np.float32], config: AudioConfig) -> Pictures
     depth = SPECTROGRAM_DECIBELS / 10 * math.log(10) / config.std
     loudest = max(float(mel.max()), depth + (math.log(config.log_offset) - config.mean) / config.std)
     colours = mpl.colormaps["magma"](np.clip((mel - loudest) / depth + 1, 0, 1), bytes=True)
-    picture: Pictures = np.ascontiguousarray(colours[..., :3])
-    return picture
+    pixels: Images = np.ascontiguousarray(colours[..., :3])
+    return pixels
 
 
-def _jpeg(picture: Pictures) -> bytes:
+def _jpeg(pixels: Images) -> bytes:
     from PIL import Image  # comes with matplotlib
 
     memory = io.BytesIO()
-    Image.fromarray(picture).save(memory, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    Image.fromarray(pixels).save(memory, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
     return memory.getvalue()
 
 
@@ -411,10 +412,10 @@ def _page(
     facts: Mapping[str, str],
 ) -> bytes:
     template = _TEMPLATE.read_text(encoding="utf-8")
-    places = {path: place for place, path in enumerate(previews)}
+    indices = {path: index for index, path in enumerate(previews)}
 
     def shown(item: Item) -> dict[str, Any]:
-        return {"file": places[item.path], "label": item.label}
+        return {"file": indices[item.path], "label": item.label}
 
     data = {
         "facts": [[str(name), str(value)] for name, value in facts.items()],
@@ -424,7 +425,7 @@ def _page(
                 "poster": _data_uri("image/jpeg", preview.poster),
                 "spectrogram": _data_uri("image/jpeg", preview.spectrogram),
                 "clip": _data_uri("video/webm" if preview.poster else "audio/webm", preview.clip),
-                "sound": preview.sound,
+                "sound": preview.has_audio,
                 "problems": preview.problems,
             }
             for path, preview in previews.items()
@@ -450,14 +451,17 @@ def _page(
     values = {
         "policy": _policy(template),
         "title": html.escape(_printable(title)),
-        # No "<" is left, so that nothing in it can end the script element or begin a comment.
+        # No "<" is left, so that no text can end the script element or begin a comment.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template).encode("utf-8")
 
 
 def _policy(template: str) -> str:
-    """Allow what the page holds, by its hash, and nothing else: no script of a file's name, and no network."""
+    """Return a policy that allows the page's own script and style, by hash, and nothing else.
+
+    No file name can become a script, and the page cannot use the network.
+    """
 
     def hashes(tag: str) -> str:
         texts = re.findall(rf"<{tag}>(.*?)</{tag}>", template, re.S)
@@ -476,13 +480,13 @@ def _data_uri(mime: str, data: bytes | None) -> str | None:
 
 
 def _printable(text: str) -> str:
-    """One line, without the halves of characters that stand for undecodable bytes of file names."""
+    """Return the text as one line, without the surrogates that represent undecodable bytes of file names."""
     return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 
 # --- the figures ---------------------------------------------------------------------------------------------------
 
-# Inches, but for the font's points.
+# In inches, and the font in points.
 _TILE = (1.0, 0.75)
 _GAP = 0.12
 _CAPTION = 0.34
@@ -496,7 +500,7 @@ _QUERY_COLOUR = "#000000"
 _COLOURS: dict[Verdict, str] = {"right": "#1a7f37", "wrong": "#c62828", "unknown": "#6b7480"}
 _MARKS: dict[Verdict, str] = {"right": "✓", "wrong": "✗", "unknown": "?"}
 
-# TrueType fonts, which publishers ask for; pictures stay apart.
+# TrueType fonts, which publishers require; images are not merged into one.
 _STYLE: Any = {
     "pdf.fonttype": 42,
     "image.composite_image": False,
@@ -519,9 +523,9 @@ def _write_figure(
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = _figure(direction, queries, previews, names)
         metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-        for form, known in metadata.items():
+        for form, values in metadata.items():
             with atomic_path(stem.with_name(f"{stem.name}.{form}")) as temporary:
-                figure.savefig(temporary, format=form, dpi=_DPI, metadata=known)
+                figure.savefig(temporary, format=form, dpi=_DPI, metadata=values)
 
 
 def _figure(
@@ -535,9 +539,9 @@ def _figure(
     hits = max(len(query.hits) for query in shown)
     step = _TILE[0] + _GAP
     pitch = _TILE[1] + _CAPTION
-    left_out = f"the first {len(shown)} of {len(queries)} queries" if len(shown) < len(queries) else ""
+    footer = f"the first {len(shown)} of {len(queries)} queries" if len(shown) < len(queries) else ""
     width = 2 * _MARGIN + step * (1 + hits) + (_GAP if hits else 0) - _GAP
-    height = 2 * _MARGIN + _HEADING + pitch * len(shown) + (_HEADING if left_out else 0)
+    height = 2 * _MARGIN + _HEADING + pitch * len(shown) + (_HEADING if footer else 0)
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -557,52 +561,52 @@ def _figure(
             )
         else:
             extent = (x, x + _TILE[0], y + _TILE[1], y)
-            axes.imshow(_tile_picture(image, kind), extent=extent, aspect="auto", interpolation="none")
+            axes.imshow(_tile_image(image, kind), extent=extent, aspect="auto", interpolation="none")
         axes.add_patch(Rectangle((x, y), *_TILE, fill=False, edgecolor=colour, linewidth=line))
 
     def name_of(item: Item) -> str:
         return names[item.path] if item.label is None else item.label
 
-    def column(place: int) -> float:
-        return _MARGIN + step * place + (_GAP if place else 0)
+    def column(rank: int) -> float:  # rank 0 is the query
+        return _MARGIN + step * rank + (_GAP if rank else 0)
 
-    for place in range(1 + hits):
-        heading = f"query ({use.query})" if place == 0 else f"rank {place}" + f" ({use.hit})" * (place == 1)
-        write(column(place) + _TILE[0] / 2, _MARGIN, heading, color="#444444")
+    for rank in range(1 + hits):
+        heading = f"query ({use.query})" if rank == 0 else f"rank {rank}" + f" ({use.hit})" * (rank == 1)
+        write(column(rank) + _TILE[0] / 2, _MARGIN, heading, color="#444444")
     for row, query in enumerate(shown):
         y = _MARGIN + _HEADING + pitch * row
         below = y + _TILE[1] + 0.05
         draw(column(0), y, query.item, use.query, _QUERY_COLOUR, 3.0)
         write(column(0) + _TILE[0] / 2, below, _lines(name_of(query.item), 2), weight="bold")
-        for place, hit in enumerate(query.hits, start=1):
+        for rank, hit in enumerate(query.hits, start=1):
             is_ = verdict(query.item, hit.item)
-            draw(column(place), y, hit.item, use.hit, _COLOURS[is_], 2.0)
-            middle = column(place) + _TILE[0] / 2
+            draw(column(rank), y, hit.item, use.hit, _COLOURS[is_], 2.0)
+            middle = column(rank) + _TILE[0] / 2
             write(middle, below, f"{_MARKS[is_]} {hit.similarity:.2f}", color=_COLOURS[is_], weight="bold")
             write(middle, below + 0.115, _lines(name_of(hit.item), 1))
-    if left_out:
-        write(width / 2, height - _MARGIN - 0.1, left_out, color="#444444")
-    # Last, since every picture sets them anew.
+    if footer:
+        write(width / 2, height - _MARGIN - 0.1, footer, color="#444444")
+    # Last, since every imshow changes the limits.
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     return figure
 
 
-def _tile_picture(image: bytes, kind: Kind) -> Pictures:
-    """Decode a JPEG; a picture is put whole on white, a spectrogram will fill the tile."""
+def _tile_image(image: bytes, kind: Kind) -> Images:
+    """Decode a JPEG for a tile: a frame is placed on white with its aspect ratio kept, a spectrogram fills the tile."""
     from PIL import Image
 
-    picture: Pictures = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    pixels: Images = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
     if kind == "audio":
-        narrow: Pictures = _resized(picture[None], (picture.shape[0], _FIGURE_BOX[1]))[0]
+        narrow: Images = _resized(pixels[None], (pixels.shape[0], _FIGURE_BOX[1]))[0]
         return narrow
-    height, width = _size_within(_FIGURE_BOX, picture.shape[:2], enlarge=True)
+    height, width = _size_within(_FIGURE_BOX, pixels.shape[:2], enlarge=True)
     tile = np.full((*_FIGURE_BOX, 3), 255, np.uint8)
     top, left = (_FIGURE_BOX[0] - height) // 2, (_FIGURE_BOX[1] - width) // 2
-    tile[top : top + height, left : left + width] = _resized(picture[None], (height, width))[0]
+    tile[top : top + height, left : left + width] = _resized(pixels[None], (height, width))[0]
     return tile
 
 
 def _lines(text: str, most: int) -> str:
-    """Break a name into the lines that a tile has room for."""
+    """Break a name into at most ``most`` lines of a tile's width."""
     return "\n".join(textwrap.wrap(_printable(text), width=20, max_lines=most, placeholder="…"))

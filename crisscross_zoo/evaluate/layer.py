@@ -19,7 +19,7 @@ from crisscross_zoo.errors import TrainingError
 from crisscross_zoo.evaluate.protocols import LayerConfig
 from crisscross_zoo.evaluate.rows import Rows
 
-_PARTS = ("module", "optimizer", "schedule")
+_STATEFUL = ("module", "optimizer", "schedule")
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class TrainedLayer:
     """The layer after an epoch.
 
     Attributes:
-        module: Features (n, D) to logits (n, K), in eval mode; later epochs go on changing it.
-        epoch: From 1.
-        loss: Mean over the epoch.
+        module: Maps features (n, D) to logits (n, K), in eval mode. Later epochs change it in place.
+        epoch: The epoch, from 1.
+        loss: Mean loss over the epoch.
     """
 
     module: nn.Module
@@ -42,7 +42,7 @@ class TrainedLayer:
 
 
 def module_scores(module: nn.Module, rows: Rows) -> npt.NDArray[np.float32]:
-    """Return the logits, float32 (n, K), that a module in eval mode gives rows (n, D), a block at a time."""
+    """Return the logits, float32 (n, K), of a module in eval mode for rows (n, D), computed block by block."""
     device = next(module.parameters()).device
     with torch.inference_mode():
         found = [
@@ -52,14 +52,14 @@ def module_scores(module: nn.Module, rows: Rows) -> npt.NDArray[np.float32]:
 
 
 class LayerTraining:
-    """A layer in training, an epoch at a time, each on rows of its own.
+    """Training of a linear layer, one epoch at a time; each epoch may have other rows.
 
     Args:
-        features: D.
-        classes: K.
-        config: Rate, epochs and the like.
-        seed: Of the layer, of dropout and of the order of the clips.
-        device: Where it is trained.
+        features: D, the number of dimensions.
+        classes: K, the number of classes.
+        config: Learning rate, epochs and the like.
+        seed: Seed of the initial weights, dropout and the order of the clips.
+        device: Where the layer is trained.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LayerTraining:
         )
 
     def train_epoch(self, rows: Rows, labels: npt.NDArray[np.int64]) -> TrainedLayer:
-        """Train an epoch more.
+        """Train one more epoch.
 
         Args:
             rows: (n, D), finite.
@@ -103,9 +103,9 @@ class LayerTraining:
         with self._own_random():
             order = self._order.permutation(len(rows))
             for first in range(0, len(order) - size + 1, size):
-                places = np.sort(order[first : first + size])  # in the order in which they lie on the disk
-                logits = self.module(torch.from_numpy(rows[places]).to(self.device))
-                loss = F.cross_entropy(logits, targets[places].to(self.device))
+                batch = np.sort(order[first : first + size])  # in the order of the rows on disk
+                logits = self.module(torch.from_numpy(rows[batch]).to(self.device))
+                loss = F.cross_entropy(logits, targets[batch].to(self.device))
                 self.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
@@ -118,14 +118,14 @@ class LayerTraining:
         return layer
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that going on needs: tensors and plain values."""
-        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        """Return the state that is needed to resume, as tensors and plain values."""
+        states = {name: getattr(self, name).state_dict() for name in _STATEFUL}
         order = json.dumps(self._order.bit_generator.state)
-        return {**parts, "epoch": self.epoch, "order": order, "random": self._random}
+        return {**states, "epoch": self.epoch, "order": order, "random": self._random}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what :meth:`state_dict` gave."""
-        for name in _PARTS:
+        """Load a state that :meth:`state_dict` returned."""
+        for name in _STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.module.eval()
         self.epoch, self._random = state["epoch"], dict(state["random"])
@@ -133,7 +133,7 @@ class LayerTraining:
 
     @contextlib.contextmanager
     def _own_random(self) -> Iterator[None]:
-        """Give torch the random numbers of this training, where it left them; the caller's are left alone."""
+        """Set torch's random state to that of this training, and restore the caller's afterwards."""
         cuda = self.device.type == "cuda"
         with torch.random.fork_rng([self.device] if cuda else []):
             if "cpu" in self._random:

@@ -1,4 +1,4 @@
-"""Numbers out of scores: by clip, by file, by class. Plain NumPy, held to scikit-learn's in the tests."""
+"""Metrics by clip, by file and by class, in plain NumPy; the tests compare them with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def file_scores(clip_scores: Scores, owners: Ints) -> npt.NDArray[np.float64]:
 
     Args:
         clip_scores: (n, K).
-        owners: Number of the file of each clip, ascending, none left out: (n,).
+        owners: Index of the file of each clip, ascending and without gaps, (n,).
 
     Returns:
         float64, (files, K).
@@ -32,60 +32,60 @@ def file_scores(clip_scores: Scores, owners: Ints) -> npt.NDArray[np.float64]:
 def softmax(scores: Scores) -> npt.NDArray[np.float64]:
     """Return the probabilities of logits (n, K)."""
     powers = np.exp(np.asarray(scores, np.float64) - scores.max(axis=1, keepdims=True))
-    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    probabilities: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def top_k(scores: Scores, labels: Ints, k: int) -> float:
-    """Return the share of rows whose label is among their ``k`` highest scores; of equal ones the first counts."""
+    """Return the fraction of rows whose label is among the ``k`` highest scores; ties go to the first class."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
 def confusion(predicted: Ints, labels: Ints, classes: int) -> Ints:
-    """Return how many rows of each class (first axis) were taken for each (second axis): (K, K)."""
+    """Return the confusion matrix (K, K): the number of rows by true class (first axis) and predicted class."""
     counts = np.bincount(labels * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
 
 
 def per_class(matrix: Ints, classes: Sequence[str]) -> dict[str, float | None]:
-    """Return the share of each class that was taken for what it is; None of one without rows."""
+    """Return the recall of each class by name; None for a class without rows."""
     totals = matrix.sum(axis=1)
     return {name: float(matrix[i, i] / totals[i]) if totals[i] else None for i, name in enumerate(classes)}
 
 
 def recall_at(neighbours: Ints, labels: Ints, ks: Sequence[int]) -> dict[int, float]:
-    """Return R@k: the share of queries with one of their own class among their ``k`` nearest neighbours.
+    """Return R@k: the fraction of queries with a file of their own class among their ``k`` nearest neighbours.
 
     Args:
-        neighbours: Labels of the neighbours of each query, nearest first: (queries, at least the largest k).
-        labels: Of the queries: (queries,).
-        ks: Each k.
+        neighbours: Labels of the neighbours of each query, nearest first, (queries, at least the largest k).
+        labels: Labels of the queries, (queries,).
+        ks: The values of k.
     """
     right = neighbours == labels[:, None]
     return {k: float(right[:, :k].any(axis=1).mean()) for k in ks}
 
 
-def chance_at(known: Ints, labels: Ints, ks: Sequence[int]) -> dict[int, float]:
-    """Return the R@k to be expected of neighbours drawn at random, without putting any back.
+def chance_at(gallery: Ints, labels: Ints, ks: Sequence[int]) -> dict[int, float]:
+    """Return the expected R@k of neighbours that are drawn at random without replacement.
 
     Args:
-        known: Labels of what is searched.
-        labels: Of the queries: (queries,).
-        ks: Each k.
+        gallery: Labels of the gallery, (n,).
+        labels: Labels of the queries, (queries,).
+        ks: The values of k.
     """
-    counts = dict(zip(*np.unique(known, return_counts=True), strict=True))
+    counts = dict(zip(*np.unique(gallery, return_counts=True), strict=True))
 
     def missed(own: int, k: int) -> float:
-        """How likely none of k drawn is among ``own`` of them."""
-        return math.comb(len(known) - own, k) / math.comb(len(known), k)
+        """Return the probability that none of k files drawn is one of ``own`` files of the query's class."""
+        return math.comb(len(gallery) - own, k) / math.comb(len(gallery), k)
 
     return {
-        k: float(np.mean([1 - missed(int(counts.get(label, 0)), min(k, len(known))) for label in labels]))
+        k: float(np.mean([1 - missed(int(counts.get(label, 0)), min(k, len(gallery))) for label in labels]))
         for k in ks
     }
 
 
 def mean_and_deviation(values: Sequence[float]) -> Mapping[str, float]:
-    """Return "mean" and "std" (over the values themselves: 0 of one)."""
+    """Return "mean" and "std", the population standard deviation (0 for one value)."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values))}

@@ -1,4 +1,4 @@
-"""What an evaluation computes with, settled before any media file is read: settings, files, weights, device."""
+"""The plan of an evaluation: settings, files, weights and device, fixed before any media file is read."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from crisscross_zoo.weights.load import id_in_run
 from crisscross_zoo.weights.loaded import LoadedWeights, Weights, load_weights
 
 _CLIP_LENGTHS = {"video": ("size", 1, 0), "audio": ("seconds", 0.01, 2)}
-"""Of each modality the setting that makes a clip large enough to pool: its name, a step of it, and its decimals."""
+"""By modality, the setting that makes a clip large enough for the pooling: its name, step and decimals."""
 
 
 def default_cache() -> Path:
-    """Return where features are kept: ``$CRISSCROSS_CACHE``, else ``crisscross_zoo`` in the user's cache folder."""
+    """Return the folder of cached features: ``$CRISSCROSS_CACHE``, or ``crisscross_zoo`` in the user's cache folder."""
     if named := os.environ.get("CRISSCROSS_CACHE"):
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -40,14 +40,14 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How an evaluation is computed; but for the precision none of it is meant to change a number.
+    """How an evaluation is computed. Apart from the precision, none of these options should change a result.
 
     Attributes:
         device: "auto", or a torch device.
-        precision: Of the encoder: fp32, bf16 or fp16.
-        batch_size: Clips a batch in extraction.
+        precision: Precision of the encoder: fp32, bf16 or fp16.
+        batch_size: Clips per batch in extraction.
         workers: Processes that decode.
-        cache: Folder of the features.
+        cache: Folder of the cached features.
     """
 
     device: str = "auto"
@@ -62,19 +62,19 @@ class Compute:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One evaluation, as :func:`make_plan` settles it.
+    """One evaluation, as :func:`make_plan` makes it.
 
     Attributes:
         config: The protocol's settings.
         data: The data set.
-        folds: Those of its folds that are evaluated, by number.
-        weights: By modality: "video", "audio" or both.
-        run: Name of the pretraining run that the weights are of; None where they are of none.
-        compute: How it is computed.
+        folds: The folds to evaluate, by number.
+        weights: The weights by modality: "video", "audio" or both.
+        run: Name of the pretraining run that the weights are from; None if they are not from a run.
+        compute: How the evaluation is computed.
         device: The device that ``compute`` names.
-        heads: By modality, for retrieval across modalities; empty: none.
+        heads: Heads by modality, for retrieval across modalities; empty if there are none.
         out: The result's folder.
-        overwrite: Whether what another evaluation left in ``out`` is replaced.
+        overwrite: Whether another evaluation's result in ``out`` is replaced.
     """
 
     config: ProtocolConfig
@@ -91,10 +91,10 @@ class Plan:
     @property
     def sha256(self) -> dict[str, str | None]:
         """The weights' sha256 by modality."""
-        return {name: known.sha256 for name, known in self.weights.items()}
+        return {name: loaded.sha256 for name, loaded in self.weights.items()}
 
     def identity(self) -> dict[str, Any]:
-        """Return what the numbers depend on, besides the files."""
+        """Return everything that the results depend on, besides the contents of the files."""
         config = self.config
         settings = config.to_dict()
         return {
@@ -114,18 +114,18 @@ class Plan:
         }
 
     def folder(self, number: int) -> Path:
-        """Return where a fold keeps what it goes on from."""
+        """Return the folder of a fold's checkpoint."""
         return self.out / f"fold{number}"
 
     def clip(self, modality: str) -> EncoderConfig:
-        """Return the encoder's config with the settings' clips: their length, rate, size and pooling."""
+        """Return the encoder's config with the clips of the settings: their length, frame rate, size and pooling."""
         return _clip(self.config, self.weights[modality].encoder.config)
 
     def views(self, draw: int = 0) -> Views:
-        """Return the augmentation of training clips: Tables S1 and S2, as Tables S3 and S4 tick them.
+        """Return the augmentation of training clips: that of Tables S1 and S2 which Tables S3 and S4 tick.
 
         Args:
-            draw: Another one gives clips at other places, augmented otherwise.
+            draw: Number of the draw; each draw has other windows and other random augmentations.
         """
         config = self.config
         if not config.clips.augment:
@@ -135,7 +135,7 @@ class Plan:
         return Views(video=video, audio=audio, seed=config.seed, epoch=draw)
 
     def in_settings(self, error: CrissCrossError) -> CrissCrossError:
-        """Return a file's error with a remedy among the settings: a setup, where the file has no such stream."""
+        """Return a file's error with a remedy in terms of settings: another setup if the file lacks a stream."""
         if not isinstance(error, NoStreamError):
             return error
         others = {"video": "audio", "audio": "video"}
@@ -145,7 +145,7 @@ class Plan:
 
     @property
     def finetuning_augment(self) -> VideoAugment | None:
-        """The augmentation of finetuning; None where the settings have none."""
+        """The augmentation of finetuning; None if the settings turn augmentation off."""
         if not self.config.clips.augment:
             return None
         return dataclasses.replace(VIDEO_AUGMENTS["finetuning"], released=self.config.released)
@@ -157,12 +157,12 @@ class Plan:
         pooling: Pooling | None = None,
         encoders: Mapping[str, Encoder] | None = None,
     ) -> FeatureExtractor:
-        """Return an extractor of the settings' clips.
+        """Return an extractor for the clips of the settings.
 
         Args:
-            views: Training clips, at random places; None: test clips, uniformly spread.
-            pooling: Default: the settings'.
-            encoders: By modality; default: the plan's.
+            views: Augmentation of training clips, which have random windows; None: test clips, which are uniform.
+            pooling: Pooling of the features; default: that of the settings.
+            encoders: Encoders by modality; default: those of the plan.
         """
         clips, modality = self.config.clips, self.config.modality
         options: dict[str, Any] = {}
@@ -171,7 +171,7 @@ class Plan:
         if modality != "video":
             options |= {"audio_seconds": clips.seconds}
         return FeatureExtractor(
-            encoders or {name: known.encoder for name, known in self.weights.items()},
+            encoders or {name: loaded.encoder for name, loaded in self.weights.items()},
             cast(Any, modality),
             device=self.device,
             pooling=pooling or clips.pooling,
@@ -195,20 +195,20 @@ def make_plan(
     heads: Mapping[str, Heads] | None = None,
     overwrite: bool = False,
 ) -> Plan:
-    """Settle what an evaluation computes with, and load its weights; no media file is opened.
+    """Make the plan of an evaluation and load its weights; no media file is opened.
 
     Args:
         config: The protocol's settings.
-        data: Files, labels, folds.
-        folds: Those of ``data`` that are evaluated.
+        data: Files, labels and folds.
+        folds: The folds of ``data`` to evaluate, by number.
         weights: As for :func:`~crisscross_zoo.evaluate.run.evaluate`.
         out: The result's folder.
-        compute: Device and the like.
-        heads: By modality, for retrieval across modalities.
-        overwrite: Replace what another evaluation left in ``out``.
+        compute: Device, precision and the like.
+        heads: Heads by modality, for retrieval across modalities.
+        overwrite: Replace another evaluation's result in ``out``.
 
     Raises:
-        ConfigError: the device is not there or cannot train in this precision, or the clips are too small for the
+        ConfigError: the device does not exist or cannot train in this precision, or the clips are too small for the
             pooling.
         WeightsError: the weights cannot be loaded.
     """
@@ -217,12 +217,12 @@ def make_plan(
     if config.finetune is not None:
         check_training_precision(device.type, compute.precision)
     loaded = load_weights(weights, config.modality)
-    for known in loaded.values():
-        _check_fits(_clip(config, known.encoder.config))
+    for modality_weights in loaded.values():
+        _check_fits(_clip(config, modality_weights.encoder.config))
     run = None
     if isinstance(weights, str | os.PathLike):
         folder = Path(weights)
-        of_run = all(known.id == id_in_run(folder, name) for name, known in loaded.items())
+        of_run = all(w.id == id_in_run(folder, name) for name, w in loaded.items())
         run = folder.resolve().name if of_run else None
     return Plan(
         config=config,
@@ -239,7 +239,7 @@ def make_plan(
 
 
 def setup_of(config: ProtocolConfig, modality: str | None) -> str | None:
-    """Return the setup of the same protocol and data set that takes another modality; None where there is none."""
+    """Return the setup of the same protocol and data set for another modality; None if there is none."""
     same = (config.protocol, config.dataset, modality)
     return next((c.setup for c in TABLE if (c.protocol, c.dataset, c.modality) == same), None)
 
@@ -252,7 +252,7 @@ def _clip(config: ProtocolConfig, own: EncoderConfig) -> EncoderConfig:
 
 
 def _check_fits(clip: EncoderConfig) -> None:
-    """Raise a ConfigError that names the settings where a clip is too small for the pooling."""
+    """Raise a ConfigError that names the settings if a clip is too small for the pooling."""
     try:
         clip_features(clip, clip.pooling)
     except InputError as error:

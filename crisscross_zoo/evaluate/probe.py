@@ -1,4 +1,4 @@
-"""Linear probes on features: a scikit-learn estimator that is trained on clips and answers for files."""
+"""Linear probes on features: a scikit-learn estimator that is trained on clips and predicts files."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ except ImportError:
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-SELECTION_PARTS = 5
-"""Parts that the training files are split into, to be held out when something is chosen."""
+N_SPLITS = 5
+"""Number of folds into which the training files are split to choose a hyperparameter."""
 
 SELECTION_TOLERANCE = 1e-2
-"""Tolerance of machines that only serve to choose the cost."""
+"""Tolerance of SVMs that are only fitted to choose the cost."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class FileClips:
     """Clips of files.
 
     Attributes:
-        rows: One a clip, (n, D).
-        owners: Number of each clip's file, ascending, none left out: (n,).
+        rows: The features of each clip, (n, D).
+        owners: Index of each clip's file, ascending and without gaps, (n,).
     """
 
     rows: Rows
@@ -52,11 +52,11 @@ class FileClips:
 
     @property
     def files(self) -> int:
-        """How many files there are."""
+        """The number of files."""
         return int(self.owners[-1]) + 1
 
     def take(self, files: Ints) -> FileClips:
-        """Return the clips of some files, numbered anew in their order (ascending)."""
+        """Return the clips of some files (ascending indices), renumbered from 0."""
         number = np.full(self.files, -1)
         number[files] = np.arange(len(files))
         kept = np.flatnonzero(number[self.owners] >= 0)
@@ -64,10 +64,10 @@ class FileClips:
 
     @classmethod
     def of(cls, files: Any) -> FileClips:
-        """Make clips of what :class:`LinearProbe` takes.
+        """Return the clips of any input that :class:`LinearProbe` takes.
 
         Raises:
-            InputError: there are none, or files differ in what they have.
+            InputError: there are no files, or their features differ in length, are empty or are not finite.
         """
         if isinstance(files, FileClips):
             return files
@@ -92,12 +92,12 @@ class FileClips:
 
 
 def _array(file: Any) -> Floats:
-    """Features of one file as (clips, D): video and sound side by side where there are both."""
+    """Return the features of one file as (clips, D); with both modalities, video and audio are concatenated."""
     if isinstance(file, Features):
         found = [a for a in (file.video, file.audio) if a is not None]
         if not found or len({len(a) for a in found}) != 1:
             raise InputError(
-                f"{file!r} has not as many rows of video as of sound", remedy="extract both with clips=N"
+                f"{file!r} has different numbers of video and audio rows", remedy="extract both with clips=N"
             )
         return np.concatenate(found, axis=1)
     array = np.asarray(file, np.float32)
@@ -107,7 +107,7 @@ def _array(file: Any) -> Floats:
 
 
 def _is_list_of_files(X: Any) -> bool:  # noqa: N803
-    """Return whether ``X`` has the features of files, each of one clip or more; else it is an array of numbers."""
+    """Return whether ``X`` is a list of files' features, each of one clip or more, and not an array of numbers."""
     if isinstance(X, FileClips) or (isinstance(X, np.ndarray) and X.ndim == 3):
         return True
     if not isinstance(X, list | tuple) and not (
@@ -118,10 +118,10 @@ def _is_list_of_files(X: Any) -> bool:  # noqa: N803
 
 
 def _validate(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:  # noqa: N803
-    """Check an array as scikit-learn does, which notes or compares the columns.
+    """Check an array as scikit-learn does, which stores the columns (``reset=True``) or compares them.
 
     Raises:
-        InputError: not an array (n, D) of finite numbers, not as many columns as in training, or no fitting ``y``.
+        InputError: not an array (n, D) of finite numbers, other columns than in training, or a ``y`` that does not fit.
     """
     try:
         try:
@@ -136,28 +136,28 @@ def _validate(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:  # noqa: N80
 class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A linear SVM (one against all) on the features of clips, whose scores are averaged over the clips of a file.
 
-    A scikit-learn classifier: it clones, goes into pipelines and grid searches, and on arrays it passes scikit-learn's
-    own checks (``check_estimator``). Where several costs are given, the
-    best is chosen by cross-validation over the training *files* (section E.1 chooses it on the test files).
+    A scikit-learn classifier: it can be cloned and used in pipelines and grid searches, and with arrays it passes
+    scikit-learn's own checks (``check_estimator``). If several costs are given, the best is chosen by k-fold
+    cross-validation over the training *files* (section E.1 chooses it on the test files).
 
     >>> from crisscross_zoo.evaluate.probe import LinearProbe
     >>> probe = LinearProbe().fit(train_features, train_labels)     # lists of Features    # doctest: +SKIP
     >>> probe.predict(test_features), probe.score(test_features, test_labels)              # doctest: +SKIP
 
     Args:
-        costs: C of the SVM, one or several to choose from.
-        tolerance: Relative norm of the gradient at which it is solved.
-        parts: How many of :data:`SELECTION_PARTS` parts are held out in turn to choose the cost.
-        normalize: "none", or "l2" to bring each clip's features to length 1.
-        seed: Of the parts that are held out.
-        device: Where it is computed.
+        costs: C of the SVM, one value or several to choose from.
+        tolerance: Relative norm of the gradient at which the SVM has converged.
+        parts: Number of folds, of :data:`N_SPLITS`, that are held out in turn to choose the cost.
+        normalize: "none", or "l2" to scale each clip's features to length 1.
+        seed: Seed of the split into folds.
+        device: Where the SVM is computed.
 
     Attributes:
         classes_: The labels, sorted.
-        n_features_in_: D.
-        feature_names_in_: Names of the columns, where it was trained on a data frame that has them.
-        coef_: float32, (K, D).
-        intercept_: float32, (K,).
+        n_features_in_: D, the number of dimensions.
+        feature_names_in_: Names of the columns, if the training data was a data frame with names.
+        coef_: Weights, float32, (K, D).
+        intercept_: Biases, float32, (K,).
         cost_: The cost that was chosen.
         accuracies_: Accuracy on held-out files by cost; empty with one cost.
     """
@@ -167,7 +167,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         costs: Sequence[float] = COSTS,
         *,
         tolerance: float = 1e-4,
-        parts: int = SELECTION_PARTS,
+        parts: int = N_SPLITS,
         normalize: Normalize = "none",
         seed: int = 0,
         device: str = "cpu",
@@ -186,18 +186,18 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
             X: Files: a list of :class:`~crisscross_zoo.Features` or of arrays (clips, D); an array (n, D) is n files
                 of one clip.
             y: Label of each file.
-            groups: Files of one group are never held out apart; default: each file is its own.
+            groups: Group of each file; the files of a group stay in one fold. Default: each file is its own group.
 
         Raises:
             InputError: ``X`` is not finite, or ``X`` and ``y`` do not fit together.
             TypeError: ``X`` is sparse.
-            ConfigError: no cost can be chosen, since a class has one file alone.
+            ConfigError: no cost can be chosen because a class has only one file.
         """
         if _is_list_of_files(X):
             files = FileClips.of(X)
             truth = self._labels(y)
             self.n_features_in_ = files.rows.shape[1]
-            self.__dict__.pop("feature_names_in_", None)  # of a fit before
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         else:
             array, truth = _validate(self, X, y, reset=True)
             files = FileClips.of(array)
@@ -219,7 +219,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
                 len(self.classes_),
                 costs,
                 groups=groups,
-                parts=self.parts,
+                folds=self.parts,
                 seed=self.seed,
                 device=self.device,
             )
@@ -237,29 +237,29 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return self
 
     def clip_scores(self, X: Any) -> Floats:  # noqa: N803
-        """Return decision values of clips, float32 (n, K)."""
+        """Return the decision values of clips, float32 (n, K)."""
         return self._scored_clips(X)[0]
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
-        """Return decision values of files, the mean over the clips of each.
+        """Return the decision values of files: the mean over the clips of each file.
 
         Args:
             X: As for :meth:`fit`.
 
         Returns:
-            float64, (files, K); with two classes (files,), above 0 for the second, as scikit-learn has it.
+            float64, (files, K); with two classes (files,), positive for the second class, as in scikit-learn.
 
         Raises:
             NotFittedError: :meth:`fit` was not called.
-            InputError: ``X`` is not finite, or has not the columns that it was trained on.
+            InputError: ``X`` is not finite, or has other columns than the training data.
         """
         scores = self._file_scores(X)
         return scores[:, 1] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
         """Return the label of each file; raises as :meth:`decision_function`."""
-        places = self._file_scores(X).argmax(axis=1)
-        found: npt.NDArray[Any] = self.classes_[places]
+        indices = self._file_scores(X).argmax(axis=1)
+        found: npt.NDArray[Any] = self.classes_[indices]
         return found
 
     def _labels(self, y: Any) -> npt.NDArray[Any]:
@@ -281,7 +281,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         clips = FileClips.of(X if _is_list_of_files(X) else _validate(self, X, reset=False))
         if clips.rows.shape[1] != self.n_features_in_:
             raise InputError(
-                f"clips of {clips.rows.shape[1]} numbers; it was trained on {self.n_features_in_}",
+                f"clips of {clips.rows.shape[1]} dimensions, but the probe was trained on {self.n_features_in_}",
                 remedy="extract both in the same way",
             )
         return self._planes.scores(_normalized(clips, self.normalize).rows), clips.owners
@@ -293,26 +293,30 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 def held_out_folds(
     labels: Ints, groups: npt.ArrayLike | None = None, *, seed: int = 0
 ) -> Iterator[tuple[Ints, Ints]]:
-    """Split files into parts with like shares of the classes; groups stay together.
+    """Split files into folds with similar class proportions; groups stay together.
+
+    The number of folds is :data:`N_SPLITS`, or that of the files (or groups) of the smallest class if it has fewer.
 
     Yields:
-        For each part the files to train on and the files held out, ascending.
+        For each fold the indices of the files to train on and of the held-out files, both ascending.
 
     Raises:
-        ConfigError: there are not two files, or groups, of each class.
+        ConfigError: a class has fewer than two files or groups.
     """
     own = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     smallest = min(len(np.unique(own[labels == k])) for k in np.unique(labels))
-    parts = min(SELECTION_PARTS, smallest)
-    if parts < 2:
+    n_splits = min(N_SPLITS, smallest)
+    if n_splits < 2:
         raise ConfigError(
-            "nothing can be chosen on files held out: a class has one training file, or group, alone",
+            "no files can be held out to choose on: a class has only one training file or group",
             remedy="pass one cost (or number of epochs), or add files",
         )
-    alone = len(np.unique(own)) == len(own)  # then groups change nothing, and are slow
-    splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(parts, shuffle=True, random_state=seed)
-    for train, held in splitter.split(labels, labels, None if alone else own):
-        yield np.sort(train), np.sort(held)
+    ungrouped = len(np.unique(own)) == len(own)  # then groups change nothing, and are slow
+    splitter = (StratifiedKFold if ungrouped else StratifiedGroupKFold)(
+        n_splits, shuffle=True, random_state=seed
+    )
+    for train, held_out in splitter.split(labels, labels, None if ungrouped else own):
+        yield np.sort(train), np.sort(held_out)
 
 
 def held_out_accuracies(
@@ -322,33 +326,33 @@ def held_out_accuracies(
     costs: Sequence[float],
     *,
     groups: npt.ArrayLike | None = None,
-    parts: int = SELECTION_PARTS,
+    folds: int = N_SPLITS,
     seed: int = 0,
     device: str = "cpu",
     on_fit: Callable[[int, int], None] | None = None,
 ) -> dict[float, float]:
-    """Return the accuracy of each cost on files held out of training, over the first ``parts`` parts of them.
+    """Return the accuracy of each cost on held-out files, over the first ``folds`` folds of :func:`held_out_folds`.
 
-    ``on_fit`` is called at the start and after each machine, with how many are trained and how many there will be.
+    ``on_fit`` is called at the start and after each SVM, with the number of SVMs that are fitted and their total.
     """
     right = dict.fromkeys(sorted(costs), 0)
     total = fitted = 0
-    splits = list(itertools.islice(held_out_folds(labels, groups, seed=seed), parts))
+    splits = list(itertools.islice(held_out_folds(labels, groups, seed=seed), folds))
     if on_fit is not None:
         on_fit(0, len(splits) * len(right))
-    for train, held in splits:
-        known, asked = clips.take(train), clips.take(held)
+    for train, held_out in splits:
+        training, validation = clips.take(train), clips.take(held_out)
         planes = fit_svm(
-            known.rows,
-            labels[train][known.owners],
+            training.rows,
+            labels[train][training.owners],
             classes,
             costs,
             tolerance=SELECTION_TOLERANCE,
             device=device,
         )
-        total += len(held)
+        total += len(held_out)
         for machine in planes:
-            right[machine.cost] += right_files(machine, asked, labels[held])
+            right[machine.cost] += right_files(machine, validation, labels[held_out])
             fitted += 1
             if on_fit is not None:
                 on_fit(fitted, len(splits) * len(right))
@@ -356,13 +360,13 @@ def held_out_accuracies(
 
 
 def right_files(machine: Hyperplanes, clips: FileClips, labels: Ints) -> int:
-    """Return how many files are given their own label."""
+    """Return the number of files for which the right label is predicted."""
     scores = file_scores(machine.scores(clips.rows), clips.owners)
     return int((scores.argmax(axis=1) == labels).sum())
 
 
 def best(accuracies: Mapping[Any, float]) -> Any:
-    """Return the cost (or epoch) with the highest accuracy; of equal ones the lowest."""
+    """Return the cost (or epoch) with the highest accuracy; the lowest one if several are equal."""
     return max(sorted(accuracies), key=accuracies.__getitem__)
 
 
@@ -371,11 +375,11 @@ def _normalized(clips: FileClips, normalize: Normalize) -> FileClips:
         return clips
     if normalize != "l2":
         raise ConfigError(f"normalize={normalize!r} is not known", remedy="pass 'none' or 'l2'")
-    return FileClips(Rows(clips.rows.parts, unit_length), clips.owners)
+    return FileClips(Rows(clips.rows.matrices, unit_length), clips.owners)
 
 
 def unit_length(block: Floats) -> Floats:
-    """Bring each row to length 1; one of zeros stays."""
+    """Scale each row to length 1; a row of zeros remains zero."""
     lengths = np.linalg.norm(block, axis=1, keepdims=True)
     unit: Floats = (block / np.maximum(lengths, 1e-12)).astype(np.float32, copy=False)
     return unit

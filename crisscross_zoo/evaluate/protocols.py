@@ -1,8 +1,8 @@
-"""The paper's evaluation settings, one table of them: what is taken from each file, and what is trained on it.
+"""The paper's evaluation settings in one table: the clips of each file, and the classifier that is trained on them.
 
-What the paper (appendix E) does not say is taken from the released code, and where there is none from the work that
-the paper follows; each setting's ``source`` says which. Where the released code does something else than the paper
-says, ``released=True`` does what it does (docs/fidelity.md has the list). Standard library only.
+Where the paper (appendix E) gives no value, the value is that of the released code, or, if no code was released, that
+of the work that the paper follows; each row's ``source`` names the origin. Where the released code differs from the
+paper, ``released=True`` follows the code (docs/fidelity.md has the list). Standard library only.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Normalize = Literal["none", "l2", "l2-time"]
 Select = Literal["train", "test"]
 
 COSTS: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 1.0)
-"""What the cost of the SVM is chosen from (section E.1); 0.1 is left out there too."""
+"""Candidate costs of the SVM, as in section E.1, which also omits 0.1."""
 
 _NotTiny = Annotated[float, Range(1e-12)]
 _Dropout = Annotated[float, Range(0, 0.99)]
-_BatchSize = Annotated[int, Range(2)]  # batch norms need two
+_BatchSize = Annotated[int, Range(2)]  # batch norm needs two samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +42,16 @@ class ClipsConfig(Settings):
     """Which clips are taken from each file, and how they become features.
 
     Attributes:
-        train: Clips of each training file, at random places.
-        test: Clips of each test file, uniformly spread.
-        epochs: Draws of the training clips that a linear layer sees in turn, an epoch each; their features are kept. 0: drawn anew in every epoch, and not kept.
+        train: Clips of each training file, with random windows.
+        test: Uniform clips of each test file.
+        epochs: Draws of training clips through which a linear layer cycles, one per epoch; their features are cached. 0: a new draw in every epoch, not cached.
         augment: Whether training clips are augmented (Tables S3, S4); test clips never are.
         frames: Frames of a video clip.
-        fps: Frames a second.
+        fps: Frames per second.
         size: Side of the square crop in pixels.
         seconds: Length of an audio clip in seconds.
-        pooling: How the last feature map becomes a vector.
-        normalize: What is done to each vector: none, l2 (to length 1), l2-time (each channel and frequency to length 1 over time).
+        pooling: How the last feature map becomes a feature vector.
+        normalize: Normalisation of each feature vector: none, l2 (to length 1), l2-time (each channel and frequency to length 1 over time).
     """  # noqa: E501
 
     train: Count = 10
@@ -71,9 +71,9 @@ class SvmConfig(Settings):
     """The linear SVM: one against all, squared hinge, as scikit-learn's LinearSVC.
 
     Attributes:
-        costs: What the cost is chosen from.
-        parts: How many fifths of the training files are held out in turn to choose the cost.
-        tolerance: The gradient, relative to that of zero weights, at which it is solved.
+        costs: Candidate costs; the best is chosen.
+        parts: Number of folds, of five, that are held out in turn to choose the cost.
+        tolerance: Norm of the gradient, relative to that at zero weights, at which the SVM has converged.
     """
 
     costs: tuple[_NotTiny, ...] = COSTS
@@ -93,12 +93,12 @@ class LayerConfig(Settings):
     Attributes:
         lr: Learning rate.
         weight_decay: Weight decay.
-        batch_size: Clips a step.
-        epochs: Times that all training clips are seen.
-        milestones: Epochs after which the rate is multiplied by gamma.
-        gamma: What the rate is multiplied by.
-        dropout: Share of the features that are dropped in training.
-        batch_norm: Whether a batch norm comes before the layer.
+        batch_size: Clips per step.
+        epochs: Passes over all training clips.
+        milestones: Epochs after which the learning rate is multiplied by gamma.
+        gamma: Factor of the learning rate at each milestone.
+        dropout: Dropout probability of the features.
+        batch_norm: Whether a batch norm precedes the layer.
     """
 
     lr: _NotTiny = 1e-4
@@ -117,13 +117,13 @@ class FinetuneConfig(Settings):
 
     Attributes:
         lr: Learning rate.
-        momentum: Of SGD.
+        momentum: Momentum of SGD.
         weight_decay: Weight decay.
-        batch_size: Clips a step.
-        epochs: Times that clips.train clips of every file are seen, drawn anew each time.
-        milestones: Epochs after which the rate is multiplied by gamma.
-        gamma: What the rate is multiplied by.
-        dropout: Before the linear layer.
+        batch_size: Clips per step.
+        epochs: Number of epochs; each has clips.train new clips of every file.
+        milestones: Epochs after which the learning rate is multiplied by gamma.
+        gamma: Factor of the learning rate at each milestone.
+        dropout: Dropout probability before the linear layer.
     """
 
     lr: _NotTiny = 5e-4
@@ -141,7 +141,7 @@ class RetrievalConfig(Settings):
     """Nearest neighbours among the training files, by cosine (section E.3).
 
     Attributes:
-        ks: A query is right at k if one of its k nearest neighbours is of its class.
+        ks: Values of k in R@k, the fraction of queries with a file of their class among the k nearest.
     """
 
     ks: tuple[Count, ...] = (1, 5, 20)
@@ -149,7 +149,7 @@ class RetrievalConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolConfig(Settings):
-    """Everything that decides an evaluation's numbers besides the weights and the files.
+    """Everything that decides an evaluation's result, except the weights and the files.
 
     Attributes:
         protocol: linear, fusion, finetune or retrieval.
@@ -157,14 +157,14 @@ class ProtocolConfig(Settings):
         setup: Which of the paper's setups, such as 8-frame.
         modality: video, audio or both.
         source: Where the settings come from.
-        seed: Of clips, augmentation, new layers and the order of training.
-        select: Where cost and epoch are chosen: train (among training files held out) or test, as the paper does.
-        released: Do what the released code does where it differs from the paper.
+        seed: Seed of clips, augmentation, new layers and the order of training.
+        select: Files on which cost and epoch are chosen: train (held-out training files), or test as in the paper.
+        released: Follow the released code where it differs from the paper.
         clips: Clips and features.
-        svm: The SVM, if that is what is trained.
-        layer: The linear layer, if that is what is trained.
-        finetune: Finetuning, if that is what is done.
-        retrieval: Retrieval, if that is what is done.
+        svm: The SVM, if the protocol trains one.
+        layer: The linear layer, if the protocol trains one.
+        finetune: Finetuning, if the protocol finetunes.
+        retrieval: Retrieval, if the protocol retrieves.
     """
 
     protocol: Annotated[str, FIXED]
@@ -197,7 +197,7 @@ class ProtocolConfig(Settings):
 
     @property
     def title(self) -> str:
-        """Which of the paper's settings these are."""
+        """Protocol, data set and setup, as text."""
         return f"{self.protocol} on {self.dataset} ({self.setup})"
 
 
@@ -220,10 +220,10 @@ _RELEASED_LAYER = LayerConfig(
 def _table() -> tuple[ProtocolConfig, ...]:
     rows: list[ProtocolConfig] = []
 
-    def add(protocol: str, dataset: str, setup: str, modality: str, source: str, **parts: Any) -> None:
+    def add(protocol: str, dataset: str, setup: str, modality: str, source: str, **sections: Any) -> None:
         rows.append(
             ProtocolConfig(
-                protocol=protocol, dataset=dataset, setup=setup, modality=modality, source=source, **parts
+                protocol=protocol, dataset=dataset, setup=setup, modality=modality, source=source, **sections
             )
         )
 
@@ -301,7 +301,7 @@ def _table() -> tuple[ProtocolConfig, ...]:
             clips=clips,
             retrieval=RetrievalConfig(),
         )
-    # Any folder of labelled files: as on the data set that is nearest to it.
+    # Any folder of labelled files: as on the most similar data set.
     folder = "no setup of the paper; settings as in"
     add("linear", "folder", "video", "video", f"{folder} {_E1}", clips=ClipsConfig(), svm=SvmConfig())
     add("linear", "folder", "audio", "audio", f"{folder} {_E1}", clips=ClipsConfig(), svm=SvmConfig())
@@ -346,7 +346,7 @@ FINETUNE_AUDIOSET: dict[tuple[str, str], dict[str, Any]] = {
     ("hmdb51", "8-frame"): {"lr": 1e-4, "milestones": (8, 12, 16), "gamma": 0.1, "dropout": 0.5},
     ("hmdb51", "32-frame"): {"milestones": (6, 10, 14), "gamma": 0.1, "dropout": 0.5},
 }
-"""What the released configs change for backbones pretrained on AudioSet; Table S11 is for Kinetics400."""
+"""Changes of the released configs for backbones pretrained on AudioSet; Table S11 is for Kinetics400."""
 
 
 def make_protocol(
@@ -363,11 +363,11 @@ def make_protocol(
     Args:
         protocol: One of :data:`PROTOCOLS`.
         dataset: Name of the data set, "folder" for any other.
-        setup: Which of its setups; default: the first.
-        pretrained_on: What the backbone was pretrained on, as the manifest has it; "AudioSet" has its own numbers for
-            finetuning.
-        released: Do what the released code does where it differs from the paper: see docs/fidelity.md.
-        overrides: Changes by dotted name, see :meth:`ProtocolConfig.override`.
+        setup: One of its setups; default: the first.
+        pretrained_on: The data set on which the backbone was pretrained, as in the manifest; "AudioSet" has its own
+            finetuning settings.
+        released: Follow the released code where it differs from the paper, see docs/fidelity.md.
+        overrides: Changed values by dotted name, see :meth:`ProtocolConfig.override`.
 
     Raises:
         ConfigError: there is no such protocol, data set, setup or setting, or a value is out of range.
@@ -392,15 +392,15 @@ def make_protocol(
 
 
 def changed_settings(config: ProtocolConfig) -> dict[str, Any]:
-    """Return the settings, by dotted name, that are not those of :data:`TABLE`; of seed and select nothing is said."""
+    """Return the settings that differ from :data:`TABLE`, by dotted name; seed and select are not compared."""
     same = make_protocol(config.protocol, config.dataset, setup=config.setup, released=config.released)
     finetuned = FINETUNE_AUDIOSET.get((config.dataset, config.setup))
     changed = {}
     for name in config.names():
-        part, dotted, field = name.partition(".")
+        section, dotted, field = name.partition(".")
         if not dotted:
             continue
-        value, usual = (getattr(getattr(c, part), field) for c in (config, same))
+        value, usual = (getattr(getattr(c, section), field) for c in (config, same))
         allowed = [usual] if finetuned is None else [usual, finetuned.get(field, usual)]
         if value not in allowed:
             changed[name] = list(value) if isinstance(value, tuple) else value
@@ -408,7 +408,7 @@ def changed_settings(config: ProtocolConfig) -> dict[str, Any]:
 
 
 _RELEASED: dict[tuple[str, str, str], dict[str, Any]] = {
-    # It trims to 2 s before it spreads ten clips: they are one, but for 10 ms of the last.
+    # The code trims to 2 s before it takes ten uniform clips, so these are one clip, except for 10 ms of the last.
     ("linear", "esc50", "2s"): {"clips.train": 100, "clips.test": 1, "clips.normalize": "l2-time"},
     ("linear", "esc50", "5s"): {"clips.train": 100, "clips.normalize": "l2-time"},
     ("linear", "dcase", "2s"): {"clips.seconds": 1.0},

@@ -1,7 +1,7 @@
-"""What the data sets hold as they were released, and what a copy on disk lacks of it.
+"""The classes and file counts of released data sets, and what a copy on disk lacks.
 
-The paper's numbers are of whole data sets. Of Kinetics the classes alone are known: which videos there are still to
-fetch differs from copy to copy.
+The paper's results are for complete data sets. Of Kinetics only the classes are compared, because the videos that can
+still be downloaded differ from copy to copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from crisscross_zoo.evaluate.datasets import Fold, LabelledData
 from crisscross_zoo.text import counted
 
 _SHOWN = 10
-"""Names in a line; ``result.json`` has all."""
+"""Maximum number of names in a line; ``result.json`` has all."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Release:
 
     Attributes:
         title: Its name in text.
-        classes: Names of its classes; none where they are not known.
-        files: By fold, how many files are trained on and tested; none where that is not known.
-        each: How many files of each class a fold has, training and test together, if it is the same of all.
+        classes: Names of its classes; empty if unknown.
+        files: Numbers of training and test files by fold; empty if unknown.
+        each: Number of files that a fold has of each class, training and test together, if all classes have the same.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Release:
 
 
 def release_of(name: str) -> Release | None:
-    """Return what is known of a data set by its name in :data:`~crisscross_zoo.evaluate.datasets.DATASETS`."""
+    """Return the release of a data set of :data:`~crisscross_zoo.evaluate.datasets.DATASETS`; None if unknown."""
     if name == "kinetics400":
         from torchvision.models.video import R3D_18_Weights
 
@@ -49,12 +49,13 @@ def find_missing(data: LabelledData, folds: Mapping[int, Fold]) -> dict[str, Any
 
     Args:
         data: The data set.
-        folds: Those of its folds that are evaluated.
+        folds: The folds to evaluate, by number.
 
     Returns:
-        Empty where nothing differs, or nothing is known. Else "classes" that are missing, "other_classes" that the
-        release has not, "files" by fold as ``{"train": [here, released], "test": [here, released]}``, and
-        "files_of_class" as ``[here, released]`` for classes that are here in part: plain JSON types.
+        Plain JSON types. Empty if nothing differs, or if the release is unknown. Otherwise "classes", the missing
+        classes; "other_classes", classes that are not in the release; "files", by fold, as
+        ``{"train": [here, released], "test": [here, released]}``; and "files_of_class", as ``[here, released]``, for
+        classes with another number of files.
     """
     release = release_of(data.name)
     if release is None:
@@ -82,7 +83,7 @@ def find_missing(data: LabelledData, folds: Mapping[int, Fold]) -> dict[str, Any
 
 
 def describe_missing(name: str, missing: Mapping[str, Any]) -> list[str]:
-    """Return what :func:`find_missing` found as lines to read; ``name`` is the data set's."""
+    """Return the differences that :func:`find_missing` found as lines of text; ``name`` is the data set's."""
     release = release_of(name)
     if not missing or release is None:
         return []

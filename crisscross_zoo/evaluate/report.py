@@ -1,4 +1,4 @@
-"""One table of many results, with the paper's numbers beside them: Markdown, CSV, HTML."""
+"""One table of many results with the paper's numbers, as Markdown, CSV or HTML."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ FORMATS: tuple[str, ...] = (".md", ".csv", ".html")
 
 
 def find_results(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
-    """Read the results in some folders, and in the folders in them.
+    """Read all results in some folders and their subfolders.
 
     Raises:
-        OutputError: a folder has none, or one is damaged.
+        OutputError: a folder has no result, or a result is damaged.
     """
     found: dict[Path, dict[str, Any]] = {}
     for path in map(Path, paths):
@@ -55,7 +55,7 @@ def find_results(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]
                 row_of(result)
             except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
                 raise OutputError(
-                    f"is no result, or damaged ({type(error).__name__})",
+                    f"is not a result, or is damaged ({type(error).__name__})",
                     remedy="leave it out, or run the evaluation again",
                     path=file,
                 ) from None
@@ -64,13 +64,13 @@ def find_results(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]
 
 
 def report_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the table's rows, by column, in the order of protocol, data set, setup and weights."""
+    """Return the table's rows, by column, sorted by protocol, data set, setup and weights."""
     rows = [row for result in results for row in row_of(result)]
     return sorted(rows, key=lambda row: [str(row[name]) for name in COLUMNS[:4]])
 
 
 def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each number of a result; what is not known of the paper's is None."""
+    """Return a row for each metric of a result; the paper's number is None if it is unknown or not comparable."""
     folds = list(result["folds"].values())
     notes = []
     if failed := len({bad["path"] for fold in folds for bad in fold["failed"]}):
@@ -80,10 +80,10 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     if damaged := len({bad["path"] for fold in folds for bad in fold["damaged"]}):
         notes.append(f"{counted(damaged, 'file')} damaged")
     if result["released"]:
-        notes.append("as the released code")
+        notes.append("follows the released code")
     notes += [f"{name} {value}" for name, value in result["changed"].items()]
     notes += result["absent"]
-    # Results of before have neither.
+    # Results of older versions have neither.
     notes += describe_missing(result["dataset"], result.get("incomplete", {}))
     chance = result.get("chance", {})
     metrics: dict[tuple[str, str], Mapping[str, float]] = {}
@@ -92,8 +92,8 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             metrics |= {(f"R@{k}, {direction}", k): value for k, value in recall.items()}
     else:
         metrics["top-1", "1"] = result["top1"]
-    known = result["published"]
-    where = {"test": "test", "train": "training"}.get(folds[0].get("chosen_on"), "nothing")
+    published = result["published"]
+    chosen_on = {"test": "test", "train": "training"}.get(folds[0].get("chosen_on"), "nothing")
     return [
         {
             "protocol": result["protocol"],
@@ -103,11 +103,11 @@ def row_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             "metric": name,
             "%": round(100 * value["mean"], 2),
             "std": round(100 * value["std"], 2) if len(folds) > 1 else None,
-            "paper": known["value"] if known and name == "top-1" and not result["changed"] else None,
+            "paper": published["value"] if published and name == "top-1" and not result["changed"] else None,
             "chance": round(100 * chance[k], 2) if k in chance else None,
             "folds": ", ".join(result["folds"]),
             "test files": sum(fold["test_files"] for fold in folds),
-            "chosen on": where,
+            "chosen on": chosen_on,
             "notes": "; ".join(notes) or None,
         }
         for (name, k), value in metrics.items()
@@ -131,7 +131,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as a page of its own."""
+    """Return the rows as a complete HTML page."""
 
     def line(tag: str, cells: Iterable[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -144,13 +144,13 @@ def write_report(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     """Write the table in the format of the suffix: one of :data:`FORMATS`.
 
     Raises:
-        OutputError: another suffix.
-        OSError: it cannot be written.
+        OutputError: the suffix is another one.
+        OSError: the file cannot be written.
     """
     make = {".md": to_markdown, ".csv": to_csv, ".html": to_html}.get(Path(path).suffix)
     if make is None:
         raise OutputError(
-            f"a report is not written as {Path(path).suffix or 'a name without suffix'!r}",
+            f"a report cannot be written as {Path(path).suffix or 'a name without suffix'!r}",
             remedy=suggest(Path(path).suffix, FORMATS),
             path=path,
         )
@@ -183,9 +183,9 @@ td:last-child {{ white-space: normal; overflow-wrap: break-word; min-width: 14re
 <body>
 <main>
 <h1>CrissCross evaluations</h1>
-<p>"paper" is what the authors published for these weights, empty where that is not known here, and where settings or
-files are not the paper's. "chosen on test" marks numbers whose cost or epoch was chosen on the test files, as in the
-paper.</p>
+<p>"paper" is the authors' published result for these weights. It is empty if that result is not available, or if
+settings or files differ from the paper's. "chosen on test" marks results whose cost or epoch was chosen on the test
+files, as in the paper.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="results">
 <table>
 <thead>{head}</thead>

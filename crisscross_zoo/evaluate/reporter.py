@@ -1,4 +1,4 @@
-"""What an evaluation tells its caller while it runs: lines to read, and how far it is."""
+"""Messages and progress that an evaluation reports to its caller while it runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from crisscross_zoo.errors import CrissCrossError, shown
 from crisscross_zoo.text import counted
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, what is done of it, and how much of it there is; 0: that is not known."""
+"""Called with a stage's name, the number of items done and their total number; a total of 0 is unknown."""
 
 
 NAMED_FAILURES = 3
-"""How many files that fail alike are named; of more, one is."""
+"""If no more files than this fail for the same reason, each is named; otherwise only one is."""
 
 
 class Reporter:
-    """Passes on lines and progress to a caller's functions.
+    """Passes messages and progress on to the caller's callbacks.
 
     Args:
-        on_message: Called with each line. None: nobody reads them.
-        on_progress: Called as a stage goes on.
+        on_message: Called with each message, a line of text. None: messages are dropped.
+        on_progress: Called as a stage progresses. None: progress is not reported.
     """
 
     def __init__(
@@ -30,12 +30,15 @@ class Reporter:
         self._failed: set[str] = set()
 
     def message(self, line: str) -> None:
-        """Pass on a line."""
+        """Pass a line of text on to ``on_message``."""
         if self._on_message is not None:
             self._on_message(line)
 
     def report_failures(self, failures: Mapping[str, CrissCrossError]) -> None:
-        """Pass on that files failed, each once: it may be in several folds. The same of many files is one line."""
+        """Report failed files, each only once, since a file may be in several folds.
+
+        Many files that failed for the same reason are one message.
+        """
         kinds: dict[tuple[str, str], list[str]] = {}
         for path, error in failures.items():
             if path not in self._failed:
@@ -50,7 +53,7 @@ class Reporter:
                     self.message(f"{shown(path)}: {text}")
 
     def stage(self, name: str) -> Callable[[int, int], None]:
-        """Return what passes on how much of a stage is done, and how much of it there is."""
+        """Return a callback that reports the progress of a stage: the number of items done, and their total."""
 
         def on_progress(done: int, total: int) -> None:
             if self._on_progress is not None:

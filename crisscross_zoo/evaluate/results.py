@@ -1,4 +1,4 @@
-"""What is kept of an evaluation: its summary, its tables, the confusion matrix, and the paper's number beside it."""
+"""The results of an evaluation: summary, tables, confusion matrix, and the paper's number for comparison."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BENCHMARKS = {
     "kinetics400": "Kinetics400",
     "kinetics-sound": "Kinetics-Sound",
 }
-"""Names of the data sets in the manifest."""
+"""The manifest's names of the data sets."""
 
 _PUBLISHED = {
     "linear": "linear",
@@ -45,18 +45,18 @@ _PUBLISHED = {
     "fusion": "fusion of video and audio, linear",
 }
 _SMALL_SETUPS = ("8-frame", "2s")
-"""Setups that the paper uses to explore; what it publishes is of the others, where there are others (section E.1)."""
+"""Setups that the paper uses for exploration; its published results are of the larger setups (section E.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldResult:
-    """What came of a fold.
+    """The result of a fold.
 
     Attributes:
-        train: How many training files were used.
+        train: Number of training files that were used.
         test: The test files that were used.
-        failed: The others, see :func:`crisscross_zoo.files.failures.failure_row`.
-        damaged: Files of which a part could be read and was used: path and what is wrong.
+        failed: A row for each file that failed, see :func:`crisscross_zoo.files.failures.failure_row`.
+        damaged: A row for each file that was only partly read and used: path and reason.
     """
 
     train: int
@@ -67,12 +67,12 @@ class FoldResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Classified(FoldResult):
-    """What came of a fold in classification.
+    """The result of a fold in classification.
 
     Attributes:
-        clip_scores: Of each test clip, (n, K): decision values of the SVM, or probabilities of a layer.
-        owners: The place in ``test`` of each clip's file, (n,).
-        chosen: What was chosen, and on what ground.
+        clip_scores: Scores of each test clip, (n, K): decision values of an SVM, or probabilities of a linear layer.
+        owners: Index in ``test`` of each clip's file, (n,).
+        chosen: The chosen hyperparameters, and the scores by which they were chosen.
     """
 
     clip_scores: npt.NDArray[np.floating[Any]]
@@ -81,23 +81,23 @@ class Classified(FoldResult):
 
     @functools.cached_property
     def scores(self) -> npt.NDArray[np.float64]:
-        """Of each test file, (files, K)."""
+        """Scores of each test file, (files, K)."""
         return file_scores(self.clip_scores, self.owners)
 
     @property
     def top1(self) -> float:
-        """The share of test files whose own class has the highest score."""
+        """The fraction of test files whose own class has the highest score."""
         return top_k(self.scores, labels_of(self.test), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieved(FoldResult):
-    """What came of a fold in retrieval.
+    """The result of a fold in retrieval.
 
     Attributes:
         recall: R@k by direction; empty without classes.
-        chance: R@k of neighbours at random.
-        queries: Test files and their nearest neighbours by direction.
+        chance: Expected R@k of random neighbours; empty without classes.
+        queries: The test files with their nearest neighbours, by direction.
     """
 
     recall: dict[str, dict[int, float]]
@@ -106,7 +106,7 @@ class Retrieved(FoldResult):
 
 
 def published(config: ProtocolConfig, weights: Mapping[str, Weights]) -> dict[str, Any] | None:
-    """Return the paper's number for these weights, as the manifest has it; None where it is not known."""
+    """Return the paper's published result for these weights, from the manifest; None if there is none."""
     several = config.dataset in ("ucf101", "hmdb51", "esc50") and config.protocol in ("linear", "finetune")
     if several and config.setup in _SMALL_SETUPS:
         return None
@@ -118,9 +118,9 @@ def published(config: ProtocolConfig, weights: Mapping[str, Weights]) -> dict[st
     except UnknownWeightsError:
         return None
     wanted = BENCHMARKS[config.dataset], _PUBLISHED[config.protocol]
-    for known in entry.results:
-        if (known.benchmark, known.protocol) == wanted and known.value is not None:
-            return {"value": known.value, "metric": known.metric, "note": known.note}
+    for result in entry.results:
+        if (result.benchmark, result.protocol) == wanted and result.value is not None:
+            return {"value": result.value, "metric": result.metric, "note": result.note}
     return None
 
 
@@ -130,17 +130,17 @@ def labels_of(samples: Sequence[LabelledFile]) -> Ints:
 
 
 def text_keys(values: Mapping[Any, float]) -> dict[str, float]:
-    """Return the values by cost or epoch as JSON has keys."""
+    """Return values by cost or epoch with string keys, as JSON requires."""
     return {f"{key:g}": value for key, value in values.items()}
 
 
 def check_out(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Raise an OutputError where ``path`` is the result of another evaluation, or damaged."""
+    """Raise an OutputError if ``path`` is the result of another evaluation, or damaged."""
     if overwrite or not path.exists():
         return
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        other = next((k for k, v in json.loads(json.dumps(identity)).items() if known.get(k) != v), None)
+        existing = json.loads(path.read_text(encoding="utf-8"))
+        other = next((k for k, v in json.loads(json.dumps(identity)).items() if existing.get(k) != v), None)
     except ValueError:
         raise OutputError("is damaged", remedy="delete it, or pass --overwrite", path=path) from None
     if other is not None:
@@ -152,7 +152,7 @@ def check_out(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> No
 
 
 def summary(plan: Plan, done: Mapping[int, FoldResult]) -> dict[str, Any]:
-    """Return accuracies or recall, by fold and over all folds."""
+    """Return the accuracies or the recall, of each fold and over all folds."""
     rows = {str(number): _row(plan, plan.folds[number], found) for number, found in done.items()}
     several = list(rows.values())
     if retrieved := [found for found in done.values() if isinstance(found, Retrieved)]:
@@ -193,13 +193,13 @@ def _row(plan: Plan, fold: Fold, found: FoldResult) -> dict[str, Any]:
 
 
 def weights_name(result: Mapping[str, Any]) -> str:
-    """Return what weights are called in tables: their id, or the pretraining run that they are of."""
-    names = dict.fromkeys(str(known["id"]) for known in result["weights"].values())
+    """Return the name of the weights in tables: their id, or that of their pretraining run."""
+    names = dict.fromkeys(str(weights["id"]) for weights in result["weights"].values())
     return str(result["run"] or ", ".join(names))
 
 
 def recall_lines(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return R@k as text, by what to call it: a line for each direction; none where nothing was retrieved."""
+    """Return R@k as text, by name, for each direction; empty if nothing was retrieved."""
     chance = result.get("chance", {})
     return {
         f"R@k, {direction}": ", ".join(
@@ -210,7 +210,7 @@ def recall_lines(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def result_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return a result as lines to read: the number, the paper's beside it, and what it rests on."""
+    """Return a result as lines of text: accuracy or recall, the paper's number, and everything that qualifies them."""
     folds = result["folds"]
     several = (
         f", mean ± std over folds {', '.join(folds)}" if len(folds) > 1 else f", fold {next(iter(folds))}"
@@ -225,33 +225,32 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"top-5: {percent(**result['top5'])} {five}; top-1 of single clips: {percent(**result['clip_top1'])} {one}"
         )
-    if known := result["published"]:
-        note = f" ({known['note']})" if known["note"] else ""
-        lines.append(f"paper: {known['value']:.1f} %, {known['metric']}{note}")
+    if paper := result["published"]:
+        note = f" ({paper['note']})" if paper["note"] else ""
+        lines.append(f"paper: {paper['value']:.1f} %, {paper['metric']}{note}")
     lines += [
-        f"not the whole data set: {line}"
-        for line in describe_missing(result["dataset"], result["incomplete"])
+        f"incomplete data set: {line}" for line in describe_missing(result["dataset"], result["incomplete"])
     ]
-    used, there = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
-    lines.append(f"rests on {used} of {counted(there, 'test file')}")
+    used, all_files = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
+    lines.append(f"based on {used} of {counted(all_files, 'test file')}")
     if damaged := len({bad["path"] for f in folds.values() for bad in f["damaged"]}):
-        lines.append(f"damaged: {counted(damaged, 'file')}, read in part, named in {RESULT_FILE}")
+        lines.append(f"damaged: {counted(damaged, 'file')}, partly read, listed in {RESULT_FILE}")
     if failed := len({bad["path"] for f in folds.values() for bad in f["failed"]}):
-        lines.append(f"failed: {counted(failed, 'file')}, named in {RESULT_FILE}")
+        lines.append(f"failed: {counted(failed, 'file')}, listed in {RESULT_FILE}")
     if result["shared_content"]:
         shared = counted(sum(result["shared_content"].values()), "test file")
-        lines.append(f"leak: {shared} with the bytes of a training file")
+        lines.append(f"leak: {shared} with the same bytes as a training file")
     chosen_on = next(iter(folds.values())).get("chosen_on")
     choices = ", ".join(f"{k} {f[k]:g}" for f in folds.values() for k in ("cost", "epochs") if k in f)
     if chosen_on is not None:
-        place = "the TEST files, as the paper does" if chosen_on == "test" else "held-out training files"
-        lines.append(f"chosen on {place}: {choices}")
+        files = "the TEST files, as in the paper" if chosen_on == "test" else "held-out training files"
+        lines.append(f"chosen on {files}: {choices}")
     elif choices:
-        lines.append(f"not chosen, but set: {choices}")
-    lines += [f"not as in the paper: {name} {value}" for name, value in result["changed"].items()]
-    lines += [f"absent: {line}" for line in result["absent"]]
+        lines.append(f"fixed, not chosen: {choices}")
+    lines += [f"differs from the paper: {name} {value}" for name, value in result["changed"].items()]
+    lines += [f"missing: {line}" for line in result["absent"]]
     if result["released"]:
-        lines.append("as the released code does it, where that differs from the paper")
+        lines.append("follows the released code where it differs from the paper")
     return lines
 
 
@@ -273,9 +272,9 @@ def write_tables(out: Path, classes: Sequence[str], done: Mapping[int, Classifie
             for name, value in zip(files, (*values, bool(guess == sample.label), scores), strict=True):
                 files[name].append(value)
         firsts = np.searchsorted(found.owners, found.owners)
-        for place, (owner, scores) in enumerate(zip(found.owners, found.clip_scores, strict=True)):
+        for row, (owner, scores) in enumerate(zip(found.owners, found.clip_scores, strict=True)):
             for name, value in zip(
-                clips, (number, found.test[owner].path, place - int(firsts[place]), scores), strict=True
+                clips, (number, found.test[owner].path, row - int(firsts[row]), scores), strict=True
             ):
                 clips[name].append(value)
     metadata = {"classes": json.dumps(classes)}
@@ -287,26 +286,26 @@ def write_tables(out: Path, classes: Sequence[str], done: Mapping[int, Classifie
 
 
 def draw_confusion(matrix: Ints, classes: Sequence[str], path: Path) -> None:
-    """Draw how often each class was taken for each, in % of the class's test files, as PNG."""
+    """Draw a confusion matrix, in % of each class's test files, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    percentages = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(40.0, max(5.0, 2.5 + 0.22 * len(classes)))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues", aspect="equal")
+    image = axes.imshow(percentages, vmin=0, vmax=100, cmap="Blues", aspect="equal")
     size = 8 if len(classes) <= 60 else 4
     axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
     axes.set_yticks(range(len(classes)), classes, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("class")
     if len(classes) <= 20:
-        for i, row in enumerate(shares):
-            for j, share in enumerate(row):
-                if share:
-                    axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7,
-                              color="white" if share > 50 else "black")  # fmt: skip
+        for i, row in enumerate(percentages):
+            for j, value in enumerate(row):
+                if value:
+                    axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7,
+                              color="white" if value > 50 else "black")  # fmt: skip
     figure.colorbar(image, label="% of the class's test files", shrink=0.8)
     figure.savefig(path, format="png", dpi=150)

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, on features averaged over the clips of each file (section E.3)."""
+"""Nearest neighbours by cosine similarity, on features averaged over the clips of each file (section E.3)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def file_means(clips: FileClips, head: nn.Module | None = None) -> Floats:
 
     Args:
         clips: Clips of files.
-        head: What each clip's features go through first.
+        head: Module that is applied to each clip's features before averaging.
 
     Returns:
         float32, (files, D).
@@ -52,28 +52,29 @@ def file_means(clips: FileClips, head: nn.Module | None = None) -> Floats:
     return means
 
 
-def nearest(known: Floats, asked: Floats, k: int) -> tuple[Ints, Floats]:
-    """Find the ``k`` known rows nearest to each asked one, by cosine.
+def nearest(gallery: Floats, queries: Floats, k: int) -> tuple[Ints, Floats]:
+    """Find the ``k`` gallery rows nearest to each query row, by cosine.
 
     Args:
-        known: (n, D).
-        asked: (m, D).
-        k: At most n are found.
+        gallery: (n, D).
+        queries: (m, D).
+        k: Number of neighbours; at most n are found.
 
     Returns:
-        Their places, nearest first, and their cosine similarities: (m, min(k, n)) each.
+        Their row indices in the gallery, int64, nearest first, and their cosine similarities, float32: both
+        (m, min(k, n)).
     """
-    search = NearestNeighbors(n_neighbors=min(k, len(known)), metric="cosine", algorithm="brute").fit(known)
-    distances, places = search.kneighbors(asked)
-    return places.astype(np.int64), (1 - distances).astype(np.float32)
+    search = NearestNeighbors(n_neighbors=min(k, len(gallery)), metric="cosine", algorithm="brute")
+    distances, indices = search.fit(gallery).kneighbors(queries)
+    return indices.astype(np.int64), (1 - distances).astype(np.float32)
 
 
 class Heads(nn.Module):
     """Projector and predictor of one modality.
 
-    The loss (Eqn. 1) pulls the *prediction* of one modality to the *embedding* of the other, so that is how one is
-    sought with the other: the query goes through both heads, what is searched through the projector alone. Between the
-    embeddings themselves nothing of the kind holds.
+    The loss (Eqn. 1) pulls the *prediction* of one modality to the *embedding* of the other. In retrieval across
+    modalities the query therefore goes through projector and predictor, and the gallery only through the projector.
+    The loss does not pull the two embeddings themselves together.
 
     Attributes:
         projector: Average-pooled features (n, D) to embeddings (n, 2048).
@@ -97,7 +98,7 @@ def load_heads(run: str | Path) -> dict[str, Heads]:
         run: The run's folder.
 
     Raises:
-        CheckpointError: the run has no checkpoint, or a damaged one.
+        CheckpointError: the run has no checkpoint, or its newest one is damaged.
     """
     checkpoints = list_checkpoints(Path(run))
     if not checkpoints:

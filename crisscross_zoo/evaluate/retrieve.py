@@ -1,4 +1,4 @@
-"""The step of a fold in retrieval: its test files query its training files, in every direction."""
+"""Retrieval on one fold: its test files are the queries, its training files the gallery, in every direction."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from crisscross_zoo.evaluate.rows import Floats, Ints, Rows
 from crisscross_zoo.evaluate.store import FeatureStore
 
 SHOWN_NEIGHBOURS = 5
-"""Neighbours in a gallery, as in Figures S1 and S2."""
+"""Neighbours shown on a gallery page, as in Figures S1 and S2."""
 
 
 def retrieve(plan: Plan, features: ClipFeatures, number: int, *, shown: int = SHOWN_NEIGHBOURS) -> Retrieved:
-    """Query the training files of a fold with its test files, in every direction.
+    """Search a fold's training files (the gallery) with its test files (the queries), in every direction.
 
-    Without classes there is nothing to be right or wrong: no recall.
+    Recall needs classes; it is empty without them.
 
     Args:
         plan: The evaluation.
-        features: Of its clips.
-        number: Of the fold.
-        shown: Neighbours of a query that are returned.
+        features: The features of its clips.
+        number: The fold's number.
+        shown: Number of neighbours of each query that are returned.
 
     Raises:
-        OutputError: no query, or nothing that is searched, can be used.
+        OutputError: no query, or no gallery file, can be used.
     """
     fold, store = plan.folds[number], features.store()
     used, failed = features.extract(store, fold.train + fold.test, "files")
@@ -40,34 +40,34 @@ def retrieve(plan: Plan, features: ClipFeatures, number: int, *, shown: int = SH
         used, more = features.extract(projected, used, "files, average-pooled")
         failed += more
         spaces |= {"video-to-audio": projected, "audio-to-video": projected}
-    there = {s.path for s in used}
-    known, asked = ([s for s in part if s.path in there] for part in (fold.train, fold.test))
-    for part, what in ((known, "file to search"), (asked, "query")):
-        if not part:
+    usable = {s.path for s in used}
+    gallery, queries = ([s for s in files if s.path in usable] for files in (fold.train, fold.test))
+    for files, what in ((gallery, "gallery file"), (queries, "query")):
+        if not files:
             raise OutputError(f"no {what} can be used: {failed[0]['reason']}", path=failed[0]["path"])
-    labels, truth = labels_of(known), labels_of(asked)
+    gallery_labels, query_labels = labels_of(gallery), labels_of(queries)
     ks = plan.config.retrieval.ks if plan.config.retrieval else ()
     recall: dict[str, dict[int, float]] = {}
-    queries: dict[str, list[Query]] = {}
+    results: dict[str, list[Query]] = {}
     for direction, space in spaces.items():
-        places, cosines = _neighbours(plan, space, direction, known, asked, max(shown, *ks))
+        indices, cosines = _neighbours(plan, space, direction, gallery, queries, max(shown, *ks))
         if plan.data.classes:
-            recall[direction] = recall_at(labels[places], truth, ks)
-        queries[direction] = [
+            recall[direction] = recall_at(gallery_labels[indices], query_labels, ks)
+        results[direction] = [
             Query(
                 _item(plan, sample),
-                tuple(Hit(_item(plan, known[p]), float(c)) for p, c in zip(near, close, strict=True)),
+                tuple(Hit(_item(plan, gallery[i]), float(c)) for i, c in zip(near, close, strict=True)),
             )
-            for sample, near, close in zip(asked, places[:, :shown], cosines[:, :shown], strict=True)
+            for sample, near, close in zip(queries, indices[:, :shown], cosines[:, :shown], strict=True)
         ]
     return Retrieved(
-        train=len(known),
-        test=asked,
+        train=len(gallery),
+        test=queries,
         failed=failed,
         damaged=store.damage([s.path for s in used]),
         recall=recall,
-        chance=chance_at(labels, truth, ks) if plan.data.classes else {},
-        queries=queries,
+        chance=chance_at(gallery_labels, query_labels, ks) if plan.data.classes else {},
+        queries=results,
     )
 
 
@@ -75,23 +75,25 @@ def _neighbours(
     plan: Plan,
     store: FeatureStore,
     direction: str,
-    known: list[LabelledFile],
-    asked: list[LabelledFile],
+    gallery: list[LabelledFile],
+    queries: list[LabelledFile],
     k: int,
 ) -> tuple[Ints, Floats]:
-    """Return places in ``known`` and cosines of the ``k`` nearest to each of ``asked``, see :func:`nearest`."""
-    asker, sought = direction.split("-to-")
-    heads = plan.heads if asker != sought else {}
+    """Return indices and cosines of the ``k`` gallery files nearest to each query, see :func:`nearest`."""
+    query_modality, gallery_modality = direction.split("-to-")
+    heads = plan.heads if query_modality != gallery_modality else {}
     return nearest(
-        file_means(_clips(store, sought, known), heads[sought].projector if heads else None),
-        file_means(_clips(store, asker, asked), heads.get(asker)),
+        file_means(
+            _clips(store, gallery_modality, gallery), heads[gallery_modality].projector if heads else None
+        ),
+        file_means(_clips(store, query_modality, queries), heads.get(query_modality)),
         k,
     )
 
 
 def _clips(store: FeatureStore, modality: str, samples: list[LabelledFile]) -> FileClips:
-    part, owners = store.rows(modality, [s.path for s in samples])
-    return FileClips(Rows([part]), owners)
+    matrix, owners = store.rows(modality, [s.path for s in samples])
+    return FileClips(Rows([matrix]), owners)
 
 
 def _item(plan: Plan, sample: LabelledFile) -> Item:

@@ -1,4 +1,4 @@
-"""Rows picked out of matrices that may be larger than memory, read a block at a time."""
+"""Selected rows of matrices that may be larger than memory, read a block at a time."""
 
 from __future__ import annotations
 
@@ -12,47 +12,48 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 64 << 20
-"""Of rows that are in memory at a time."""
+"""Size of a block of rows in memory."""
 
 _ITEM_BYTES = 4
 
 
-def block_rows(numbers: int) -> int:
-    """Return how many rows of so many numbers are :data:`BLOCK_BYTES`."""
-    return max(64, BLOCK_BYTES // (_ITEM_BYTES * max(1, numbers)))
+def block_rows(dims: int) -> int:
+    """Return how many rows of ``dims`` values fit into :data:`BLOCK_BYTES`, at least 64."""
+    return max(64, BLOCK_BYTES // (_ITEM_BYTES * max(1, dims)))
 
 
 @dataclass
 class Rows:
-    """Rows of one matrix or of several side by side, in an order of their own, read a block at a time.
+    """Rows of one matrix, or concatenated rows of several, in any order, read a block at a time.
 
     Attributes:
-        parts: Matrices (float32) and which of their rows, as many from each.
-        change: What is done to a block of each part before they are put side by side.
+        matrices: Each matrix (float32) with the indices of its rows; all have as many indices.
+        change: Function that is applied to a block of each matrix before the blocks are concatenated.
+        shape: Number of rows, and number of columns of all matrices together.
     """
 
-    parts: Sequence[tuple[Floats, Ints]]
+    matrices: Sequence[tuple[Floats, Ints]]
     change: Callable[[Floats], Floats] | None = None
     shape: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shape = len(self.parts[0][1]), sum(matrix.shape[1] for matrix, _ in self.parts)
+        self.shape = len(self.matrices[0][1]), sum(matrix.shape[1] for matrix, _ in self.matrices)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, places: slice | Ints) -> Floats:
+    def __getitem__(self, rows: slice | Ints) -> Floats:
         """Return some rows, float32 (n, D), as a copy in memory."""
-        blocks = [np.asarray(matrix[index[places]], np.float32) for matrix, index in self.parts]
+        blocks = [np.asarray(matrix[index[rows]], np.float32) for matrix, index in self.matrices]
         blocks = blocks if self.change is None else [self.change(block) for block in blocks]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
-    def take(self, places: Ints) -> Rows:
-        """Return fewer rows, or others, without reading any."""
-        return Rows([(matrix, index[places]) for matrix, index in self.parts], self.change)
+    def take(self, rows: Ints) -> Rows:
+        """Select rows by index, without reading them."""
+        return Rows([(matrix, index[rows]) for matrix, index in self.matrices], self.change)
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Floats]]:
-        """Yield all rows in order, ``size`` at a time (default: :data:`BLOCK_BYTES` of them), with where they stand."""
+        """Yield the slice and the values of each block of ``size`` rows, in order (default: :data:`BLOCK_BYTES`)."""
         size = size or block_rows(self.shape[1])
         for first in range(0, len(self), size):
             where = slice(first, min(first + size, len(self)))

@@ -1,13 +1,13 @@
-"""One call for any protocol: features, classifier, scores, and everything that is needed to believe the number.
+"""Evaluation by any protocol in one call: features, classifier, scores, and everything needed to verify the result.
 
-In the folder of a result::
+The folder of a result has::
 
-    result.json           accuracies by fold, settings, weights, what was chosen, which files failed
+    result.json           accuracies by fold, settings, weights, chosen hyperparameters, failed files
     predictions.parquet   every test file: label, prediction, score of each class
     clips.parquet         every test clip: score of each class
-    confusion.png         over all folds
-    fold1/finetune.pt     finetuning alone: the checkpoint it goes on from
-    fold1/layer.pt        the same of a linear layer whose clips are drawn anew in every epoch
+    confusion.png         the confusion matrix over all folds
+    fold1/finetune.pt     only finetuning: the checkpoint from which it resumes
+    fold1/layer.pt        the same for a linear layer with new clips in every epoch
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from crisscross_zoo.weights.loaded import Weights
 
 
 def check_packages() -> None:
-    """Raise a ConfigError unless the packages of the extra "evaluate" are there."""
+    """Raise a ConfigError unless the packages of the extra "evaluate" are installed."""
     for package, name in (("sklearn", "scikit-learn"), ("pyarrow", "pyarrow"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"{name} is not installed", remedy='run pip install "crisscross-zoo[evaluate]"')
@@ -72,33 +72,33 @@ def evaluate(
     on_progress: Progress | None = None,
     on_queries: Callable[[Mapping[str, Sequence[Query]]], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate weights by a protocol, and write what comes of it.
+    """Evaluate weights by a protocol, and write the result.
 
     Args:
         config: The protocol's settings.
-        data: Files, labels, folds.
+        data: Files, labels and folds.
         weights: As in :func:`crisscross_zoo.load_encoder`, or an encoder; or one for each modality.
-        out: The result's folder, made if need be.
-        folds: Which of the data set's; default: all.
-        compute: Device and the like.
+        out: The result's folder, created if needed.
+        folds: Numbers of the folds to evaluate; default: all.
+        compute: Device, precision and the like.
         heads: By modality, for retrieval across modalities, see :func:`~crisscross_zoo.evaluate.retrieval.load_heads`.
-        overwrite: Replace the result of another evaluation that is there.
-        on_message: Told of what may change how far the numbers are to be trusted, a line each.
-        on_progress: Told what is done, how much of it, and how much there is.
-        on_queries: Retrieval alone: given the queries of the first fold by direction, with their neighbours.
+        overwrite: Replace another evaluation's result in ``out``.
+        on_message: Called with a line of text about anything that may make the result less reliable.
+        on_progress: Called with a stage's name, the number of items done and their total number.
+        on_queries: Only in retrieval: called with the first fold's queries and their neighbours, by direction.
 
     Returns:
-        What is in ``result.json``.
+        The contents of ``result.json``.
 
     Raises:
-        ConfigError: a file is in training and test, folds that are not there, or settings that do not fit.
-        WeightsError: the weights cannot be had.
-        OutputError: the folder holds another evaluation, or no file could be used.
-        OSError: it cannot be written.
+        ConfigError: a file is in both training and test, a fold does not exist, or the settings do not fit.
+        WeightsError: the weights cannot be loaded.
+        OutputError: the folder has another evaluation's result, or no file could be used.
+        OSError: the result cannot be written.
     """
     check_packages()
     chosen = _chosen_folds(data, folds)
-    _check_not_sound_alone(config, data.root, (s.path for f in chosen.values() for s in (*f.train, *f.test)))
+    _check_not_audio_only(config, data.root, (s.path for f in chosen.values() for s in (*f.train, *f.test)))
     reporter = Reporter(on_message, on_progress)
     plan = make_plan(
         config, data, chosen, weights, out=Path(out), compute=compute, heads=heads, overwrite=overwrite
@@ -110,7 +110,7 @@ def evaluate(
     if lines := describe_missing(data.name, incomplete):
         more = f" (and {len(lines) - 1} more, listed with the result)" if len(lines) > 1 else ""
         reporter.message(
-            f"{data.root} is not the whole data set, so the paper's number is not put beside the result:"
+            f"{data.root} is an incomplete data set, so the paper's number is not shown with the result:"
             f" {lines[0]}{more}"
         )
     shared = _check_leaks(plan, reporter)
@@ -119,7 +119,7 @@ def evaluate(
         done[number] = found = step(number)
         if isinstance(found, Retrieved) and on_queries is not None and len(done) == 1:
             on_queries(found.queries)
-    sources = {name: known.source for name, known in plan.weights.items()}
+    sources = {name: loaded.source for name, loaded in plan.weights.items()}
     result = {
         **identity,
         "published": None if incomplete else published(config, sources),
@@ -150,41 +150,43 @@ def search(
     on_message: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[dict[str, list[Query]], list[dict[str, str]]]:
-    """Find the files of a folder that are most like some files; labels are not needed.
+    """Find the files of a folder that are nearest to some query files; labels are not needed.
 
     Args:
         config: A retrieval protocol's settings.
-        folder: Searched with all folders in it.
-        queries: Files; one that lies in the folder is not its own neighbour.
+        folder: The gallery: the media files in this folder and its subfolders.
+        queries: Query files. A query that is in the folder is removed from the gallery.
         weights: As for :func:`evaluate`.
-        top: Neighbours of each.
-        compute: Device and the like.
+        top: Number of neighbours of each query.
+        compute: Device, precision and the like.
         heads: As for :func:`evaluate`.
-        on_message: Told of files that failed, a line each.
+        on_message: Called with a line of text about failed files.
         on_progress: As for :func:`evaluate`.
 
     Returns:
-        By direction the queries with their neighbours; and which files failed.
+        The queries with their neighbours, by direction; and a row for each file that failed.
 
     Raises:
-        ConfigError: a query is not there, or the folder holds no media.
-        WeightsError: the weights cannot be had.
+        ConfigError: a query does not exist, or the folder has no media.
+        WeightsError: the weights cannot be loaded.
         OutputError: no query, or no file of the folder, can be used.
     """
     check_packages()
     for query in queries:
         if not Path(query).is_file():
             raise ConfigError(f"{query}: there is no such file", remedy="check --query")
-    asked = {os.path.realpath(query) for query in queries}
+    query_paths = {os.path.realpath(query) for query in queries}
     media = find_media([os.fspath(folder)])
-    _check_not_sound_alone(config, folder, media)
+    _check_not_audio_only(config, folder, media)
     if config.modality != "audio":
-        media = [path for path in media if not _is_sound(path)]
-    paths = [path for path in media if os.path.realpath(path) not in asked]
-    if not paths:
-        raise ConfigError(f"{folder}: has no other media", remedy="name a folder with files to search")
-    known, sought = (tuple(LabelledFile(str(p), 0, str(p)) for p in part) for part in (paths, queries))
-    data = LabelledData("folder", os.fspath(folder), (), {1: Fold(known, sought)})
+        media = [path for path in media if not _is_audio_file(path)]
+    gallery = [path for path in media if os.path.realpath(path) not in query_paths]
+    if not gallery:
+        raise ConfigError(
+            f"{folder}: has no media besides the queries", remedy="name a folder with files to search"
+        )
+    train, test = (tuple(LabelledFile(str(p), 0, str(p)) for p in paths) for paths in (gallery, queries))
+    data = LabelledData("folder", os.fspath(folder), (), {1: Fold(train, test)})
     plan = make_plan(config, data, data.folds, weights, out=Path(), compute=compute, heads=heads)
     reporter = Reporter(on_message, on_progress)
     done = retrieve(plan, ClipFeatures(plan, reporter), 1, shown=top)
@@ -200,16 +202,16 @@ def _chosen_folds(data: LabelledData, folds: Sequence[int] | None) -> dict[int, 
     if len(data.classes) < 2:
         raise ConfigError(
             f"{data.root}: has one class, {data.classes[0]!r}; an evaluation needs two or more",
-            remedy="check that FOLDER/CLASS/FILE is a file, without a folder too many above",
+            remedy="check that the files are at FOLDER/CLASS/FILE, without another folder level",
         )
     return {number: data.folds[number] for number in folds or data.folds}
 
 
-def _check_not_sound_alone(
+def _check_not_audio_only(
     config: ProtocolConfig, folder: str | os.PathLike[str], paths: Iterable[str]
 ) -> None:
-    """Raise a ConfigError that names a setup where the protocol needs video and all files are sound."""
-    if config.modality != "audio" and all(_is_sound(path) for path in paths):
+    """Raise a ConfigError that names another setup if the protocol needs video and all files are audio files."""
+    if config.modality != "audio" and all(_is_audio_file(path) for path in paths):
         setup = setup_of(config, "audio")
         remedy = "name a folder of videos"
         raise ConfigError(
@@ -219,12 +221,15 @@ def _check_not_sound_alone(
         )
 
 
-def _is_sound(path: str) -> bool:
+def _is_audio_file(path: str) -> bool:
     return Path(path).suffix.lower() in MEDIA_SUFFIXES - VIDEO_SUFFIXES
 
 
 def _check_leaks(plan: Plan, reporter: Reporter) -> dict[int, int]:
-    """Return by fold, where there are any, how many test files have the bytes of a training file, and say so.
+    """Count the test files that have the same bytes as a training file, and report them.
+
+    Returns:
+        The number by fold, of folds that have any.
 
     Raises:
         ConfigError: a test file is a training file.
@@ -241,14 +246,14 @@ def _check_leaks(plan: Plan, reporter: Reporter) -> dict[int, int]:
     if example is not None:
         folds = ", ".join(f"fold {number}: {found}" for number, found in shared.items())
         reporter.message(
-            f"{counted(sum(shared.values()), 'test file')} with the bytes of a training file ({folds}), such as"
+            f"{counted(sum(shared.values()), 'test file')} with the same bytes as a training file ({folds}), such as"
             f" {' and '.join(example)}"
         )
     return shared
 
 
 def _step(plan: Plan, reporter: Reporter) -> Callable[[int], FoldResult]:
-    """Return what is done with a fold, by its number; settings that do not fit are known before it is called."""
+    """Return the function that evaluates a fold by its number; settings that do not fit raise here."""
     if plan.config.finetune is not None:
         return lambda number: classify_by_finetuning(plan, number, reporter)
     features = ClipFeatures(plan, reporter)

@@ -1,14 +1,14 @@
-"""Features of many files on disk, in one growing matrix that is mapped into memory.
+"""The cache of features on disk: one growing matrix per modality, which is mapped into memory.
 
-A store's folder is named by what decides its numbers (settings and weights), so it is shared by protocols, folds and
-runs; in it a file is known by path, size and time of change. It holds::
+The name of a store's folder is a hash of settings and weights, so protocols, folds and runs with the same settings and
+weights share it. A file in it is identified by path, size and modification time. The folder has::
 
     identity.json          settings and weights
-    files.jsonl            a line for each file: which rows are its
+    files.jsonl            a line for each file, with the indices of its rows
     video.f32, audio.f32   rows of float32, one after another
 
-Rows are written before the line that tells of them, and what no line tells of is cut off when the store is opened: a
-killed run loses the files it was at, and nothing else.
+The rows of a file are written before its line, and rows without a line are truncated before new rows are written. A
+killed run therefore loses only the file that it was writing.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from crisscross_zoo.files.atomic import write_atomically, writing
 from crisscross_zoo.files.stamps import stamp_of
 
 FEATURES_FORMAT = 1
-"""Raised when the same settings and weights give other numbers: older features are then not used."""
+"""Incremented when the same settings and weights give other features, so that older features are not used."""
 
 _IDENTITY_FILE, _FILES_FILE, _LOCK_FILE = "identity.json", "files.jsonl", "lock"
 _BYTES = 4
-_PATIENCE_SECONDS = 0.2  # before it is said that another run is waited for
+_PATIENCE_SECONDS = 0.2  # after this time, waiting for another run is reported
 
 
 class FeatureStore:
-    """A folder of features, made by one extractor's settings and weights.
+    """A folder of features with the settings and weights of one extractor.
 
     Args:
-        folder: Of all stores; this one's is made in it.
-        extractor: Makes what is not there yet.
-        weights: sha256 of its weights by modality. Default: those of the extractor, which of an encoder that was
-            passed to it are not those of the encoder's file.
+        folder: The cache folder; this store's folder is created in it.
+        extractor: Extracts the features that are not in the store yet.
+        weights: sha256 of its weights by modality. Default: those of the extractor, which differ from those of the
+            checkpoint file if an encoder was passed to the extractor.
 
     Attributes:
-        folder: Of this store.
+        folder: The folder of this store.
 
     Raises:
-        OutputError: it is damaged.
-        OSError: it cannot be written.
+        OutputError: the store is damaged.
+        OSError: the store cannot be written.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FeatureStore:
     ) -> None:
         self.extractor = extractor
         if weights is None:
-            weights = {name: known["sha256"] for name, known in extractor.weights.items()}
+            weights = {name: entry["sha256"] for name, entry in extractor.weights.items()}
         identity = {"format": FEATURES_FORMAT, "settings": extractor.settings, "weights": dict(weights)}
         text = json.dumps(identity, sort_keys=True, default=list)
         self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -76,7 +76,7 @@ class FeatureStore:
         self._kept.load()
 
     def __len__(self) -> int:
-        """How many files are here."""
+        """Return the number of files in the store."""
         return len(self._kept.files)
 
     def extract(
@@ -86,19 +86,19 @@ class FeatureStore:
         on_file: Callable[[int, int], None] | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> dict[str, CrissCrossError]:
-        """Extract the files that are not here yet; where another process is at it, wait for that first.
+        """Extract the files that are not in the store yet; if another process is doing so, wait for it first.
 
         Args:
             paths: Files.
-            on_file: Told how many of them are here, and how many there are.
-            on_wait: Told, in a line, of another process that is waited for.
+            on_file: Called with the number of files that are done, and the number of files.
+            on_wait: Called with a line of text when another process has to be waited for.
 
         Returns:
-            What went wrong, by file; nothing of such a file is kept, so that it is tried again the next time.
+            The errors by file. Nothing is stored of a file that failed, so the next call tries it again.
 
         Raises:
-            StorageError: the disk is full, over quota or read-only; what was written before stays.
-            OutputError: it is damaged.
+            StorageError: the disk is full, over quota or read-only; everything written before remains.
+            OutputError: the store is damaged.
         """
         wanted = list(dict.fromkeys(paths))
         failures: dict[str, CrissCrossError] = {}
@@ -108,7 +108,7 @@ class FeatureStore:
                 keys[path] = _key(path)
             except OSError as error:
                 failures[path] = CrissCrossError(error.strerror or str(error), path=path)
-        first = {key: path for path, key in reversed(keys.items())}  # a file may be named in several ways
+        first = {key: path for path, key in reversed(keys.items())}  # several paths may name one file
         todo = [path for path, key in keys.items() if key not in self._kept.files and first[key] == path]
         done = len(wanted) - len(todo)
         if on_file is not None:
@@ -133,32 +133,32 @@ class FeatureStore:
         return failures | {p: failures[first[k]] for p, k in keys.items() if first[k] in failures}
 
     def rows(self, modality: str, paths: Sequence[str]) -> tuple[tuple[Floats, Ints], Ints]:
-        """Pick files that are here.
+        """Return the rows of files in the store, without reading them.
 
         Args:
             modality: "video" or "audio".
-            paths: Files; each must be here.
+            paths: Files; each must be in the store.
 
         Returns:
-            The matrix (mapped, float32) with the rows to take from it, and for each row the place of its file in
-            ``paths``, ascending.
+            The matrix (memory-mapped, float32) with the indices of the files' rows, and for each of these rows the
+            index of its file in ``paths``, ascending.
         """
-        places = [self._kept.files[_key(path)][modality] for path in paths]
-        index = [np.arange(first, first + count) for first, count in places]
-        owners = np.repeat(np.arange(len(paths)), [count for _, count in places])
+        ranges = [self._kept.files[_key(path)][modality] for path in paths]
+        index = [np.arange(first, first + count) for first, count in ranges]
+        owners = np.repeat(np.arange(len(paths)), [count for _, count in ranges])
         return (self._kept.matrix(modality), np.concatenate(index)), owners
 
     def damage(self, paths: Sequence[str]) -> list[dict[str, str]]:
-        """Return which of some files that are here could be read in part alone, and what is wrong with them."""
+        """Return path and reason of each of some files in the store that could only be read partly."""
         found = {path: self._kept.files[_key(path)]["damage"] for path in paths}
         return [{"path": path, "reason": "; ".join(phrases)} for path, phrases in found.items() if phrases]
 
 
 class _KeptRows:
-    """The rows in a store's folder, and which of them are whose.
+    """The rows in a store's folder, and the files to which they belong.
 
     Attributes:
-        files: The line of each file, by :func:`_key`.
+        files: The entry of each file in ``files.jsonl``, by :func:`_key`.
     """
 
     def __init__(self, folder: Path, modalities: Sequence[str]) -> None:
@@ -175,7 +175,7 @@ class _KeptRows:
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Callable[[tuple[str, int, int], Features], None]]:
-        """Take in what another run has added, cut off what a killed one left, and give what adds a file's rows."""
+        """Load rows that other runs added, truncate rows of a killed run, and yield a function that adds a file."""
         self.load()
         self._cut()
         with contextlib.ExitStack() as stack:
@@ -186,7 +186,7 @@ class _KeptRows:
             yield lambda key, features: self._append(key, features, files, matrices)
 
     def load(self) -> None:
-        """Read which rows are whose.
+        """Read from ``files.jsonl`` which rows belong to which file.
 
         Raises:
             OutputError: the folder is damaged.
@@ -197,7 +197,7 @@ class _KeptRows:
             return
         for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
-                break  # the last one, of a killed run
+                break  # the incomplete last line of a killed run
             try:
                 entry = json.loads(line)
                 self.files[entry["path"], entry["bytes"], entry["modified_ns"]] = entry
@@ -212,13 +212,13 @@ class _KeptRows:
             size = file.stat().st_size if file.exists() else 0
             if size < end * self._widths.get(modality, 0) * _BYTES:
                 raise OutputError(
-                    "is shorter than its list says",
+                    f"is shorter than {_FILES_FILE} states",
                     remedy="delete its folder",
                     path=file,
                 )
 
     def _cut(self) -> None:
-        """Cut off what a killed run left without a line."""
+        """Truncate rows without a complete line, which a killed run has left."""
         path = self._folder / _FILES_FILE
         if path.exists():
             _shorten(path, path.read_bytes().rfind(b"\n") + 1)
@@ -239,7 +239,7 @@ class _KeptRows:
         for modality, file in matrices.items():
             values = np.ascontiguousarray(arrays[modality], np.float32)
             if values.shape[1] != self._widths.setdefault(modality, values.shape[1]):
-                raise OutputError("holds rows of another length", remedy="delete it", path=self._folder)
+                raise OutputError("has rows of another length", remedy="delete it", path=self._folder)
             file.write(values.tobytes())
             file.flush()
             entry[modality] = [self._ends[modality], len(values)]
@@ -254,7 +254,7 @@ class _KeptRows:
 
 
 def _shorten(path: Path, length: int) -> None:
-    """Cut a file to ``length`` bytes; a whole one is not touched: Windows cuts none that another run has mapped."""
+    """Truncate a longer file to ``length`` bytes; others are not touched: Windows truncates no mapped file."""
     if path.stat().st_size > length:
         os.truncate(path, length)
 
@@ -265,7 +265,7 @@ def _key(path: str) -> tuple[str, int, int]:
 
 @contextlib.contextmanager
 def _locked(path: Path, on_wait: Callable[[str], None] | None) -> Iterator[None]:
-    """Hold a lock that ends with the process."""
+    """Hold a lock that is released when the process ends."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(WeakFileLock(path, timeout=_PATIENCE_SECONDS))

@@ -1,20 +1,20 @@
 """Linear support vector machines on more rows than fit in memory: one against all, squared hinge, in blocks.
 
-For each class k, with y = 1 where a row is of the class and -1 where not, the bias being the weight of a 1 that every
-row is given,
+For each class k, with y = 1 for rows of the class and -1 for other rows, and with a constant 1 appended to every row,
+whose weight is the bias,
 
     min over w of  |w|^2 / 2 + C sum_i max(0, 1 - y_i w.x_i)^2,
 
 which is what scikit-learn's ``LinearSVC`` minimises with its defaults. All classes are solved at once by the modified
 finite Newton method (Keerthi and DeCoste, JMLR 2005): a step, and an exact line search along it. Pooled activations are
-badly scaled: the largest eigenvalue of X'X is 10^7 times the smallest. So the conjugate gradients that find a step are
-preconditioned with the leading eigenvectors of X'X, found once for all costs and classes. Where few rows are active
-(cost something), as with a high C, the step is found from the products of these rows with each other instead (Chapelle,
-Neural Computation 2007), if that is less work. Where rounding in float32 would count, float64 is used.
+badly scaled: the largest eigenvalue of X'X is 10^7 times the smallest. The conjugate gradients that compute a step are
+therefore preconditioned with the leading eigenvectors of X'X, which are computed once for all costs and classes. If few
+rows are active (have a nonzero loss), as with a high C, the step is computed from the products of these rows with each
+other (Chapelle, Neural Computation 2007), if that is less work. If rounding in float32 would matter, float64 is used.
 
 Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. Memory holds at most 1 GiB of
-the rows (:data:`HELD_NUMBERS`; all of them where they are fewer), 1 GiB of products of rows with each other
-(:data:`GRAM_NUMBERS`; 2 in float64), as much again to solve one class exactly, and rows x classes numbers a few times
+the rows (:data:`HELD_VALUES`; all rows if they are fewer), 1 GiB of products of rows with each other
+(:data:`GRAM_VALUES`; 2 in float64), as much again to solve one class exactly, and rows x classes values a few times
 over.
 """
 
@@ -35,46 +35,47 @@ from crisscross_zoo.numerics import exact_float32, one_thread
 
 NEWTON_STEPS = 50
 CG_STEPS = 200
-"""Most steps of each kind."""
+"""Maximum number of Newton steps, and of conjugate gradient steps in each."""
 
-HELD_NUMBERS = 1 << 28
-"""Most numbers of rows in memory (1 GiB): of more rows, so many, evenly spaced, give the eigenvectors."""
+HELD_VALUES = 1 << 28
+"""Maximum number of row values in memory (1 GiB). If there are more, a subset of evenly spaced rows is held, from which
+the eigenvectors are computed."""
 
-GRAM_NUMBERS = 1 << 28
-"""Most products of rows with each other in memory (of 16,384 rows: 1 GiB, in float64 2); of more rows, only those of
-active ones."""
+GRAM_VALUES = 1 << 28
+"""Maximum number of products of rows with each other in memory (those of 16,384 rows: 1 GiB, in float64 2). With more
+rows, only the products of active rows are computed."""
 
 LEADING = 256
 """Eigenvectors of X'X that precondition conjugate gradients."""
 
 _ROUNDING = 2.0
-"""Float64 is used where a rounding error in float32, times the largest eigenvalue of the Hessian, may be above this."""
+"""Float64 is used if a rounding error in float32, times the largest eigenvalue of the Hessian, may be above this."""
 
 _COLUMNS = 4096
-"""Columns of rows that are at once in float64."""
+"""Number of columns that are converted to float64 at once."""
 
 _SINGLE_STEPS = 25
 """Newton steps in float32, after which float64 is used in any case."""
 
 SMALL_PROBLEM = 1 << 28
-"""Rows x numbers x classes below which threads wait for each other longer than they work."""
+"""Rows x columns x classes below which one thread is faster than several, which would mostly wait for each other."""
 
 _SUBSPACE_STEPS = 3
 _LINE_STEPS = 20
-_CG_SHARE = 0.3
+_CG_TOLERANCE = 0.3
 """The residual, relative to the gradient, at which conjugate gradients stop (in the preconditioner's norm)."""
 
 _WORTH_STEPS = 30
-"""An exact step is taken where that is less work than so many conjugate gradient steps."""
+"""An exact step is taken if it is less work than this number of conjugate gradient steps."""
 
 _FEW_CLASSES = 16
-"""Products with fewer vectors take as long as with so many: reading the rows takes that long."""
+"""Products with fewer vectors take as long as products with this number, because reading the rows dominates."""
 
 _FACTOR_WORK = 1.5
-"""Time of a Cholesky factor in float64 over m^3, in that of an operation of a product in float32."""
+"""Time of a Cholesky factorisation in float64 per m^3, in units of one operation of a float32 matrix product."""
 
 _GRAM_STEPS = 10
-"""How many steps the products of all rows with each other are expected to serve."""
+"""Number of steps for which the products of all rows with each other are expected to be used."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class Hyperplanes:
         weights: float32, (D, K).
         bias: float32, (K,).
         cost: C.
-        gradient: Largest norm of a class's gradient, relative to that of zero weights.
-        solved: Whether every class was solved to the tolerance.
-        passes: How often all rows were multiplied.
+        gradient: Largest norm of a class's gradient, relative to that at zero weights.
+        solved: Whether every class converged to the tolerance.
+        passes: Number of passes over all rows.
     """
 
     weights: npt.NDArray[np.float32]
@@ -98,7 +99,7 @@ class Hyperplanes:
     passes: int
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Return decision values, float32 (n, K), computed in float64, so that the rows beside them hardly count."""
+        """Return decision values, float32 (n, K), computed in float64 so that they hardly depend on the other rows."""
         scores = np.empty((len(rows), len(self.bias)), np.float32)
         weights = self.weights.astype(np.float64)
         for where, block in rows.blocks():
@@ -116,21 +117,21 @@ def fit_svm(
     device: torch.device | str = "cpu",
     on_pass: Callable[[int], None] | None = None,
 ) -> Iterator[Hyperplanes]:
-    """Fit one machine for each cost, in ascending order; each starts where the one before it ended.
+    """Fit one SVM for each cost, in ascending order; each starts from the solution of the one before.
 
     Args:
         rows: (n, D), finite.
         labels: (n,), from 0 to ``classes - 1``.
         classes: K, at least 2.
         costs: Values of C, above 0.
-        tolerance: A class is solved when the norm of its gradient g is at most this, relative to that of zero
-            weights, and so is |g|^2 / 2, relative to the objective: as the objective is strongly convex, it is then
-            that near to its minimum, or nearer.
-        device: Where the products are computed; not on MPS, which lacks float64.
-        on_pass: Told how often all rows have been multiplied.
+        tolerance: A class has converged when two values are at most this: the norm of its gradient g relative to that
+            at zero weights, and |g|^2 / 2 relative to the objective. Since the objective is strongly convex, it is
+            then at most this relative distance above its minimum.
+        device: Where the products are computed; on MPS, which lacks float64, the CPU is used.
+        on_pass: Called after each pass over all rows with the number of passes.
 
     Yields:
-        The machine of each cost.
+        The SVM of each cost.
     """
     device = torch.device("cpu" if torch.device(device).type == "mps" else device)
     problem = _Problem(rows, labels, classes, device, on_pass)
@@ -145,11 +146,11 @@ def fit_svm(
 
 
 class _Problem:
-    """The rows, with a 1 behind each, times vectors.
+    """The rows, with a 1 appended to each, and their products with vectors.
 
     Attributes:
-        held: So many of the rows as memory may hold, evenly spaced, (m, D).
-        dtype: Of the products.
+        held: The rows in memory, evenly spaced, as many as :data:`HELD_VALUES` allows, (m, D).
+        dtype: Dtype of the products.
     """
 
     def __init__(
@@ -164,12 +165,12 @@ class _Problem:
         self.labels = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
         self.passes, self.dtype = 0, torch.float32
         self._gram: Tensor | None = None
-        count = min(len(rows), max(1, HELD_NUMBERS // max(1, rows.shape[1])))
-        places = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
+        count = min(len(rows), max(1, HELD_VALUES // max(1, rows.shape[1])))
+        indices = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
         self.held = torch.empty((count, rows.shape[1]), dtype=torch.float32, device=device)
         for first in range(0, count, size := block_rows(rows.shape[1])):
             some = slice(first, first + size)
-            self.held[some] = torch.from_numpy(rows[places[some]])
+            self.held[some] = torch.from_numpy(rows[indices[some]])
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         for where, block in self._held_blocks() if self.all_held else self._read_blocks():
@@ -194,7 +195,7 @@ class _Problem:
 
     @functools.cached_property
     def at_zero(self) -> Tensor:
-        """Norm of each class's gradient at zero weights for C = 1/2, |X'y|, (K,); times 2C for another."""
+        """Norm of each class's gradient at zero weights for C = 1/2, |X'y|, (K,); for another C, multiply by 2C."""
         gradient = torch.zeros(
             (self.rows.shape[1] + 1, self.classes), dtype=torch.float32, device=self.device
         )
@@ -237,23 +238,23 @@ class _Problem:
     def has_gram(self) -> bool:
         return self._gram is not None and self._gram.dtype == self.dtype
 
-    def kernel(self, places: Tensor) -> Tensor:
+    def kernel(self, indices: Tensor) -> Tensor:
         """Return the products of some rows with each other, float64 (m, m), computed in ``dtype``."""
         if self.gram_fits:
-            return self.gram()[places[:, None], places].double()
-        rows = self.held[places] if self.all_held else self._read(places)
+            return self.gram()[indices[:, None], indices].double()
+        rows = self.held[indices] if self.all_held else self._read(indices)
         kernel = rows.new_ones((len(rows), len(rows)), dtype=self.dtype)
         for first in range(0, rows.shape[1], _COLUMNS):
-            part = rows[:, first : first + _COLUMNS].to(self.dtype)
-            kernel.addmm_(part, part.T)
+            columns = rows[:, first : first + _COLUMNS].to(self.dtype)
+            kernel.addmm_(columns, columns.T)
         return kernel.double()
 
-    def _read(self, places: Tensor) -> Tensor:
-        return torch.from_numpy(self.rows[places.cpu().numpy()]).to(self.device)
+    def _read(self, indices: Tensor) -> Tensor:
+        return torch.from_numpy(self.rows[indices.cpu().numpy()]).to(self.device)
 
     @property
     def gram_fits(self) -> bool:
-        return self.all_held and len(self.rows) ** 2 <= GRAM_NUMBERS
+        return self.all_held and len(self.rows) ** 2 <= GRAM_VALUES
 
     def signs(self, where: slice, like: Tensor) -> Tensor:
         """Return y of a block, (n, K): 1 and -1."""
@@ -262,7 +263,10 @@ class _Problem:
 
 
 def _times(block: Tensor, w: Tensor) -> Tensor:
-    """Return the block, with a 1 behind each row, times w; the transposes' product is up to 15 times as fast in MKL."""
+    """Return the block, with a 1 appended to each row, times w.
+
+    The product of the transposes is up to 15 times as fast in MKL.
+    """
     return torch.addmm(w[-1, :, None], w[:-1].T, block.T).T
 
 
@@ -275,10 +279,10 @@ def _add_back(to: Tensor, block: Tensor, s: Tensor, factor: float) -> None:
 def _solve(
     problem: _Problem, cost: float, w: Tensor, scores: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, float, bool]:
-    """Minimise from ``w``, whose scores are ``scores``.
+    """Minimise the objective, starting from ``w`` with its scores ``scores``.
 
     Returns:
-        The same of the minimum, the largest relative gradient, and whether every class is solved.
+        The weights and the scores of the minimum, the largest relative gradient, and whether every class converged.
     """
     largest = float(problem.at_zero.max()) ** 2 / len(scores)  # of X'X: at least |X'y|^2 / |y|^2
     rounding = 2 * cost * largest * torch.finfo(torch.float32).eps
@@ -311,8 +315,8 @@ def _gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return gradient and objective.
 
-    ``scores`` are set anew, since rounding adds up in them from step to step, and ``active`` to where a row costs
-    something, y s < 1: (n, K) both.
+    Two arguments, both (n, K), are written to: ``scores`` are recomputed, since rounding errors accumulate in them from
+    step to step, and ``active`` is set to the rows with a nonzero loss, y s < 1.
     """
     gradient = w.clone()
     objective = (w * w).sum(0).double() / 2
@@ -331,10 +335,10 @@ def _gradient(
 def _newton_step(
     problem: _Problem, cost: float, active: Tensor, gradient: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Solve Hessian x step = -gradient for some classes, by what is less work.
+    """Solve Hessian x step = -gradient for some classes, by the method that is less work.
 
     Returns:
-        The step, 0 for other classes, and its scores.
+        The step, which is 0 for the other classes, and its scores.
     """
     n, size = problem.rows.shape
     some = active.sum(0, dtype=torch.float64)[classes.cpu()]
@@ -345,7 +349,8 @@ def _newton_step(
     elif not problem.has_gram:
         exact += twice * n * n * size / _GRAM_STEPS
     steps = twice * _WORTH_STEPS * 4 * n * size * max(len(classes), _FEW_CLASSES)
-    if exact < steps and 8 * float(some.max()) ** 2 <= GRAM_NUMBERS:  # in float64, and what comes of it
+    # 8: the kernel in float64, and the matrices that are computed from it.
+    if exact < steps and 8 * float(some.max()) ** 2 <= GRAM_VALUES:
         return _exact_step(problem, cost, active, gradient, classes)
     return _cg_step(problem, cost, active, gradient, classes)
 
@@ -355,20 +360,20 @@ def _exact_step(
 ) -> tuple[Tensor, Tensor]:
     """Solve from the products of each class's active rows A with each other.
 
-    (I + 2C A'A)^-1 = I - A' (I / 2C + A A')^-1 A. Where rounding leaves no factor, conjugate gradients take over.
+    (I + 2C A'A)^-1 = I - A' (I / 2C + A A')^-1 A. If rounding prevents the factorisation, conjugate gradients are used.
     """
-    columns, asked = classes.cpu(), gradient[:, classes]
+    columns, own_gradient = classes.cpu(), gradient[:, classes]
     scores = torch.empty((len(active), len(columns)), dtype=gradient.dtype)
     for where, block in problem.blocks():
-        scores[where] = _times(block, asked).cpu()
+        scores[where] = _times(block, own_gradient).cpu()
     for number, column in enumerate(columns):
-        places = active[:, column].nonzero()[:, 0]
-        solved = _solve_kernel(problem, cost, places.to(problem.device), scores[places, number])
+        indices = active[:, column].nonzero()[:, 0]
+        solved = _solve_kernel(problem, cost, indices.to(problem.device), scores[indices, number])
         if solved is None:
             return _cg_step(problem, cost, active, gradient, classes)
         scores[:, number] = 0
-        scores[places, number] = solved.to(scores)
-    found = -asked
+        scores[indices, number] = solved.to(scores)
+    found = -own_gradient
     for where, block in problem.blocks():
         _add_back(found, block, scores[where].to(problem.device), 1.0)
     for where, block in problem.blocks():
@@ -377,9 +382,9 @@ def _exact_step(
     return step.index_copy_(1, classes, found), step_scores.index_copy_(1, columns, scores)
 
 
-def _solve_kernel(problem: _Problem, cost: float, places: Tensor, along: Tensor) -> Tensor | None:
-    """Return (I / 2C + A A')^-1 times ``along``, of the rows A at ``places``; None where rounding leaves no factor."""
-    kernel = problem.kernel(places)
+def _solve_kernel(problem: _Problem, cost: float, indices: Tensor, along: Tensor) -> Tensor | None:
+    """Return (I / 2C + A A')^-1 times ``along`` for the rows A at ``indices``; None if it cannot be factorised."""
+    kernel = problem.kernel(indices)
     kernel.diagonal().add_(1 / (2 * cost))
     factor, wrong = torch.linalg.cholesky_ex(kernel)
     if wrong.item():
@@ -392,15 +397,15 @@ def _cg_step(
 ) -> tuple[Tensor, Tensor]:
     """Solve by conjugate gradients, until each class's residual is small in the norm of the preconditioner.
 
-    The time is that of the products, and some classes take five times as many steps as others: what is kept besides
-    the step is of the classes that are not done.
+    The products take most of the time, and some classes need five times as many steps as others. Classes that are done
+    are therefore dropped from everything but the step.
     """
     step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape, dtype=gradient.dtype)
     residual = -gradient[:, classes]
     factor = 2 * cost * active[:, classes.cpu()].to(gradient.dtype).mean(0).to(problem.device)
     direction = _precondition(problem, residual, factor)
     product = (residual * direction).sum(0)
-    wanted = _CG_SHARE**2 * product
+    wanted = _CG_TOLERANCE**2 * product
     for _ in range(CG_STEPS):
         columns, curved = classes.cpu(), direction.clone()
         scores = torch.empty((len(active), len(columns)), dtype=gradient.dtype)
@@ -425,9 +430,9 @@ def _cg_step(
 
 
 def _precondition(problem: _Problem, vectors: Tensor, factor: Tensor) -> Tensor:
-    """Return the inverse of I + ``factor`` X'X, times a multiple, times ``vectors``: (D + 1, k); one factor for each.
+    """Return a multiple of the inverse of I + ``factor`` X'X times ``vectors`` (D + 1, k), with one factor per vector.
 
-    The eigenvalues that are not known are taken for the least known one.
+    All eigenvalues besides the leading ones are approximated by the smallest leading one.
     """
     leading, values = (t.to(problem.dtype) for t in problem.leading)
     grown = 1 + values[:, None] * factor
@@ -437,9 +442,10 @@ def _precondition(problem: _Problem, vectors: Tensor, factor: Tensor) -> Tensor:
 def _line_search(
     problem: _Problem, cost: float, w: Tensor, step: Tensor, scores: Tensor, step_scores: Tensor
 ) -> Tensor:
-    """Return for each class the t at which the objective along ``w + t step`` is least.
+    """Return for each class the t that minimises the objective along ``w + t step``.
 
-    It is convex and piecewise quadratic; its derivative is raised to 0 by Newton's method, kept between bounds.
+    The objective is convex and piecewise quadratic; Newton's method, kept between bounds, finds the zero of its
+    derivative.
     """
     device = problem.device
     own, cross = (step * step).sum(0).double(), (w * step).sum(0).double()

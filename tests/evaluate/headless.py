@@ -1,6 +1,6 @@
 """Drive a headless Chromium over its own debugging pipe: real mouse, keys and touches, and no other package.
 
-Chromium is told to speak the DevTools protocol on its file descriptors 3 and 4, messages ended by NUL.
+Chromium speaks the DevTools protocol on its file descriptors 3 and 4; each message ends with NUL.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _FLAGS = [
     "--remote-debugging-pipe",
 ]
 
-# Becomes the browser, with the two ends that are its own at 3 and 4.
+# Replaces itself by the browser, with the browser's ends of the two pipes at 3 and 4.
 _EXEC = """
 import fcntl, os, sys
 ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD_CLOEXEC, 10) for end in sys.argv[1:3]]
-for place, end in enumerate(ends, start=3):
-    os.dup2(end, place)
+for number, end in enumerate(ends, start=3):
+    os.dup2(end, number)
 os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
 class Browser:
-    """One page of a headless Chromium. What goes wrong in the page is in ``errors``."""
+    """One page of a headless Chromium. Errors in the page are collected in ``errors``."""
 
     def __init__(self, program: str, profile: Path, *, seconds: float = 60.0) -> None:
         self.errors: list[str] = []
@@ -88,7 +88,7 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         self._selector.close()
         for end in (self._write, self._read):
-            os.close(end)  # it ends itself when the pipe does
+            os.close(end)  # Chromium exits when the pipe closes
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -109,7 +109,7 @@ class Browser:
                 assert "error" not in message, (method, message["error"])
                 result: dict[str, Any] = message["result"]
                 return result
-            self._note(message)
+            self._record(message)
 
     def _receive(self, until: float) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -123,7 +123,7 @@ class Browser:
         message: dict[str, Any] = json.loads(first)
         return message
 
-    def _note(self, message: dict[str, Any]) -> None:
+    def _record(self, message: dict[str, Any]) -> None:
         params = message.get("params", {})
         match message.get("method"):
             case "Runtime.exceptionThrown":
@@ -135,7 +135,7 @@ class Browser:
             case "Page.javascriptDialogOpening":
                 self.errors.append(f"dialog: {params['message']}")
             case "Network.requestWillBeSent" if not params["request"]["url"].startswith(("data:", "file:")):
-                self.errors.append(f"asked for {params['request']['url'][:80]}")
+                self.errors.append(f"requested {params['request']['url'][:80]}")
 
     def open(
         self, page: Path | str, *, width: int = 1280, height: int = 900, touch: bool = False, **media: str
@@ -165,7 +165,7 @@ class Browser:
             time.sleep(0.03)
 
     def middle(self, selector: str, which: int = 0) -> tuple[float, float]:
-        """Scroll to an element and return where its middle is in the window."""
+        """Scroll to an element and return the position of its middle in the window."""
         x, y = self.run(
             f"(() => {{ const it = document.querySelectorAll({json.dumps(selector)})[{which}];"
             "it.scrollIntoView({block: 'center', behavior: 'instant'}); const box = it.getBoundingClientRect();"
@@ -206,13 +206,13 @@ class Browser:
             )  # fmt: skip
 
     def choose(self, selector: str, value: str) -> None:
-        """Choose an option of a select, as a person's choice is told to the page."""
+        """Choose an option of a select, with the event that a user's choice fires."""
         self.run(
             f"(() => {{ const it = document.querySelector({json.dumps(selector)}); it.value = {json.dumps(value)};"
             "it.dispatchEvent(new Event('change', {bubbles: true})); })()"
         )
 
-    def picture(self, path: Path, *, whole: bool = False) -> None:
+    def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Save a screenshot as PNG, of the window or of the whole page."""
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))

@@ -1,4 +1,4 @@
-"""Data sets on disk: who is trained on and who is tested, by value; and what is said of trees that are not right."""
+"""Data sets on disk: the training and test files of every layout by value, and the errors for wrong trees."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fail(line: str) -> None:
 
 
 def read(name: str, root: Path, **options: object) -> LabelledData:
-    """Read a data set of which all files are there."""
+    """Read a data set without missing files."""
     return read_dataset(name, root, missing=fail, **options)  # type: ignore[arg-type]
 
 
@@ -151,7 +151,7 @@ def test_dcase(tmp_path: Path) -> None:
     data = read("dcase", root)
     assert data.classes == ("bus", "busystreet")
     assert list(data.folds) == [1]
-    train, test = (f"set1/{part}/{part}" for part in ("scenes_stereo", "scenes_stereo_testset"))
+    train, test = (f"set1/{name}/{name}" for name in ("scenes_stereo", "scenes_stereo_testset"))
     for side, folder in ((data.folds[1].train, train), (data.folds[1].test, test)):
         assert below(root, side) == [
             (f"{folder}/{name}", label, f"{root}/{folder}/{name}")
@@ -221,7 +221,7 @@ def test_a_folder_with_train_and_test(tmp_path: Path) -> None:
     assert [s.label for s in data.folds[1].test] == [0, 1]
 
 
-def test_a_folder_of_classes_is_dealt_into_folds(tmp_path: Path) -> None:
+def test_a_folder_of_classes_is_split_into_folds(tmp_path: Path) -> None:
     root = make_tree("folder", tmp_path, files_per_class=7, classes=3, splits=())
     data = read("folder", root)
     assert list(data.folds) == [1, 2, 3, 4, 5]
@@ -236,19 +236,19 @@ def test_a_folder_of_classes_is_dealt_into_folds(tmp_path: Path) -> None:
     )
 
 
-def test_the_deal_depends_on_seed_and_names_alone(tmp_path: Path) -> None:
+def test_these_folds_depend_only_on_seed_and_names(tmp_path: Path) -> None:
     root = make_tree("folder", tmp_path / "one", files_per_class=5, splits=())
     other = make_tree("folder", tmp_path / "elsewhere", files_per_class=5, splits=())
 
-    def deal(root: Path, seed: int) -> list[list[str]]:
+    def split(root: Path, seed: int) -> list[list[str]]:
         folds = read("folder", root, seed=seed).folds
         return [[Path(s.path).relative_to(root).as_posix() for s in fold.test] for fold in folds.values()]
 
-    # As `printf 0/a/0.mp4 | sha256sum` and so on sort them: 2 1 4 0 3 of a, and 2 4 0 1 3 of b.
+    # The order of `printf 0/a/0.mp4 | sha256sum` and so on: 2 1 4 0 3 for a, and 2 4 0 1 3 for b.
     expected = [[f"a/{i}.mp4", f"b/{k}.mp4"] for i, k in ((2, 2), (1, 4), (4, 0), (0, 1), (3, 3))]
-    assert deal(root, 0) == expected
-    assert deal(other, 0) == expected
-    assert deal(root, 1) != expected
+    assert split(root, 0) == expected
+    assert split(other, 0) == expected
+    assert split(root, 1) != expected
 
 
 @pytest.mark.parametrize(("files", "folds"), [(2, 2), (4, 4), (5, 5), (9, 5)])
@@ -266,7 +266,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert read("folder", root).classes == ("a", "test", "train")
 
 
-def test_a_tree_can_have_media_of_any_make(tmp_path: Path) -> None:
+def test_a_tree_can_have_any_media(tmp_path: Path) -> None:
     made: dict[str, int] = {}
 
     def make(path: Path, label: int) -> None:
@@ -283,7 +283,7 @@ def test_a_tree_can_have_media_of_any_make(tmp_path: Path) -> None:
         }
 
 
-def test_what_is_read_prints_its_size(tmp_path: Path) -> None:
+def test_a_data_set_prints_its_size(tmp_path: Path) -> None:
     data = read("folder", make_tree("folder", tmp_path, files_per_class=1))
     assert repr(data) == f"LabelledData('folder', '{tmp_path}', 2 classes, {{1: Fold(2 train, 2 test)}})"
 
@@ -351,7 +351,7 @@ def test_the_lists_may_lie_elsewhere(tmp_path: Path, name: str, lists: str) -> N
     assert read(name, root, split_root=tmp_path / "elsewhere" / lists) == data
 
 
-def test_folds_are_those_whose_lists_are_there(tmp_path: Path) -> None:
+def test_folds_are_those_whose_lists_exist(tmp_path: Path) -> None:
     ucf, hmdb = make_tree("ucf101", tmp_path / "u"), make_tree("hmdb51", tmp_path / "h")
     for path in (*ucf.rglob("*list01.txt"), *hmdb.rglob("*_split2.txt")):
         path.unlink()
@@ -375,7 +375,7 @@ def test_a_file_listed_twice_counts_once(tmp_path: Path) -> None:
     assert read("ucf101", root) == data
 
 
-def test_each_folder_is_listed_once_and_no_file_is_asked_for(
+def test_each_folder_is_listed_once_and_no_file_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_tree("hmdb51", tmp_path, files_per_class=6)
@@ -396,7 +396,7 @@ def test_each_folder_is_listed_once_and_no_file_is_asked_for(
     assert set(listed.values()) == {1}
 
 
-# --- files that are not there ------------------------------------------------------------------------------------
+# --- missing files -----------------------------------------------------------------------------------------------
 
 MISSING = [
     (
@@ -426,21 +426,21 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("name", "file", "lines"), MISSING)
-def test_listed_files_that_are_not_there_are_left_out_and_said(
+def test_listed_files_that_are_missing_are_skipped_and_reported(
     tmp_path: Path, name: str, file: str, lines: list[str]
 ) -> None:
     root = make_tree(name, tmp_path, files_per_class=6)
     data = read(name, root)
     (root / file).unlink()
-    heard: list[str] = []
-    less = read_dataset(name, root, missing=heard.append)
-    assert [line.replace(str(root), "ROOT") for line in heard] == lines
+    messages: list[str] = []
+    less = read_dataset(name, root, missing=messages.append)
+    assert [line.replace(str(root), "ROOT") for line in messages] == lines
     for number, fold in data.folds.items():
-        for had, has in ((fold.train, less.folds[number].train), (fold.test, less.folds[number].test)):
-            assert list(has) == [s for s in had if s.path != str(root / file)]
+        for before, after in ((fold.train, less.folds[number].train), (fold.test, less.folds[number].test)):
+            assert list(after) == [s for s in before if s.path != str(root / file)]
 
 
-def test_without_a_listener_missing_files_are_a_warning(tmp_path: Path) -> None:
+def test_without_a_callback_missing_files_are_a_warning(tmp_path: Path) -> None:
     root = make_tree("esc50", tmp_path, files_per_class=6)
     (root / "audio" / "1-1005-A-1.wav").unlink()
     with pytest.warns(
@@ -454,30 +454,30 @@ def test_without_a_listener_missing_files_are_a_warning(tmp_path: Path) -> None:
 Break = Callable[[Path], object]
 
 
-def remove(*places: str) -> Break:
+def remove(*names: str) -> Break:
     def run(root: Path) -> None:
-        for place in places:
-            path = root / place
+        for name in names:
+            path = root / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return run
 
 
-def empty(*places: str) -> Break:
+def empty(*names: str) -> Break:
     def run(root: Path) -> None:
-        for place in places:
-            for path in (root / place).iterdir():
+        for name in names:
+            for path in (root / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return run
 
 
-def write(place: str, text: str) -> Break:
-    return lambda root: (root / place).write_text(text)
+def write(name: str, text: str) -> Break:
+    return lambda root: (root / name).write_text(text)
 
 
-def append(place: str, text: str) -> Break:
-    return lambda root: (root / place).write_text((root / place).read_text() + text)
+def append(name: str, text: str) -> Break:
+    return lambda root: (root / name).write_text((root / name).read_text() + text)
 
 
 def both(*breaks: Break) -> Break:
@@ -486,8 +486,8 @@ def both(*breaks: Break) -> Break:
 
 UCF, HMDB, ESC = "ROOT/ucfTrainTestlist", "ROOT/testTrainMulti_7030_splits", "ROOT/meta/esc50.csv"
 HEAD = "filename,fold,target,category\n"
-BOTH = "each class needs both; complete the data set"
-RELEASE = "check that the lists and the files are of one release, and unpacked"
+BOTH = "each class needs training and test files; complete the data set"
+RELEASE = "check that the lists and the files are from one release, and unpacked"
 READABLE = "check that it is there, and its access rights"
 
 WRONG: list[tuple[str, Break, str]] = [
@@ -546,7 +546,7 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "ucf101",
         write("ucfTrainTestlist/classInd.txt", "1 Archery\n2 Archery\n"),
-        f"{UCF}/classInd.txt: line 2: 'Archery' is there already; remove one",
+        f"{UCF}/classInd.txt: line 2: 'Archery' is listed twice; remove one",
     ),
     (
         "ucf101",
@@ -569,12 +569,12 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "hmdb51",
         remove("HMDB-51"),
-        "ROOT: has no HMDB-51/brush_hair; unpack hmdb51_org.rar there, and the .rar of each class that is in it",
+        "ROOT: has no HMDB-51/brush_hair; unpack hmdb51_org.rar there, and each class's .rar inside it",
     ),
     (
         "hmdb51",
         both(empty("HMDB-51"), write("HMDB-51/brush_hair.rar", "x")),
-        "ROOT: has no HMDB-51/brush_hair; unpack hmdb51_org.rar there, and the .rar of each class that is in it",
+        "ROOT: has no HMDB-51/brush_hair; unpack hmdb51_org.rar there, and each class's .rar inside it",
     ),
     (
         "hmdb51",
@@ -618,12 +618,12 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "esc50",
         remove("meta"),
-        "ROOT: has no meta/esc50.csv; unpack ESC-50-master.zip and name what is in it, or give --split-root",
+        "ROOT: has no meta/esc50.csv; unpack ESC-50-master.zip and name the folder inside it, or give --split-root",
     ),
     (
         "esc50",
         remove("audio"),
-        "ROOT: has no audio/1-1000-A-0.wav; unpack ESC-50-master.zip and name what is in it",
+        "ROOT: has no audio/1-1000-A-0.wav; unpack ESC-50-master.zip and name the folder inside it",
     ),
     (
         "esc50",
@@ -651,7 +651,7 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "esc50",
         append("meta/esc50.csv", "1-1000-A-0.wav,2,0,dog,,,\n"),
-        f"{ESC}: line 8: '1-1000-A-0.wav' is there already; correct the line",
+        f"{ESC}: line 8: '1-1000-A-0.wav' is listed twice; correct the line",
     ),
     (
         "esc50",
@@ -697,8 +697,8 @@ WRONG: list[tuple[str, Break, str]] = [
         "dcase",
         write("set1/scenes_stereo/scenes_stereo/noise.wav", "x"),
         (
-            "ROOT/set1/scenes_stereo/scenes_stereo/noise.wav: is not named by its class and two digits, as bus01.wav; "
-            "remove or rename it"
+            "ROOT/set1/scenes_stereo/scenes_stereo/noise.wav: is not named by its class and two digits, "
+            "such as bus01.wav; remove or rename it"
         ),
     ),
     (
@@ -722,7 +722,7 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "kinetics400",
         remove("val/archery", "val/air_drumming"),
-        "ROOT/val: has no class folders; put files where ROOT/val/CLASS/FILE is one",
+        "ROOT/val: has no class folders; put the files at ROOT/val/CLASS/FILE",
     ),
     (
         "kinetics400",
@@ -746,19 +746,19 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "folder",
         remove("test"),
-        "ROOT: has train/CLASS, but no test/CLASS; give it both, or class folders alone",
+        "ROOT: has train/CLASS, but no test/CLASS; provide both, or only class folders",
     ),
     (
         "folder",
         remove("train"),
-        "ROOT: has test/CLASS, but no train/CLASS; give it both, or class folders alone",
+        "ROOT: has test/CLASS, but no train/CLASS; provide both, or only class folders",
     ),
     ("folder", empty("train/b"), "ROOT/train/b: has no media files; known suffixes: .3g2 "),
     ("folder", remove("test/b"), f"ROOT: fold 1 has no file to test of 1 of 2 classes: b; {BOTH}"),
     (
         "folder",
         remove("train", "test"),
-        "ROOT: has no class folders; put files where ROOT/CLASS/FILE is one",
+        "ROOT: has no class folders; put the files at ROOT/CLASS/FILE",
     ),
 ]
 
@@ -766,29 +766,30 @@ WRONG: list[tuple[str, Break, str]] = [
 @pytest.mark.parametrize(
     ("name", "spoil", "line"), WRONG, ids=[f"{n}-{k}" for k, (n, _, _) in enumerate(WRONG)]
 )
-def test_a_wrong_tree_gives_one_line_that_says_what_belongs_where(
+def test_a_wrong_tree_gives_one_line_that_names_the_right_layout(
     tmp_path: Path, name: str, spoil: Break, line: str
 ) -> None:
     root = make_tree(name, tmp_path / "root")
     spoil(root)
     with pytest.raises(ConfigError) as caught:
         read_dataset(name, root, missing=lambda _: None)
-    said = line_of(caught, root)
-    assert said[: len(line)] == line
-    assert said == line or line.endswith(".3g2 ")  # all the suffixes follow
+    message = line_of(caught, root)
+    assert message[: len(line)] == line
+    assert message == line or line.endswith(".3g2 ")  # all the suffixes follow
 
 
-def test_a_class_of_a_folder_with_one_file_cannot_be_dealt(tmp_path: Path) -> None:
+def test_a_class_of_a_folder_with_one_file_cannot_be_split(tmp_path: Path) -> None:
     root = make_tree("folder", tmp_path, splits=())
     remove("b/0.mp4", "b/1.mp4")(root)
     with pytest.raises(ConfigError) as caught:
         read("folder", root)
     assert line_of(caught, root) == (
-        "ROOT: class 'b' has one file, which cannot be trained on and tested; give each class two or more"
+        "ROOT: class 'b' has only one file, which cannot be both trained on and tested; "
+        "give each class two or more files"
     )
 
 
-def test_lists_that_lie_elsewhere_are_looked_for_there_alone(tmp_path: Path) -> None:
+def test_lists_that_lie_elsewhere_are_only_looked_for_there(tmp_path: Path) -> None:
     root = make_tree("ucf101", tmp_path / "root")
     (tmp_path / "lists").mkdir()
     with pytest.raises(ConfigError) as caught:
@@ -846,7 +847,7 @@ def test_lists_are_for_data_sets_that_have_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_folder_that_may_not_be_read_is_said(
+def test_a_folder_that_cannot_be_read_is_reported(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(folder: str) -> None:
@@ -883,7 +884,7 @@ def test_a_file_listed_on_both_sides_is_a_leak(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check_no_leak(data.folds[1])
     assert line_of(caught, root) == (
-        f"ROOT/HMDB-51/cartwheel/{clip}: is in train and in test; take it out of one of them"
+        f"ROOT/HMDB-51/cartwheel/{clip}: is both a training and a test file; remove it from one of them"
     )
 
 
@@ -893,7 +894,8 @@ def test_links_to_files_and_to_folders_leak_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check_no_leak(read("folder", root).folds[1])
     assert line_of(caught, root) == (
-        "ROOT/train/a/1.mp4: is in train and in test (there as ROOT/test/a/9.mp4); take it out of one of them"
+        "ROOT/train/a/1.mp4: is both a training and a test file (in test: ROOT/test/a/9.mp4); "
+        "remove it from one of them"
     )
     remove("test/b")(root)
     (root / "test" / "b").symlink_to(root / "train" / "b", target_is_directory=True)
@@ -901,8 +903,8 @@ def test_links_to_files_and_to_folders_leak_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         check_no_leak(read("folder", root).folds[1])
     assert line_of(caught, root) == (
-        "ROOT/train/b/0.mp4: is in train and in test (there as ROOT/test/b/0.mp4), as 2 more are; "
-        "take it out of one of them"
+        "ROOT/train/b/0.mp4: is both a training and a test file (in test: ROOT/test/b/0.mp4), and so are 2 more; "
+        "remove it from one of them"
     )
 
 
@@ -924,14 +926,14 @@ def test_equal_bytes_on_both_sides_are_found(tmp_path: Path, monkeypatch: pytest
         datasets, "file_sha256", lambda path: read_files.append(Path(path).name) or sha256(path)
     )
     fold = fold_of((tmp_path / n for n in "bacd"), (tmp_path / n for n in "gfe"))
-    known: dict[str, str] = {}
+    digests: dict[str, str] = {}
     shared = {str(tmp_path / b): str(tmp_path / a) for a, b in (("b", "e"), ("c", "f"))}
-    assert shared_content(fold, known) == shared
-    assert shared_content(fold, known) == shared  # nothing is read again
-    assert sorted(read_files) == list("abcefg")  # not d, whose length is its own
+    assert shared_content(fold, digests) == shared
+    assert shared_content(fold, digests) == shared  # nothing is read again
+    assert sorted(read_files) == list("abcefg")  # not d, since no other file has its size
 
 
-def test_a_file_that_went_away_is_said(tmp_path: Path) -> None:
+def test_a_file_that_has_disappeared_is_reported(tmp_path: Path) -> None:
     fold = fold_of([tmp_path / "a"], [tmp_path / "gone" / "b"])
     assert shared_content(fold) == {}
     with pytest.raises(ConfigError, match=r"gone: cannot be read \(No such file or directory\)"):

@@ -1,4 +1,4 @@
-"""Finetuning itself: what it goes on from, and what is said where it cannot."""
+"""Finetuning itself: from what it resumes, and the errors if it cannot."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train(files: list[tuple[LabelledFile, Media]], folder: Path, **options: Any)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_a_data_process_keeps_its_path_and_remedy(
+def test_an_error_of_a_worker_keeps_its_path_and_remedy(
     files: list[tuple[LabelledFile, Media]], tmp_path: Path, workers: int
 ) -> None:
     for sample, _ in files:
@@ -58,7 +58,7 @@ def test_an_error_of_a_data_process_keeps_its_path_and_remedy(
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])
-def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(
+def test_a_damaged_checkpoint_is_set_aside_and_training_restarts(
     files: list[tuple[LabelledFile, Media]], tmp_path: Path, damage: str
 ) -> None:
     whole = train(files, tmp_path / "whole")
@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(
     assert len(said) == 1
 
 
-def test_progress_is_of_one_training(tmp_path: Path) -> None:
+def test_progress_belongs_to_one_training(tmp_path: Path) -> None:
     path = tmp_path / "a" / "progress.pt"
     assert load_progress(path, "one", {"x"}) is None
     save_progress(path, "one", {"x": torch.arange(3), "y": [1.5]})

@@ -1,4 +1,4 @@
-"""The gallery: one page that needs nothing else, whatever files are called, and plays what it shows."""
+"""The gallery: one self-contained page, safe with any file names, that plays the clips it shows."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def decoded(uri: str) -> bytes:
 
 
 def clip_of(file: dict[str, Any]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Pictures (T, H, W, 3) and sound (samples,) of a file's clip in the page."""
+    """Frames (T, H, W, 3) and audio (samples,) of a file's clip in the page."""
     data = decoded(file["clip"])
     with av.open(io.BytesIO(data)) as container:
         kinds = {stream.type for stream in container.streams}
@@ -110,8 +110,8 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
     folder = tmp_path_factory.mktemp("clips")
     labels = ("piano", "piano", "drums", "drums", None)
     return [
-        Item(str(make_media(folder / f"{place}.mp4", seconds=2.5 + place / 4)), label)
-        for place, label in enumerate(labels)
+        Item(str(make_media(folder / f"{number}.mp4", seconds=2.5 + number / 4)), label)
+        for number, label in enumerate(labels)
     ]
 
 
@@ -224,7 +224,7 @@ def test_every_file_is_held_once(written: Path, items: list[Item]) -> None:
     files = Page(written / "index.html").data["files"]
     assert len(files) == len(items)
     assert text.count("data:video/webm") == len(items)
-    assert text.count("data:image/jpeg") == 2 * len(items)  # of each a still picture and a spectrogram
+    assert text.count("data:image/jpeg") == 2 * len(items)  # a poster and a spectrogram for each
     for file in files:
         with av.open(io.BytesIO(decoded(file["clip"]))) as container:
             assert container.format.name == "matroska,webm"
@@ -260,11 +260,11 @@ def test_the_same_gallery_has_the_same_bytes(
 
 
 def test_a_clip_is_the_middle_of_the_file(tmp_path: Path) -> None:
-    sound = np.zeros((6 * 16_000, 1), np.int16)
-    sound[3 * 16_000 :] = 9000  # a step would be lost, so:
-    sound[3 * 16_000 :, 0] = (9000 * np.sin(np.arange(3 * 16_000) * 0.3)).astype(np.int16)
+    samples = np.zeros((6 * 16_000, 1), np.int16)
+    samples[3 * 16_000 :] = 9000  # a step would be lost, so:
+    samples[3 * 16_000 :, 0] = (9000 * np.sin(np.arange(3 * 16_000) * 0.3)).astype(np.int16)
     path = make_media(
-        tmp_path / "a.mp4", seconds=6, samples=sound, sample_rate=16_000, layout="mono", size=(192, 64)
+        tmp_path / "a.mp4", seconds=6, samples=samples, sample_rate=16_000, layout="mono", size=(192, 64)
     )
     write(
         tmp_path, {"video-to-audio": [query(Item(str(path), None), (Item(str(path), None), 1.0))]}, seconds=2
@@ -273,7 +273,7 @@ def test_a_clip_is_the_middle_of_the_file(tmp_path: Path) -> None:
     frames, wave = clip_of(file)
     assert frames is not None
     assert wave is not None
-    # 25 pictures a second, every second of them, from second 2 on.
+    # Every second frame of 25 fps, from second 2 on.
     assert [read_number(frame) for frame in frames] == list(range(50, 100, 2))
     assert read_number(np.asarray(Image.open(io.BytesIO(decoded(file["poster"]))))) == 74
     assert len(wave) / 48_000 == pytest.approx(2, abs=0.05)
@@ -284,11 +284,11 @@ def test_a_clip_is_the_middle_of_the_file(tmp_path: Path) -> None:
     mel = np.asarray(Image.open(io.BytesIO(decoded(file["spectrogram"])))).astype(int).sum(-1)
     assert mel.shape == (80, 200)
     assert mel[:, :90].max() < 120 < 500 < mel[:, 110:].max()
-    # 764 Hz is in the lower half, and low tones are below.
+    # 764 Hz is in the lower half, and low frequencies are at the bottom.
     assert mel[:, 150].argmax() > 40
 
 
-def test_large_pictures_are_made_small_in_their_proportions(tmp_path: Path) -> None:
+def test_large_frames_are_scaled_down_with_their_aspect_ratio(tmp_path: Path) -> None:
     path = make_media(tmp_path / "a.mp4", seconds=0.4, size=(640, 360))
     write(tmp_path, {"video-to-video": one(path)})
     (file,) = Page(tmp_path / "index.html").data["files"]
@@ -298,73 +298,71 @@ def test_large_pictures_are_made_small_in_their_proportions(tmp_path: Path) -> N
     assert Image.open(io.BytesIO(decoded(file["poster"]))).size == (341, 192)
 
 
-def test_pictures_are_read_in_parts_where_they_are_large(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_frames_are_read_in_several_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_media(tmp_path / "a.mp4", seconds=2)
     write(tmp_path / "whole", {"video-to-video": one(path)})
     monkeypatch.setattr(gallery, "_READ_BYTES", 3 * 192 * 64 * 4)
-    write(tmp_path / "parts", {"video-to-video": one(path)})
-    whole, parts = ((tmp_path / n / "index.html").read_bytes() for n in ("whole", "parts"))
-    assert whole == parts
+    write(tmp_path / "pieces", {"video-to-video": one(path)})
+    whole, pieces = ((tmp_path / n / "index.html").read_bytes() for n in ("whole", "pieces"))
+    assert whole == pieces
 
 
 # --- files of all kinds --------------------------------------------------------------------------------------------
 
 
-def test_rotated_silent_short_and_sound_only_files(tmp_path: Path) -> None:
+def test_rotated_silent_short_and_audio_only_files(tmp_path: Path) -> None:
     paths = {
         "rotated": make_media(tmp_path / "rotated.mp4", seconds=0.4, rotation=90),
         "silent": make_media(tmp_path / "silent.mp4", seconds=0.4, audio=None),
         "short": make_media(tmp_path / "short.mp4", seconds=0.04),
-        "sound": make_media(tmp_path / "sound.wav", seconds=0.4, video=None, audio="pcm_s16le"),
+        "audio": make_media(tmp_path / "audio.wav", seconds=0.4, video=None, audio="pcm_s16le"),
         "blip": make_media(tmp_path / "blip.wav", seconds=0.01, video=None, audio="pcm_s16le"),
     }
     directions = {
         "video-to-video": [query(Item(str(paths[name]), None)) for name in ("rotated", "silent", "short")],
-        "audio-to-audio": [query(Item(str(paths[name]), None)) for name in ("sound", "blip")],
+        "audio-to-audio": [query(Item(str(paths[name]), None)) for name in ("audio", "blip")],
     }
     assert write(tmp_path / "out", directions) == []
     files = dict(zip(paths, Page(tmp_path / "out" / "index.html").data["files"], strict=True))
     clips = {name: clip_of(file) for name, file in files.items()}
-    pictures = {name: None if frames is None else frames.shape for name, (frames, _) in clips.items()}
-    assert pictures == {
-        "rotated": (5, 112, 38, 3),  # upright: 64 wide and 192 high, made small
+    shapes = {name: None if frames is None else frames.shape for name, (frames, _) in clips.items()}
+    assert shapes == {
+        "rotated": (5, 112, 38, 3),  # upright: 64 wide and 192 high, scaled down
         "silent": (5, 64, 192, 3),
         "short": (1, 64, 192, 3),
-        "sound": None,
+        "audio": None,
         "blip": None,
     }
-    heard = {name: wave is not None for name, (_, wave) in clips.items()}
-    assert heard == {"rotated": True, "silent": False, "short": True, "sound": True, "blip": True}
-    assert {name: file["sound"] for name, file in files.items()} == heard
-    assert files["sound"]["clip"].startswith("data:audio/webm;")
+    has_audio = {name: wave is not None for name, (_, wave) in clips.items()}
+    assert has_audio == {"rotated": True, "silent": False, "short": True, "audio": True, "blip": True}
+    assert {name: file["sound"] for name, file in files.items()} == has_audio
+    assert files["audio"]["clip"].startswith("data:audio/webm;")
 
 
 def test_what_cannot_be_read_is_noted_in_a_line_and_the_rest_is_shown(tmp_path: Path) -> None:
     good = make_media(tmp_path / "good.mp4", seconds=0.4)
     silent = make_media(tmp_path / "silent.mp4", seconds=0.4, audio=None)
-    sound = make_media(tmp_path / "sound.wav", seconds=0.4, video=None, audio="pcm_s16le")
+    audio = make_media(tmp_path / "audio.wav", seconds=0.4, video=None, audio="pcm_s16le")
     broken = tmp_path / "bro\nken.mp4"
     broken.write_bytes(good.read_bytes()[:300])
-    found = [(Item(str(p), "x"), 0.5) for p in (good, silent, sound, broken, tmp_path / "gone.mp4")]
+    found = [(Item(str(p), "x"), 0.5) for p in (good, silent, audio, broken, tmp_path / "gone.mp4")]
     queries = [query(found[0][0], *found)]
     notes = write(tmp_path / "out", {"video-to-video": queries, "audio-to-audio": queries})
     assert [note.split(": ")[0] for note in notes] == [
         str(silent),
-        str(sound),
+        str(audio),
         str(broken).replace("\n", " "),
         str(tmp_path / "gone.mp4"),
     ]
-    assert notes[0].endswith(": has no sound")
-    assert notes[1].endswith(": has no pictures")
+    assert notes[0].endswith(": has no audio stream")
+    assert notes[1].endswith(": has no video stream")
     assert not [note for note in notes if "\n" in note]
     files = {f["name"]: f for f in Page(tmp_path / "out" / "index.html").data["files"]}
     shown = {name: [bool(f["poster"]), bool(f["spectrogram"]), bool(f["clip"])] for name, f in files.items()}
     assert shown == {
         "good.mp4": [True, True, True],
         "silent.mp4": [True, False, True],
-        "sound.wav": [False, True, True],
+        "audio.wav": [False, True, True],
         "bro\nken.mp4": [False, False, False],
         "gone.mp4": [False, False, False],
     }
@@ -377,8 +375,8 @@ GREEN, RED, GREY = (26, 127, 55), (198, 40, 40), (107, 116, 128)
 
 
 def colours(path: Path) -> set[tuple[int, ...]]:
-    picture = np.asarray(Image.open(path).convert("RGB"))
-    return {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    return {tuple(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
 
 
 def test_right_is_green_wrong_is_red_and_unknown_is_grey(items: list[Item], tmp_path: Path) -> None:
@@ -391,7 +389,7 @@ def test_right_is_green_wrong_is_red_and_unknown_is_grey(items: list[Item], tmp_
     assert verdict(other, piano) == verdict(other, other) == "unknown"
 
 
-def test_a_pdf_has_fonts_that_publishers_take(written: Path) -> None:
+def test_a_pdf_has_fonts_that_publishers_accept(written: Path) -> None:
     for direction in DIRECTIONS:
         data = (written / f"{direction}.pdf").read_bytes()
         assert data[:5] == b"%PDF-"
@@ -410,9 +408,9 @@ def test_long_galleries_have_their_first_queries_in_the_figure(
         heights.append(Image.open(tmp_path / "video-to-video.png").height)
         assert len(Page(tmp_path / "index.html").data["directions"][0]["queries"]) == 4
     row = heights[1] - heights[2]
-    said = gallery._HEADING * gallery._DPI  # a line says that there are more
+    footer = gallery._HEADING * gallery._DPI  # a line states that there are more
     assert row > 0.75 * gallery._DPI
-    assert heights[0] - heights[1] == pytest.approx(2 * row - said, abs=2)
+    assert heights[0] - heights[1] == pytest.approx(2 * row - footer, abs=2)
 
 
 def test_matplotlib_s_settings_are_left_as_they_were(items: list[Item], tmp_path: Path) -> None:
@@ -424,7 +422,7 @@ def test_matplotlib_s_settings_are_left_as_they_were(items: list[Item], tmp_path
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
-def test_without_matplotlib_nothing_is_begun(
+def test_without_matplotlib_nothing_is_written(
     items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -486,7 +484,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, written: Path) -> Iterator[Browser]:
-    """The gallery, freshly opened in a wide window; nothing may go wrong in it."""
+    """The gallery, newly opened in a wide window; it must report no errors."""
     browser.errors.clear()
     browser.point_nowhere()
     browser.open(written / "index.html")
@@ -504,7 +502,7 @@ PRESSED = (
 
 
 def plays(browser: Browser, kind: str, *, muted: bool) -> None:
-    """Check that one clip plays, of this kind, and that its time goes on."""
+    """Check that exactly one clip plays, of this kind, and that its time advances."""
     browser.wait(f"document.querySelector('{kind}')?.currentTime > 0.05")
     before = browser.run(f"document.querySelector('{kind}').currentTime")
     browser.wait(f"document.querySelector('{kind}').currentTime !== {before}")
@@ -522,12 +520,12 @@ def test_a_page_without_classes_shows_none(browser: Browser, items: list[Item], 
     shown = "[...document.querySelectorAll('.judged, #legend-unknown, .mark')].filter((n) => n.offsetParent).length"
     assert browser.run(shown) == 0
     assert "not known" not in browser.run("document.getElementById('panel').innerText")
-    share = "document.querySelector('.hits li').offsetWidth / document.querySelector('.row').offsetWidth"
-    assert 0.1 < browser.run(share) < 0.2  # one neighbour does not fill the row
+    fraction = "document.querySelector('.hits li').offsetWidth / document.querySelector('.row').offsetWidth"
+    assert 0.1 < browser.run(fraction) < 0.2  # one neighbour does not fill the row
     assert browser.errors == []
 
 
-def test_the_page_says_what_it_shows(page: Browser) -> None:
+def test_the_page_describes_what_it_shows(page: Browser) -> None:
     labels = page.run("[...document.querySelectorAll('.tile')].map((t) => t.getAttribute('aria-label'))")
     assert labels[:4] == [
         "query 1, piano, 0.mp4",
@@ -571,9 +569,9 @@ def test_pointing_plays_muted_until_the_pointer_leaves(page: Browser) -> None:
 
 def test_clicking_plays_to_the_end_and_clicking_again_stops(page: Browser) -> None:
     page.click(".tile", 0)
-    page.point_nowhere()  # what was asked for goes on
+    page.point_nowhere()  # a clicked clip keeps playing
     plays(page, "video", muted=True)
-    page.point(".tile", 2)  # and is not interrupted by what is pointed at
+    page.point(".tile", 2)  # and hovering over another clip does not interrupt it
     plays(page, "video", muted=True)
     assert page.run(PRESSED) == ["query 1, piano, 0.mp4"]
     page.wait(f"{PLAYING} === 0")
@@ -583,27 +581,27 @@ def test_clicking_plays_to_the_end_and_clicking_again_stops(page: Browser) -> No
     page.wait(f"{PLAYING} === 0")
 
 
-def test_sound_is_heard_when_asked_for(page: Browser) -> None:
-    switch = "document.getElementById('sound-switch')"
+def test_audio_is_played_when_it_is_switched_on(page: Browser) -> None:
+    switch = "document.getElementById('audio-switch')"
     assert page.run(f"{switch}.getAttribute('aria-pressed')") == "false"
-    page.click("#sound-switch")
+    page.click("#audio-switch")
     assert page.run(f"{switch}.getAttribute('aria-pressed')") == "true"
-    assert page.run(f"{switch}.innerText.trim()") == "Sound on"
+    assert page.run(f"{switch}.innerText.trim()") == "Audio on"
     page.point(".tile", 1)
     plays(page, "video", muted=False)
-    page.click("#sound-switch")
+    page.click("#audio-switch")
     page.click("[data-name=audio-to-audio]")
     assert page.run(PLAYING) == 0
     page.point(".tile", 1)
     plays(page, "audio", muted=True)
     page.wait("document.querySelector('[aria-pressed=true] .head').offsetLeft > 0")
     page.click(".tile", 1)
-    plays(page, "audio", muted=False)  # who clicks on a sound wants to hear it
+    plays(page, "audio", muted=False)  # a click on an audio clip plays it with audio
     page.wait(f"{PLAYING} === 0")
 
 
 def test_keys(page: Browser) -> None:
-    page.run("document.querySelector('#sound-switch').focus()")
+    page.run("document.querySelector('#audio-switch').focus()")
     page.press("Tab")
     assert page.run(FOCUS) == "query 1, piano, 0.mp4"
     assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"

@@ -1,4 +1,4 @@
-"""The linear layer on frozen features, next to a plain loop of torch."""
+"""The linear layer on frozen features, compared with a plain loop in torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _one_thread(_same_threads: None) -> None:
 
 
 def make_problem(n: int = 60, dims: int = 8, classes: int = 3) -> tuple[Floats, Ints]:
-    """Non-negative features of classes that a plane parts."""
+    """Non-negative features of linearly separable classes."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % classes
     features = 2 * np.eye(classes, dims)[labels] + rng.uniform(0, 1, (n, dims))
@@ -38,7 +38,7 @@ def make_problem(n: int = 60, dims: int = 8, classes: int = 3) -> tuple[Floats, 
 def plain_loop(
     features: Floats, labels: Ints, classes: int, config: LayerConfig, seed: int
 ) -> torch.nn.Module:
-    """Adam with cross entropy; the rate of each epoch is written out, and batches are drawn by the same seed."""
+    """Adam with cross entropy; each epoch's learning rate is computed explicitly, and the same seed draws batches."""
     order = np.random.default_rng(seed)
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
     torch.manual_seed(seed)
@@ -50,9 +50,9 @@ def plain_loop(
         passed = sum(epoch >= milestone for milestone in config.milestones)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * config.gamma**passed
-        places = order.permutation(len(x))
+        indices = order.permutation(len(x))
         for step in range(len(x) // config.batch_size):
-            batch = np.sort(places[step * config.batch_size : (step + 1) * config.batch_size])
+            batch = np.sort(indices[step * config.batch_size : (step + 1) * config.batch_size])
             optimizer.zero_grad()
             F.cross_entropy(head(x[batch]), y[batch]).backward()
             optimizer.step()
@@ -118,8 +118,8 @@ def test_a_separable_problem_is_solved() -> None:
         Rows.of(features), labels, 3, LayerConfig(lr=0.05, batch_size=20, epochs=15, milestones=(10,)),
         after_epoch=lambda trained: losses.append(trained.loss),
     )  # fmt: skip
-    asked, truth = make_problem(n=90)
-    assert (layer.scores(Rows.of(asked)).argmax(axis=1) == truth).all()
+    test, truth = make_problem(n=90)
+    assert (layer.scores(Rows.of(test)).argmax(axis=1) == truth).all()
     assert len(losses) == 15
     assert losses[-1] == layer.loss < 0.2 * losses[0]
 
@@ -144,7 +144,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     assert before[1:] == after[1:]
 
 
-def test_after_each_epoch_the_layer_is_shown_ready_to_answer() -> None:
+def test_after_each_epoch_the_layer_is_in_eval_mode() -> None:
     features, labels = make_problem()
     seen: list[tuple[int, bool, torch.Tensor]] = []
 
@@ -161,7 +161,7 @@ def test_after_each_epoch_the_layer_is_shown_ready_to_answer() -> None:
 
 def test_the_loss_is_the_mean_over_the_batches_of_an_epoch() -> None:
     features, labels = make_problem(n=20)
-    config = LayerConfig(lr=1e-12, batch_size=20, epochs=1, batch_norm=False)  # as good as no step
+    config = LayerConfig(lr=1e-12, batch_size=20, epochs=1, batch_norm=False)  # practically no step
     layer = train_layer(Rows.of(features), labels, 3, config)
     logits = layer.module(torch.from_numpy(features)).detach()
     assert layer.loss == pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(labels))), rel=1e-5)

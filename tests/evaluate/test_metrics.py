@@ -1,4 +1,4 @@
-"""Numbers out of scores, next to scikit-learn's, SciPy's and plain loops."""
+"""Metrics, compared with scikit-learn's, SciPy's and plain loops."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_top_k_is_scikit_learns(k: int) -> None:
         assert top_k(scores, labels, k) == accuracy_score(labels, scores.argmax(axis=1))
 
 
-def test_more_places_than_classes_are_always_enough() -> None:
+def test_a_k_above_the_number_of_classes_is_always_right() -> None:
     scores, labels = make_scores(classes=3)
     assert top_k(scores, labels, 5) == 1
 
@@ -68,19 +68,19 @@ def test_of_equal_scores_the_first_counts() -> None:
     assert top_k(scores, np.array([0, 1, 2]), 2) == pytest.approx(2 / 3)
     nothing = np.zeros((4, 8))
     assert top_k(nothing, np.array([0, 4, 5, 7]), 5) == 0.5
-    # top-1 and the confusion matrix agree on who is taken for whom
+    # top-1 and the confusion matrix agree on the predicted class
     assert top_k(scores, np.array([1, 1, 1]), 1) == np.mean(scores.argmax(axis=1) == 1) == 0
 
 
-def test_confusion_and_the_share_of_each_class_are_scikit_learns() -> None:
+def test_confusion_and_the_recall_of_each_class_are_scikit_learns() -> None:
     scores, labels = make_scores()
     guessed = scores.argmax(axis=1)
     matrix = confusion(guessed, labels, 7)
     np.testing.assert_array_equal(matrix, confusion_matrix(labels, guessed, labels=range(7)))
     names = [f"class {k}" for k in range(7)]
-    shares = per_class(matrix, names)
-    assert list(shares) == names
-    assert list(shares.values()) == pytest.approx(recall_score(labels, guessed, average=None), abs=1e-12)
+    recall = per_class(matrix, names)
+    assert list(recall) == names
+    assert list(recall.values()) == pytest.approx(recall_score(labels, guessed, average=None), abs=1e-12)
 
 
 def test_rows_of_the_matrix_are_the_truth() -> None:
@@ -89,7 +89,7 @@ def test_rows_of_the_matrix_are_the_truth() -> None:
     )
 
 
-def test_a_class_without_rows_has_no_share() -> None:
+def test_a_class_without_rows_has_no_recall() -> None:
     matrix = confusion(np.array([0, 2, 2]), np.array([0, 0, 2]), 4)
     assert per_class(matrix, "abcd") == {"a": 0.5, "b": None, "c": 1.0, "d": None}
 
@@ -109,14 +109,14 @@ def test_softmax_is_scipys_also_far_from_zero(scale: float) -> None:
 
 @settings(max_examples=50)
 @given(st.integers(1, 30), st.integers(1, 25), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_recall_is_that_of_a_plain_loop(queries: int, known: int, classes: int, seed: int) -> None:
+def test_recall_is_that_of_a_plain_loop(queries: int, gallery: int, classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    neighbours, labels = rng.integers(0, classes, (queries, known)), rng.integers(0, classes, queries)
+    neighbours, labels = rng.integers(0, classes, (queries, gallery)), rng.integers(0, classes, queries)
     found = recall_at(neighbours, labels, (1, 5, 20))
     for k in (1, 5, 20):
         right = 0
         for near, label in zip(neighbours, labels, strict=True):
-            right += any(other == label for other in near[:k])  # all there are, where there are fewer than k
+            right += any(other == label for other in near[:k])  # all of them, if there are fewer than k
         assert found[k] == pytest.approx(right / queries, abs=1e-12)
     assert found[1] <= found[5] <= found[20]
 
@@ -127,12 +127,13 @@ def test_mean_and_deviation_are_over_the_folds_themselves() -> None:
 
 
 def test_chance_is_what_neighbours_drawn_at_random_give() -> None:
-    known, asked = np.array([0] * 6 + [1] * 3 + [2]), np.array([0, 1, 2, 3])
-    found = chance_at(known, asked, (1, 5, 20))
+    gallery, queries = np.array([0] * 6 + [1] * 3 + [2]), np.array([0, 1, 2, 3])
+    found = chance_at(gallery, queries, (1, 5, 20))
     assert found[1] == pytest.approx((0.6 + 0.3 + 0.1 + 0) / 4)
     assert found[20] == pytest.approx(3 / 4)  # all are drawn; nothing is of class 3
     rng = np.random.default_rng(0)
     drawn = [
-        recall_at(np.stack([rng.permutation(known)[:5] for _ in asked]), asked, [5])[5] for _ in range(4000)
+        recall_at(np.stack([rng.permutation(gallery)[:5] for _ in queries]), queries, [5])[5]
+        for _ in range(4000)
     ]
     assert found[5] == pytest.approx(np.mean(drawn), abs=0.015)

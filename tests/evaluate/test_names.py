@@ -1,4 +1,4 @@
-"""The room's public names: they resolve, and are loaded on first use."""
+"""The public names of ``crisscross_zoo.evaluate``: they resolve, and are loaded on first use."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 
 import pytest
 
-import crisscross_zoo.evaluate as room
+import crisscross_zoo.evaluate as package
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", room.__all__)
+@pytest.mark.parametrize("name", package.__all__)
 def test_a_public_name_is_that_of_its_module(name: str) -> None:
-    value = getattr(room, name)
+    value = getattr(package, name)
     assert value.__name__ == name
     assert getattr(importlib.import_module(value.__module__), name) is value
-    assert name in dir(room)
+    assert name in dir(package)
 
 
-def test_other_names_are_not_there() -> None:
+def test_other_names_do_not_exist() -> None:
     with pytest.raises(AttributeError, match=r"'crisscross_zoo\.evaluate' has no attribute 'make_plan'"):
-        _ = room.make_plan
+        _ = package.make_plan
 
 
 def test_names_are_loaded_on_first_use() -> None:
-    """Settings can be looked at without torch."""
+    """Settings can be read without torch."""
     script = (
         "from crisscross_zoo.evaluate import make_protocol; import sys;"
         "print(make_protocol('linear', 'esc50').setup, 'torch' in sys.modules, 'sklearn' in sys.modules)"

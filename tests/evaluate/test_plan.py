@@ -1,4 +1,4 @@
-"""What an evaluation computes with: settled and loaded once, before any file is read."""
+"""The plan of an evaluation: made, and its weights loaded, once, before any file is read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan_of(protocol: str, weights: Any, out: Path, setup: str | None = None, **
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The modalities of the encoders that are loaded, in order."""
+    """The modalities of the loaded encoders, in order."""
     seen: list[str] = []
 
     def load(modality: Any, *args: Any, **options: Any) -> Any:
@@ -53,13 +53,13 @@ def test_weights_are_loaded_once(loaded: list[str], tmp_path: Path) -> None:
 
 
 def test_features_are_kept_under_the_sha256_of_the_file(tmp_path: Path) -> None:
-    """So that they are found again, with any pooling; an encoder's own sha256 depends on its config."""
+    """They are then found again with any pooling; an encoder's own sha256 depends on its config."""
     plan = plan_of("linear", "demo", tmp_path)
     extractor = FeatureExtractor("demo", clips=2, size=112, pooling="linear", device="cpu")
     assert ClipFeatures(plan, Reporter()).store().folder == FeatureStore(tmp_path / "cache", extractor).folder
 
 
-def test_an_encoder_that_was_trained_is_told_from_its_weights(tmp_path: Path) -> None:
+def test_a_trained_encoder_is_distinguished_from_its_weights(tmp_path: Path) -> None:
     encoder = load_encoder("video", "demo")
     before = plan_of("finetune", encoder, tmp_path).weights["video"]
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_the_folder_of_a_pretraining_run_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_clip_that_does_not_fit_is_told_in_settings(
+def test_the_error_for_a_clip_that_does_not_fit_names_settings(
     protocol: str, setup: str | None, changes: dict[str, Any], remedy: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="clip does not fit: the conv5x map") as caught:
@@ -131,7 +131,7 @@ def test_a_clip_that_does_not_fit_is_told_in_settings(
         ("finetune", None, "leave it out"),
     ],
 )
-def test_a_file_without_a_stream_is_told_in_setups(
+def test_the_error_for_a_file_without_a_stream_names_setups(
     protocol: str, setup: str | None, remedy: str, tmp_path: Path
 ) -> None:
     plan = plan_of(protocol, "demo", tmp_path, setup)
@@ -141,7 +141,7 @@ def test_a_file_without_a_stream_is_told_in_setups(
     assert plan.in_settings(other) is other
 
 
-def test_a_file_that_fails_is_told_once() -> None:
+def test_a_file_that_fails_is_reported_once() -> None:
     lines: list[str] = []
     reporter = Reporter(lines.append)
     for path in ("a.mp4", "b.mp4", "a.mp4"):
@@ -162,10 +162,10 @@ def test_files_that_fail_alike_are_one_line() -> None:
 
 
 def test_progress_has_the_name_of_its_stage() -> None:
-    told: list[tuple[str, int, int]] = []
-    Reporter(on_progress=lambda *news: told.append(news)).stage("clips")(1, 2)
-    Reporter().stage("clips")(2, 2)  # nobody listens
-    assert told == [("clips", 1, 2)]
+    calls: list[tuple[str, int, int]] = []
+    Reporter(on_progress=lambda *values: calls.append(values)).stage("clips")(1, 2)
+    Reporter().stage("clips")(2, 2)  # without a callback
+    assert calls == [("clips", 1, 2)]
 
 
 @pytest.mark.parametrize("protocol", ["linear", "finetune"])
@@ -174,6 +174,6 @@ def test_an_encoder_of_another_modality_is_refused(protocol: str, tmp_path: Path
         plan_of(protocol, load_encoder("audio", "demo"), tmp_path)
 
 
-def test_a_precision_that_is_none_is_refused() -> None:
+def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="precision='bf61' is not known"):
         Compute(precision="bf61")  # type: ignore[arg-type]

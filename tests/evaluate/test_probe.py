@@ -1,4 +1,4 @@
-"""The probe as a scikit-learn estimator, trained on clips, asked about files, its cost chosen on files held out."""
+"""The probe as a scikit-learn estimator: trained on clips, it predicts files; held-out files choose its cost."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def windows(rows: int) -> npt.NDArray[np.float64]:
 def make_files(
     files: int, *, dims: int = 6, clips: int | None = None, seed: int = 0, noise: float = 1.0
 ) -> tuple[list[Features], list[str]]:
-    """Files of both modalities with 1 to 4 clips, of three classes in turn, that are not easily told apart."""
+    """Files of both modalities with 1 to 4 clips, of three classes in turn that are hard to tell apart."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).standard_normal((3, dims + 2))
     made, labels = [], []
@@ -170,7 +170,7 @@ def test_of_two_classes_there_is_one_decision_value_a_file() -> None:
     assert probe.clip_scores([two[0][0]]).shape[1] == 2
 
 
-def test_columns_are_known_whatever_form_the_files_have() -> None:
+def test_columns_are_the_same_in_every_form_of_the_files() -> None:
     files, labels = make_files(12, clips=1)
     array = np.concatenate([side_by_side(f) for f in files])
     forms = (files, array, array.tolist(), list(array), [a[None] for a in array], array[:, None])
@@ -180,7 +180,7 @@ def test_columns_are_known_whatever_form_the_files_have() -> None:
         np.testing.assert_allclose(probe.decision_function(files), probe.decision_function(array), rtol=1e-6)
     for wrong in (array[:, :7], list(array[:, :7])):
         with pytest.raises(
-            InputError, match=r"X has 7 features, but|clips of 7 numbers; it was trained on 8"
+            InputError, match=r"X has 7 features, but|clips of 7 dimensions, but the probe was trained on 8"
         ):
             probe.predict(wrong)
 
@@ -189,9 +189,9 @@ def test_columns_are_known_whatever_form_the_files_have() -> None:
 
 
 @pytest.mark.parametrize("modality", ["video", "audio", "both"])
-def test_answers_are_the_mean_over_clips_of_a_plain_svm_on_clips(modality: str) -> None:
+def test_predictions_are_the_mean_over_clips_of_a_plain_svm_on_clips(modality: str) -> None:
     files, labels = make_files(30)
-    asked, truth = make_files(21, seed=1)
+    test, truth = make_files(21, seed=1)
 
     def arrays(found: list[Features]) -> list[Floats]:
         return [side_by_side(f) if modality == "both" else getattr(f, modality) for f in found]
@@ -204,16 +204,16 @@ def test_answers_are_the_mean_over_clips_of_a_plain_svm_on_clips(modality: str) 
 
     clips = np.concatenate(arrays(files))
     theirs = sklearn_svm(clips, np.repeat(labels, [len(a) for a in arrays(files)]), 0.01)
-    expected = sklearn_answers(theirs, arrays(asked))
+    expected = sklearn_answers(theirs, arrays(test))
     probe = LinearProbe(costs=(0.01,), tolerance=SHARP).fit(features(files), labels)
-    found = probe.decision_function(features(asked))
+    found = probe.decision_function(features(test))
     assert (found.shape, found.dtype) == ((21, 3), np.float64)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    predicted = probe.predict(features(asked))
+    predicted = probe.predict(features(test))
     np.testing.assert_array_equal(predicted, np.array(CLASSES)[expected.argmax(axis=1)])
-    assert probe.score(features(asked), truth) == np.mean(predicted == truth) > 0.6
-    # arrays of clips are taken as features are; of both modalities, video comes first
-    np.testing.assert_array_equal(probe.decision_function(arrays(asked)), found)
+    assert probe.score(features(test), truth) == np.mean(predicted == truth) > 0.6
+    # arrays of clips give the same as Features; with both modalities, video comes first
+    np.testing.assert_array_equal(probe.decision_function(arrays(test)), found)
 
 
 def test_unit_length_divides_each_clip_by_its_length() -> None:
@@ -232,7 +232,7 @@ def test_unit_length_divides_each_clip_by_its_length() -> None:
     np.testing.assert_allclose(probe.clip_scores(loud), probe.clip_scores(files), rtol=1e-4, atol=1e-5)
 
 
-def test_taking_files_takes_their_clips_and_numbers_them_anew() -> None:
+def test_taking_files_takes_their_clips_and_renumbers_them() -> None:
     files, _ = make_files(7)
     clips = FileClips.of(files)
     counts = [len(side_by_side(f)) for f in files]
@@ -254,32 +254,32 @@ def test_taking_files_takes_their_clips_and_numbers_them_anew() -> None:
 # --- the cost ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seed", "parts"), [(0, 5), (1, 5), (0, 2)])
+@pytest.mark.parametrize(("seed", "folds"), [(0, 5), (1, 5), (0, 2)])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_the_cost_is_chosen_as_a_plain_loop_over_files_held_out_would(
-    seed: int, parts: int, grouped: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_cost_is_chosen_as_a_plain_loop_over_held_out_files_would(
+    seed: int, folds: int, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, labels = make_files(40, noise=2.0)
     arrays, y = [side_by_side(f) for f in files], np.array(labels)
     right = dict.fromkeys((1e-5, 1e-3, 1e-1), 0)
     groups = np.arange(40) // 2 if grouped else None
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(5, shuffle=True, random_state=seed)
-    splits = list(splitter.split(y, y, groups))[:parts]
-    for train, held in splits:
+    splits = list(splitter.split(y, y, groups))[:folds]
+    for train, held_out in splits:
         clips = np.concatenate([arrays[k] for k in train])
         truth = np.repeat(y[train], [len(arrays[k]) for k in train])
         for cost in right:
             svm = sklearn_svm(clips, truth, cost)
-            answers = sklearn_answers(svm, [arrays[k] for k in held])
-            right[cost] += int((svm.classes_[answers.argmax(axis=1)] == y[held]).sum())
-    expected = {cost: count / sum(len(held) for _, held in splits) for cost, count in right.items()}
+            answers = sklearn_answers(svm, [arrays[k] for k in held_out])
+            right[cost] += int((svm.classes_[answers.argmax(axis=1)] == y[held_out]).sum())
+    expected = {cost: count / sum(len(held_out) for _, held_out in splits) for cost, count in right.items()}
     assert len(set(expected.values())) > 1
     monkeypatch.setattr("crisscross_zoo.evaluate.probe.SELECTION_TOLERANCE", SHARP)
-    probe = LinearProbe(costs=(1e-1, 1e-5, 1e-3), tolerance=SHARP, parts=parts, seed=seed)
+    probe = LinearProbe(costs=(1e-1, 1e-5, 1e-3), tolerance=SHARP, parts=folds, seed=seed)
     probe.fit(files, labels, groups)
     assert probe.accuracies_ == pytest.approx(expected, abs=1e-12)
     assert probe.cost_ == max(expected, key=expected.__getitem__)
-    # and the machine is then trained on all files
+    # and the SVM is then trained on all files
     again = LinearProbe(costs=(probe.cost_,), tolerance=SHARP).fit(files, labels)
     np.testing.assert_array_equal(again.coef_, probe.coef_)
 
@@ -292,8 +292,8 @@ def test_of_equally_good_costs_the_lowest_is_taken() -> None:
     assert probe.cost_ == 0.1
 
 
-def test_files_without_their_twins_are_judged_harder() -> None:
-    """Each file is there five times over: without groups it is held out next to its own copies."""
+def test_groups_keep_copies_out_of_the_training_files() -> None:
+    """Each file occurs five times; without groups, some of its copies are trained on while others are held out."""
     files, labels = make_files(15, noise=30.0, clips=1)
     copies, groups = [f for f in files for _ in range(5)], np.repeat(np.arange(15), 5)
     truth = np.repeat(labels, 5)
@@ -307,7 +307,7 @@ def test_files_without_their_twins_are_judged_harder() -> None:
 @given(
     files=st.integers(8, 60), classes=st.integers(2, 4), groups=st.integers(4, 30), seed=st.integers(0, 2**31)
 )
-def test_groups_are_never_parted(files: int, classes: int, groups: int, seed: int) -> None:
+def test_groups_are_never_split(files: int, classes: int, groups: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     own = rng.integers(0, groups, files)
     labels = own % classes  # the files of a group are of one class
@@ -316,35 +316,35 @@ def test_groups_are_never_parted(files: int, classes: int, groups: int, seed: in
         with pytest.raises(ConfigError):
             list(held_out_folds(labels, own, seed=seed))
         return
-    held_out: list[int] = []
-    parts = list(held_out_folds(labels, [f"group {g}" for g in own], seed=seed))
-    assert len(parts) == min(5, *counts)
-    for train, held in parts:
-        assert not set(own[train]) & set(own[held])
-        assert sorted([*train, *held]) == list(range(files))
+    all_held_out: list[int] = []
+    folds = list(held_out_folds(labels, [f"group {g}" for g in own], seed=seed))
+    assert len(folds) == min(5, *counts)
+    for train, held_out in folds:
+        assert not set(own[train]) & set(own[held_out])
+        assert sorted([*train, *held_out]) == list(range(files))
         assert list(train) == sorted(train)
-        assert list(held) == sorted(held)
-        held_out += list(held)
-    assert sorted(held_out) == list(range(files))
+        assert list(held_out) == sorted(held_out)
+        all_held_out += list(held_out)
+    assert sorted(all_held_out) == list(range(files))
 
 
 def test_other_seeds_hold_out_other_files() -> None:
     labels = np.arange(40) % 2
     first, same, other = (
-        [tuple(held) for _, held in held_out_folds(labels, seed=seed)] for seed in (0, 0, 1)
+        [tuple(held_out) for _, held_out in held_out_folds(labels, seed=seed)] for seed in (0, 0, 1)
     )
     assert first == same
     assert first != other
-    for held in first:
-        assert abs(np.sum(labels[list(held)]) - 4) <= 1  # like shares of the classes
+    for held_out in first:
+        assert abs(np.sum(labels[list(held_out)]) - 4) <= 1  # similar class proportions
 
 
 def test_accuracies_count_files_not_clips() -> None:
     files, labels = make_files(20, noise=1.0)
     y = np.unique(labels, return_inverse=True)[1]
-    told: list[tuple[int, int]] = []
-    found = held_out_accuracies(FileClips.of(files), y, 3, (0.01,), on_fit=lambda *n: told.append(n))
-    assert told == [(done, 5) for done in range(6)]
+    calls: list[tuple[int, int]] = []
+    found = held_out_accuracies(FileClips.of(files), y, 3, (0.01,), on_fit=lambda *n: calls.append(n))
+    assert calls == [(done, 5) for done in range(6)]
     assert found[0.01] * 20 == pytest.approx(round(found[0.01] * 20), abs=1e-9)
     assert 0.3 < found[0.01] <= 1
 
@@ -360,7 +360,7 @@ def test_files_and_labels_must_fit_together() -> None:
         LinearProbe().fit(files, ["cat"] * 10)
 
 
-def test_files_must_have_the_same_numbers() -> None:
+def test_files_must_have_features_of_the_same_length() -> None:
     with pytest.raises(InputError, match=r"files with features of lengths \[3, 4\]; pass one file or more"):
         LinearProbe().fit([np.ones((2, 3)), np.ones((2, 4))], [0, 1])
     with pytest.raises(InputError, match=r"lengths \[\]"):
@@ -371,14 +371,16 @@ def test_files_must_have_the_same_numbers() -> None:
         video=np.ones((2, 3), np.float32), video_windows=windows(2),
         audio=np.ones((3, 3), np.float32), audio_windows=windows(3),
     )  # fmt: skip
-    with pytest.raises(InputError, match="not as many rows of video as of sound; extract both with clips=N"):
+    with pytest.raises(
+        InputError, match="different numbers of video and audio rows; extract both with clips=N"
+    ):
         LinearProbe().fit([uneven, uneven], [0, 1])
-    with pytest.raises(InputError, match="not as many rows"):
+    with pytest.raises(InputError, match="different numbers of video and audio rows"):
         LinearProbe().fit([Features(), Features()], [0, 1])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_refused_in_any_form(value: float) -> None:
+def test_values_that_are_not_finite_are_refused_in_any_form(value: float) -> None:
     files, labels = make_files(6, clips=2)
     arrays = [side_by_side(f) for f in files]
     probe = LinearProbe(costs=(0.01,)).fit(arrays, labels)
@@ -398,13 +400,13 @@ def test_labels_are_classes() -> None:
         LinearProbe().fit(files, None)  # type: ignore[arg-type]
 
 
-def test_nothing_is_chosen_where_a_class_has_one_file_alone() -> None:
+def test_nothing_is_chosen_if_a_class_has_only_one_file() -> None:
     files, labels = make_files(7)
     labels[3:] = ["cat", "dog", "cat", "dog"]
-    with pytest.raises(ConfigError, match="a class has one training file, or group, alone; pass one cost"):
+    with pytest.raises(ConfigError, match="a class has only one training file or group; pass one cost"):
         LinearProbe(costs=(0.1, 1.0)).fit(files, labels)
     assert LinearProbe(costs=(0.1,)).fit(files, labels).cost_ == 0.1
-    with pytest.raises(ConfigError, match="or group, alone"):
+    with pytest.raises(ConfigError, match="only one training file or group"):
         LinearProbe(costs=(0.1, 1.0)).fit(files[:6], ["cat", "dog"] * 3, groups=["a", "b"] * 3)
 
 

@@ -1,4 +1,4 @@
-"""The paper's settings by value: section E, Table S11, and what the released code adds."""
+"""The paper's settings by value: section E, Table S11, and the additions of the released code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_costs_are_those_of_section_e1() -> None:
 
 
 CLIPS = {
-    # protocol, data set, setup: what is looked at, training clips, test clips, then frames, seconds, pooling
+    # protocol, data set, setup: modality, training clips, test clips, frames, seconds, pooling
     ("linear", "ucf101", "8-frame"): ("video", 25, 10, 8, None, "linear"),
     ("linear", "ucf101", "32-frame"): ("video", 10, 10, 32, None, "linear"),
     ("linear", "hmdb51", "8-frame"): ("video", 25, 10, 8, None, "linear"),
@@ -88,7 +88,7 @@ def test_clips_are_those_of_section_e(key: tuple[str, str, str]) -> None:
 
 
 TABLE_S11 = {
-    # data set, frames: batch size, epochs, milestones, rate, gamma, weight decay, momentum, dropout
+    # data set, frames: batch size, epochs, milestones, learning rate, gamma, weight decay, momentum, dropout
     ("ucf101", 8): (64, 20, (6, 10, 14), 0.0005, 0.3, 0.0, 0.9, 0.0),
     ("ucf101", 32): (32, 20, (8, 12, 16), 0.00007, 0.3, 0.0, 0.9, 0.0),
     ("hmdb51", 8): (64, 20, (6, 10, 14), 0.0005, 0.1, 0.0, 0.9, 0.0),
@@ -113,7 +113,7 @@ def finetuning(config: ProtocolConfig) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("key", TABLE_S11, ids=lambda key: f"{key[0]}-{key[1]}")
-def test_finetuning_has_the_numbers_of_table_s11_and_of_the_released_configs(key: tuple[str, int]) -> None:
+def test_finetuning_has_the_values_of_table_s11_and_of_the_released_configs(key: tuple[str, int]) -> None:
     name, frames = key
     for pretrained_on in (None, "Kinetics400", "Kinetics-Sound", "generated clips"):
         config = make_protocol("finetune", name, setup=f"{frames}-frame", pretrained_on=pretrained_on)
@@ -124,12 +124,12 @@ def test_finetuning_has_the_numbers_of_table_s11_and_of_the_released_configs(key
     assert "AudioSet" in config.source
 
 
-def test_what_a_backbone_was_pretrained_on_matters_to_finetuning_alone() -> None:
+def test_the_pretraining_data_set_only_matters_to_finetuning() -> None:
     for protocol, dataset in (("linear", "ucf101"), ("retrieval", "hmdb51"), ("fusion", "kinetics-sound")):
         assert get(protocol, dataset) == get(protocol, dataset, pretrained_on="AudioSet")
 
 
-def test_the_layers_numbers_are_those_of_avid_and_for_dcase_of_the_released_code() -> None:
+def test_the_layers_settings_are_those_of_avid_and_for_dcase_of_the_released_code() -> None:
     avid = {
         "lr": 1e-4, "weight_decay": 0, "batch_size": 128, "epochs": 12, "milestones": [6, 9], "gamma": 0.1,
         "dropout": 0, "batch_norm": True,
@@ -150,7 +150,7 @@ def test_retrieval_counts_at_1_5_and_20() -> None:
         assert get("retrieval", dataset)["retrieval"] == {"ks": [1, 5, 20]}
 
 
-def test_as_released_chooses_on_the_test_files_and_takes_its_clips() -> None:
+def test_released_chooses_on_the_test_files_and_takes_the_codes_clips() -> None:
     for setup, test in (("2s", 1), ("5s", 1)):
         config = make_protocol("linear", "esc50", setup=setup, released=True)
         assert (config.released, config.select) == (True, "test")
@@ -179,7 +179,7 @@ def test_overrides_come_last() -> None:
     assert (finetune.lr, finetune.dropout) == (1.0, 0.1)
 
 
-def test_an_override_changes_what_it_names_and_leaves_the_table_alone() -> None:
+def test_an_override_changes_one_setting_and_not_the_table() -> None:
     config = make_protocol("linear", "ucf101")
     before = config.to_dict()
     changed = config.override({"clips.size": 112, "seed": 4}).to_dict()
@@ -196,12 +196,12 @@ def test_every_name_it_gives_can_be_overridden(config: ProtocolConfig) -> None:
     values = config.to_dict()
     names = config.names()
     for name in names:
-        part, _, field = name.rpartition(".")
-        value = (values[part] if part else values)[field]
+        section, _, field = name.rpartition(".")
+        value = (values[section] if section else values)[field]
         again = config.override({name: tuple(value) if isinstance(value, list) else value})
         assert again == config
-    parts = [p for p in ("clips", "svm", "layer", "finetune", "retrieval") if p in values]
-    assert {n for n in names if "." in n} == {f"{p}.{f}" for p in parts for f in values[p]}
+    sections = [s for s in ("clips", "svm", "layer", "finetune", "retrieval") if s in values]
+    assert {n for n in names if "." in n} == {f"{s}.{f}" for s in sections for f in values[s]}
     assert "seed" in names
 
 
@@ -248,7 +248,7 @@ def test_an_unknown_name_gets_the_nearest_right_one(words: tuple[str, ...], line
         ("select.train", None), ("__class__.x", None), ("", None),
     ],
 )  # fmt: skip
-def test_a_setting_that_is_not_there_is_refused(name: str, nearest: str | None) -> None:
+def test_an_unknown_setting_is_refused(name: str, nearest: str | None) -> None:
     with pytest.raises(ConfigError) as caught:
         make_protocol("linear", "ucf101", overrides={name: 1})
     assert f"linear on ucf101 (8-frame) has no setting {name!r}" in str(caught.value)
@@ -290,13 +290,13 @@ def test_a_setting_that_is_not_there_is_refused(name: str, nearest: str | None) 
         ),
     ],
 )
-def test_a_value_out_of_range_says_what_is_allowed(make: Any, line: str) -> None:
+def test_the_error_for_a_value_out_of_range_states_the_range(make: Any, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value).startswith(line)
 
 
-def test_a_layer_sees_new_clips_in_every_epoch_but_for_dcase_whose_code_extracts_once() -> None:
+def test_a_layer_sees_new_clips_in_every_epoch_except_for_dcase_whose_code_extracts_once() -> None:
     redrawn = {(c.dataset, c.setup) for c in TABLE if c.clips.epochs == 0}
     assert redrawn == {("ucf101", "32-frame"), ("hmdb51", "32-frame"), ("kinetics400", "8-frame")}
     assert {c.clips.epochs for c in TABLE if c.layer is None or c.dataset == "dcase"} == {1}

@@ -1,4 +1,4 @@
-"""What data sets hold as released, and what a copy lacks of it."""
+"""The classes and file counts of released data sets, and what a copy lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KNOWN = [name for name in DATASETS if release_of(name) is not None]
 
 
 def whole(name: str) -> LabelledData:
-    """A data set with as many files as its release; where classes differ in number, the first has the rest."""
+    """A data set with as many files as its release; the first classes have the files left over by an even split."""
     release = release_of(name)
     assert release is not None
     folds = {}
@@ -33,9 +33,7 @@ def whole(name: str) -> LabelledData:
         ("kinetics400", 400, None),
     ],
 )  # fmt: skip
-def test_releases_are_of_the_sizes_that_their_authors_name(
-    name: str, classes: int, files: int | None
-) -> None:
+def test_releases_have_the_sizes_that_their_authors_state(name: str, classes: int, files: int | None) -> None:
     release = release_of(name)
     assert isinstance(release, Release)
     assert len(set(release.classes)) == len(release.classes) == classes
@@ -43,7 +41,7 @@ def test_releases_are_of_the_sizes_that_their_authors_name(
     assert release.each is None or release.each * classes == files
 
 
-def test_of_others_nothing_is_known() -> None:
+def test_other_data_sets_have_no_release() -> None:
     assert KNOWN == ["ucf101", "hmdb51", "esc50", "dcase", "kinetics400"]
     data = dataclasses.replace(whole("esc50"), name="folder")
     assert find_missing(data, data.folds) == {}
@@ -51,13 +49,13 @@ def test_of_others_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_of_a_whole_one_nothing_is_missing(name: str) -> None:
+def test_a_complete_data_set_lacks_nothing(name: str) -> None:
     data = whole(name)
     assert find_missing(data, data.folds) == {}
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_one_class_less_is_named(name: str) -> None:
+def test_a_missing_class_is_named(name: str) -> None:
     data = whole(name)
     fewer = dataclasses.replace(data, classes=(*data.classes[:-1], "my own"))
     missing = find_missing(fewer, fewer.folds)
@@ -70,7 +68,7 @@ def test_one_class_less_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if name != "kinetics400"])
-def test_one_file_less_is_counted_in_the_folds_that_are_evaluated(name: str) -> None:
+def test_a_missing_file_is_counted_in_the_evaluated_folds(name: str) -> None:
     data = whole(name)
     fold = data.folds[1]
     fewer = {**data.folds, 1: dataclasses.replace(fold, test=fold.test[1:])}
@@ -87,7 +85,7 @@ def test_one_file_less_is_counted_in_the_folds_that_are_evaluated(name: str) -> 
     assert find_missing(data, others) == {}
 
 
-def test_of_many_names_ten_are_shown() -> None:
+def test_at_most_ten_names_are_shown() -> None:
     data = whole("esc50")
     missing = find_missing(dataclasses.replace(data, classes=data.classes[:10]), {})
     (line,) = describe_missing("esc50", missing)

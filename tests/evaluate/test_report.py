@@ -1,4 +1,4 @@
-"""The table of results, in each of its formats, and the paper's numbers beside them."""
+"""The table of results in each of its formats, and the paper's numbers in it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fold(**changes: Any) -> dict[str, Any]:
 
 
 def make_result(**changes: Any) -> dict[str, Any]:
-    """A result as an evaluation writes it, as far as the report reads it."""
+    """A result as an evaluation writes it, with the fields that the report reads."""
     return {
         "protocol": "linear", "dataset": "ucf101", "setup": "8-frame", "select": "train", "released": False,
         "weights": {"video": {"id": "kinetics400", "sha256": "0" * 64}}, "root": "/data/ucf101",
@@ -104,7 +104,7 @@ def test_several_folds_have_a_deviation_and_a_sum_of_files() -> None:
     assert (row["folds"], row["test files"]) == ("1, 2, 3", 10)
 
 
-def test_what_a_number_rests_on_is_noted() -> None:
+def test_everything_that_qualifies_a_number_is_noted() -> None:
     failed = [{"path": "x.avi"}, {"path": "y.avi"}]
     (row,) = report_rows(
         [
@@ -116,7 +116,7 @@ def test_what_a_number_rests_on_is_noted() -> None:
         ]
     )  # fmt: skip
     assert row["notes"] == (
-        "2 files failed; 7 test files also in training; as the released code; clips.train 3;"
+        "2 files failed; 7 test files also in training; follows the released code; clips.train 3;"
         " 1 of 9 files of list.txt not found"
     )
     assert row["chosen on"] == "test"
@@ -137,7 +137,7 @@ def test_retrieval_has_a_row_for_each_number_and_chooses_nothing() -> None:
     assert {row["metric"][:3]: row["chance"] for row in rows} == {"R@1": 12.5, "R@5": 50.0}
 
 
-def test_a_part_of_a_data_set_is_noted_and_results_of_before_are_read() -> None:
+def test_an_incomplete_data_set_is_noted_and_older_results_are_read() -> None:
     incomplete = {
         "classes": ["YoYo"], "other_classes": [], "files_of_class": {},
         "files": {"1": {"train": [9000, 9537], "test": [3783, 3783]}},
@@ -181,7 +181,7 @@ def test_rows_are_in_the_order_of_protocol_data_set_setup_and_weights() -> None:
 
 @pytest.fixture
 def odd_rows() -> list[dict[str, Any]]:
-    """Rows whose names mean something to each of the formats."""
+    """Rows whose names have special characters of every format."""
     return report_rows(
         [
             make_result(dataset="folder", root='/data/cats|dogs "<b>&amp;<i>", 1', folds={"1": fold(), "2": fold()}),
@@ -211,7 +211,7 @@ def test_csv_reads_back(odd_rows: list[dict[str, Any]]) -> None:
 
 
 class Table(HTMLParser):
-    """Cells by row, and every tag that was opened and not closed."""
+    """Collects the cells by row, and the tags that are open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class Table(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_html_is_a_whole_page_and_escapes_what_is_in_it(odd_rows: list[dict[str, Any]]) -> None:
+def test_html_is_a_complete_page_and_escapes_its_text(odd_rows: list[dict[str, Any]]) -> None:
     page = Table()
     page.feed(to_html(odd_rows))
     page.close()
@@ -256,7 +256,7 @@ def test_html_is_a_whole_page_and_escapes_what_is_in_it(odd_rows: list[dict[str,
         "script",
         "link",
         "img",
-    }  # nothing of the names is a tag, nothing is fetched
+    }  # no name has become a tag, and nothing is fetched
 
 
 def test_a_script_in_a_name_is_text() -> None:
@@ -271,7 +271,7 @@ def test_a_script_in_a_name_is_text() -> None:
     [("t.md", to_markdown), ("t.csv", to_csv), ("t.html", to_html)],
     ids=lambda v: str(v)[:6],
 )
-def test_the_suffix_says_the_format(
+def test_the_suffix_decides_the_format(
     name: str, make: Any, odd_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     write_report(odd_rows, tmp_path / name)
@@ -281,8 +281,8 @@ def test_the_suffix_says_the_format(
 
 
 @pytest.mark.parametrize(("name", "line"), [
-    ("table.htm", "a report is not written as '.htm'; did you mean '.html'? (choose from .md, .csv, .html)"),
-    ("table", "a report is not written as 'a name without suffix'; choose from .md, .csv, .html"),
+    ("table.htm", "a report cannot be written as '.htm'; did you mean '.html'? (choose from .md, .csv, .html)"),
+    ("table", "a report cannot be written as 'a name without suffix'; choose from .md, .csv, .html"),
 ])  # fmt: skip
 def test_another_suffix_is_refused(name: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
@@ -322,7 +322,7 @@ def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
 def test_a_damaged_result_is_an_error(text: str, tmp_path: Path) -> None:
     path = write_result(tmp_path / "out", make_result()) / "result.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(OutputError, match=r"result\.json: is no result, or damaged \(\w+\); leave it out"):
+    with pytest.raises(OutputError, match=r"result\.json: is not a result, or is damaged \(\w+\); leave"):
         find_results([tmp_path])
 
 
@@ -337,14 +337,14 @@ def test_a_damaged_result_is_an_error(text: str, tmp_path: Path) -> None:
         (("linear", "esc50", "5s"), {"audio": "kinetics400"}, 86.8),
         (("linear", "esc50", "5s"), {"audio": "kinetics-sound"}, 82.8),
         (("linear", "dcase", "2s"), {"audio": "audioset"}, 97.0),
-        # setups that the paper explores with, and publishes nothing of for these weights
+        # setups of the paper's exploration, without published results for these weights
         (("finetune", "ucf101", "8-frame"), {"video": "kinetics400"}, None),
         (("linear", "esc50", "2s"), {"audio": "kinetics400"}, None),
-        # numbers that are not transcribed
+        # results that the manifest does not have
         (("linear", "ucf101", "32-frame"), {"video": "kinetics400"}, None),
         (("retrieval", "ucf101", "2s"), {"video": "kinetics400"}, None),
         (("fusion", "kinetics-sound", "2s"), {"video": "audioset", "audio": "audioset"}, None),
-        # weights and data of one's own
+        # a user's own weights and data
         (("finetune", "ucf101", "32-frame"), {"video": "demo"}, None),
         (("finetune", "ucf101", "32-frame"), {"video": "random:0"}, None),
         (("finetune", "ucf101", "32-frame"), {"video": "someone/encoder"}, None),
@@ -355,16 +355,16 @@ def test_a_damaged_result_is_an_error(text: str, tmp_path: Path) -> None:
 def test_the_papers_number_is_that_of_the_same_weights_and_setup(
     words: tuple[str, str, str], weights: dict[str, str], value: float | None
 ) -> None:
-    known = published(make_protocol(words[0], words[1], setup=words[2]), weights)
+    found = published(make_protocol(words[0], words[1], setup=words[2]), weights)
     if value is None:
-        assert known is None
+        assert found is None
     else:
-        assert known is not None
-        assert known["value"] == value
-        assert "accuracy in %" in known["metric"]
+        assert found is not None
+        assert found["value"] == value
+        assert "accuracy in %" in found["metric"]
 
 
-def test_an_encoder_of_ones_own_has_no_number_in_the_paper() -> None:
+def test_a_users_own_encoder_has_no_number_in_the_paper() -> None:
     encoder = VideoEncoder(VideoConfig(depth=10, width=8))
-    encoder.weights_id = "kinetics400"  # trained on since
+    encoder.weights_id = "kinetics400"  # trained further since
     assert published(make_protocol("finetune", "ucf101", setup="32-frame"), {"video": encoder}) is None

@@ -1,4 +1,4 @@
-"""Means over clips, neighbours by cosine, and the projectors that bring both modalities into one space."""
+"""Means over clips, neighbours by cosine, and the heads that map both modalities into one space."""
 
 from __future__ import annotations
 
@@ -67,45 +67,45 @@ def test_means_are_not_summed_in_single_precision() -> None:
 
 
 @settings(max_examples=40)
-@given(known=st.integers(1, 30), asked=st.integers(1, 10), k=st.integers(1, 40), seed=st.integers(0, 2**31))
-def test_neighbours_are_those_of_a_table_of_cosines(known: int, asked: int, k: int, seed: int) -> None:
+@given(m=st.integers(1, 10), n=st.integers(1, 30), k=st.integers(1, 40), seed=st.integers(0, 2**31))
+def test_neighbours_are_those_of_a_table_of_cosines(m: int, n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    base, queries = (
-        (rng.standard_normal((n, 6)) * 10 ** rng.uniform(-2, 2, (n, 1))).astype(np.float32)
-        for n in (known, asked)
+    gallery, queries = (
+        (rng.standard_normal((rows, 6)) * 10 ** rng.uniform(-2, 2, (rows, 1))).astype(np.float32)
+        for rows in (n, m)
     )
-    places, cosines = nearest(base, queries, k)
-    assert places.shape == cosines.shape == (asked, min(k, known))
-    assert (places.dtype, cosines.dtype) == (np.int64, np.float32)
+    indices, cosines = nearest(gallery, queries, k)
+    assert indices.shape == cosines.shape == (m, min(k, n))
+    assert (indices.dtype, cosines.dtype) == (np.int64, np.float32)
     table = np.array(
         [
-            [float(q @ b) / float(np.linalg.norm(q) * np.linalg.norm(b)) for b in base.astype(float)]
+            [float(q @ g) / float(np.linalg.norm(q) * np.linalg.norm(g)) for g in gallery.astype(float)]
             for q in queries.astype(float)
         ]
     )
-    best = -np.sort(-table, axis=1)[:, : min(k, known)]
+    best = -np.sort(-table, axis=1)[:, : min(k, n)]
     np.testing.assert_allclose(cosines, best, atol=1e-5)
-    # a place may differ only where two cosines are as good as equal
-    np.testing.assert_allclose(np.take_along_axis(table, places, axis=1), best, atol=1e-5)
-    assert all(len(set(row)) == len(row) for row in places)
+    # an index may differ only where two cosines are practically equal
+    np.testing.assert_allclose(np.take_along_axis(table, indices, axis=1), best, atol=1e-5)
+    assert all(len(set(row)) == len(row) for row in indices)
 
 
-def test_a_file_is_nearest_to_itself_however_loud_it_is() -> None:
-    known = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
-    places, cosines = nearest(known, 50 * known, 1)
-    np.testing.assert_array_equal(places[:, 0], np.arange(20))
+def test_a_file_is_nearest_to_itself_whatever_its_scale() -> None:
+    gallery = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
+    indices, cosines = nearest(gallery, 50 * gallery, 1)
+    np.testing.assert_array_equal(indices[:, 0], np.arange(20))
     np.testing.assert_allclose(cosines, 1, atol=1e-6)
-    _, opposite = nearest(known[:1], -known[:1], 1)
+    _, opposite = nearest(gallery[:1], -gallery[:1], 1)
     np.testing.assert_allclose(opposite, -1, atol=1e-6)
 
 
-def test_silence_is_like_nothing() -> None:
-    known = np.array([[1.0, 0.0], [0.0, 0.0]], np.float32)
-    _, cosines = nearest(known, np.zeros((1, 2), np.float32), 2)
+def test_zero_features_have_cosine_0_to_everything() -> None:
+    gallery = np.array([[1.0, 0.0], [0.0, 0.0]], np.float32)
+    _, cosines = nearest(gallery, np.zeros((1, 2), np.float32), 2)
     np.testing.assert_array_equal(cosines, [[0, 0]])
-    places, cosines = nearest(known, np.array([[2.0, 0.0]], np.float32), 2)
+    indices, cosines = nearest(gallery, np.array([[2.0, 0.0]], np.float32), 2)
     np.testing.assert_allclose(cosines, [[1, 0]], atol=1e-6)
-    np.testing.assert_array_equal(places, [[0, 1]])
+    np.testing.assert_array_equal(indices, [[0, 1]])
 
 
 # --- projectors --------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_silence_is_like_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> CrissCross:
-    """A small model whose batch norms have seen something."""
+    """A small model whose batch norms have running statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = CrissCross(

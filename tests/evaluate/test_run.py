@@ -1,4 +1,4 @@
-"""Every protocol on a small tree of its data set, with the demo weights, by the command."""
+"""The command with every protocol on a small copy of its data set, with the demo weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _one_thread(_same_threads: None) -> None:
 
 
 def write_labelled(path: Path, label: int, number: int = 0) -> None:
-    """A file whose label is seen and heard, augmented or not; ``number`` makes it another one of its class."""
+    """Write a file whose label shows in video and audio, augmented or not; ``number`` varies the file in its class."""
     rng = np.random.default_rng([label, number])
     time = np.arange(35_200) / 16_000
     noise = rng.standard_normal(len(time))
@@ -131,7 +131,7 @@ def test_every_protocol_runs_on_its_data_set(
     assert result["weights"][next(iter(result["weights"]))]["id"] == "demo"
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
     assert result["published"] is None
-    assert bool(result["incomplete"]) == (dataset != "kinetics-sound")  # of that, the files are not known
+    assert bool(result["incomplete"]) == (dataset != "kinetics-sound")  # whose release is unknown
     folds = result["folds"].values()
     assert all(f["test_files"] == f["of_test_files"] > 0 and not f["failed"] for f in folds)
     if protocol == "retrieval":
@@ -158,7 +158,7 @@ def test_every_protocol_runs_on_its_data_set(
         np.testing.assert_allclose(mean, table["scores"][0], rtol=1e-6)
 
 
-def test_a_part_of_a_data_set_is_told_and_the_papers_number_left_out(
+def test_an_incomplete_data_set_is_reported_without_the_papers_number(
     trees: Trees,
     cache: Path,
     tmp_path: Path,
@@ -172,12 +172,12 @@ def test_a_part_of_a_data_set_is_told_and_the_papers_number_left_out(
     assert main(argv) == 0
     streams = capsys.readouterr()
     lacks = "2 of the 50 classes of ESC-50, without airplane, breathing, brushing_teeth, can_opening, "
-    assert streams.err.count("not put beside the result: ") == 1
-    assert f"not put beside the result: {lacks}" in streams.err
+    assert streams.err.count("not shown with the result: ") == 1
+    assert f"not shown with the result: {lacks}" in streams.err
     assert "(and 2 more, listed with the result)" in streams.err
     assert "fold 1: choosing C: 0 of " in streams.err
     for line in (lacks, "fold 1 has 4 of 1600 training files and 2 of 400 test files"):
-        assert f"not the whole data set: {line}" in streams.out
+        assert f"incomplete data set: {line}" in streams.out
     assert "files of a class: dog 3 of 40, rooster 3 of 40" in streams.out
     assert " % (chance 50.0 %)\ntop-5: 100.0 % (chance 100.0 %); top-1 of single clips: " in streams.out
     assert "\npaper: " not in streams.out
@@ -189,7 +189,7 @@ def test_a_part_of_a_data_set_is_told_and_the_papers_number_left_out(
     assert (row["paper"], row["chance"]) == (None, 50.0)
     assert lacks in row["notes"]
     monkeypatch.setattr("crisscross_zoo.evaluate.run.find_missing", lambda *_: {})
-    assert main([*argv, "--overwrite"]) == 0  # of a whole one it is there
+    assert main([*argv, "--overwrite"]) == 0  # a complete data set has the paper's number
     assert "\npaper: 90.0 %" in capsys.readouterr().out
 
 
@@ -224,7 +224,7 @@ LAYER = ["linear", "kinetics400", "--layer.epochs", 3, "--layer.lr", 0.01, "--la
 
 
 def drawn_epochs(patch: pytest.MonkeyPatch) -> list[int]:
-    """The epochs of the views that are extracted from here on, in order."""
+    """The epochs of the views that are extracted from now on, in order."""
     import crisscross_zoo.evaluate.store as module
 
     epochs: list[int] = []
@@ -262,12 +262,12 @@ def test_a_linear_layer_trains_on_new_clips_in_every_epoch(
     kept = sorted(p.name for p in (tmp_path / "cache").iterdir())
     assert len(kept) == 1 + len(set(expected)) * bool(
         draws
-    )  # that of the test clips, and draws that are kept
+    )  # that of the test clips, and those of draws that are kept
     assert not [name for name in kept if name.startswith("epoch-")]
     assert (tmp_path / "out" / "fold1" / "layer.pt").exists() == (draws != 1)
 
 
-def test_as_many_draws_as_epochs_are_redrawn_clips(
+def test_as_many_draws_as_epochs_give_new_clips_in_every_epoch(
     trees: Trees, cache: Path, command: Any, tmp_path: Path
 ) -> None:
     words = [*LAYER, "--root", trees("kinetics400")]
@@ -282,9 +282,7 @@ def test_as_many_draws_as_epochs_are_redrawn_clips(
 
 
 @pytest.mark.parametrize("select", ["train", "test"])
-def test_a_linear_layer_goes_on_where_it_was_stopped(
-    select: str, trees: Trees, command: Any, tmp_path: Path
-) -> None:
+def test_a_linear_layer_resumes(select: str, trees: Trees, command: Any, tmp_path: Path) -> None:
     words = [*LAYER, "--root", trees("kinetics400"), "--select", select, "--layer.dropout", 0.2]
     whole = command(*words, out=tmp_path / "whole")
 
@@ -296,19 +294,19 @@ def test_a_linear_layer_goes_on_where_it_was_stopped(
     real = module.LayerTraining.train_epoch
 
     def stopped(training: Any, *args: Any) -> Any:
-        if training.epoch == 2:  # the third is not begun
+        if training.epoch == 2:  # before the third epoch
             raise Stop
         return real(training, *args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.LayerTraining, "train_epoch", stopped)
         with pytest.raises(Stop):
-            command(*words, out=tmp_path / "parts")
+            command(*words, out=tmp_path / "resumed")
     with pytest.MonkeyPatch.context() as patch:
         epochs = drawn_epochs(patch)
-        assert command(*words, out=tmp_path / "parts") == whole
+        assert command(*words, out=tmp_path / "resumed") == whole
         assert epochs == [2]
-        assert command(*words, out=tmp_path / "parts") == whole
+        assert command(*words, out=tmp_path / "resumed") == whole
         assert epochs == [2]  # nothing is left to do
 
 
@@ -320,7 +318,7 @@ def test_draws_are_for_linear_layers(
     assert "--clips.epochs 3 is for linear layers; leave it out, or pass 1" in capsys.readouterr().err
 
 
-def test_finetuning_goes_on_where_it_was_stopped(folder: Path, command: Any, tmp_path: Path) -> None:
+def test_finetuning_resumes(folder: Path, command: Any, tmp_path: Path) -> None:
     words = [
         "finetune",
         folder,
@@ -350,11 +348,11 @@ def test_finetuning_goes_on_where_it_was_stopped(folder: Path, command: Any, tmp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "finetune", stopped)
         with pytest.raises(Stop):
-            command(*words, out=tmp_path / "parts")
-    assert command(*words, out=tmp_path / "parts") == whole
+            command(*words, out=tmp_path / "resumed")
+    assert command(*words, out=tmp_path / "resumed") == whole
     states = [
         torch.load(tmp_path / n / "fold1" / "finetune.pt", weights_only=True)["model"]
-        for n in ("whole", "parts")
+        for n in ("whole", "resumed")
     ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -387,12 +385,12 @@ def test_finetuning_in_16_bits_on_a_cpu_is_refused_before_files_are_read(
 @pytest.mark.parametrize(
     "words", [["linear"], ["finetune", "--finetune.epochs", "2", "--finetune.batch-size", "6"]]
 )
-def test_choosing_on_the_test_files_is_asked_for_and_labelled(
+def test_choosing_on_the_test_files_is_an_option_and_labelled(
     words: list[str], folder: Path, cache: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     argv = [words[0], str(folder), *words[1:], *SMALL, "--weights", "demo", "--cache", str(cache), "--quiet"]
     assert main([*argv, "--select", "test", "--out", str(tmp_path / "out")]) == 0
-    assert "chosen on the TEST files, as the paper does" in capsys.readouterr().out
+    assert "chosen on the TEST files, as in the paper" in capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     fold = result["folds"]["1"]
     accuracies = fold["accuracy_by_cost" if words[0] == "linear" else "accuracy_by_epoch"]
@@ -409,7 +407,7 @@ def test_a_broken_file_is_named_and_the_others_count(
     argv = ["linear", str(tmp_path / "broken"), *SMALL, "--weights", "demo", "--cache", str(cache)]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 1
     streams = capsys.readouterr()
-    assert "rests on 5 of 6 test files" in streams.out
+    assert "based on 5 of 6 test files" in streams.out
     assert "1_5.mp4" in streams.err
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert [Path(f["path"]).name for f in result["folds"]["1"]["failed"]] == ["1_5.mp4"]
@@ -433,7 +431,7 @@ def test_a_test_file_among_the_training_files_is_caught(
         str(cache),
     ]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 0
-    assert "leak: 1 test file with the bytes of a training file" in capsys.readouterr().out
+    assert "leak: 1 test file with the same bytes as a training file" in capsys.readouterr().out
     leaked.unlink()
     leaked.symlink_to(tmp_path / "leak" / "test" / "class 0" / "0_4.mp4")
     assert main([*argv, "--out", str(tmp_path / "other")]) == 2
@@ -469,7 +467,9 @@ def test_retrieval_in_a_folder_without_classes_names_query(
     assert "--query" not in capsys.readouterr().err
 
 
-def test_a_gallery_says_which_settings_are_not_the_papers(folder: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_gallery_lists_settings_that_differ_from_the_paper(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
     argv = [
         "retrieval",
         str(folder / "train"),
@@ -486,7 +486,7 @@ def test_a_gallery_says_which_settings_are_not_the_papers(folder: Path, cache: P
     assert "section" not in settings
 
 
-def test_a_gallery_has_the_numbers_of_the_result(folder: Path, command: Any, tmp_path: Path) -> None:
+def test_a_gallery_has_the_recall_of_the_result(folder: Path, command: Any, tmp_path: Path) -> None:
     words = ["--setup", "audio", "--gallery", tmp_path / "gallery", "--gallery-queries", 1]
     result = command("retrieval", folder, *words)
     page = (tmp_path / "gallery" / "index.html").read_text(encoding="utf-8")
@@ -554,7 +554,7 @@ def test_the_heads_of_a_run_give_retrieval_across_modalities(
         (["finetune"], "name a folder of videos"),
     ],
 )
-def test_a_folder_of_sound_is_told_to_take_a_setup(
+def test_the_error_for_an_audio_folder_names_a_setup(
     words: list[str],
     remedy: str,
     tmp_path: Path,
@@ -570,7 +570,9 @@ def test_a_folder_of_sound_is_told_to_take_a_setup(
     assert capsys.readouterr().err == error
 
 
-def test_one_class_is_no_evaluation(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_class_cannot_be_evaluated(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(folder / "train" / "class 0", tmp_path / "one" / "class 0")
     assert (
         main(["linear", str(tmp_path / "one"), *SMALL, "--weights", "demo", "--out", str(tmp_path / "out")])
@@ -579,7 +581,7 @@ def test_one_class_is_no_evaluation(folder: Path, tmp_path: Path, capsys: pytest
     assert "has one class, 'class 0'; an evaluation needs two or more" in capsys.readouterr().err
 
 
-def test_files_of_a_list_that_are_not_there_count(
+def test_missing_files_of_a_list_are_reported(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_tree("ucf101", tmp_path / "ucf101", files_per_class=6, make_file=write_labelled)
@@ -587,10 +589,12 @@ def test_files_of_a_list_that_are_not_there_count(
     argv = ["retrieval", "ucf101", "--root", str(root), *SMALL, "--clips.frames", "8", "--weights", "demo"]
     argv += ["--fold", "2", "--cache", str(cache), "--out", str(tmp_path / "out"), "--quiet"]
     assert main(argv) == 1
-    assert "absent: 1 of 8 files of trainlist02.txt not found" in capsys.readouterr().out
+    assert "missing: 1 of 8 files of trainlist02.txt not found" in capsys.readouterr().out
 
 
-def test_other_settings_than_the_papers_are_printed(folder: Path, command: Any, tmp_path: Path) -> None:
+def test_settings_that_differ_from_the_paper_are_in_the_result(
+    folder: Path, command: Any, tmp_path: Path
+) -> None:
     result = command("linear", folder, "--setup", "audio", "--svm.costs", 1)
     assert result["changed"] == {"clips.train": 2, "clips.test": 2, "clips.size": 112, "svm.costs": [1.0]}
     assert result["folds"]["1"]["chosen_on"] is None
@@ -610,7 +614,7 @@ def test_a_broken_training_file_is_named_in_finetuning(
     assert "1_3.mp4" in capsys.readouterr().err
 
 
-def test_a_finetuning_checkpoint_of_other_weights_is_not_gone_on_from(
+def test_finetuning_does_not_resume_from_a_checkpoint_of_other_weights(
     folder: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from crisscross_zoo.encoders import VideoEncoder

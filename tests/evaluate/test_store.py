@@ -1,4 +1,4 @@
-"""Rows picked out of matrices, and features on disk: extracted once, kept through whatever kills a run."""
+"""Selected rows of matrices, and features on disk: extracted once, and intact after a killed run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def _one_thread(_same_threads: None) -> None:
 
 
 def make_rows() -> tuple[Rows, np.ndarray]:
-    """Rows of two parts, each in an order of its own, and the same as an array."""
+    """Rows of two matrices, each in its own order, and the same as an array."""
     rng = np.random.default_rng(0)
     one, other = (rng.standard_normal((20, d)).astype(np.float32) for d in (3, 5))
     first, second = rng.permutation(20)[:12], rng.integers(0, 20, 12)
     return Rows([(one, first), (other, second)]), np.concatenate([one[first], other[second]], axis=1)
 
 
-def test_parts_stand_side_by_side() -> None:
+def test_matrices_are_concatenated() -> None:
     rows, expected = make_rows()
     assert rows.shape == (12, 8)
     assert len(rows) == 12
@@ -52,13 +52,13 @@ def test_parts_stand_side_by_side() -> None:
     np.testing.assert_array_equal(rows[np.array([5, 0, 5])], expected[[5, 0, 5]])
 
 
-def test_taking_picks_rows_by_place_and_reads_none() -> None:
+def test_take_selects_rows_by_index_and_reads_none() -> None:
     rows, expected = make_rows()
     some = rows.take(np.array([7, 2, 2, 11]))
     assert some.shape == (4, 8)
     np.testing.assert_array_equal(some[:], expected[[7, 2, 2, 11]])
     np.testing.assert_array_equal(some.take(np.array([3, 1]))[:], expected[[11, 2]])
-    assert some.parts[0][0] is rows.parts[0][0]  # the same matrix
+    assert some.matrices[0][0] is rows.matrices[0][0]
 
 
 @given(st.integers(1, 40), st.integers(1, 50))
@@ -72,14 +72,14 @@ def test_blocks_are_all_rows_in_order(n: int, size: int) -> None:
         np.testing.assert_array_equal(block, matrix[where])
 
 
-def test_a_block_is_no_larger_than_its_constant_says() -> None:
+def test_a_block_is_not_larger_than_block_bytes() -> None:
     rows = BLOCK_BYTES // (4 * 40_000)
     matrix = np.broadcast_to(np.float32(1), (rows + 3, 40_000))
     sizes = [block.nbytes for _, block in Rows([(matrix, np.arange(rows + 3))]).blocks()]
     assert sizes == [rows * 160_000, 3 * 160_000]
 
 
-def test_each_part_is_changed_for_itself() -> None:
+def test_each_matrix_is_changed_separately() -> None:
     rows, expected = make_rows()
     lengths: list[int] = []
 
@@ -87,12 +87,12 @@ def test_each_part_is_changed_for_itself() -> None:
         lengths.append(block.shape[1])
         return block / np.linalg.norm(block, axis=1, keepdims=True)
 
-    changed = Rows(rows.parts, change).take(np.arange(4))
+    changed = Rows(rows.matrices, change).take(np.arange(4))
     found = changed[:]
     assert lengths == [3, 5]
-    for part in (slice(0, 3), slice(3, 8)):
-        wanted = expected[:4, part] / np.linalg.norm(expected[:4, part], axis=1, keepdims=True)
-        np.testing.assert_allclose(found[:, part], wanted, rtol=1e-6)
+    for columns in (slice(0, 3), slice(3, 8)):
+        wanted = expected[:4, columns] / np.linalg.norm(expected[:4, columns], axis=1, keepdims=True)
+        np.testing.assert_allclose(found[:, columns], wanted, rtol=1e-6)
 
 
 def test_rows_are_a_copy_of_single_precision() -> None:
@@ -124,7 +124,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture
 def files(made: list[Path], tmp_path: Path) -> list[str]:
-    """Three files of this test's own."""
+    """Copies of the three files, for one test."""
     paths = []
     for path in made:
         copy = tmp_path / "media" / path.name
@@ -146,7 +146,7 @@ def extractor(encoders: dict[str, Any]) -> FeatureExtractor:
 
 
 class Count:
-    """What goes through ``FeatureExtractor.stream``."""
+    """Records the paths that are passed to ``FeatureExtractor.stream``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[str] = []
@@ -169,8 +169,8 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Count:
 
 
 def rows_of(store: FeatureStore, modality: str, paths: list[str]) -> np.ndarray:
-    part, _ = store.rows(modality, paths)
-    return Rows([part])[:]
+    matrix, _ = store.rows(modality, paths)
+    return Rows([matrix])[:]
 
 
 def bytes_of(store: FeatureStore) -> dict[str, bytes]:
@@ -197,24 +197,24 @@ def test_rows_are_what_the_extractor_gives(
 def test_a_second_extraction_decodes_nothing(
     extractor: FeatureExtractor, files: list[str], tmp_path: Path, count: Count
 ) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     store = FeatureStore(tmp_path / "cache", extractor)
-    store.extract(files[:2], on_file=lambda *numbers: told.append(numbers))
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    store.extract(files[:2], on_file=lambda *numbers: calls.append(numbers))
+    assert calls == [(0, 2), (1, 2), (2, 2)]
     before = bytes_of(store)
     assert count.names() == ["0.mp4", "1.mp4"]
-    told.clear()
-    assert store.extract(files[:2], on_file=lambda *numbers: told.append(numbers)) == {}
+    calls.clear()
+    assert store.extract(files[:2], on_file=lambda *numbers: calls.append(numbers)) == {}
     assert FeatureStore(tmp_path / "cache", extractor).extract([files[1]]) == {}
     assert count.names() == []
-    assert told == [(2, 2)]
+    assert calls == [(2, 2)]
     assert bytes_of(store) == before
     store.extract([*files, files[0]])  # one is new, and one is named twice
     assert count.names() == ["2.mp4"]
     assert all(whole.startswith(before[name]) for name, whole in bytes_of(store).items())
 
 
-def test_a_file_that_has_changed_is_extracted_anew(
+def test_a_file_that_has_changed_is_extracted_again(
     extractor: FeatureExtractor, files: list[str], made: list[Path], tmp_path: Path, count: Count
 ) -> None:
     store = FeatureStore(tmp_path / "cache", extractor)
@@ -252,14 +252,14 @@ def test_other_settings_and_other_weights_have_folders_of_their_own(
     assert set(identity["weights"]) == {"video", "audio"}
 
 
-def test_weights_that_nobody_can_name_again_are_known_by_their_values(tmp_path: Path) -> None:
+def test_weights_without_a_name_are_identified_by_their_values(tmp_path: Path) -> None:
     made = [FeatureExtractor(None, "audio", clips=1, device="cpu", workers=0) for _ in range(2)]
     assert FeatureStore(tmp_path, made[0]).folder != FeatureStore(tmp_path, made[1]).folder
     assert FeatureStore(tmp_path, made[0]).folder == FeatureStore(tmp_path, made[0]).folder
 
 
 @pytest.mark.parametrize("seen", [1, 2])
-def test_what_a_killed_run_left_half_done_is_cut_off(
+def test_incomplete_rows_of_a_killed_run_are_truncated(
     extractor: FeatureExtractor, files: list[str], tmp_path: Path, count: Count, seen: int
 ) -> None:
     whole = FeatureStore(tmp_path / "whole", extractor)
@@ -281,7 +281,7 @@ def test_what_a_killed_run_left_half_done_is_cut_off(
     assert bytes_of(reopened) == bytes_of(whole)
 
 
-def test_a_run_that_dies_in_the_middle_loses_the_file_it_was_at(
+def test_an_interrupted_run_resumes(
     extractor: FeatureExtractor, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = FeatureStore(tmp_path / "whole", extractor)
@@ -295,9 +295,9 @@ def test_a_run_that_dies_in_the_middle_loses_the_file_it_was_at(
     with pytest.raises(KeyboardInterrupt):
         store.extract(files, on_file=die)
     again = FeatureStore(tmp_path / "killed", extractor)
-    told: list[int] = []
-    assert again.extract(files, on_file=lambda done, _: told.append(done)) == {}
-    assert told == [2, 3]
+    calls: list[int] = []
+    assert again.extract(files, on_file=lambda done, _: calls.append(done)) == {}
+    assert calls == [2, 3]
     assert bytes_of(again) == bytes_of(whole)
 
 
@@ -306,7 +306,7 @@ def test_two_stores_of_one_folder_take_turns(
 ) -> None:
     one, other = (FeatureStore(tmp_path / "cache", extractor) for _ in range(2))
     one.extract(files[:2])
-    assert other.extract(files) == {}  # it sees what the first one has done since
+    assert other.extract(files) == {}  # it reads the rows that the first one has added since
     assert count.names() == ["0.mp4", "1.mp4", "2.mp4"]
     assert one.extract(files) == {}
     assert count.names() == []
@@ -321,7 +321,7 @@ def test_a_matrix_that_is_too_short_is_an_error(
     store.extract(files[:2])
     matrix = store.folder / "audio.f32"
     os.truncate(matrix, matrix.stat().st_size - 4)
-    with pytest.raises(OutputError, match=r"audio\.f32: is shorter than its list says; delete its folder"):
+    with pytest.raises(OutputError, match=r"audio\.f32: is shorter than files\.jsonl states; delete its"):
         FeatureStore(tmp_path / "cache", extractor)
 
 
@@ -338,29 +338,29 @@ def test_a_damaged_list_is_an_error(
         FeatureStore(tmp_path / "cache", extractor)
 
 
-def test_a_file_that_fails_is_told_and_tried_again(
+def test_a_file_that_fails_is_reported_and_tried_again(
     extractor: FeatureExtractor, files: list[str], tmp_path: Path, count: Count
 ) -> None:
     good = Path(files[1]).read_bytes()
     Path(files[1]).write_bytes(b"not media")
     mute = str(make_media(tmp_path / "mute.mp4", audio=None, fps=8, seconds=0.8, size=(96, 64)))
     gone = str(tmp_path / "gone.mp4")
-    asked = [files[0], files[1], mute, gone]
+    paths = [files[0], files[1], mute, gone]
     store = FeatureStore(tmp_path / "cache", extractor)
-    told: list[tuple[int, int]] = []
-    failures = store.extract(asked, on_file=lambda *numbers: told.append(numbers))
+    calls: list[tuple[int, int]] = []
+    failures = store.extract(paths, on_file=lambda *numbers: calls.append(numbers))
     assert set(failures) == {files[1], mute, gone}
     assert all(isinstance(error, CrissCrossError) for error in failures.values())
     assert "is not media" in str(failures[files[1]])
     assert str(failures[mute]) == f"{mute}: has no audio"
     assert str(failures[gone]) == f"{gone}: No such file or directory"
-    assert told[-1][1] == 4
-    for modality in ("video", "audio"):  # nothing of them is kept
+    assert calls[-1][1] == 4
+    for modality in ("video", "audio"):  # nothing of the failed files is stored
         (matrix, _), _ = store.rows(modality, [files[0]])
         assert len(matrix) == CLIPS
     count.names()
     Path(files[1]).write_bytes(good)
-    assert set(FeatureStore(tmp_path / "cache", extractor).extract(asked)) == {mute, gone}
+    assert set(FeatureStore(tmp_path / "cache", extractor).extract(paths)) == {mute, gone}
     assert count.names() == ["1.mp4", "mute.mp4"]
 
 
@@ -383,17 +383,17 @@ def test_another_run_that_is_writing_is_waited_for(
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == b"held\n"
-        assert store.extract(files[:1]) == {}  # what is here can be read meanwhile
+        assert store.extract(files[:1]) == {}  # files in the store can be read meanwhile
         assert len(rows_of(store, "video", files[:1])) == CLIPS
-        told: list[str] = []
+        messages: list[str] = []
 
         def on_wait(line: str) -> None:
-            told.append(line)
+            messages.append(line)
             assert len(store) == 1
             other.stdin.close()
 
         assert store.extract(files, on_wait=on_wait) == {}
-        assert [line.split(" into ")[0] for line in told] == [
+        assert [line.split(" into ")[0] for line in messages] == [
             "waiting for another run that extracts the same features"
         ]
         other.wait(timeout=10)

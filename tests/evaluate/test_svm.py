@@ -1,4 +1,4 @@
-"""The SVM in blocks is scikit-learn's LinearSVC: the same minimum, found by other products with the rows."""
+"""The SVM in blocks has the same minimum as scikit-learn's LinearSVC, computed block by block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _one_thread(_same_threads: None) -> None:
 
 
 def make_problem(n: int, dims: int, classes: int, *, seed: int = 0) -> tuple[npt.NDArray[np.float32], Ints]:
-    """Features as a pooled ReLU has them, non-negative and not centred, of classes that overlap; labels in turn."""
+    """Features like those of a pooled ReLU, non-negative and not centred, of overlapping classes; labels in turn."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     centres = rng.standard_normal((classes, dims))
@@ -46,7 +46,7 @@ def fit_one(
 
 
 def sklearn_svm(features: Floats, labels: Ints, cost: float) -> LinearSVC:
-    """Return scikit-learn's minimum, sharper than any here."""
+    """Return scikit-learn's minimum, with a smaller tolerance than any here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it stops at rounding, above its tolerance
         return LinearSVC(C=cost, dual=False, tol=1e-8, max_iter=100_000).fit(features.astype(float), labels)
@@ -58,7 +58,7 @@ def distance(ours: Floats, theirs: Floats) -> float:
 
 
 def gradients(features: Floats, labels: Ints, machine: Hyperplanes) -> tuple[Floats, Floats]:
-    """Norm of the gradient of each class, and that of zero weights, from the definition in float64."""
+    """Norms of each class's gradient, and of that at zero weights, from the definition in float64."""
     x = np.column_stack([features.astype(np.float64), np.ones(len(features))])
     w = np.vstack([machine.weights, machine.bias]).astype(np.float64)
     found, at_zero = [], []
@@ -72,7 +72,7 @@ def gradients(features: Floats, labels: Ints, machine: Hyperplanes) -> tuple[Flo
 
 @pytest.mark.parametrize(
     ("n", "dims", "costs"),
-    [(300, 20, COSTS), (120, 200, COSTS[:-1])],  # more rows than numbers in each, and fewer
+    [(300, 20, COSTS), (120, 200, COSTS[:-1])],  # more rows than dimensions, and fewer
     ids=["tall", "wide"],
 )
 def test_weights_bias_and_decision_values_are_those_of_linear_svc(
@@ -90,12 +90,12 @@ def test_weights_bias_and_decision_values_are_those_of_linear_svc(
         assert distance(machine.bias, theirs.intercept_) < 3e-4
 
 
-def test_the_default_tolerance_answers_as_linear_svc_does() -> None:
+def test_the_default_tolerance_predicts_as_linear_svc_does() -> None:
     features, labels = make_problem(300, 20, 5)
-    asked, _ = make_problem(200, 20, 5, seed=1)
+    test, _ = make_problem(200, 20, 5, seed=1)
     for machine in fit_svm(Rows.of(features), labels, 5, COSTS):
-        theirs = sklearn_svm(features, labels, machine.cost).decision_function(asked.astype(float))
-        ours = machine.scores(Rows.of(asked))
+        theirs = sklearn_svm(features, labels, machine.cost).decision_function(test.astype(float))
+        ours = machine.scores(Rows.of(test))
         assert distance(ours, theirs) < 3e-3
         clear = np.diff(np.sort(theirs, axis=1)[:, -2:], axis=1)[:, 0] > 3e-3 * np.abs(theirs).max()
         assert clear.mean() > 0.95
@@ -116,15 +116,15 @@ def test_two_classes_are_two_opposite_planes() -> None:
 def test_the_size_of_a_block_changes_nothing_but_rounding(
     size: int, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(svm, "HELD_NUMBERS", held)
+    monkeypatch.setattr(svm, "HELD_VALUES", held)
     features, labels = make_problem(150, 15, 3)
     whole = fit_one(features, labels, 3, 0.005, tolerance=1e-6)
     monkeypatch.setattr(Rows.blocks, "__defaults__", (size,))
     monkeypatch.setattr(svm, "block_rows", lambda _: size)
     assert [len(block) for _, block in Rows.of(features).blocks()][:2] == [size, size]
-    parts = fit_one(features, labels, 3, 0.005, tolerance=1e-6)
-    assert distance(parts.weights, whole.weights) < 1e-4
-    assert distance(parts.scores(Rows.of(features)), whole.scores(Rows.of(features))) < 1e-5
+    small_blocks = fit_one(features, labels, 3, 0.005, tolerance=1e-6)
+    assert distance(small_blocks.weights, whole.weights) < 1e-4
+    assert distance(small_blocks.scores(Rows.of(features)), whole.scores(Rows.of(features))) < 1e-5
 
 
 def test_costs_come_in_ascending_order_and_a_warm_start_ends_where_a_cold_one_does() -> None:
@@ -140,27 +140,27 @@ def test_costs_come_in_ascending_order_and_a_warm_start_ends_where_a_cold_one_do
         assert distance(machine.scores(Rows.of(features)), cold.scores(Rows.of(features))) < 1e-4
 
 
-def test_a_cost_is_solved_when_it_is_asked_for() -> None:
+def test_a_cost_is_solved_when_the_iterator_reaches_it() -> None:
     features, labels = make_problem(60, 5, 3)
     machines = fit_svm(Rows.of(features), labels, 3, (1e-3, 1.0))
     first = next(machines)
     weights = first.weights.copy()
     second = next(machines)
     assert second.passes > first.passes
-    np.testing.assert_array_equal(first.weights, weights)  # the machine given before is left as it was
+    np.testing.assert_array_equal(first.weights, weights)  # the earlier SVM is unchanged
     assert distance(second.weights, weights) > 0.1
 
 
-def test_what_float32_does_not_solve_float64_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float64_solves_what_float32_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = make_problem(150, 15, 3)
-    features += 1000  # rounding of the products is large beside what tells the classes apart
+    features += 1000  # rounding errors of the products exceed the differences between classes
     monkeypatch.setattr(svm, "_ROUNDING", np.inf)
     assert fit_one(features, labels, 3, 1.0, tolerance=1e-9).solved
     monkeypatch.setattr(svm, "_SINGLE_STEPS", svm.NEWTON_STEPS)
     assert not fit_one(features, labels, 3, 1.0, tolerance=1e-9).solved
 
 
-def test_a_class_without_rows_is_no_ones_and_leaves_the_others_as_they_are() -> None:
+def test_a_class_without_rows_is_never_predicted_and_does_not_change_the_others() -> None:
     features, labels = make_problem(120, 10, 4)
     four = fit_one(features, labels, 4, 0.01, tolerance=1e-6)
     five = fit_one(features, labels, 5, 0.01, tolerance=1e-6)
@@ -172,7 +172,7 @@ def test_a_class_without_rows_is_no_ones_and_leaves_the_others_as_they_are() -> 
     assert found[4] < 2e-6 * at_zero[4]
 
 
-def test_columns_that_do_not_change_are_weighed_as_linear_svc_does() -> None:
+def test_constant_columns_have_the_weights_of_linear_svc() -> None:
     features, labels = make_problem(120, 10, 3)
     features[:, 2], features[:, 7] = 0, 3
     machine = fit_one(features, labels, 3, 0.01, tolerance=1e-6)
@@ -183,21 +183,21 @@ def test_columns_that_do_not_change_are_weighed_as_linear_svc_does() -> None:
 
 
 def test_rows_that_are_all_the_same_give_the_closed_form() -> None:
-    """Of n rows x, m of the class, |w|^2/2 + C (m (1 - s)^2 + (n - m) (1 + s)^2) is least on w = a (x, 1)."""
+    """With n rows x, m of the class, |w|^2/2 + C (m (1 - s)^2 + (n - m) (1 + s)^2) is minimal at w = a (x, 1)."""
     x, n, m, cost = np.array([2.0, 1.0], np.float32), 10, 3, 0.05
     labels = np.array([0] * m + [1] * (n - m))
     machine = fit_one(np.tile(x, (n, 1)), labels, 2, cost, tolerance=1e-7)
     square = float(x @ x) + 1
-    share = 2 * cost * (m - (n - m)) / (1 + 2 * cost * n * square)
-    np.testing.assert_allclose(machine.weights[:, 0], share * x, rtol=1e-5)
-    np.testing.assert_allclose(machine.bias, [share, -share], rtol=1e-5)
+    a = 2 * cost * (m - (n - m)) / (1 + 2 * cost * n * square)
+    np.testing.assert_allclose(machine.weights[:, 0], a * x, rtol=1e-5)
+    np.testing.assert_allclose(machine.bias, [a, -a], rtol=1e-5)
 
 
-def test_rows_of_several_parts_are_solved_as_if_they_were_one() -> None:
+def test_rows_of_several_matrices_are_solved_like_one_matrix() -> None:
     features, labels = make_problem(90, 12, 3)
     index = np.random.default_rng(0).permutation(90)
-    parts = Rows([(features[:, :5], index), (features[:, 5:], index)], lambda block: block / 2)
-    (machine,) = fit_svm(parts, labels[index], 3, [0.04], tolerance=1e-6)
+    rows = Rows([(features[:, :5], index), (features[:, 5:], index)], lambda block: block / 2)
+    (machine,) = fit_svm(rows, labels[index], 3, [0.04], tolerance=1e-6)
     theirs = sklearn_svm(features / 2, labels, 0.04)
     assert distance(machine.weights.T, theirs.coef_) < 1e-4
     assert distance(machine.bias, theirs.intercept_) < 1e-4
@@ -213,7 +213,7 @@ def test_rows_of_several_parts_are_solved_as_if_they_were_one() -> None:
     scale=st.floats(-1, 1).map(lambda power: 10**power),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_gradient_is_as_small_as_asked_for(
+def test_the_gradient_is_within_the_tolerance(
     n: int, dims: int, classes: int, cost: float, offset: float, scale: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -226,7 +226,7 @@ def test_the_gradient_is_as_small_as_asked_for(
 
 
 @pytest.mark.parametrize("take", [svm._cg_step, svm._exact_step])
-def test_a_class_takes_the_same_step_alone_and_beside_others(take: Callable[..., Any]) -> None:
+def test_a_class_takes_the_same_step_alone_and_with_others(take: Callable[..., Any]) -> None:
     features, labels = make_problem(300, 12, 4)
     problem = svm._Problem(Rows.of(features), labels, 4, torch.device("cpu"), None)
     problem.dtype = torch.float64
@@ -245,7 +245,7 @@ def test_a_class_takes_the_same_step_alone_and_beside_others(take: Callable[...,
 
 @pytest.mark.parametrize("gram", [0, 1 << 28])
 def test_the_exact_step_is_the_hessians(monkeypatch: pytest.MonkeyPatch, gram: int) -> None:
-    monkeypatch.setattr(svm, "GRAM_NUMBERS", gram)
+    monkeypatch.setattr(svm, "GRAM_VALUES", gram)
     features, labels = make_problem(80, 30, 3)
     problem = svm._Problem(Rows.of(features), labels, 3, torch.device("cpu"), None)
     problem.dtype = torch.float64
@@ -265,7 +265,7 @@ def test_how_much_is_held_in_memory_changes_nothing_but_rounding(
     monkeypatch: pytest.MonkeyPatch, held: int
 ) -> None:
     features, labels = make_problem(150, 15, 3)
-    monkeypatch.setattr(svm, "HELD_NUMBERS", held)
+    monkeypatch.setattr(svm, "HELD_VALUES", held)
     for machine in fit_svm(Rows.of(features), labels, 3, (1e-3, 1.0), tolerance=1e-6):
         assert machine.solved
         theirs = sklearn_svm(features, labels, machine.cost)
@@ -277,8 +277,8 @@ def test_how_much_is_held_in_memory_changes_nothing_but_rounding(
 def test_features_as_badly_scaled_as_real_ones_are_solved_for_any_cost(
     monkeypatch: pytest.MonkeyPatch, gram: int, mean: float
 ) -> None:
-    """A mean far from zero and a spectrum that falls off: the largest eigenvalue is 10^7 times the least."""
-    monkeypatch.setattr(svm, "GRAM_NUMBERS", gram)
+    """A mean far from zero and a decaying spectrum: the largest eigenvalue is 10^7 times the smallest."""
+    monkeypatch.setattr(svm, "GRAM_VALUES", gram)
     rng = np.random.default_rng(0)
     labels = np.arange(600) % 6
     latent = rng.standard_normal((6, 60))[labels] / 2 + rng.standard_normal((600, 60))
@@ -301,12 +301,12 @@ def test_a_solved_class_costs_no_products(monkeypatch: pytest.MonkeyPatch) -> No
         return times(block, w)
 
     monkeypatch.setattr(svm, "_times", counted)
-    monkeypatch.setattr(svm, "GRAM_NUMBERS", 0)
+    monkeypatch.setattr(svm, "GRAM_VALUES", 0)
     fit_one(features, labels, 3, 1.0, tolerance=1e-6)
     assert {1, 2, 3} == set(columns) - {11}  # 11: the eigenvectors
 
 
-def test_a_cost_that_is_next_to_nothing_gives_finite_gradients() -> None:
+def test_a_cost_near_zero_gives_finite_gradients() -> None:
     features = np.ones((4, 2), np.float32)
     machine = fit_one(features, np.array([0, 1, 0, 1]), 2, 1e-9)
     assert machine.solved
