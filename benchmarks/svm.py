@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from crisscross_zoo.demo.data import make_demo_data
-from crisscross_zoo.evaluate.probe import N_SPLITS, FileClips, best, held_out_accuracies
+from crisscross_zoo.evaluate.probe import FOLDS, FileClips, best, held_out_accuracies
 from crisscross_zoo.evaluate.protocols import COSTS
 from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.evaluate.svm import fit_svm
@@ -169,13 +169,13 @@ def fold(rows: Rows, labels: np.ndarray, owners: np.ndarray, options: argparse.N
     files = labels[np.unique(owners, return_index=True)[1]]
     classes = int(labels.max()) + 1
     start = time.perf_counter()
-    accuracies = held_out_accuracies(clips, files, classes, options.costs, folds=options.parts)
+    accuracies = held_out_accuracies(clips, files, classes, options.costs, folds=options.splits)
     chosen = time.perf_counter()
     (machine,) = fit_svm(rows, labels, classes, [best(accuracies)], tolerance=options.tolerance)
     end = time.perf_counter()
     print(
         f"{rows.shape[0]} x {rows.shape[1]}, {classes} classes, {clips.files} files: {chosen - start:.0f} s to choose"
-        f" C = {machine.cost:g} of {len(options.costs)} on {options.parts} parts,"
+        f" C = {machine.cost:g} of {len(options.costs)} on {options.splits} splits,"
         f" {end - chosen:.0f} s to fit ({'solved' if machine.solved else 'not solved'})"
     )
     print({cost: round(accuracy, 4) for cost, accuracy in accuracies.items()})
@@ -199,7 +199,7 @@ def main() -> int:
         "--linear-svc", type=float, default=300, metavar="SECONDS", help="its limit for a cost; 0: not run"
     )
     parser.add_argument("--fold", action="store_true", help="choose the cost and fit, in place of the table")
-    parser.add_argument("--parts", type=int, default=N_SPLITS, help="held out in turn, with --fold")
+    parser.add_argument("--splits", type=int, default=FOLDS, help="held out in turn, with --fold")
     parser.add_argument("--folder", help="where features are written (default: the system's)")
     parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -72,7 +72,7 @@ def classify_by_svm(plan: Plan, features: ClipFeatures, number: int, reporter: R
                 classes,
                 svm.costs,
                 groups=[s.group for s in train.files],
-                folds=svm.parts,
+                folds=svm.n_splits,
                 seed=plan.config.seed,
                 device=device,
                 on_fit=reporter.stage(f"fold {number}: choosing C"),

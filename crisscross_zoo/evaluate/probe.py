@@ -31,7 +31,7 @@ except ImportError:
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-N_SPLITS = 5
+FOLDS = 5
 """Number of folds into which the training files are split to choose a hyperparameter."""
 
 SELECTION_TOLERANCE = 1e-2
@@ -147,7 +147,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
     Args:
         costs: C of the SVM, one value or several to choose from.
         tolerance: Relative norm of the gradient at which the SVM has converged.
-        parts: Number of folds, of :data:`N_SPLITS`, that are held out in turn to choose the cost.
+        n_splits: Held-out splits on which the cost is chosen, each a fifth of the training files: 5 is five-fold
+            cross-validation, 1 a single split.
         normalize: "none", or "l2" to scale each clip's features to length 1.
         seed: Seed of the split into folds.
         device: Where the SVM is computed.
@@ -167,14 +168,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         costs: Sequence[float] = COSTS,
         *,
         tolerance: float = 1e-4,
-        parts: int = N_SPLITS,
+        n_splits: int = FOLDS,
         normalize: Normalize = "none",
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
         self.costs = costs
         self.tolerance = tolerance
-        self.parts = parts
+        self.n_splits = n_splits
         self.normalize = normalize
         self.seed = seed
         self.device = device
@@ -219,7 +220,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
                 len(self.classes_),
                 costs,
                 groups=groups,
-                folds=self.parts,
+                folds=self.n_splits,
                 seed=self.seed,
                 device=self.device,
             )
@@ -295,7 +296,7 @@ def held_out_folds(
 ) -> Iterator[tuple[Ints, Ints]]:
     """Split files into folds with similar class proportions; groups stay together.
 
-    The number of folds is :data:`N_SPLITS`, or that of the files (or groups) of the smallest class if it has fewer.
+    The number of folds is :data:`FOLDS`, or that of the files (or groups) of the smallest class if it has fewer.
 
     Yields:
         For each fold the indices of the files to train on and of the held-out files, both ascending.
@@ -305,15 +306,15 @@ def held_out_folds(
     """
     own = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     smallest = min(len(np.unique(own[labels == k])) for k in np.unique(labels))
-    n_splits = min(N_SPLITS, smallest)
-    if n_splits < 2:
+    n_folds = min(FOLDS, smallest)
+    if n_folds < 2:
         raise ConfigError(
             "no files can be held out to choose on: a class has only one training file or group",
             remedy="pass one cost (or number of epochs), or add files",
         )
     ungrouped = len(np.unique(own)) == len(own)  # then groups change nothing, and are slow
     splitter = (StratifiedKFold if ungrouped else StratifiedGroupKFold)(
-        n_splits, shuffle=True, random_state=seed
+        n_folds, shuffle=True, random_state=seed
     )
     for train, held_out in splitter.split(labels, labels, None if ungrouped else own):
         yield np.sort(train), np.sort(held_out)
@@ -326,7 +327,7 @@ def held_out_accuracies(
     costs: Sequence[float],
     *,
     groups: npt.ArrayLike | None = None,
-    folds: int = N_SPLITS,
+    folds: int = FOLDS,
     seed: int = 0,
     device: str = "cpu",
     on_fit: Callable[[int, int], None] | None = None,

@@ -72,12 +72,12 @@ class SvmConfig(Settings):
 
     Attributes:
         costs: Candidate costs; the best is chosen.
-        parts: Number of folds, of five, that are held out in turn to choose the cost.
+        n_splits: Held-out splits, of five, on which the cost is chosen: 5 is five-fold cross-validation, 1 one split.
         tolerance: Norm of the gradient, relative to that at zero weights, at which the SVM has converged.
     """
 
     costs: tuple[_NotTiny, ...] = COSTS
-    parts: Annotated[int, Range(1, 5)] = 5
+    n_splits: Annotated[int, Range(1, 5)] = 5
     tolerance: Annotated[float, Range(1e-9, 1)] = 1e-4
 
     def __post_init__(self) -> None:
@@ -231,7 +231,7 @@ def _table() -> tuple[ProtocolConfig, ...]:
         f"{_E1}; the layer's numbers, which the paper does not give, from AVID (Morgado et al. 2021)"
     )
     for name in ("ucf101", "hmdb51"):
-        add("linear", name, "8-frame", "video", _E1, clips=ClipsConfig(train=25), svm=SvmConfig(parts=1))
+        add("linear", name, "8-frame", "video", _E1, clips=ClipsConfig(train=25), svm=SvmConfig(n_splits=1))
         add(
             "linear",
             name,

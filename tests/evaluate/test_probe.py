@@ -275,7 +275,7 @@ def test_the_cost_is_chosen_as_a_plain_loop_over_held_out_files_would(
     expected = {cost: count / sum(len(held_out) for _, held_out in splits) for cost, count in right.items()}
     assert len(set(expected.values())) > 1
     monkeypatch.setattr("crisscross_zoo.evaluate.probe.SELECTION_TOLERANCE", SHARP)
-    probe = LinearProbe(costs=(1e-1, 1e-5, 1e-3), tolerance=SHARP, parts=folds, seed=seed)
+    probe = LinearProbe(costs=(1e-1, 1e-5, 1e-3), tolerance=SHARP, n_splits=folds, seed=seed)
     probe.fit(files, labels, groups)
     assert probe.accuracies_ == pytest.approx(expected, abs=1e-12)
     assert probe.cost_ == max(expected, key=expected.__getitem__)
