@@ -140,7 +140,7 @@ def test_centres_are_those_of_the_video_and_aligned_is_within_half_a_frame():
     both = Features(rows, video, rows, audio, metadata)
     np.testing.assert_allclose(both.centres, [0.25, 1.0, 2.0, 3.0])
     np.testing.assert_array_equal(both.aligned, [False, True, True, False])
-    with pytest.raises(InputError, match="does not say the fps"):
+    with pytest.raises(InputError, match="has no fps"):
         _ = Features(rows, video, rows, audio).aligned
     sound = Features(audio=rows, audio_windows=audio)
     np.testing.assert_allclose(sound.centres, audio.mean(1))

@@ -382,7 +382,7 @@ def test_a_classifier_is_read_from_this_machine_alone(tmp_path: Path) -> None:
 def test_a_classifier_on_an_encoder_with_a_classifier_is_not_saved(tmp_path: Path) -> None:
     classifier = VideoEncoder(depth=10, width=8, size=32).classifier(3)
     classifier.encoder.reset_classifier(4, global_pool="max")
-    with pytest.raises(ConfigError, match=r"has a classifier of its own; take it away"):
+    with pytest.raises(ConfigError, match=r"has a classifier of its own; remove it"):
         classifier.save_pretrained(tmp_path / "c")
     assert not (tmp_path / "c").exists()
 

@@ -84,7 +84,7 @@ def test_the_error_says_what_where_and_what_to_do(tmp_path: Path, number: int) -
         _fail(target, OSError(number, os.strerror(number)))
     assert caught.value.path == str(target.parent)
     assert "MB free" in caught.value.reason
-    assert caught.value.remedy.endswith("then run the same again: what is done stays")
+    assert caught.value.remedy.endswith("then try again: finished work is kept")
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
 

@@ -213,7 +213,7 @@ def test_a_fault_that_stays_is_one_line_and_can_be_gone_on_from(s3, whole, kind,
     assert extract(*TREE) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
-    assert line.endswith("try again: what is done is kept")
+    assert line.endswith("try again: finished work is kept")
     for key, data in outputs(s3).items():
         if key.endswith(".npz"):
             assert data == whole[key]  # or not there
@@ -341,7 +341,7 @@ def test_rights_that_are_not_enough(s3, whole, monkeypatch, capsys):
         ),
         (["s3://nowhere/*.mp4", "--out", "here/"], 1, "there is no bucket 'nowhere'; check the URL"),
         (["s3://nowhere/a.mp4", "--out", "here/"], 1, "there is no bucket 'nowhere'; check the URL"),
-        ([*TREE[:2], "s3://nowhere/out/"], 2, "there is no bucket 'nowhere'; make it, or check the URL"),
+        ([*TREE[:2], "s3://nowhere/out/"], 2, "there is no bucket 'nowhere'; create it, or check the URL"),
         (
             ["s3://bucket/gone.mp4", "--out", "here/"],
             1,
@@ -368,7 +368,7 @@ def test_no_server_is_one_line(s3, tmp_path, monkeypatch, capsys):
     for arguments in (TREE, WRITES):
         assert extract(*arguments) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.endswith("; check the connection and the endpoint, and try again: what is done is kept")
+        assert line.endswith("; check the connection and the endpoint, and try again: finished work is kept")
     log_in(s3, monkeypatch, AWS_ENDPOINT_URL="127.0.0.1:1")
     assert extract(*TREE) == 2
     (line,) = capsys.readouterr().err.splitlines()

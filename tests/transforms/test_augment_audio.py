@@ -384,7 +384,7 @@ def test_another_front_end_does():
         (np.zeros(()), r"the shape \(\)"),
         (np.zeros(0), r"the shape \(0,\)"),
         (np.full(16_000, np.nan), "not finite"),
-        (np.full(16_000, 3000.0), "divide 16-bit sound by 32768"),
+        (np.full(16_000, 3000.0), "divide 16-bit samples by 32768"),
         (torch.zeros(512), "512 samples at 16000 Hz.*at least 513"),
         ([0.0] * 16_000, "the wave is a list"),
     ],

@@ -197,7 +197,7 @@ def test_librosa_is_imported_only_when_asked_for():
 
 
 def test_sound_that_was_never_scaled_is_noticed():
-    with pytest.raises(InputError, match="divide 16-bit sound by 32768"):
+    with pytest.raises(InputError, match="divide 16-bit samples by 32768"):
         mono_at_rate(np.full(16_000, 3000.0, np.float32), AudioConfig())
     with pytest.raises(ConfigError, match="sample_rate='16k'"):
         mono_at_rate(np.zeros(16_000, np.float32), AudioConfig(), sample_rate="16k")

@@ -131,7 +131,7 @@ C0 = "checkpoints.0"
         (f"{C0}.hub.sha256", "abc", "hub: field 'sha256' is 'abc', it must be 64 hexadecimal"),
         (f"{C0}.hub.revision", "main", "hub: field 'revision' is 'main', it must be a commit"),
         (f"{C0}.origin.url", "ftp://x/y", "origin: field 'url' is 'ftp://x/y', it must be an http"),
-        (f"{C0}.origin", None, "is released, but hub, origin and bundled all say nothing"),
+        (f"{C0}.origin", None, "is released, but hub, origin and bundled are all empty"),
         (f"{C0}.bundled", {"file": "../x.safetensors", "sha256": None}, "bundled: field 'file'"),
         (f"{C0}.bundled", {"file": "x.safetensors", "sha256": None}, "bundled: field 'sha256' is null"),
     ],

@@ -1,4 +1,4 @@
-"""What other libraries raise is told in one line, with what to do; what is nobody's known trouble goes through."""
+"""Errors of other libraries become one line, with what to do; unknown errors are raised as they are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_whatever_is_raised_over_a_file_is_that_files_error() -> None:
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory.; use less"),
         (
             RuntimeError("DataLoader worker (pid 3)\n is killed"),
-            "DataLoader worker (pid 3) is killed; run it again with fewer --workers; it goes on from there",
+            "DataLoader worker (pid 3) is killed; run it again with fewer --workers; it resumes from there",
         ),
     ],
 )
