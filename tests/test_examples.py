@@ -67,11 +67,13 @@ def test_the_clip_is_what_its_script_makes(tmp_path: Path) -> None:
     assert np.corrcoef(first[:length], second[:length])[0, 1] > 0.99
 
 
-def test_the_clip_changes_in_picture_and_sound() -> None:
-    pictures = [p.astype(float) for _, p in read_frames(scan(CLIP), np.arange(0.0, 6, 0.5), on_damage=damage)]
-    assert min(np.abs(a - b).mean() for a, b in itertools.pairwise(pictures)) > 1
-    sound = np.concatenate([s for _, s in read_audio(scan(CLIP), 16_000, on_damage=damage)])
-    spectra = [np.abs(np.fft.rfft(s)) for s in np.split(sound[: 6 * 16_000].astype(float), 6)]  # one a second
+def test_the_clip_changes_in_video_and_audio() -> None:
+    frames = [f.astype(float) for _, f in read_frames(scan(CLIP), np.arange(0.0, 6, 0.5), on_damage=damage)]
+    assert min(np.abs(a - b).mean() for a, b in itertools.pairwise(frames)) > 1
+    audio = np.concatenate([s for _, s in read_audio(scan(CLIP), 16_000, on_damage=damage)])
+    spectra = [
+        np.abs(np.fft.rfft(s)) for s in np.split(audio[: 6 * 16_000].astype(float), 6)
+    ]  # one per second
     similar = [np.corrcoef(a, b)[0, 1] for a, b in itertools.pairwise(spectra)]
     assert max(similar) < 0.95
 
@@ -110,11 +112,9 @@ def test_plot_features(tmp_path: Path) -> None:
     assert drawn.sum() > 1000
 
 
-def clip_of(
-    path: Path, pictures: np.ndarray, hertz: float, *, noise: float = 0.0, level: float = 0.2
-) -> None:
-    """Write 1.5 s of ``pictures`` (12, H, W, 3), or of one picture held, and of a tone in noise."""
-    frames = np.broadcast_to(pictures, (12, *pictures.shape[-3:])).astype(np.uint8)
+def clip_of(path: Path, images: np.ndarray, hertz: float, *, noise: float = 0.0, level: float = 0.2) -> None:
+    """Write 1.5 s of ``images`` (12, H, W, 3), or of one still image, and of a tone in noise."""
+    frames = np.broadcast_to(images, (12, *images.shape[-3:])).astype(np.uint8)
     t = np.arange(24_000) / 16_000
     wave = level * np.sin(2 * np.pi * hertz * t) + noise * np.random.default_rng(0).standard_normal(len(t))
     write_clip(path, frames, wave.clip(-1, 1).astype(np.float32), fps=8, sample_rate=16_000)
@@ -140,14 +140,14 @@ def test_linear_probe_tells_classes_apart(tmp_path: Path) -> None:
 def test_finetune_tells_classes_apart(tmp_path: Path) -> None:
     for label, colour in (("blue", (30, 30, 180)), ("red", (180, 30, 30))):
         for number in range(8):
-            picture = np.full((48, 64, 3), colour) + 4 * number
-            clip_of(tmp_path / "in" / label / f"{number}.mp4", picture, 300)
+            image = np.full((48, 64, 3), colour) + 4 * number
+            clip_of(tmp_path / "in" / label / f"{number}.mp4", image, 300)
     lines = run("finetune.py", "in", "--epochs", "3", "--out", "out", folder=tmp_path)
     assert len(re.findall(r"^epoch \d: loss \d", lines, re.M)) == 3
     assert "4 files held out, 4 right" in lines
-    tuned, before = load_encoder("video", str(tmp_path / "out")), load_encoder("video", "demo")
-    assert tuned.config == before.config
-    assert not np.allclose(tuned.conv1[0].weight.detach(), before.conv1[0].weight.detach())
+    finetuned, before = load_encoder("video", str(tmp_path / "out")), load_encoder("video", "demo")
+    assert finetuned.config == before.config
+    assert not np.allclose(finetuned.conv1[0].weight.detach(), before.conv1[0].weight.detach())
 
 
 def test_a_dataloader_preprocesses_in_its_workers(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_events_are_aligned_by_time(tmp_path: Path) -> None:
     assert features.video is not None
     assert features.audio is not None
     assert features.audio_windows is not None
-    shared = [max(0.0, min(end, 0.75) - max(start, 0.25)) for start, end in features.audio_windows]
+    overlaps = [max(0.0, min(end, 0.75) - max(start, 0.25)) for start, end in features.audio_windows]
     for name, labels in (("events.csv", ["one", "two", "none"]), ("events.srt", ["one", "two lines"])):
         printed = run("align_events.py", str(CLIP), name, "--stride", "0.5", folder=tmp_path)
         assert f"video: ({len(labels)}, 64), {len(labels) - 2} events outside the file" in printed
@@ -192,10 +192,10 @@ def test_events_are_aligned_by_time(tmp_path: Path) -> None:
             assert events["label"].tolist() == labels
             assert events["start"][:2].tolist() == [1.0, 0.25]
             assert events["end"][:2].tolist() == [1.5, 0.75]
-            # A window of pictures is 0.5 s, end to end: the first event is one of them, the second half of two.
+            # A video window is 0.5 s, end to end: the first event is one of them, the second half of two.
             np.testing.assert_allclose(events["video"][0], features.video[2], atol=1e-5)
             np.testing.assert_allclose(events["video"][1], features.video[:2].mean(axis=0), atol=1e-5)
-            mean = np.average(features.audio, axis=0, weights=shared)
+            mean = np.average(features.audio, axis=0, weights=overlaps)
             np.testing.assert_allclose(events["audio"][1], mean, atol=1e-5)
             assert np.isnan(events["video"][2:]).all()
 
