@@ -1,7 +1,7 @@
-"""What a checkpoint is: its architecture and the preprocessing that belongs to it.
+"""Configs: the architecture of a checkpoint and the preprocessing that belongs to it.
 
-Frozen dataclasses, standard library only. Every number of the pipeline is a field here, once; what
-follows from it is a property.
+Frozen dataclasses, standard library only. Each number of the pipeline is one field here; values that follow from
+fields are properties.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class EncoderConfig(Settings):
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Make the config that :meth:`to_dict` was called on, of this modality."""
+        """Return the config that :meth:`to_dict` wrote, which must be of this modality."""
         values = dict(fields)
         check_choice("modality", values.pop("modality", None), [cls.modality])
         return super().from_dict(values)
@@ -64,11 +64,11 @@ class VideoConfig(EncoderConfig):
 
     Attributes:
         frames: Frames in a clip. The paper evaluates with 8 and 32.
-        fps: Frames a second at which clips are sampled.
+        fps: Frames per second at which clips are sampled.
         size: Side of the square crop in pixels. The paper pretrains at 112 and evaluates at 224.
         crop_ratio: The shorter side is first resized to ``int(size / crop_ratio)``; at most 1.
-        mean: Per-channel mean (RGB, of values in [0, 1]) taken off.
-        std: Per-channel standard deviation divided by.
+        mean: Per-channel mean (RGB, of values in [0, 1]) that is subtracted.
+        std: Per-channel standard deviation that values are divided by.
     """
 
     modality: ClassVar[Modality] = "video"
@@ -82,7 +82,7 @@ class VideoConfig(EncoderConfig):
 
     @property
     def window_seconds(self) -> float:
-        """Seconds that a clip spans: ``frames / fps``."""
+        """Length of a clip in seconds: ``frames / fps``."""
         return self.frames / self.fps
 
 
@@ -92,15 +92,15 @@ class AudioConfig(EncoderConfig):
 
     Attributes:
         seconds: Length of a clip in seconds. The paper evaluates with 2 and 5.
-        sample_rate: Samples a second of the mono waveform, Hz.
+        sample_rate: Samples per second of the mono waveform, Hz.
         n_fft: STFT window and transform length in samples (periodic Hann).
         hop_length: Samples between spectrogram columns.
         n_mels: Mel bands (Slaney scale and area normalisation).
         fmin: Lowest mel edge, Hz.
         fmax: Highest mel edge, Hz.
         log_offset: Added to the mel power before the natural logarithm; float32 epsilon.
-        mean: Taken off the log-mel.
-        std: Divided by.
+        mean: Mean that is subtracted from the log-mel spectrogram.
+        std: Standard deviation that the log-mel spectrogram is divided by.
     """
 
     modality: ClassVar[Modality] = "audio"
@@ -118,17 +118,17 @@ class AudioConfig(EncoderConfig):
 
     @property
     def window_seconds(self) -> float:
-        """Seconds that a clip spans."""
+        """Length of a clip in seconds."""
         return self.seconds
 
     @property
     def clip_samples(self) -> int:
-        """Samples of a clip's waveform."""
+        """Length of a clip's waveform in samples."""
         return int(self.seconds * self.sample_rate)
 
     @property
     def columns_per_second(self) -> float:
-        """Spectrogram columns a second."""
+        """Spectrogram columns per second."""
         return self.sample_rate / self.hop_length
 
 
@@ -136,7 +136,7 @@ CONFIG_TYPES: dict[str, type[EncoderConfig]] = {"video": VideoConfig, "audio": A
 
 
 def config_from_dict(fields: Mapping[str, Any]) -> EncoderConfig:
-    """Make a :class:`VideoConfig` or :class:`AudioConfig` from what ``to_dict`` gives (``config.json``).
+    """Make a :class:`VideoConfig` or :class:`AudioConfig` from the output of ``to_dict`` (``config.json``).
 
     Raises:
         ConfigError: an unknown modality or field, or a value of the wrong kind.

@@ -11,12 +11,12 @@ from typing import Any
 
 
 class CrissCrossError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base class of every error that this package raises on purpose.
 
     Args:
         reason: What is wrong.
         remedy: What the user can do about it.
-        path: The file, folder, URL or repository it is about, if any.
+        path: The file, folder, URL or repository that the error is about, if any.
     """
 
     def __init__(self, reason: str, *, remedy: str = "", path: str | os.PathLike[str] | None = None) -> None:
@@ -38,12 +38,12 @@ def _rebuild(cls: type[CrissCrossError], reason: str, remedy: str, path: str | N
 
 
 def shown(path: str) -> str:
-    """Return a path as it stands in a line: newlines and other control characters are escaped."""
+    """Return a path as printed in one line: newlines and other control characters are escaped."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], path)
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what another library's exception says, "" where it says nothing."""
+    """Return the first line of the message of another library's exception; "" if it has no message."""
     return next(iter(str(error).strip().splitlines()), "")
 
 
@@ -52,7 +52,7 @@ class ConfigError(CrissCrossError, ValueError):
 
 
 class InputError(CrissCrossError, ValueError):
-    """An array or tensor has the wrong shape, dtype or range, or what should be a path is none."""
+    """An array or tensor has the wrong shape, dtype or range, or an argument is not a path."""
 
 
 class MediaError(CrissCrossError):
@@ -60,7 +60,7 @@ class MediaError(CrissCrossError):
 
 
 class MediaNotFoundError(MediaError, FileNotFoundError):
-    """There is no such file, or it is not a regular file."""
+    """The file does not exist, or it is not a regular file."""
 
 
 class UnreadableMediaError(MediaError):
@@ -68,15 +68,15 @@ class UnreadableMediaError(MediaError):
 
 
 class NoStreamError(MediaError):
-    """The file is readable but has no stream of the modality asked for."""
+    """The file is readable but has no stream of the requested modality."""
 
 
 class TruncatedMediaError(MediaError):
-    """The file ends early or is damaged, and strict reading was asked for."""
+    """The file ends early or is damaged, and strict reading was requested."""
 
 
 class DecoderCrashError(MediaError):
-    """The process that decoded the file died, or hung and was ended."""
+    """The process that decoded the file died, or hung and was killed."""
 
 
 class OutputError(CrissCrossError):
@@ -84,15 +84,15 @@ class OutputError(CrissCrossError):
 
 
 class StorageError(OutputError):
-    """The disk is full, over quota or read-only: whatever is written next fails as well, so the run ends."""
+    """The disk is full, over quota or read-only. Later writes would fail as well, so the run ends."""
 
 
 class ClusterError(CrissCrossError):
-    """A cluster cannot run the work, or was lost; what was done is kept."""
+    """A cluster cannot run the work, or was lost; finished work is kept."""
 
 
 class TrainingError(CrissCrossError):
-    """A pretraining run cannot go on; what it had reached is in its checkpoints."""
+    """A training run cannot continue; its progress is in its checkpoints."""
 
 
 class WeightsError(CrissCrossError):
@@ -100,7 +100,7 @@ class WeightsError(CrissCrossError):
 
 
 class UnknownWeightsError(WeightsError, ValueError):
-    """No checkpoint, file or repository goes by this name."""
+    """No checkpoint, file or repository has this name."""
 
 
 class WeightsNotAvailableError(WeightsError):
@@ -108,7 +108,7 @@ class WeightsNotAvailableError(WeightsError):
 
 
 class DownloadError(WeightsError):
-    """A download failed or broke off."""
+    """A download failed or was interrupted."""
 
 
 class ChecksumError(WeightsError):
@@ -124,4 +124,4 @@ class OtherModalityError(CheckpointError):
 
 
 class ManifestError(WeightsError):
-    """``weights_manifest.json`` does not have the form it must have."""
+    """``weights_manifest.json`` is missing or malformed, or cannot be written."""

@@ -1,4 +1,4 @@
-"""Features for scikit-learn: a transformer of paths into an array, one row a file."""
+"""Features for scikit-learn: a transformer from paths to an array, one row per file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ except ImportError:
 
 
 class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Paths of media files in, the mean of each file's clips out: what the paper's retrieval compares (section E.3).
+    """Turn paths of media files into the mean of each file's clips, as the paper's retrieval does (section E.3).
 
-    A scikit-learn transformer: it clones, pickles and goes into pipelines. Nothing is learnt; :meth:`fit` loads the
-    weights. A pickle holds the parameters and not the weights, unless an :class:`Encoder` was passed as ``weights``.
+    A scikit-learn transformer, which can be cloned, pickled and put into pipelines. It learns nothing; :meth:`fit`
+    loads the weights. A pickle holds the parameters and not the weights, unless an :class:`Encoder` was passed as
+    ``weights``.
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
@@ -36,19 +37,20 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
     >>> model.fit(train_paths, train_labels).predict(test_paths)    # doctest: +SKIP
 
     Args:
-        weights: As for :class:`crisscross_zoo.FeatureExtractor`, but not None, which is other weights at each fit.
-        modality: "video", "audio", or "both": the video's numbers, then the sound's.
-        clips: Uniformly spread clips to average over.
-        pooling: As for the extractor, like the following.
+        weights: As for :class:`crisscross_zoo.FeatureExtractor`, except None, which would be new random weights at
+            each fit.
+        modality: "video", "audio", or "both": the video features, then the audio features.
+        clips: Number of uniform clips to average over.
+        pooling: As for the extractor, as are the arguments that follow.
         frames: Frames in a video clip.
         size: Side of the square crop in pixels.
         audio_seconds: Seconds of an audio clip.
         device: Where the encoders run.
-        batch_size: Clips a batch.
-        workers: Decoding processes.
+        batch_size: Clips per batch.
+        workers: Number of decoding processes.
 
     Attributes:
-        sizes_: Length of the features by modality.
+        sizes_: Dimensions of the features of each modality.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         Raises:
             InputError: ``X`` holds no paths.
             ConfigError: a parameter is not allowed.
-            WeightsError: the weights cannot be had.
+            WeightsError: the weights cannot be loaded.
         """
         _paths(X)
         self._extractor = self._make_extractor()
@@ -94,7 +96,7 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:  # noqa: N803
-        """Extract the features of files; each is read once, however often it is named.
+        """Extract the features of files; a path that is given twice is read once.
 
         Args:
             X: Paths, n of them: a list, an array or a column.
@@ -104,20 +106,20 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
 
         Raises:
             InputError: ``X`` holds no paths.
-            MediaError: a file cannot be used, or lacks a modality. The others are not looked at any more.
+            MediaError: a file cannot be used, or has no stream of a modality. The remaining files are not read.
         """
         check_is_fitted(self)
         paths = _paths(X)
-        if not hasattr(self, "_extractor"):  # it comes out of a pickle
+        if not hasattr(self, "_extractor"):  # after unpickling
             self._extractor = self._make_extractor()
         means: dict[str, npt.NDArray[np.float32]] = {}
         for path, features in self._extractor.stream(list(dict.fromkeys(paths))):
             if isinstance(features, CrissCrossError):
                 raise features
             arrays = features.arrays()
-            if lacking := [name for name in self.sizes_ if name not in arrays]:
+            if missing := [name for name in self.sizes_ if name not in arrays]:
                 raise NoStreamError(
-                    f"has no {lacking[0]}", remedy="leave the file out, or use the other modality", path=path
+                    f"no {missing[0]} stream", remedy="drop the file, or use the other modality", path=path
                 )
             clips = [arrays[name].mean(axis=0, dtype=np.float64) for name in self.sizes_]
             means[os.fspath(path)] = np.concatenate(clips).astype(np.float32)
@@ -138,7 +140,7 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         return tags
 
     def _more_tags(self) -> dict[str, Any]:
-        """Return the same for scikit-learn before 1.6."""
+        """Return the tags in the form of scikit-learn before 1.6."""
         return {"X_types": ["1darray", "string"], "no_validation": True, "preserves_dtype": []}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
         weights = self.weights
         if weights is None or (isinstance(weights, Mapping) and None in weights.values()):
             raise ConfigError(
-                "weights=None is random weights, others at each fit", remedy="pass 'random:0' or a name"
+                "weights=None draws new random weights at each fit", remedy="pass 'random:0' or a name"
             )
         return FeatureExtractor(**self.get_params(deep=False))
 

@@ -1,4 +1,4 @@
-"""Features of one file: the vectors, the windows they come from, and how they were made. No torch."""
+"""Features of one file: its feature vectors, their windows, and how they were made. No torch."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ FORMATS: tuple[str, ...] = tuple(f".{name}" for name in get_args(Format))
 """Their suffixes."""
 
 SIDECAR_SUFFIX = ".json"
-"""Beside ``feats.npy`` stands ``feats.npy.json`` with what an array has no place for: windows and metadata."""
+"""``feats.npy`` has a sidecar, ``feats.npy.json``, with its windows and metadata."""
 
 _SHORT_NAME_BYTES = 128
-"""No file system is asked whether it takes a name as short as this."""
+"""A name of at most so many bytes is not checked against the limit of the file system."""
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged or foreign file may raise, besides safetensors' own."""
+"""What reading a damaged or foreign file may raise, besides the error of safetensors."""
 
 _ARRAYS = ("video", "video_windows", "audio", "audio_windows")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Features:
-    """Features of one file, one row a clip.
+    """Features of one file, one row per clip.
 
     Attributes:
-        video: Vectors, float32, shape (n, D), or None where there are none.
-        video_windows: ``[start, end)`` of each row's clip, float64 seconds, shape (n, 2); the part of the clip that
-            lies in the file.
-        audio: As ``video``, of the sound.
-        audio_windows: As ``video_windows``, of the sound.
-        metadata: How they were made: source, settings, weights, versions. JSON types.
+        video: Feature vectors of the video stream, float32, shape (n, D); None without video.
+        video_windows: ``[start, end)`` of each row's clip, float64 seconds, shape (n, 2); without the
+            part of the clip that is outside the file.
+        audio: As ``video``, of the audio stream.
+        audio_windows: As ``video_windows``, of the audio stream.
+        metadata: How the features were made: source, settings, weights, versions. JSON types.
 
     Raises:
         InputError: shapes or dtypes that do not fit together.
@@ -80,17 +80,17 @@ class Features:
                 )
 
     def __repr__(self) -> str:
-        parts = []
+        fragments = []
         for name in ("video", "audio"):
             rows, windows = getattr(self, name), getattr(self, f"{name}_windows")
             if rows is not None:
                 until = f", {windows[0, 0]:.3f} to {windows[-1, 1]:.3f} s" if len(rows) else ""
-                parts.append(f"{name}: {rows.dtype} {rows.shape}{until}")
-        return f"Features({'; '.join(parts)})"
+                fragments.append(f"{name}: {rows.dtype} {rows.shape}{until}")
+        return f"Features({'; '.join(fragments)})"
 
     @property
     def centres(self) -> npt.NDArray[np.float64]:
-        """The instant that each row is about, seconds, shape (n,): the middle of its window, the video's if it has one.
+        """The centre of each row's window in seconds, shape (n,); of the video window, if there is one.
 
         Raises:
             InputError: there are no rows of either modality.
@@ -104,11 +104,11 @@ class Features:
     def aligned(self) -> npt.NDArray[np.bool_]:
         """Whether both windows of a row are centred within half a frame of each other, shape (n,).
 
-        At the ends of a file they may not be: a window that would reach beyond it is moved inside. True where there is
-        one modality. ``features.video[features.aligned]`` are the rows that ``edges="drop"`` leaves.
+        At the ends of a file they may not be: a window that would reach beyond it is moved inside. All True with a
+        single modality. ``features.video[features.aligned]`` are the rows that ``edges="drop"`` leaves.
 
         Raises:
-            InputError: the metadata do not say the frame rate.
+            InputError: the metadata have no frame rate.
         """
         if self.video_windows is None or self.audio_windows is None:
             return np.ones(len(self.centres), np.bool_)
@@ -116,19 +116,19 @@ class Features:
             fps = float(self.metadata["settings"]["video"]["fps"])
         except (KeyError, TypeError):
             raise InputError(
-                "metadata['settings']['video'] does not say the fps", remedy="use the extractor's features"
+                "metadata['settings']['video'] has no fps", remedy="use the extractor's features"
             ) from None
         return centred_alike(self.video_windows, self.audio_windows, fps)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the arrays that are there, by name."""
+        """Return the arrays that are not None, by name."""
         return {n: getattr(self, n) for n in _ARRAYS if getattr(self, n) is not None}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to ``path`` by a temporary name and a rename; the same features give the same bytes.
+        """Write to ``path`` atomically; the same features give the same bytes.
 
-        ``.npz`` and ``.safetensors`` hold the arrays and the metadata (as JSON). ``.npy`` is the (n, D) array of the
-        one modality there is; windows and metadata go beside it, to ``<path>.json``.
+        ``.npz`` and ``.safetensors`` hold the arrays and the metadata (as JSON). ``.npy`` is the (n, D) array of a
+        single modality; its windows and metadata go to a sidecar, ``<path>.json``.
 
         Raises:
             OutputError: another suffix, two modalities for ``.npy``, a name too long, or the file cannot be written.
@@ -175,12 +175,12 @@ class Features:
                 np.save(file, array)
             with atomic_path(_sidecar(target)) as beside:
                 beside.write_bytes(json.dumps(sidecar).encode())
-                # Never an array beside the sidecar of another: the old array goes first, the new one comes last.
+                # An array must never have the sidecar of another: the old array goes first, the new one comes last.
                 target.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Features:
-        """Read what :meth:`save` wrote.
+        """Read features that :meth:`save` wrote.
 
         Raises:
             OutputError: no such file, another format, or damaged.
@@ -209,7 +209,7 @@ class Features:
 
 @contextlib.contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading ``source`` into an OutputError."""
+    """Turn the exceptions of reading ``source`` into an OutputError."""
     from safetensors import SafetensorError
 
     try:
@@ -227,7 +227,7 @@ def _array_sha256(array: npt.NDArray[Any]) -> str:
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read no more than the metadata of saved features; raises like :meth:`Features.load`."""
+    """Read the metadata of saved features alone; raises like :meth:`Features.load`."""
     check_path("the path", path)
     if Path(path).suffix != ".npz":
         return dict(Features.load(path).metadata)
@@ -240,7 +240,7 @@ def check_format(path: str | os.PathLike[str]) -> None:
     """Raise an OutputError unless ``path`` is local and its suffix one of :data:`FORMATS`.
 
     Raises:
-        InputError: it is no path: bytes, an open file.
+        InputError: ``path`` is not a path, such as bytes or an open file.
     """
     check_path("the path", path)
     if is_url(path):
@@ -259,7 +259,7 @@ def check_format(path: str | os.PathLike[str]) -> None:
 
 
 def check_name(path: str | os.PathLike[str], *, remedy: str = "choose a shorter one") -> None:
-    """Raise an OutputError where the file system has no room for a name of the files of :func:`files_of`."""
+    """Raise an OutputError if a name of the files of :func:`files_of` is too long for the file system."""
     for file in files_of(Path(path)):
         length = len(os.fsencode(file.name))
         if length > _SHORT_NAME_BYTES and length > (most := longest_name(file.parent)):

@@ -1,10 +1,11 @@
-"""The interface of HEAR 2021 (Holistic Evaluation of Audio Representations): sound in, embeddings out.
+"""The interface of HEAR 2021 (Holistic Evaluation of Audio Representations): from audio to embeddings.
 
-A timestamp embedding is the feature vector of the clip (2 s) that is centred on its timestamp; a scene embedding is
-the mean over clips that start half a clip apart. Beyond its ends a sound is silent. Clips go through the network in
-small batches, so that memory does not grow with the sound, but for the sound and what is returned.
+A sound is, in HEAR's terms, one mono signal of a batch. A timestamp embedding is the feature vector of the clip (2 s)
+that is centred on its timestamp; a scene embedding is the mean over clips that start half a clip apart. Before its
+start and after its end a sound is padded with silence. Clips go through the network in small batches, so that only the
+input and the output grow with the length of the sounds.
 
-``hear-validator`` and ``heareval`` take this module by its name, ``crisscross_zoo.hear``.
+``hear-validator`` and ``heareval`` import this module by its name, ``crisscross_zoo.hear``.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ HOP_MS = 50
 
 
 class HearModel(nn.Module):
-    """An audio encoder with its front end: clips (N, samples) in, embeddings (N, D) out. Made by :func:`load_model`.
+    """An audio encoder with its front end, from clips (N, samples) to embeddings (N, D); see :func:`load_model`.
 
     Attributes:
-        sample_rate: Hz of the sound that it takes, 16000.
+        sample_rate: Sample rate of the input, 16000 Hz.
         scene_embedding_size: D, 4608 for the released weights.
         timestamp_embedding_size: D.
-        clip_samples: Samples of a clip.
+        clip_samples: Length of a clip in samples.
     """
 
     def __init__(self, encoder: AudioEncoder) -> None:
@@ -54,7 +55,7 @@ class HearModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -67,17 +68,17 @@ def load_model(model_file_path: str = "") -> HearModel:
     """Return the model, on the CPU.
 
     Args:
-        model_file_path: A weights name, path or Hub id, as :func:`crisscross_zoo.load_encoder` takes; ``""``:
+        model_file_path: A weights name, path or Hub id, as for :func:`crisscross_zoo.load_encoder`; ``""``:
             :data:`DEFAULT_WEIGHTS`.
 
     Raises:
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights cannot be loaded.
     """
     return HearModel(cast(AudioEncoder, load_encoder("audio", model_file_path or DEFAULT_WEIGHTS)))
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """Return an embedding for every :data:`HOP_MS` of each sound, from 0 to its end.
+    """Return an embedding of each sound every :data:`HOP_MS`, from 0 to its end.
 
     Args:
         audio: (n_sounds, n_samples), floating point, mono, in [-1, 1], at ``model.sample_rate``, on any device.
@@ -85,10 +86,10 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
 
     Returns:
         Embeddings, float32 (n_sounds, n_timestamps, D), and their timestamps in milliseconds, float32
-        (n_sounds, n_timestamps): 0, 50, 100, ..., none after the end. Both are on the device of ``audio``.
+        (n_sounds, n_timestamps): 0, 50, 100, ... up to the end. Both are on the device of ``audio``.
 
     Raises:
-        InputError: ``audio`` has another form, or values that are not sound.
+        InputError: ``audio`` has another form, or values that are not audio samples.
     """
     waves = _waves(audio, model)
     timestamps = timestamps_ms(waves.shape[1], model.sample_rate)
@@ -102,17 +103,17 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """Return one embedding for each sound: the mean over its clips, which start half a clip apart.
+    """Return one embedding per sound: the mean over its clips, which start half a clip apart.
 
     Args:
-        audio: As for :func:`get_timestamp_embeddings`. A sound shorter than a clip is followed by silence.
+        audio: As for :func:`get_timestamp_embeddings`. A sound shorter than a clip is padded with silence.
         model: Of :func:`load_model`.
 
     Returns:
         float32 (n_sounds, D), on the device of ``audio``.
 
     Raises:
-        InputError: ``audio`` has another form, or values that are not sound.
+        InputError: ``audio`` has another form, or values that are not audio samples.
     """
     waves = _waves(audio, model)
     clip = model.clip_samples / model.sample_rate
@@ -127,14 +128,14 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 
 
 def timestamps_ms(samples: int, sample_rate: int) -> npt.NDArray[np.int64]:
-    """Return the timestamps of a sound in milliseconds, each a multiple of the hop: nothing is added up."""
+    """Return the timestamps of a sound in milliseconds, computed as multiples of the hop, without running sums."""
     return HOP_MS * np.arange(samples * 1000 // (sample_rate * HOP_MS) + 1, dtype=np.int64)
 
 
 def clip_starts(
     timestamps: npt.NDArray[np.int64], sample_rate: int, clip_samples: int
 ) -> npt.NDArray[np.int64]:
-    """Return the first sample of the clip centred on each timestamp, off by half a sample at most, ever."""
+    """Return the first sample of the clip centred on each timestamp, off by half a sample at most at any time."""
     return (timestamps * sample_rate + 500) // 1000 - clip_samples // 2
 
 
@@ -151,7 +152,7 @@ def _embed(waves: Tensor, starts: npt.NDArray[np.int64], model: HearModel) -> It
     """Embed the clips of every sound that begin at ``starts``, one batch at a time.
 
     Yields:
-        Which rows these are, counted through the sounds and then the starts, and their embeddings.
+        A slice of rows and their embeddings; row i is start ``i % len(starts)`` of sound ``i // len(starts)``.
     """
     device, total, length = model.device, len(waves) * len(starts), waves.shape[1]
     size = DEFAULT_BATCH.get(device.type, DEFAULT_BATCH["cuda"])["audio"]

@@ -1,4 +1,4 @@
-"""Public names of a package that are loaded on first use, so that importing the package stays fast."""
+"""Load a package's public names on first use, so that importing the package stays fast."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The settings of torch that change numbers: stated here, whatever another library has left them at.
+"""Set the global torch settings that change results, whatever another library has left them at.
 
-What makes tensors in this package says their dtype and device. What remains are settings that torch takes up by
-itself: :func:`plain_torch` for modules that are built, :func:`exact_float32` for what is computed, and
-:func:`fixed_shapes` for training. All put everything back afterwards.
+Code of this package that makes tensors states their dtype and device. What remains are torch's global settings:
+:func:`plain_torch` sets them while modules are built, :func:`exact_float32` while results are computed, and
+:func:`fixed_shapes` for training. All of them restore the previous settings afterwards.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ import torch
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """torch's names of :data:`crisscross_zoo.settings.PRECISIONS`."""
 
-_Setting = tuple[
-    Callable[[], Any], Callable[[Any], None], object
-]  # reads it, writes it, and what it is to be
+_Setting = tuple[Callable[[], Any], Callable[[Any], None], object]  # getter, setter and wanted value
 
 
 class _Pinned:
-    """Settings of the whole process, held by any number of threads: the first in sets them, the last out restores."""
+    """Process-wide settings, held by any number of threads: the first one sets them, the last one restores them."""
 
     def __init__(self, settings: Callable[[], list[_Setting]]) -> None:
         self._settings = settings
@@ -65,7 +63,7 @@ def _of_computing() -> list[_Setting]:
     settings = [
         _attribute(cudnn, "enabled", True),
         _attribute(cudnn, "deterministic", True),
-        _attribute(cudnn, "benchmark", False),  # it picks what is fastest just then
+        _attribute(cudnn, "benchmark", False),  # it picks the algorithm that happens to be fastest
         _attribute(mkldnn, "enabled", True),
     ]
     if hasattr(cudnn, "conv"):  # torch 2.9
@@ -90,10 +88,10 @@ _computing, _building, _fixed = _Pinned(_of_computing), _Pinned(_of_building), _
 
 
 def cpu_has_bfloat16() -> bool | None:
-    """Whether this processor has instructions for products in bfloat16; without, they are slower than float32's.
+    """Return whether this processor has bfloat16 instructions; without them bfloat16 is slower than float32.
 
     Returns:
-        None where the system does not say (anything but Linux).
+        None if unknown: on any system but Linux.
     """
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
@@ -106,8 +104,8 @@ def cpu_has_bfloat16() -> bool | None:
 def plain_torch() -> Iterator[None]:
     """Build modules and read weights as a fresh torch does: float32 on the CPU, parameters that can be trained.
 
-    Undone are a default dtype, a default device and inference mode. The default dtype is the whole process's: other
-    threads see float32 for as long.
+    A default dtype, a default device and inference mode are suspended. The default dtype belongs to the whole
+    process: other threads see float32 in the meantime.
     """
     with _building.held(), torch.device("cpu"), torch.inference_mode(mode=False):
         yield
@@ -115,12 +113,12 @@ def plain_torch() -> Iterator[None]:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute in the dtype of the tensors, float32 by the IEEE's rules, and the same numbers each time.
+    """Compute deterministically in the dtype of the tensors, with IEEE float32.
 
-    Undone are TF32 and bfloat16 inside float32 products (``torch.set_float32_matmul_precision`` and the flags of the
-    back ends), cuDNN's free choice of algorithms, oneDNN or cuDNN switched off, and autocast. The back ends' flags are
-    the whole process's; while they are held, torch 2.9 and newer refuses to read the older names of the same flags,
-    such as ``torch.backends.cudnn.allow_tf32``.
+    TF32 and bfloat16 inside float32 products (``torch.set_float32_matmul_precision`` and the flags of the back ends),
+    cuDNN's free choice of algorithms, and autocast are switched off; oneDNN and cuDNN are switched on. The flags of the
+    back ends belong to the whole process. While they are held, torch 2.9 and newer refuses to read the older names of
+    the same flags, such as ``torch.backends.cudnn.allow_tf32``.
     """
     devices = ("cpu", "cuda", "mps") if torch.backends.mps.is_available() else ("cpu", "cuda")
     with _computing.held(), contextlib.ExitStack() as stack:
@@ -131,7 +129,7 @@ def exact_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute in one thread: sums over several have another order, and small products wait longer than they work."""
+    """Compute in one thread: several would change the order of sums, and slow small products down."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -144,8 +142,8 @@ def one_thread() -> Iterator[None]:
 
 
 def fixed_shapes() -> AbstractContextManager[None]:
-    """Let cuDNN try its algorithms once for each shape and keep the fastest: for training, where shapes stay.
+    """Let cuDNN try its algorithms once for each shape and keep the fastest: for training, where shapes do not change.
 
-    The flag is the whole process's. Results are those of another algorithm, so they may differ in the last bits.
+    The flag belongs to the whole process. Another algorithm may give results that differ in the last bits.
     """
     return _fixed.held()

@@ -1,4 +1,4 @@
-"""Settings in one dialect: frozen dataclasses whose types say what is allowed, and errors that say it too.
+"""Settings: frozen dataclasses whose type hints state the allowed values, and errors that name these values.
 
 A field of a :class:`Settings` is checked by its type: ``batch_size: Annotated[int, Range(2)] = 512``. Standard library
 only; :func:`pick_device` imports torch when it is called.
@@ -26,7 +26,7 @@ StrPath: TypeAlias = str | os.PathLike[str]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = typing.get_args(Precision)
-"""What networks are computed in; :data:`crisscross_zoo.numerics.DTYPES` has torch's names."""
+"""Precisions of a network; :data:`crisscross_zoo.numerics.DTYPES` has their torch dtypes."""
 
 
 # --- what a type allows ------------------------------------------------------------------------------------------
@@ -34,13 +34,13 @@ PRECISIONS: tuple[str, ...] = typing.get_args(Precision)
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be; without arguments, any finite number.
+    """The allowed range of a number; without arguments, any finite number.
 
     Attributes:
-        least: The smallest that is allowed.
-        most: The largest that is allowed.
-        above: The largest that is too small.
-        below: The smallest that is too large.
+        least: Inclusive minimum.
+        most: Inclusive maximum.
+        above: Exclusive minimum.
+        below: Exclusive maximum.
     """
 
     least: float = -math.inf
@@ -60,13 +60,13 @@ class Range:
 
 @dataclass(frozen=True, eq=False)  # by identity: tables cannot be hashed
 class OneOf:
-    """The values that are allowed, where they are the names of a table. Others are a ``Literal``."""
+    """The allowed values, if they are the keys of a table. A fixed set of values is a ``Literal``."""
 
     allowed: Collection[object]
 
 
 FIXED = object()
-"""Marks a field that :meth:`Settings.override` leaves alone, but for what is in a part: ``Annotated[str, FIXED]``."""
+"""Marks a field that :meth:`Settings.override` cannot change, except inside a section: ``Annotated[str, FIXED]``."""
 
 Count: TypeAlias = Annotated[int, Range(1)]
 Whole: TypeAlias = Annotated[int, Range(0)]
@@ -78,28 +78,28 @@ _NOUNS: dict[type, str] = {int: "a whole number", float: "a number", bool: "True
 
 
 def check(name: str, value: Any, hint: Any) -> Any:
-    """Return ``value``, with tuples for the lists of JSON, if it is what a type allows.
+    """Return ``value``, with JSON's lists as tuples; raise a ConfigError unless its type hint allows it.
 
     Args:
-        name: What to call it in the error.
+        name: The name of the value in the error.
         value: Any value.
         hint: A type: bool, int, float, str, a :class:`Settings`, a ``Literal``, a tuple of these, each with None or
             without, and ``Annotated`` with a :class:`Range` or :class:`OneOf`.
 
     Raises:
-        ConfigError: it is not; the error names the value and what is allowed.
+        ConfigError: the value is not allowed; the error names it and what is allowed.
     """
     kind, *rules = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     choices = next((rule.allowed for rule in rules if isinstance(rule, OneOf)), None)
     if origin in (typing.Union, types.UnionType):
-        (kind,) = set(parts) - {types.NoneType}
+        (kind,) = set(arguments) - {types.NoneType}
         inner: Any = Annotated[(kind, *rules)] if rules else kind
         return None if value is None else check(name, value, inner)
     if origin is tuple:
-        return _check_tuple(name, value, parts)
+        return _check_tuple(name, value, arguments)
     if origin is Literal:
-        choices = parts
+        choices = arguments
     else:
         _check_kind(name, value, kind, next((rule for rule in rules if isinstance(rule, Range)), Range()))
     if choices is not None:
@@ -117,11 +117,11 @@ def _check_kind(name: str, value: Any, kind: type, span: Range) -> None:
         raise ConfigError(f"{name}={value!r} is out of range", remedy=remedy)
 
 
-def _check_tuple(name: str, value: Any, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    wanted = "a list" if ... in parts else f"{len(parts)} values"
-    if not isinstance(value, tuple | list) or (... not in parts and len(value) != len(parts)):
+def _check_tuple(name: str, value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    wanted = "a list" if ... in kinds else f"{len(kinds)} values"
+    if not isinstance(value, tuple | list) or (... not in kinds and len(value) != len(kinds)):
         raise ConfigError(f"{name}={value!r:.60} is not {wanted}", remedy=f"pass {wanted}")
-    hints = parts[:1] * len(value) if ... in parts else parts
+    hints = kinds[:1] * len(value) if ... in kinds else kinds
     return tuple(check(name, one, hint) for one, hint in zip(value, hints, strict=True))
 
 
@@ -132,7 +132,7 @@ def _check_tuple(name: str, value: Any, parts: tuple[Any, ...]) -> tuple[Any, ..
 class Settings:
     """Base of frozen dataclasses of settings: each field is what its type allows, see :func:`check`.
 
-    A field may be a :class:`Settings` again, a part. Rules about several fields follow in ``__post_init__``.
+    A field that is itself a :class:`Settings` is a section. Rules about several fields go into ``__post_init__``.
 
     Raises:
         ConfigError: a field has a value that its type does not allow.
@@ -144,19 +144,19 @@ class Settings:
 
     @property
     def title(self) -> str:
-        """What errors call these settings."""
+        """The name of these settings in errors."""
         return type(self).__name__
 
     def names(self) -> list[str]:
-        """Return the names of all that :meth:`override` can change, those inside parts dotted and last."""
-        own, parts = [], []
+        """Return the names of all fields that :meth:`override` can change; dotted names, of sections, come last."""
+        own, nested = [], []
         for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
             if FIXED not in typing.get_args(hint):
                 own.append(name)
             if isinstance(value, Settings):
-                parts += [f"{name}.{inner}" for inner in value.names()]
-        return own + parts
+                nested += [f"{name}.{inner}" for inner in value.names()]
+        return own + nested
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked like a new one."""
@@ -166,7 +166,7 @@ class Settings:
         """Return a copy with fields changed by dotted name, such as ``{"optim.batch_size": 64}``.
 
         Raises:
-            ConfigError: there is no such setting, or a value is not allowed; the error has the dotted name.
+            ConfigError: a setting is unknown, or a value is not allowed; the error has the dotted name.
         """
         known = self.names()
         for name in changes:
@@ -177,36 +177,36 @@ class Settings:
     def _override(self, changes: Mapping[str, Any], path: str) -> Self:
         hints = _hints(type(self))
         own: dict[str, Any] = {}
-        parts: dict[str, dict[str, Any]] = {}
+        sections: dict[str, dict[str, Any]] = {}
         for name, value in changes.items():
-            part, dot, inner = name.partition(".")
+            section, dot, inner = name.partition(".")
             if dot:
-                parts.setdefault(part, {})[inner] = value
+                sections.setdefault(section, {})[inner] = value
             else:
                 own[name] = check(path + name, value, hints[name])
-        for part, values in parts.items():
-            own[part] = own.get(part, getattr(self, part))._override(values, f"{path}{part}.")
+        for section, values in sections.items():
+            own[section] = own.get(section, getattr(self, section))._override(values, f"{path}{section}.")
         return self.replace(**own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; a field that is None is left out. :meth:`from_dict` reads it back."""
+        """Return plain JSON types, without fields that are None; :meth:`from_dict` reads them back."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: _plain(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Make the settings that :meth:`to_dict` was called on.
+        """Return the settings that :meth:`to_dict` wrote.
 
         Raises:
-            ConfigError: there is no such field, one is missing, or a value is not allowed.
+            ConfigError: a field is unknown or missing, or a value is not allowed.
         """
         hints = _hints(cls)
         values = {}
         for name, value in fields.items():
             if name not in hints:
                 raise ConfigError(f"{cls.__name__} has no field {name!r}", remedy=suggest(name, hints))
-            part = _part(hints[name])
-            values[name] = part.from_dict(value) if part and isinstance(value, Mapping) else value
+            section = _section(hints[name])
+            values[name] = section.from_dict(value) if section and isinstance(value, Mapping) else value
         for field in dataclasses.fields(cls):
             needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if needed and field.name not in values:
@@ -222,11 +222,11 @@ def _resolve(cls: type[Settings]) -> dict[str, Any]:
 _hints: Callable[[Any], dict[str, Any]] = functools.cache(_resolve)  # mypy denies that a class has a hash
 
 
-def _part(hint: Any) -> type[Settings] | None:
-    """Return the :class:`Settings` that a type has in it, alone or with None."""
+def _section(hint: Any) -> type[Settings] | None:
+    """Return the :class:`Settings` in a type hint, alone or in a union with None; else None."""
     if isinstance(hint, type):
         return hint if issubclass(hint, Settings) else None
-    return next(filter(None, map(_part, typing.get_args(hint))), None)
+    return next(filter(None, map(_section, typing.get_args(hint))), None)
 
 
 def _plain(value: Any) -> Any:
@@ -236,25 +236,25 @@ def _plain(value: Any) -> Any:
 
 
 def _suggest_name(name: str, known: Collection[str]) -> str:
-    part = name.rpartition(".")[0]
-    siblings = [other for other in known if other.rpartition(".")[0] == part]
-    parts = dict.fromkeys(other.rpartition(".")[0] for other in known if "." in other)
-    return suggest(name, siblings) if siblings else suggest(part, parts)
+    section = name.rpartition(".")[0]
+    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    sections = dict.fromkeys(other.rpartition(".")[0] for other in known if "." in other)
+    return suggest(name, siblings) if siblings else suggest(section, sections)
 
 
 # --- single checks -----------------------------------------------------------------------------------------------
 
 
 def suggest(value: object, allowed: Collection[object]) -> str:
-    """Say what is allowed, and which of it was probably meant: ``"did you mean 'audio'? (audio, video)"``."""
-    names = {str(a).lstrip("-"): str(a) for a in allowed}  # the dashes of two options are no likeness
+    """List the allowed values, the one that was probably meant first: ``"did you mean 'audio'? (choose from ...)"``."""
+    names = {str(a).lstrip("-"): str(a) for a in allowed}  # dashes would make any two options alike
     near = difflib.get_close_matches(str(value).lstrip("-"), names, n=1)
     listing = "choose from " + ", ".join(names.values())
     return f"did you mean {names[near[0]]!r}? ({listing})" if near else listing
 
 
 def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
-    """Raise a ConfigError that proposes the nearest allowed value unless ``value`` is one of ``allowed``."""
+    """Raise a ConfigError, which proposes the nearest allowed value, unless ``value`` is one of ``allowed``."""
     if value not in allowed:
         raise ConfigError(f"{name}={value!r} is not known", remedy=suggest(value, allowed))
 
@@ -265,7 +265,7 @@ def check_count(name: str, value: object, *, least: int) -> None:
 
 
 def check_path(name: str, value: object) -> None:
-    """Raise an InputError unless ``value`` is a path or URL: text, or an ``os.PathLike`` that gives text."""
+    """Raise an InputError unless ``value`` is a path or URL: a str, or an ``os.PathLike`` of a str."""
     if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
         return
     kind = type(value).__name__
@@ -281,8 +281,8 @@ def check_path(name: str, value: object) -> None:
 def check_training_precision(device: str, precision: str) -> None:
     """Raise a ConfigError for 16-bit training on a CPU.
 
-    There oneDNN's gradients of 3-D convolutions in bfloat16 hold uninitialised memory (torch 2.14, kernels (3, 1, 1)
-    over 2 frames and others): NaN now and then, wrong numbers without a sign otherwise. Inference is not concerned.
+    On a CPU oneDNN's gradients of 3-D convolutions in bfloat16 hold uninitialised memory (torch 2.14, kernels (3, 1, 1)
+    over 2 frames and others): sometimes NaN, otherwise silently wrong numbers. Inference is not affected.
     """
     if device == "cpu" and precision in ("bf16", "fp16"):
         raise ConfigError(
@@ -298,20 +298,20 @@ def pick_device(device: str | torch.device, *, auto: Sequence[str] = ("cuda", "m
     """Return the torch device, with its index if it has one.
 
     Args:
-        device: ``"auto"``, or what torch calls it.
-        auto: What ``"auto"`` takes, the first that is there; the CPU where none is.
+        device: ``"auto"``, or a device of torch.
+        auto: Devices for ``"auto"``: the first one that is available; the CPU if none is.
 
     Raises:
-        ConfigError: there is no such device, or it is not there.
+        ConfigError: the device is unknown or not available.
     """
     import torch
 
     if device == "auto":
-        there: dict[str, Callable[[], bool]] = {
+        available: dict[str, Callable[[], bool]] = {
             "cuda": torch.cuda.is_available,
             "mps": torch.backends.mps.is_available,
         }
-        device = next((name for name in auto if there[name]()), "cpu")
+        device = next((name for name in auto if available[name]()), "cpu")
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them

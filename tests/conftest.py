@@ -1,4 +1,4 @@
-"""What every test shares: random numbers that start the same each time, and the golden numbers."""
+"""Fixtures of all tests: random generators with a fixed seed, and the golden values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import hypothesis
 import numpy as np
 import pytest
 
-if _processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they would fight over the cores
+if _processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they would compete for the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(_processes))))
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # what else runs is no test's fault
+hypothesis.settings.register_profile(
+    "no deadline", deadline=None
+)  # other load on the machine must not fail a test
 hypothesis.settings.load_profile("no deadline")
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,7 +30,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's generators, and put them back as they were."""
+    """Seed the generators of Python, NumPy and torch, and restore their states afterwards."""
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -50,7 +52,7 @@ def _threads() -> int:
 
 @pytest.fixture(autouse=True)
 def _same_threads(_threads: int) -> None:
-    """Give each test torch's own number of threads, whatever the one before it set."""
+    """Give each test torch's default number of threads, whatever the test before it set."""
     import torch
 
     torch.set_num_threads(_threads)
@@ -58,7 +60,7 @@ def _same_threads(_threads: int) -> None:
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], Any]:
-    """``golden("logmel")``: the arrays of golden/logmel.npz by key; ``golden("x.json")``: what is in it."""
+    """``golden("logmel")``: the arrays of golden/logmel.npz by key; ``golden("x.json")``: its content."""
 
     def load(name: str) -> Any:
         if name.endswith(".json"):

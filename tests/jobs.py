@@ -1,4 +1,4 @@
-"""Jobs for processes of the pool, which import them by name: a test module has none that they know."""
+"""Jobs for processes of the pool, which import them by name, and so not from a test module."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from crisscross_zoo.media.scan import scan_file
 
 
 def crashing(path: str) -> Iterator[object]:
-    """Scan a file; one named "boom" takes its process down."""
+    """Scan a file; a file named "boom" crashes its process."""
     if "boom" in str(path):
         os.kill(os.getpid(), signal.SIGSEGV)
     return scan_file(path)
 
 
 def hang_at(path: str, name: str) -> Iterator[str]:
-    """Hang at the file of that name; others give their name."""
+    """Hang at the file of that name; yield the names of others."""
     while path == name:
         time.sleep(60)
     yield path

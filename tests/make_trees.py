@@ -16,11 +16,11 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "kinetics-sound": KINETICS_SOUND_CLASSES,
     "folder": ("a", "b", "c", "d"),
 }
-"""Names that a tree's classes have, by label."""
+"""Class names of a tree, by label."""
 
 
 def touch(path: Path, label: int) -> None:
-    """Write a few bytes, other ones in each file."""
+    """Write a few bytes, different ones in each file."""
     path.write_text(f"{label} {path.parent} {path.name}", encoding="utf-8", errors="surrogateescape")
 
 
@@ -39,7 +39,7 @@ def make_tree(
     Args:
         name: One of ``crisscross_zoo.evaluate.datasets.DATASETS``.
         root: Folder to make.
-        files_per_class: Files of each class; where folders say what is trained on, in each of them. Files k = 0, 1, ...
+        files_per_class: Files of each class; if the splits are folders, in each of them. Files k = 0, 1, ...
             are tested in fold k % 3 + 1 of UCF101 and HMDB51 (give 2 or more), k % 5 + 1 of ESC-50.
         classes: Number of classes, at most 4; Kinetics-Sound always has its 32, and a folder of another class.
         make_file: Writes a file, given its path and its label.
@@ -94,10 +94,10 @@ def make_tree(
                 lines.append(f"{clip},{k % 5 + 1},{label},{cls},False,{1000 + k},A")
         write(root / "meta" / "esc50.csv", lines)
     elif name == "dcase":
-        for part in ("scenes_stereo", "scenes_stereo_testset"):
+        for scenes in ("scenes_stereo", "scenes_stereo_testset"):
             for label, cls in enumerate(names):
                 for k in range(files_per_class):
-                    put(root / f"set1/{part}/{part}/{cls}{k + 1:02}{end}", label)
+                    put(root / f"set1/{scenes}/{scenes}/{cls}{k + 1:02}{end}", label)
     elif name in ("kinetics400", "kinetics-sound"):
         for split in splits or ("train", "val"):
             for label, cls in enumerate(names):
@@ -115,7 +115,7 @@ def make_tree(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, by its place there."""
+    """Return the content of every file of a folder, by its path in the folder."""
     return {
         p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
     }

@@ -1,6 +1,6 @@
-"""Programs and packages that only some tests want: without them these skip, and with ``CI=true`` they fail.
+"""Programs and packages that only some tests need: without them these skip, and with ``CI=true`` they fail.
 
-A job of CI that leaves out extras names them in ``CRISSCROSS_TESTS_WITHOUT``, separated by spaces.
+A CI job without some extras names them in ``CRISSCROSS_TESTS_WITHOUT``, separated by spaces.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def chromium() -> str:
 
 
 def absent(what: str, *, extra: str = "") -> NoReturn:
-    """Skip, or fail in CI; ``extra`` may be one that the job leaves out."""
+    """Skip, or fail in CI, unless the job is without ``extra``."""
     __tracebackhide__ = True
-    left_out = os.environ.get("CRISSCROSS_TESTS_WITHOUT", "").split()
-    if os.environ.get("CI") == "true" and extra not in left_out:
+    omitted = os.environ.get("CRISSCROSS_TESTS_WITHOUT", "").split()
+    if os.environ.get("CI") == "true" and extra not in omitted:
         pytest.fail(f"needs {what}", pytrace=False)
     pytest.skip(f"needs {what}", allow_module_level=True)

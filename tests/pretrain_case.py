@@ -63,14 +63,14 @@ def free_port() -> int:
 
 
 def train(files: Sequence[Media], overrides: dict[str, Any], run: Path, *, stop_at: int = 0) -> None:
-    """Train as one rank; with code 130 where the run is stopped, which the first rank alone is told at a step."""
+    """Train as one rank; exit with code 130 if the run is stopped, by a signal to the first rank alone, at a step."""
 
-    def tell(step: int, total: int, row: dict[str, float]) -> None:
+    def stop(step: int, total: int, row: dict[str, float]) -> None:
         if step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
     torch.set_num_threads(1)
-    status = pretrain(tiny_config(**overrides), files, run, on_progress=tell)
+    status = pretrain(tiny_config(**overrides), files, run, on_progress=stop)
     print(status)
     sys.exit(0 if status.finished else 130)
 
@@ -109,7 +109,7 @@ def start_ranks(
     ]
     for process in processes:
         process.join(300)
-        process.kill()  # where that was not enough
+        process.kill()  # if it is still running
         process.join()
     printed = [(folder / f"printed.{rank}").read_text() for rank in range(size)]
     return [(process.exitcode, text) for process, text in zip(processes, printed, strict=True)]
@@ -125,7 +125,7 @@ def _rank(environment: dict[str, str], printed: Path, *arguments: Any, **options
 
 @contextlib.contextmanager
 def forked_packing() -> Iterator[None]:
-    """Have litdata fork its processes; by itself it starts them anew, and each imports torch."""
+    """Have litdata fork its processes; by default it spawns them, and each imports torch."""
     litdata = needs.package("litdata", extra="shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(litdata, "optimize", functools.partial(litdata.optimize, start_method="fork"))
@@ -133,32 +133,32 @@ def forked_packing() -> Iterator[None]:
 
 
 class Trap(Sequence[Media]):
-    """Files of which one does something else than to be read, in one rank or in all.
+    """Files of which one fails when it is read, in one rank or in all.
 
     Args:
-        files: All of them.
-        place: Which it is.
-        act: "raise", "exit", "kill", "fault" or "hang".
-        rank: Where it does so; None: everywhere.
+        files: All files.
+        failing: The index of the one that fails.
+        act: How it fails: "raise", "exit", "kill", "fault" or "hang".
+        rank: The rank in which it fails; None: in all.
     """
 
-    def __init__(self, files: Sequence[Media], place: int, act: str, *, rank: int | None = None) -> None:
-        self.files, self.place, self.act, self.rank = files, place, act, rank
+    def __init__(self, files: Sequence[Media], failing: int, act: str, *, rank: int | None = None) -> None:
+        self.files, self.failing, self.act, self.rank = files, failing, act, rank
 
     def __len__(self) -> int:
         return len(self.files)
 
     @typing.overload
-    def __getitem__(self, place: int) -> Media: ...
+    def __getitem__(self, index: int) -> Media: ...
 
     @typing.overload
-    def __getitem__(self, place: slice) -> Sequence[Media]: ...
+    def __getitem__(self, index: slice) -> Sequence[Media]: ...
 
-    def __getitem__(self, place: int | slice) -> Media | Sequence[Media]:
-        return self.files[place]
+    def __getitem__(self, index: int | slice) -> Media | Sequence[Media]:
+        return self.files[index]
 
-    def open(self, place: int) -> BinaryIO:
-        if place == self.place and self.rank in (None, int(os.environ.get("RANK", "0"))):
+    def open(self, index: int) -> BinaryIO:
+        if index == self.failing and self.rank in (None, int(os.environ.get("RANK", "0"))):
             if self.act == "raise":
                 raise IndexError("list index out of range")
             if self.act == "exit":
@@ -166,4 +166,4 @@ class Trap(Sequence[Media]):
             if self.act == "hang":
                 time.sleep(3600)
             os.kill(os.getpid(), signal.SIGKILL if self.act == "kill" else signal.SIGSEGV)
-        return Path(self.files[place].path).open("rb")
+        return Path(self.files[index].path).open("rb")

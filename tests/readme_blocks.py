@@ -44,7 +44,7 @@ class Block:
 
     @property
     def action(self) -> str | None:
-        """``install``, ``test``, ``run`` or ``skip``; None where the marker is missing or says something else."""
+        """``install``, ``test``, ``run`` or ``skip``; None if the marker is missing or another one."""
         match = _MARKER.fullmatch(self.marker or "")
         if match is None or (match["action"] == "skip") != (match["reason"] is not None):
             return None

@@ -26,7 +26,7 @@ from moto.server import DomainDispatcherApplication
 from werkzeug.serving import make_server
 
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
-"""What :meth:`S3Server.environment` gives; any are taken until :meth:`S3Server.guarded`."""
+"""The credentials of :meth:`S3Server.environment`; any are accepted until :meth:`S3Server.guarded`."""
 
 _SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"""
@@ -34,22 +34,22 @@ _SLOW_DOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 @dataclass
 class Fault:
-    """What goes wrong with some requests.
+    """A fault of some requests.
 
     Attributes:
         kind: ``"slow"`` answers 503 SlowDown; ``"reset"`` takes half of what is sent, then resets the connection;
-            ``"cut"`` answers half of the body, then resets it; ``"lost"`` does what is asked, then resets it in place
-            of answering; ``"call"`` calls ``then``, and answers as if nothing had been.
+            ``"cut"`` answers half of the body, then resets it; ``"lost"`` executes the request, then resets it in place
+            of answering; ``"call"`` calls ``then``, and answers as usual.
         method: The requests' method.
-        part: Stands in their path and query, unquoted.
-        times: How many of them.
-        after: How many are spared first.
+        fragment: A fragment of the requests' path and query, unquoted.
+        times: Number of requests that fail.
+        after: Number of requests that succeed first.
         then: Called for each.
     """
 
     kind: str
     method: str
-    part: str = ""
+    fragment: str = ""
     times: int = 1
     after: int = 0
     then: Callable[[], object] = lambda: None
@@ -67,7 +67,7 @@ class S3Server:
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which boto's users say where the server is, and what keeps all else out."""
+        """Return the environment variables of boto for the server, and those that keep other settings out."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -85,7 +85,7 @@ class S3Server:
         with self.lock:
             self.requests.append((method, path))
             for fault in self.faults:
-                if fault.method == method and fault.part in path and fault.times:
+                if fault.method == method and fault.fragment in path and fault.times:
                     if fault.after:
                         fault.after -= 1
                     else:
@@ -93,9 +93,9 @@ class S3Server:
                         return fault
         return None
 
-    def count(self, method: str, part: str = "") -> int:
+    def count(self, method: str, fragment: str = "") -> int:
         """Return the number of requests since the last :meth:`forget`."""
-        return sum(m == method and part in path for m, path in self.requests)
+        return sum(m == method and fragment in path for m, path in self.requests)
 
     def forget(self) -> None:
         """Drop the faults and the requests."""
@@ -195,7 +195,7 @@ def _handler_of(server: S3Server) -> type[MotoRequestHandler]:
                 super().run_wsgi()
 
         def reset(self) -> None:
-            """End the connection so that the client is told at once and cannot take it for the end of the answer."""
+            """Reset the connection, so that the client notices at once and cannot take it for the end of the answer."""
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             for end in (self.rfile, self.wfile, self.connection):
                 end.close()

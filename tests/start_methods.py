@@ -1,6 +1,6 @@
 """Features, training samples and a finetuned classifier under each start method of processes; prints JSON.
 
-Arguments: a media file with pictures and sound, a folder to write to. tests/test_platforms.py runs it. Python 3.14
+Arguments: a media file with video and audio, a folder to write to. tests/test_platforms.py runs it. Python 3.14
 starts processes by ``forkserver`` on Linux, Windows and macOS by ``spawn``.
 """
 

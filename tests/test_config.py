@@ -64,7 +64,7 @@ def test_a_wrong_field_is_refused_with_what_was_meant(fields, message):
         config_from_dict(fields)
 
 
-def test_the_words_of_the_package_do_not_import_torch():
+def test_configs_and_errors_do_not_import_torch():
     code = "import sys, crisscross_zoo.config, crisscross_zoo.errors; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""The scikit-learn transformer: scikit-learn's checks as far as they are of paths, pipelines, one row a path."""
+"""The scikit-learn transformer: scikit-learn's checks as far as they use paths, pipelines, one row per path."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPTIONS = {"clips": 2, "device": "cpu", "workers": 0}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three files of a low tone and three of a high one, with pictures."""
+    """Three files of a low tone and three of a high one, with video."""
     folder = tmp_path_factory.mktemp("estimator")
     return [
         make_media(
@@ -61,7 +61,7 @@ def fitted(files: list[Path]) -> MediaFeatures:
 
 
 class OnNumbers(MediaFeatures):
-    """The transformer without the tag that it takes paths: scikit-learn runs the checks on no other."""
+    """The transformer without the tag that it takes paths: with it scikit-learn skips the checks."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -207,7 +207,7 @@ def test_a_file_that_fails_is_named(fitted: MediaFeatures, files: list[Path], tm
         with pytest.raises(error) as caught:
             fitted.transform([files[0], path])
         assert str(caught.value).startswith(f"{path}: ")
-    with pytest.raises(NoStreamError, match="has no audio; leave the file out") as caught:
+    with pytest.raises(NoStreamError, match="no audio stream; drop the file") as caught:
         MediaFeatures("demo", "both", **OPTIONS).fit_transform([silent])
     assert caught.value.path == str(silent)
 
@@ -231,7 +231,7 @@ def test_what_are_no_paths_is_named(fitted: MediaFeatures, paths: object, line: 
 
 @pytest.mark.parametrize("weights", [None, {"audio": None}])
 def test_weights_that_are_others_each_time_are_refused(weights: object) -> None:
-    with pytest.raises(ConfigError, match="weights=None is random weights"):
+    with pytest.raises(ConfigError, match="weights=None draws new random weights"):
         MediaFeatures(weights, "audio").fit(["a.wav"])
 
 

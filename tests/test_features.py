@@ -104,7 +104,7 @@ def test_no_pickle_is_loaded(tmp_path):
         Features.load(tmp_path / "feats.npz")
 
 
-def test_wrong_names_and_missing_files_are_said(both, tmp_path):
+def test_wrong_names_and_missing_files_are_reported(both, tmp_path):
     with pytest.raises(OutputError, match=r"did you mean '\.npz'"):
         both.save(tmp_path / "feats.npx")
     with pytest.raises(OutputError, match="no such file"):
@@ -140,17 +140,17 @@ def test_centres_are_those_of_the_video_and_aligned_is_within_half_a_frame():
     both = Features(rows, video, rows, audio, metadata)
     np.testing.assert_allclose(both.centres, [0.25, 1.0, 2.0, 3.0])
     np.testing.assert_array_equal(both.aligned, [False, True, True, False])
-    with pytest.raises(InputError, match="does not say the fps"):
+    with pytest.raises(InputError, match="has no fps"):
         _ = Features(rows, video, rows, audio).aligned
-    sound = Features(audio=rows, audio_windows=audio)
-    np.testing.assert_allclose(sound.centres, audio.mean(1))
-    assert sound.aligned.all()
+    audio_only = Features(audio=rows, audio_windows=audio)
+    np.testing.assert_allclose(audio_only.centres, audio.mean(1))
+    assert audio_only.aligned.all()
     with pytest.raises(InputError, match="neither video nor audio"):
         _ = Features().centres
 
 
 class Loaded:
-    """What a pickle may do: here it makes a folder as it is loaded."""
+    """A pickle can run code: this one makes a folder when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -174,7 +174,7 @@ def test_a_pickle_is_not_even_opened(both, tmp_path, load, suffix):
     assert not made.exists()
 
 
-def test_npy_written_anew_is_never_beside_the_sidecar_of_another(both, tmp_path, monkeypatch):
+def test_npy_written_again_is_never_beside_the_sidecar_of_another(both, tmp_path, monkeypatch):
     one = Features(video=both.video, video_windows=both.video_windows)
     other = Features(audio=both.audio, audio_windows=both.audio_windows, metadata={"n": 2})
     path = tmp_path / "feats.npy"
@@ -192,13 +192,13 @@ def test_npy_written_anew_is_never_beside_the_sidecar_of_another(both, tmp_path,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["feats.npy", "feats.npy.json"]
 
 
-def test_a_sidecar_says_what_the_array_cannot(both, tmp_path):
+def test_a_sidecar_holds_what_the_array_cannot(both, tmp_path):
     path = tmp_path / "feats.npy"
     Features(audio=both.audio, audio_windows=both.audio_windows, metadata=both.metadata).save(path)
-    said = json.loads((tmp_path / "feats.npy.json").read_text())
-    assert set(said) == {"modality", "sha256", "windows", "metadata"}
-    assert said["modality"] == "audio"
-    assert said["metadata"] == both.metadata
+    sidecar = json.loads((tmp_path / "feats.npy.json").read_text())
+    assert set(sidecar) == {"modality", "sha256", "windows", "metadata"}
+    assert sidecar["modality"] == "audio"
+    assert sidecar["metadata"] == both.metadata
     assert [p.name for p in files_of(path)] == ["feats.npy.json", "feats.npy"]
     assert files_of(path.with_suffix(".npz")) == [tmp_path / "feats.npz"]
     (tmp_path / "feats.npy.json").unlink()
@@ -217,7 +217,7 @@ def test_arrays_of_any_layout_and_without_rows_are_saved(both, tmp_path, suffix)
         assert load_metadata(str(path)) == {"n": 1}
 
 
-def test_what_cannot_be_saved_says_why(both, tmp_path, monkeypatch):
+def test_what_cannot_be_saved_has_a_reason(both, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"\.npy holds one modality, there are 0"):
         Features().save(tmp_path / "feats.npy")
     with pytest.raises(OutputError, match="'a name without suffix'"):
@@ -240,9 +240,9 @@ def test_what_cannot_be_saved_says_why(both, tmp_path, monkeypatch):
     assert caught.value.path == str(tmp_path / "none.npz")
 
 
-def test_a_short_name_asks_no_file_system(both, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("crisscross_zoo.features.longest_name", lambda folder: asked.append(folder) or 140)
+def test_a_short_name_is_not_checked(both, tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr("crisscross_zoo.features.longest_name", lambda folder: checked.append(folder) or 140)
     for length, suffix, longest in (
         (128, ".npz", None),
         (129, ".npz", 129),
@@ -253,8 +253,8 @@ def test_a_short_name_asks_no_file_system(both, tmp_path, monkeypatch):
             both if suffix == ".npz" else Features(audio=both.audio, audio_windows=both.audio_windows)
         )
         both_or_one.save(tmp_path / f"{'n' * (length - 4)}{suffix}")
-        assert asked == ([] if longest is None else [tmp_path])
-        asked.clear()
+        assert checked == ([] if longest is None else [tmp_path])
+        checked.clear()
     with pytest.raises(
         OutputError, match="a file name of 141 bytes, where 140 are allowed; choose a shorter one"
     ):
@@ -263,15 +263,15 @@ def test_a_short_name_asks_no_file_system(both, tmp_path, monkeypatch):
 
 def test_they_are_held_by_name_and_printed_without_rows(both):
     assert list(both.arrays()) == ["video", "video_windows", "audio", "audio_windows"]
-    sound = Features(audio=both.audio[:0], audio_windows=both.audio_windows[:0])
-    assert sound.arrays().keys() == {"audio", "audio_windows"}
-    assert repr(sound) == "Features(audio: float32 (0, 7))"
+    audio_only = Features(audio=both.audio[:0], audio_windows=both.audio_windows[:0])
+    assert audio_only.arrays().keys() == {"audio", "audio_windows"}
+    assert repr(audio_only) == "Features(audio: float32 (0, 7))"
     assert repr(Features()) == "Features()"
     assert Features().metadata == {}
     assert Features().metadata is not Features().metadata
-    assert sound != Features(audio=sound.audio, audio_windows=sound.audio_windows)
+    assert audio_only != Features(audio=audio_only.audio, audio_windows=audio_only.audio_windows)
     with pytest.raises(AttributeError):
-        sound.audio = None  # type: ignore[misc]
+        audio_only.audio = None  # type: ignore[misc]
 
 
 def test_metadata_are_read_without_the_arrays(tmp_path):

@@ -1,4 +1,4 @@
-"""HEAR 2021: its validator where that is installed, what the validator asserts, and what it cannot see."""
+"""HEAR 2021: its validator if it is installed, the validator's assertions, and properties that it does not check."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def close(ours: Tensor, theirs: Tensor) -> bool:
 
 @pytest.mark.skipif(find_spec("hearvalidator") is None, reason="docs/interfaces.md says how to install it")
 def test_hear_validator(tmp_path: Path) -> None:
-    (tmp_path / "tensorflow.py").write_text("class Module: ...")  # it asks whether the model is one
+    (tmp_path / "tensorflow.py").write_text("class Module: ...")  # it checks whether the model is a Module
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-m", "hearvalidator.validate", "crisscross_zoo.hear", "-m", "demo", "-d", "cpu"],
@@ -52,7 +52,7 @@ def test_hear_validator(tmp_path: Path) -> None:
     assert done.stderr.count("UserWarning: ") == done.stderr.count("UserWarning:  IMPORTANT") == 1
 
 
-def test_the_model_says_what_it_takes_and_gives(model: hear.HearModel) -> None:
+def test_the_model_has_its_sample_rate_and_sizes(model: hear.HearModel) -> None:
     assert isinstance(model, nn.Module)
     assert model.sample_rate == RATE
     sizes = (model.scene_embedding_size, model.timestamp_embedding_size)
@@ -118,7 +118,7 @@ def test_a_scene_is_the_mean_over_its_clips(model: hear.HearModel) -> None:
     assert close(scenes, expected)
 
 
-def test_a_short_scene_is_followed_by_silence(model: hear.HearModel) -> None:
+def test_a_short_scene_is_padded_with_silence(model: hear.HearModel) -> None:
     audio = noise(2, 0.3)
     padded = torch.cat([audio, torch.zeros(2, 2 * RATE - audio.shape[1])], dim=1)
     assert close(hear.get_scene_embeddings(audio, model), hear.get_scene_embeddings(padded, model))
@@ -162,7 +162,7 @@ def test_embeddings_are_for_training_on_and_not_for_training_the_encoder(model: 
         (torch.zeros(2, 0), "the wave has the shape (2, 1, 0)"),
     ],
 )
-def test_what_is_no_batch_of_sounds_is_named(model: hear.HearModel, audio: object, line: str) -> None:
+def test_what_is_no_batch_of_sounds_is_refused(model: hear.HearModel, audio: object, line: str) -> None:
     for embed in (hear.get_scene_embeddings, hear.get_timestamp_embeddings):
         with pytest.raises(InputError) as caught:
             embed(audio, model)
@@ -170,33 +170,33 @@ def test_what_is_no_batch_of_sounds_is_named(model: hear.HearModel, audio: objec
 
 
 def test_weights_are_named_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def load(modality: str, weights: str) -> object:
-        asked.append(weights)
+        requested.append(weights)
         return load_encoder("audio", "demo")
 
     monkeypatch.setattr(hear, "load_encoder", load)
     hear.load_model()
     hear.load_model("")
     hear.load_model("kinetics400")
-    assert asked == ["audioset", "audioset", "kinetics400"]
+    assert requested == ["audioset", "audioset", "kinetics400"]
     monkeypatch.undo()
     with pytest.raises(UnknownWeightsError, match="did you mean 'demo'"):
         hear.load_model("dmeo")
 
 
 @pytest.mark.cuda
-def test_the_model_and_the_sound_may_be_on_different_devices() -> None:
+def test_the_model_and_the_audio_may_be_on_different_devices() -> None:
     model, audio = hear.load_model("demo"), noise(2, 2.74)
-    expected, (stamped, _) = (
+    expected, (at_timestamps, _) = (
         hear.get_scene_embeddings(audio, model),
         hear.get_timestamp_embeddings(audio, model),
     )
     model.cuda()
-    for sound in (audio, audio.cuda()):
-        scenes = hear.get_scene_embeddings(sound, model)
-        embeddings, timestamps = hear.get_timestamp_embeddings(sound, model)
-        assert scenes.device == embeddings.device == timestamps.device == sound.device
+    for waves in (audio, audio.cuda()):
+        scenes = hear.get_scene_embeddings(waves, model)
+        embeddings, timestamps = hear.get_timestamp_embeddings(waves, model)
+        assert scenes.device == embeddings.device == timestamps.device == waves.device
         assert (scenes.cpu() - expected).abs().max() <= 1e-4 * expected.abs().max()
-        assert (embeddings.cpu() - stamped).abs().max() <= 1e-4 * stamped.abs().max()
+        assert (embeddings.cpu() - at_timestamps).abs().max() <= 1e-4 * at_timestamps.abs().max()

@@ -1,4 +1,4 @@
-"""The habits of the house: imports point down and stay light, public things are documented, nothing private leaks."""
+"""Rules of the code base: imports point down and stay light, public names are documented, nothing private leaks."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ MAY_NAME_ONE = {"tests/test_house.py"}
 
 
 def repository_files() -> list[Path]:
-    """Return the files that git tracks, or all of them where this is no clone (a source distribution)."""
+    """Return the files that git tracks, or all files if this is not a clone (a source distribution)."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0 and listed.stdout:
         return [p for name in listed.stdout.split("\0") if name and (p := ROOT / name).is_file()]
@@ -315,7 +315,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         ("examples/home/x", False),
     ],
 )
-def test_machine_paths_are_told_from_others(tmp_path: Path, line: str, is_one: bool) -> None:
+def test_machine_paths_are_distinguished_from_others(tmp_path: Path, line: str, is_one: bool) -> None:
     file = tmp_path / "file.md"
     file.write_text(line)
     assert bool(machine_paths(file)) == is_one

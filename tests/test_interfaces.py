@@ -18,7 +18,7 @@ BLOCKS = read_blocks((ROOT / "docs" / "interfaces.md").read_text(encoding="utf-8
 
 
 class Sample(dict[str, Any]):
-    """As far as the page uses FiftyOne's: fields by name, of which vectors are one-dimensional and of floats."""
+    """The part of FiftyOne's samples that the page uses: fields by name; vectors are one-dimensional, of floats."""
 
     def __init__(self, filepath: str, **fields: Any) -> None:
         super().__init__(filepath=filepath, **fields)
@@ -45,7 +45,7 @@ class FiftyOne:
         self.samples.append(sample)
 
 
-def test_every_block_says_what_is_done_with_it() -> None:
+def test_every_block_has_a_marker() -> None:
     assert {(block.language, block.action) for block in BLOCKS} == {
         (language, action) for language in ("bash", "python") for action in ("run", "skip")
     }

@@ -74,7 +74,7 @@ def deterministic() -> Iterator[None]:
 SETTINGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "default dtype bfloat16": lambda: default_dtype(torch.bfloat16),
     "default dtype float64": lambda: default_dtype(torch.float64),
-    "default device": lambda: default_device("meta"),  # what is put there has no values
+    "default device": lambda: default_device("meta"),  # tensors on it have no values
     "device context": lambda: torch.device("meta"),
     "no grad": torch.no_grad,
     "inference mode": torch.inference_mode,
@@ -85,9 +85,9 @@ SETTINGS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "cuDNN chooses": lambda: attribute(torch.backends.cudnn, "benchmark", True),
 }
 if NEW_FLAGS:
-    for part in ("conv", "matmul"):
-        SETTINGS[f"oneDNN {part} in bfloat16"] = lambda part=part: attribute(
-            getattr(torch.backends.mkldnn, part), "fp32_precision", "bf16"
+    for product in ("conv", "matmul"):
+        SETTINGS[f"oneDNN {product} in bfloat16"] = lambda product=product: attribute(
+            getattr(torch.backends.mkldnn, product), "fp32_precision", "bf16"
         )
     SETTINGS["deterministic oneDNN"] = lambda: attribute(torch.backends.mkldnn, "deterministic", True)
 
@@ -106,7 +106,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def extracted(clip: str, weights: str = "demo", **options: Any) -> Features:
-    mel._window_and_filters.cache_clear()  # made under other settings, it would hide what these do
+    mel._window_and_filters.cache_clear()  # cached values of other settings would hide the effect of these
     return FeatureExtractor(weights, "both", device="cpu", workers=0, clips=2, **options)(clip)
 
 
@@ -150,7 +150,7 @@ BUILDING = ("default dtype bfloat16", "default dtype float64", "default device",
 
 @pytest.fixture(scope="module", params=["demo", "random:3", None, "pth"])
 def loading(request: pytest.FixtureRequest, checkpoint: str) -> tuple[Callable[[], Encoder], Encoder]:
-    """How to load an encoder, and it, loaded under torch's own settings."""
+    """A function that loads an encoder, and the encoder as loaded under torch's default settings."""
 
     def load() -> Encoder:
         torch.manual_seed(1)
@@ -195,9 +195,9 @@ def test_preprocessing_is_the_same_bytes(setting: str) -> None:
 
     def preprocess() -> tuple[bytes, bytes]:
         mel._window_and_filters.cache_clear()
-        pictures, sound = video.preprocess(frames, size=48), audio.preprocess(wave, sample_rate=22_050)
-        assert pictures.dtype == sound.dtype == torch.float32
-        return pictures.numpy().tobytes(), sound.numpy().tobytes()
+        clip, spectrogram = video.preprocess(frames, size=48), audio.preprocess(wave, sample_rate=22_050)
+        assert clip.dtype == spectrogram.dtype == torch.float32
+        return clip.numpy().tobytes(), spectrogram.numpy().tobytes()
 
     before = preprocess()
     with SETTINGS[setting]():
@@ -207,15 +207,15 @@ def test_preprocessing_is_the_same_bytes(setting: str) -> None:
 
 @pytest.mark.parametrize("setting", ["default dtype bfloat16", "default device", "inference mode"])
 def test_hear_embeddings_are_the_same_bytes(setting: str) -> None:
-    sound = torch.rand(1, 40_000, dtype=torch.float32) - 0.5
-    before = get_scene_embeddings(sound, load_model("demo"))
+    waves = torch.rand(1, 40_000, dtype=torch.float32) - 0.5
+    before = get_scene_embeddings(waves, load_model("demo"))
     with SETTINGS[setting]():
-        found = get_scene_embeddings(sound, load_model("demo"))
+        found = get_scene_embeddings(waves, load_model("demo"))
     assert found.dtype == torch.float32
     assert found.numpy().tobytes() == before.numpy().tobytes()
 
 
-def test_settings_are_put_back() -> None:
+def test_settings_are_restored() -> None:
     def state() -> list[object]:
         cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
         flags = [cudnn.conv, torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul] if NEW_FLAGS else []
@@ -245,7 +245,7 @@ def test_settings_are_put_back() -> None:
         assert state() == before
 
 
-def test_threads_that_overlap_put_back_what_was_there_before_both() -> None:
+def test_threads_that_overlap_restore_the_settings_before_both() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -258,7 +258,7 @@ def test_threads_that_overlap_put_back_what_was_there_before_both() -> None:
         with plain_torch(), exact_float32():
             thread.start()
             assert inside.wait(10)
-        assert torch.get_default_dtype() == torch.float32  # the other is at work still
+        assert torch.get_default_dtype() == torch.float32  # the other thread still runs
         assert torch.backends.mkldnn.enabled
         leave.set()
         thread.join()

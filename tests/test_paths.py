@@ -1,4 +1,4 @@
-"""What is given as a path and is none, names that are too long for a file system, and closed standard streams."""
+"""Arguments that are not paths, names that are too long for a file system, and closed standard streams."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def no_path(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
 
 
 def test_what_is_no_path_is_an_input_error(extract: FeatureExtractor, no_path: tuple[Any, str]) -> None:
-    given, says = no_path
+    given, message = no_path
     for call in (
         extract,
         extract.identity,
@@ -61,7 +61,7 @@ def test_what_is_no_path_is_an_input_error(extract: FeatureExtractor, no_path: t
         Features.load,
         Features().save,
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=message):
             call(given)
 
 
@@ -84,7 +84,7 @@ def test_a_stream_of_one_path_or_of_an_open_file_is_refused(extract: FeatureExtr
         next(extract.stream(io.StringIO("clip.mp4\n")))
 
 
-def test_several_paths_and_tensors_are_told_where_they_go(extract: FeatureExtractor) -> None:
+def test_several_paths_and_tensors_get_a_hint(extract: FeatureExtractor) -> None:
     with pytest.raises(
         InputError, match=r"FeatureExtractor takes one path, not a list; use stream\(\[...\]\)"
     ):
@@ -120,7 +120,7 @@ def test_a_temporary_name_is_no_longer_than_the_name_may_be(tmp_path: Path, leng
         assert temporary.name.endswith(".tmp")
         temporary.write_bytes(b"1")
     with atomic_path(path, by=by) as again:
-        assert again == temporary  # what a killed process left is taken up
+        assert again == temporary  # the file of a killed process is overwritten
         again.write_bytes(b"2")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -148,7 +148,7 @@ def test_features_have_names_as_long_as_the_file_system_takes(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_single_output_with_too_long_a_name_is_said_before_any_work(tmp_path: Path) -> None:
+def test_a_single_output_with_too_long_a_name_fails_before_any_work(tmp_path: Path) -> None:
     for name in (f"{'n' * 252}.npz", f"{'n' * 247}.npy"):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", *command("extract", CLIP, "--out", tmp_path / name, *DEMO)[1:]],
@@ -211,7 +211,7 @@ def test_commands_work_with_closed_streams(name: str, closed: str) -> None:
 
 
 def written(folder: Path, redirected: str) -> dict[str, bytes]:
-    """Extract a file, and one that is not there, both in ``folder``, and return what was written by name."""
+    """Extract a file and a missing one, both in ``folder``, and return the written files by name."""
     inputs, out = [folder / "in.mp4", folder / "gone.mp4"], folder / f"out{len(list(folder.iterdir()))}"
     done = shell(command("extract", *inputs, "--out", out, "--workers", "1", *DEMO), redirected)
     assert done.returncode == 1
@@ -268,8 +268,8 @@ def test_a_reader_that_went_away_ends_the_command_quietly(name: str, unbuffered:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a broken pipe is POSIX's")
-def test_work_goes_on_when_readers_went_away(tmp_path: Path) -> None:
-    """As with ``2>&1 | head -1``: what is said of the first file that fails finds no reader."""
+def test_work_continues_when_readers_went_away(tmp_path: Path) -> None:
+    """As with ``2>&1 | head -1``: the error of the first file that fails finds no reader."""
     inputs = [tmp_path / "gone.mp4", tmp_path / "in.mp4"]
     shutil.copy(CLIP, inputs[1])
     words = command("extract", *inputs, "--out", tmp_path / "out", "--workers", "0", *DEMO)
@@ -285,7 +285,7 @@ def test_a_stdout_that_takes_nothing_is_one_line() -> None:
     assert done.stderr == "crisscross-weights: error: standard output: No space left on device\n"
 
 
-def test_streams_are_put_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_streams_are_restored(capfd: pytest.CaptureFixture[str]) -> None:
     from crisscross_zoo.cli.weights import main
 
     before = sys.stdout, sys.stderr

@@ -1,4 +1,4 @@
-"""What docs/platforms.md says of Windows and macOS, as far as Linux can check it, and of how processes start."""
+"""The statements of docs/platforms.md about Windows and macOS that Linux can check, and about start methods."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLIP = ROOT / "examples" / "clip.mp4"
 
 
 def run(script: str, *arguments: str | Path, first_on_path: tuple[Path, ...] = ()) -> Any:
-    """Run a script of this folder, on one thread, and return what its last line says."""
+    """Run a script of this folder, on one thread, and return the JSON of its last line."""
     path = os.pathsep.join(map(str, (*first_on_path, ROOT, TESTS)))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(TESTS / script), *map(str, arguments)]
@@ -43,15 +43,15 @@ def run(script: str, *arguments: str | Path, first_on_path: tuple[Path, ...] = (
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# --- what Windows has not ----------------------------------------------------------------------------------------
+# --- what Windows lacks ------------------------------------------------------------------------------------------
 
 
-def test_the_package_needs_nothing_that_windows_lacks(tmp_path: Path) -> None:
+def test_the_package_needs_nothing_that_is_missing_on_windows(tmp_path: Path) -> None:
     script = "like_windows/imports_and_runs.py"
     report = run(script, CLIP, tmp_path, first_on_path=(TESTS / "like_windows",))
 
-    parts = [p.relative_to(ROOT).with_suffix("").parts for p in (ROOT / "crisscross_zoo").rglob("*.py")]
-    names = {".".join(p[:-1] if p[-1] == "__init__" else p) for p in parts} - {"crisscross_zoo"}
+    modules = [p.relative_to(ROOT).with_suffix("").parts for p in (ROOT / "crisscross_zoo").rglob("*.py")]
+    names = {".".join(p[:-1] if p[-1] == "__init__" else p) for p in modules} - {"crisscross_zoo"}
     assert set(report["modules"]) == names
 
     assert report["extract"] == 0

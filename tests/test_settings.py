@@ -1,4 +1,4 @@
-"""Settings are what their types allow, and errors say what that is."""
+"""Settings are checked by their types, and errors name the allowed values."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Outer(Settings):
     ],
     ids=repr,
 )
-def test_a_range_has_its_numbers_and_says_them(
+def test_a_range_has_its_numbers_and_prints_them(
     span: Range, words: str, inside: tuple[float, ...], outside: tuple[float, ...]
 ) -> None:
     assert str(span) == words
@@ -191,14 +191,14 @@ def test_a_dictionary_of_something_else_is_refused() -> None:
         Outer.from_dict({"spare": 3})
 
 
-def test_a_count_may_be_left_out() -> None:
+def test_a_count_may_be_omitted() -> None:
     check_count("workers", None, least=0)
     check_count("workers", 0, least=0)
     with pytest.raises(ConfigError, match=r"^workers=-1 is out of range; pass a whole number, at least 0$"):
         check_count("workers", -1, least=0)
 
 
-def test_what_is_said_of_a_type_with_none_counts_as_inside_it() -> None:
+def test_the_rules_of_a_type_with_none_hold_inside_it() -> None:
     hint = Annotated[int | None, Range(0)]
     assert [check("n", value, hint) for value in (None, 0)] == [None, 0]
     with pytest.raises(ConfigError, match="n=-5 is out of range; pass a whole number, at least 0"):

@@ -45,12 +45,12 @@ CLASSES = {
 
 
 def section(name: str) -> str:
-    """Return what stands below the heading of an error class."""
+    """Return the text below the heading of an error class."""
     (found,) = re.findall(rf"^##+ {name}\n(.*?)(?=^##+ |\Z)", TEXT, re.M | re.S)
     return found
 
 
-# --- how to get each; the working directory is empty --------------------------------------------------------------
+# --- a case of each; the working directory is empty ---------------------------------------------------------------
 
 
 def extract(path: str, modality: str = "video", **options: object) -> None:
@@ -196,10 +196,10 @@ def test_every_class_has_its_paragraph_and_a_true_message(
         CASES[name]()
     assert type(caught.value) is CLASSES[name] or name == "CrissCrossError"
     (shown,) = re.findall(r"```text\n(.*)\n```", section(name))
-    said = f"{caught.value.reason}; {caught.value.remedy}"
+    message = f"{caught.value.reason}; {caught.value.remedy}"
     if name == "StorageError":
-        said = re.sub(r"\(.* MB free\)", "(DISK)", said)
-    assert shown in (said, f"{PATHS.get(name, caught.value.path)}: {said}")
+        message = re.sub(r"\(.* MB free\)", "(DISK)", message)
+    assert shown in (message, f"{PATHS.get(name, caught.value.path)}: {message}")
     paragraph = section(name).split("```\n")[1]
     assert len(paragraph.split()) > 20
 

@@ -47,7 +47,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def output_of(*words: object) -> str:
-    """What a process says that holds every warning for an error; those of other packages' code are their own."""
+    """Return the output of a process in which every warning is an error, except those of other packages' code."""
     ours = ["-W", "error::ResourceWarning", "-W", "error:::crisscross_zoo"]
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", *ours, *map(str, words)],

@@ -1,4 +1,4 @@
-"""Checkpoint files, what loads and saves them, model cards, and the Hub's client.
+"""Checkpoints: their files, loading and saving, model cards, and the Hub's client.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

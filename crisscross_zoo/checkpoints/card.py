@@ -1,4 +1,4 @@
-"""The model card of an encoder: one template for what ``save_pretrained``, a pretraining run and a release write."""
+"""The model card of an encoder: one template for ``save_pretrained``, pretraining runs and releases."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def model_card(data: ModelCardData, architecture: str, config: EncoderConfig, **
     Args:
         data: Its front matter.
         architecture: Name of the network, as in "R(2+1)D".
-        config: Of the encoder.
+        config: The encoder's config.
         **texts: ``origin``: where the weights come from, the end of a sentence; ``history``: what they were trained
-            on, their license, results and limits; ``title``: what comes behind the first heading; ``repo_id``: what
-            the snippet loads; or any other name in the template.
+            on, their license, results and limits; ``title``: the end of the first heading; ``repo_id``: the weights
+            that the snippet loads; or any other name in the template.
     """
     facts = {
         "title": "",
@@ -74,10 +74,10 @@ def model_card(data: ModelCardData, architecture: str, config: EncoderConfig, **
 
 
 def _input(config: EncoderConfig) -> dict[str, str]:
-    """Return what ``preprocess`` takes, as the snippet calls it and describes it."""
+    """Return the argument of ``preprocess`` in the snippet, and its description."""
     if isinstance(config, VideoConfig):
         shape = f"({config.frames}, height, width, 3)"
-        return {"argument": "frames", "argument_is": f"uint8 {shape}, {config.fps:g} frames a second"}
+        return {"argument": "frames", "argument_is": f"uint8 {shape}, {config.fps:g} frames per second"}
     assert isinstance(config, AudioConfig)
     return {
         "argument": f"wave, sample_rate={config.sample_rate}",

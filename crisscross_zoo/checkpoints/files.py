@@ -1,7 +1,7 @@
 """Checkpoints: the weights of one encoder or classifier in safetensors, with its config in the header.
 
-Nothing here unpickles, downloads or guesses: a file is read whole and strictly, or refused by a
-:class:`~crisscross_zoo.errors.CheckpointError` that names it, says why, and what to do.
+Nothing here unpickles, downloads or guesses: a file is read completely and strictly, or refused with a
+:class:`~crisscross_zoo.errors.CheckpointError` that names the file, the reason, and what to do.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MODEL_FILE = "model.safetensors"
 """Name of the weights in a checkpoint folder or Hub repository."""
 
 CONFIG_FILE = "config.json"
-"""Name of the config beside them; read only where the weights' own header carries none."""
+"""Name of the config beside them; read only if the header of the weights has none."""
 
 _CONFIG_KEY = "config"
 # The only metadata key: safetensors writes several in no fixed order, and the bytes must not vary.
 
 CHECKPOINT_OF = {"video": "a video checkpoint", "audio": "an audio checkpoint"}
-"""What to call the checkpoint of a modality in a message."""
+"""Names of the checkpoint of a modality in messages."""
 
 _STAGES_OF_MODALITY = {
     "video": ("conv2x", "conv3x", "conv4x", "conv5x"),
@@ -45,7 +45,7 @@ _NAMED_AT_MOST = 3
 
 
 class Fields(Protocol):
-    """A config, as far as a file holds it."""
+    """A config that is stored in a file."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -53,11 +53,11 @@ class Fields(Protocol):
 
 
 class HoldsWeights(Protocol):
-    """An encoder or classifier, as far as its weights are concerned."""
+    """The weights of an encoder or classifier."""
 
     @property
     def config(self) -> Fields:
-        """What it is made from."""
+        """The config of the module."""
         ...
 
     def state_dict(self) -> Mapping[str, Tensor]:
@@ -65,7 +65,7 @@ class HoldsWeights(Protocol):
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> object:
-        """Take weights over, cast and moved."""
+        """Copy weights into the module, cast and moved."""
         ...
 
 
@@ -86,11 +86,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
 
     Returns:
         The tensors by name, on the CPU, and the config: from the header's metadata, else from
-        ``config.json`` where ``path`` is a folder, else None.
+        ``config.json`` if ``path`` is a folder, else None.
 
     Raises:
         UnknownWeightsError: there is no such file or folder.
-        CheckpointError: it is not a whole safetensors file, or its config does not fit its tensors.
+        CheckpointError: it is not a complete safetensors file, or its config does not fit its tensors.
     """
     path = Path(path)
 
@@ -110,7 +110,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], En
 def read_tensors(
     path: str | os.PathLike[str], parse: Callable[[dict[str, Any]], _C]
 ) -> tuple[dict[str, Tensor], _C | None]:
-    """Read what :func:`read_checkpoint` reads, with a config of any kind, which is not held against the tensors.
+    """Read a file or folder as :func:`read_checkpoint` does, but with any config, not checked against the tensors.
 
     Args:
         path: File or folder.
@@ -118,7 +118,7 @@ def read_tensors(
 
     Raises:
         UnknownWeightsError: there is no such file or folder.
-        CheckpointError: it is not a whole safetensors file, or ``parse`` refuses its config.
+        CheckpointError: it is not a complete safetensors file, or ``parse`` refuses its config.
     """
     path = Path(path)
     if not os.path.exists(path):  # Path.exists raises where the name is too long
@@ -150,20 +150,20 @@ def read_tensors(
 
 
 def write_checkpoint(path: str | os.PathLike[str], state_dict: Mapping[str, Tensor], config: Fields) -> str:
-    """Write a safetensors file with ``config`` in its header; it appears whole, by rename.
+    """Write a safetensors file with ``config`` in its header, atomically.
 
     The same tensors and config always give the same bytes, whatever the tensors' order, device and strides.
 
     Args:
         path: The file to write. Missing folders are made.
         state_dict: Tensors by name, on any device.
-        config: What the encoder or classifier is made from.
+        config: The config of the encoder or classifier.
 
     Returns:
         The file's sha256 in hexadecimal.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: the file cannot be written.
     """
     data = _serialize(state_dict, config)
     write_atomically(path, data)
@@ -174,7 +174,7 @@ def write_folder(folder: Path, state_dict: Mapping[str, Tensor], config: Fields)
     """Write ``model.safetensors`` and ``config.json`` into a folder; missing folders are made.
 
     Raises:
-        OSError: they cannot be written there.
+        OSError: they cannot be written.
     """
     write_checkpoint(folder / MODEL_FILE, state_dict, config)
     write_atomically(folder / CONFIG_FILE, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
@@ -188,16 +188,16 @@ def state_sha256(state_dict: Mapping[str, Tensor], config: Fields) -> str:
 def build_strictly(
     build: Callable[[_C], _M], config: _C, state_dict: Mapping[str, Tensor], *, source: str
 ) -> _M:
-    """Build an encoder or classifier on the CPU and fill it, strictly; the global random state is not touched.
+    """Build an encoder or classifier on the CPU and load its weights strictly, without a change of the random state.
 
     Args:
-        build: Makes it from ``config``.
+        build: Makes the module from ``config``.
         config: What to build.
         state_dict: Tensors under the released names.
         source: The file or repository that the weights come from, for errors.
 
     Raises:
-        CheckpointError: a key, shape or value does not fit, or no memory holds a module of that size.
+        CheckpointError: a key, shape or value does not fit, or there is too little memory for a module of that size.
     """
     try:
         with plain_torch(), torch.random.fork_rng(devices=()):
@@ -211,14 +211,14 @@ def build_strictly(
             remedy="the file is damaged, or this machine has too little memory",
             path=source,
         ) from error
-    except InputError as error:  # a classifier of clips that are too small for the pooling
+    except InputError as error:  # a classifier whose clips are too small for the pooling
         raise CheckpointError(error.reason, remedy="use another checkpoint", path=source) from error
     apply_state_dict(module, state_dict, source=source)
     return module
 
 
 def apply_state_dict(module: HoldsWeights, state_dict: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy weights into ``module``, strictly: every key, every shape, finite values, or nothing.
+    """Copy weights into ``module``, strictly: all keys and shapes fit and all values are finite, or nothing is copied.
 
     Values are cast to the module's dtype and moved to its device.
 
@@ -282,7 +282,7 @@ def _serialize(state_dict: Mapping[str, Tensor], config: Fields) -> bytes:
 
 
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    """Say what a file that is not safetensors is instead."""
+    """Return the error for a file that is not safetensors, with what it is instead."""
     try:
         with file.open("rb") as opened:
             head = opened.read(64)
@@ -336,26 +336,26 @@ def _parse_config(text: str, file: Path, parse: Callable[[dict[str, Any]], _C]) 
 
 
 def _check_config(config: EncoderConfig, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a config that its tensors contradict, before a network of that size is built."""
+    """Raise a CheckpointError if the tensors contradict the config, before a network of that size is built."""
     found = _architecture(state_dict)
-    told = {"modality": config.modality, "depth": config.depth, "width": config.width}
-    if wrong := [key for key in told if key in found and found[key] != told[key]]:
+    stated = {"modality": config.modality, "depth": config.depth, "width": config.width}
+    if wrong := [key for key in stated if key in found and found[key] != stated[key]]:
         raise CheckpointError(
-            "; ".join(f"its config says {key} {told[key]}, its tensors {found[key]}" for key in wrong),
+            "; ".join(f"its config says {key} {stated[key]}, its tensors {found[key]}" for key in wrong),
             remedy="get the file again",
             path=path,
         )
 
 
 def _architecture(state_dict: Mapping[str, Tensor]) -> dict[str, str | int]:
-    """Read modality, depth and width off the names and shapes, as far as they tell."""
+    """Return modality, depth and width as far as the names and shapes of the tensors determine them."""
     found: dict[str, str | int] = {}
     for modality, stages in _STAGES_OF_MODALITY.items():
         inside = [{name.split(".")[1] for name in state_dict if name.startswith(f"{s}.")} for s in stages]
         if any(inside):
             found["modality"] = modality
-            # A stage of one block is that block, without an index: some names, none of them a number.
-            blocks = tuple(sum(part.isdigit() for part in parts) or min(len(parts), 1) for parts in inside)
+            # A stage of one block is the block itself, without an index: its names are not numbers.
+            blocks = tuple(sum(n.isdigit() for n in names) or min(len(names), 1) for names in inside)
             if blocks in BLOCKS_PER_STAGE.values():
                 found["depth"] = next(depth for depth, per in BLOCKS_PER_STAGE.items() if per == blocks)
     stem = state_dict.get("conv1.0.weight")
@@ -377,7 +377,7 @@ def _mismatch_hint(config: Fields, state_dict: Mapping[str, Tensor]) -> str:
         return f"this is {kind}: {wanted}"
     if "depth" in found and "width" in found:
         return f"this is {kind} of depth {found['depth']} and width {found['width']}; {wanted}"
-    return f"this is {kind} with parts lost or added; {wanted}"
+    return f"this is {kind} with tensors missing or added; {wanted}"
 
 
 def _is_plain_tensor(name: object, value: object) -> bool:

@@ -1,8 +1,8 @@
 """Checkpoints from the Hugging Face Hub, through its own client.
 
 Cache, tokens, mirrors and offline mode are ``huggingface_hub``'s: ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT``
-and ``HF_HUB_OFFLINE`` work as for any other model. Added are checksums, a retry where the client has none,
-and errors of one line.
+and ``HF_HUB_OFFLINE`` work as for any other model. This module adds checksums, a retry
+where the client has none, and errors of one line.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 TRIES = 3
 BACKOFF_SECONDS = 1.0
-"""Wait after the first failed try; doubled after each."""
+"""Wait after the first failed attempt; doubled after each."""
 
 _LOOKUP_PAUSE_SECONDS = 0.5
 
@@ -54,10 +54,10 @@ _LOG_IN = "pass token=, set HF_TOKEN or run `hf auth login` with an account that
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How downloads may be made.
+    """Cache, network and token of downloads.
 
     Attributes:
-        cache_dir: Instead of the Hub's cache, and of this package's folder beside it.
+        cache_dir: Cache, instead of the Hub's and of this package's folder beside it.
         local_files_only: Use the cache alone.
         token: For private or gated repositories; None: the stored one.
     """
@@ -68,7 +68,7 @@ class Access:
 
     @property
     def offline(self) -> bool:
-        """Whether the network may not be used: as asked for, or by ``HF_HUB_OFFLINE``."""
+        """Whether the network may not be used, by ``local_files_only`` or ``HF_HUB_OFFLINE``."""
         return self.local_files_only or constants.HF_HUB_OFFLINE
 
 
@@ -81,7 +81,7 @@ def hub_file(
     again: bool = False,
     access: Access,
 ) -> Path:
-    """Return a file of a repository in the Hub's cache, downloaded if need be, and its checksum verified.
+    """Return a file of a repository in the Hub's cache, downloaded if necessary, with a verified checksum.
 
     The client accepts wrong bytes of the right size, so the file is hashed here: against ``sha256``, else
     against the Hub's own hash of a large file. On a mismatch it is downloaded once more.
@@ -90,19 +90,19 @@ def hub_file(
         repo: ``org/name``.
         file: Path inside the repository.
         revision: Branch, tag or commit; None: the main branch.
-        sha256: What the file must have.
-        again: Download what is cached again.
+        sha256: The sha256 that the file must have.
+        again: Download the file again if it is cached.
         access: Cache, network and token.
 
     Raises:
         UnknownWeightsError: no such repository, revision or file.
         WeightsNotAvailableError: no access, or not in the cache and the network may not be used.
         DownloadError: the download failed.
-        ChecksumError: the file has another checksum, twice.
+        ChecksumError: the file has another checksum, also after a second download.
     """
 
     def fetch(*, again: bool) -> Path:
-        # The client would ask six times, with a line for each, before it looks into its cache.
+        # The client would retry six times, with a line for each, before it reads its cache.
         unresolved = None if access.offline else resolution_error(constants.ENDPOINT)
         if unresolved is not None and again:
             raise hub_error(unresolved, repo, file=file)
@@ -122,12 +122,12 @@ def hub_file(
             except Exception as error:  # the client's transport, hence its errors, changes with its version
                 if unresolved is not None and isinstance(error, LocalEntryNotFoundError):
                     raise hub_error(unresolved, repo, file=file) from error
-                if attempt + 1 == TRIES or not _is_passing(error):
+                if attempt + 1 == TRIES or not _is_transient(error):
                     raise hub_error(error, repo, file=file, revision=revision) from error
                 pause = BACKOFF_SECONDS * 2**attempt
                 _log.warning("%s: %s; trying again in %.0f s", repo, _one_line(error), pause)
             time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
     path = fetch(again=again)
     wanted = sha256 or _hash_by_hub(path)
@@ -149,7 +149,7 @@ def hub_file(
 def hub_error(
     error: Exception, repo: str, *, file: str, revision: str | None = None, doing: str = "download from"
 ) -> WeightsError:
-    """Return, in this package's words, why the Hub's client could not do something."""
+    """Return the error of this package for an exception of the Hub's client."""
     status = _status(error)
     if isinstance(innermost := _innermost(error), socket.gaierror):
         return unresolved_error(innermost, constants.ENDPOINT, path=repo, loading=doing == "download from")
@@ -186,13 +186,13 @@ def hub_error(
 
 
 def is_of_hub(error: Exception) -> bool:
-    """Return whether the Hub, its client, the client's transport or the system raised an error."""
+    """Return whether an error is from the Hub, its client, the client's transport or the system."""
     room = type(error).__module__.partition(".")[0]
     return isinstance(error, OSError) or room in ("huggingface_hub", "requests", *_TRANSPORTS)
 
 
 def resolution_error(url: str) -> socket.gaierror | None:
-    """Return the error of looking up the host of ``url``; None where it is found, or a proxy looks it up."""
+    """Return the error of looking up the host of ``url``; None if it is found, or if a proxy looks it up."""
     host, scheme = urlsplit(url).hostname, urlsplit(url).scheme
     proxies = urllib.request.getproxies()
     if host is None:
@@ -212,13 +212,13 @@ def resolution_error(url: str) -> socket.gaierror | None:
 
 
 def unresolved_error(error: socket.gaierror, url: str, *, path: str, loading: bool = True) -> DownloadError:
-    """Return, in this package's words, that a host is not found: most likely there is no network.
+    """Return the error for a host that is not found, most likely because there is no network.
 
     Args:
-        error: Of looking it up.
-        url: At the host.
-        path: What was to be downloaded from it, or pushed to it.
-        loading: Whether weights were to be loaded, for which there are other ways.
+        error: The error of the lookup.
+        url: A URL of the host.
+        path: What was to be downloaded from the host, or pushed to it.
+        loading: Whether weights were to be loaded, which is also possible without a network.
     """
     others = "; without one, weights='demo' needs no download, and HF_HUB_OFFLINE=1 uses what is in the cache"
     return DownloadError(
@@ -228,17 +228,17 @@ def unresolved_error(error: socket.gaierror, url: str, *, path: str, loading: bo
     )
 
 
-def _is_passing(error: Exception) -> bool:
-    """Whether a failure may pass: of those that the client does not retry, or not in every version.
+def _is_transient(error: Exception) -> bool:
+    """Return whether a failure may be temporary; only of kinds that not every version of the client retries.
 
-    A 5xx, which is the cause where the client looked into its cache next, and a body that broke off under ``requests``.
+    These are a 5xx, also as the cause of a failed lookup in the cache, and under ``requests`` a body that is cut off.
     """
-    tired = max(_status(error) or 0, _status(error.__cause__) or 0) >= 500
-    return tired or type(error).__name__ == "ChunkedEncodingError"
+    server_error = max(_status(error) or 0, _status(error.__cause__) or 0) >= 500
+    return server_error or type(error).__name__ == "ChunkedEncodingError"
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return the system's own error at the bottom of what transports wrapped around it; else the cause, if any."""
+    """Return the system's error inside the exceptions of transports; else the cause, or the error itself."""
     found, inner = error.__cause__ or error, error.__cause__ or error.__context__
     while inner is not None:
         if isinstance(inner, OSError) and inner.errno is not None:
@@ -248,14 +248,14 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """Return the HTTP status that the Hub answered, if it did: before version 1 the client may have no response."""
+    """Return the HTTP status of the Hub's answer; None without one, as the client may be before its version 1."""
     if not isinstance(error, HfHubHTTPError) or error.response is None:
         return None
     return error.response.status_code
 
 
 def _hash_by_hub(path: Path) -> str | None:
-    """Return the sha256 that the Hub gave for a cached large file: its blob is named by it."""
+    """Return the Hub's sha256 of a cached large file, which is the name of its blob."""
     if not path.is_symlink():
         return None
     blob = path.readlink().name

@@ -1,7 +1,7 @@
-"""What encoders and classifiers do with files: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``.
+"""Files of encoders and classifiers: ``from_pretrained``, ``save_pretrained``, ``push_to_hub``.
 
-Saving and loading go through :mod:`crisscross_zoo.checkpoints.files`: strict, safetensors only, and with an error of
-this package for whatever can go wrong, instead of the Hub's mixin's non-strict loading and its fall-back to pickles.
+Saving and loading use :mod:`crisscross_zoo.checkpoints.files`: strict, safetensors only, and with errors of this
+package. The Hub's mixin, in contrast, loads non-strictly and falls back to pickles.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from crisscross_zoo.settings import check_path
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What is known of weights of the manifest.
+    """The manifest's facts about weights.
 
     Attributes:
-        card_data: What the manifest says of them, for the model card.
-        config: The config in their file, which ``weights_sha256`` depends on.
+        card_data: The facts for the model card.
+        config: The config in the weights' file, which ``weights_sha256`` depends on.
     """
 
     card_data: ModelCardData
@@ -67,13 +67,12 @@ class EncoderMixin(
     tags=list(TAGS),
     paper_url="https://arxiv.org/abs/2111.05329",
 ):
-    """The file and Hub side of an encoder, which has a ``config`` and is made by ``cls(config, **fields)``.
+    """Files and the Hub for an encoder, which has a ``config`` and is made by ``cls(config, **fields)``.
 
     Attributes:
-        weights_id: Which weights these are: a name, ``org/name@commit`` or path; ``"unseeded"`` for a fresh
-            encoder.
-        weights_sha256: Of the file they were read from; None for a fresh encoder.
-        release: What is known of weights of the manifest; None for others.
+        weights_id: The name of the weights, ``org/name@commit`` or a path; ``"unseeded"`` for a fresh encoder.
+        weights_sha256: sha256 of the weights' file; None for a fresh encoder.
+        release: The manifest's facts about the weights; None for other weights.
     """
 
     architecture: ClassVar[str]
@@ -87,12 +86,12 @@ class EncoderMixin(
     @property
     @abc.abstractmethod
     def num_classes(self) -> int:
-        """How many logits a classifier in the encoder gives; 0: there is none."""
+        """Number of logits of the encoder's classifier; 0 without one."""
 
     def generate_model_card(self, **kwargs: Any) -> ModelCard:
-        """Return the card that ``save_pretrained`` writes where the folder has none.
+        """Return the card that ``save_pretrained`` writes if the folder has none.
 
-        Weights of the manifest bring their license, data set and results; once they are changed, no results.
+        For weights of the manifest the card has their license, data set and results; for changed weights no results.
         """
         info = self._hub_mixin_info
         data = copy.deepcopy(info.model_card_data if self.release is None else self.release.card_data)
@@ -125,8 +124,8 @@ class EncoderMixin(
 
         Args:
             repo_id: ``org/name``; created if missing.
-            model_card_kwargs: What the card's template takes.
-            **kwargs: The mixin's: ``commit_message``, ``private``, ``token``, ``branch``, ``create_pr``, ...
+            model_card_kwargs: Values for the card's template.
+            **kwargs: Arguments of the mixin: ``commit_message``, ``private``, ``token``, ``branch``, ``create_pr``, ...
 
         Returns:
             The commit's URL.
@@ -165,13 +164,13 @@ class EncoderMixin(
         map_location: str | torch.device = "cpu",
         **fields: Any,
     ) -> Self:
-        """Load an encoder from a folder, a safetensors file or a Hub repository; it is in eval mode.
+        """Return the encoder of a folder, a safetensors file or a Hub repository, in eval mode.
 
         Args:
-            pretrained_model_name_or_path: What exists on disk is read there; else it is a repository id.
-            force_download: Download again what is cached.
-            token: For private or gated repositories; default: the one that ``hf auth login`` stored.
-            cache_dir: Instead of the Hub's own cache.
+            pretrained_model_name_or_path: A path that exists on disk; anything else is a repository id.
+            force_download: Download files again that are cached.
+            token: For private or gated repositories; default: the token that ``hf auth login`` stored.
+            cache_dir: Cache, instead of the Hub's own.
             local_files_only: Use the cache alone, never the network.
             revision: Branch, tag or commit of the repository; default: its main branch.
             map_location: Device of the encoder.
@@ -184,7 +183,7 @@ class EncoderMixin(
             WeightsNotAvailableError: no access, or not in the cache while offline.
             DownloadError: the download failed.
             ConfigError: a field is unknown or out of range.
-            InputError: the folder, file or repository is no text or path: bytes, an open file.
+            InputError: the folder, file or repository is not a str or path, such as bytes or an open file.
         """
         check_path("pretrained_model_name_or_path", pretrained_model_name_or_path)
         return cls._from_pretrained(
@@ -201,7 +200,7 @@ class EncoderMixin(
         )
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]  # the mixin's says `strict`, which is not a choice here
+    def _from_pretrained(  # type: ignore[override]  # the mixin has `strict`, which is no option here
         cls,
         *,
         model_id: str,
@@ -234,11 +233,11 @@ class EncoderMixin(
 
 
 class ClassifierFields(Fields, Protocol):
-    """The config of a classifier, as far as a file holds it."""
+    """The config of a classifier that is stored in a file."""
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """Read what ``to_dict`` gives.
+        """Return the config that ``to_dict`` wrote.
 
         Raises:
             ConfigError: a field is missing, unknown or out of range.
@@ -247,7 +246,7 @@ class ClassifierFields(Fields, Protocol):
 
 
 class ClassifierMixin(nn.Module):
-    """The file side of a classifier, which has a ``config`` and is made from it by ``cls.from_config``."""
+    """Files for a classifier, which has a ``config`` and is made from it by ``cls.from_config``."""
 
     config_type: ClassVar[type[ClassifierFields]]
 
@@ -265,15 +264,16 @@ class ClassifierMixin(nn.Module):
             save_directory: Made if missing; files of these names are replaced.
 
         Raises:
-            ConfigError: :meth:`~crisscross_zoo.encoders.encoder.Encoder.reset_classifier` gave the encoder one, too.
-            InputError: the folder is no text or path.
-            OSError: it cannot be written there.
+            ConfigError: the encoder has a classifier of its own, of
+                :meth:`~crisscross_zoo.encoders.encoder.Encoder.reset_classifier`.
+            InputError: the folder is not a str or path.
+            OSError: the files cannot be written.
         """
         check_path("save_directory", save_directory)
         if any(name.startswith("encoder.fc.") for name in self.state_dict()):
             raise ConfigError(
                 "the classifier's encoder has a classifier of its own",
-                remedy="take it away: classifier.encoder.reset_classifier(0)",
+                remedy="remove it: classifier.encoder.reset_classifier(0)",
             )
         write_folder(Path(save_directory), self.state_dict(), self.config)
 
@@ -281,7 +281,7 @@ class ClassifierMixin(nn.Module):
     def from_pretrained(
         cls, pretrained_path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu"
     ) -> Self:
-        """Load what :meth:`save_pretrained` saved; it is in eval mode.
+        """Return the classifier that :meth:`save_pretrained` saved, in eval mode.
 
         Args:
             pretrained_path: The folder, or the safetensors file in it; nothing is downloaded.
@@ -290,7 +290,7 @@ class ClassifierMixin(nn.Module):
         Raises:
             UnknownWeightsError: there is no such file or folder.
             CheckpointError: the file is broken, of an encoder alone, or its keys, shapes or values do not fit.
-            InputError: the folder is no text or path.
+            InputError: the folder is not a str or path.
         """
         check_path("pretrained_path", pretrained_path)
         path = Path(pretrained_path)
@@ -321,10 +321,10 @@ def _no_config(kind: str, source: str) -> CheckpointError:
 
 
 def _download(repo: str, *, revision: str | None, again: bool, access: Access) -> Path:
-    """Fetch a checkpoint into the Hub's cache and return its folder there, named by the commit."""
+    """Download a checkpoint to the Hub's cache and return its folder there, which has the name of the commit."""
     folder = hub_file(repo, MODEL_FILE, revision=revision, again=again, access=access).parent
-    # Both files come from the same commit. The header of the weights may hold the config too; if neither
-    # does, the caller says so.
+    # Both files come from the same commit. The config may also be in the header of the weights; if it is in neither,
+    # the caller raises.
     with contextlib.suppress(UnknownWeightsError):
         hub_file(repo, CONFIG_FILE, revision=folder.name, again=again, access=access)
     return folder

@@ -1,7 +1,7 @@
-"""Checkpoints of a training that goes on where it was stopped: whole or not there, damaged ones set aside.
+"""Checkpoints from which a training resumes: they are written atomically, and damaged ones are set aside.
 
-Pretraining keeps the last few in a folder, by step (:func:`save_checkpoint`). A training of evaluation, which has a few
-epochs, keeps one file (:func:`save_progress`).
+Pretraining keeps the last few in a folder, by step (:func:`save_checkpoint`). The trainings of evaluation, which have
+few epochs, keep one file (:func:`save_progress`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from crisscross_zoo.errors import CheckpointError, ConfigError, TrainingError
 from crisscross_zoo.files.atomic import atomic_path
 
 FOLDER = "checkpoints"
-"""Of a pretraining run: where its checkpoints are."""
+"""Name of the folder of checkpoints in a pretraining run."""
 
 FORMAT = 1
-"""Of pretraining's checkpoints."""
+"""Version of the format of pretraining's checkpoints."""
 
 _NAME = re.compile(r"step_(\d{9})\.pt")
 
@@ -29,12 +29,12 @@ def read_state(path: Path, keys: Collection[str], *, remedy: str) -> dict[str, A
     """Read a dict of tensors and plain values onto the CPU; nothing else is unpickled.
 
     Args:
-        path: What ``torch.save`` wrote.
-        keys: What it must have.
-        remedy: What happens where it is damaged, for the error.
+        path: A file that ``torch.save`` wrote.
+        keys: Keys that the dict must have.
+        remedy: What happens if the file is damaged, for the error.
 
     Raises:
-        CheckpointError: it is damaged, or something else.
+        CheckpointError: the file is damaged, or not a checkpoint.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -48,18 +48,18 @@ def read_state(path: Path, keys: Collection[str], *, remedy: str) -> dict[str, A
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged checkpoint, so that it neither counts nor is gone on from."""
+    """Rename a damaged checkpoint, so that it is neither counted nor resumed from."""
     path.replace(path.with_name(f"{path.name}.damaged"))
 
 
-# --- one a number of steps ---------------------------------------------------------------------------------------
+# --- one every few steps -----------------------------------------------------------------------------------------
 
 
 def save_checkpoint(run: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
     """Write the state after ``step`` steps, then remove all but the newest ``keep``.
 
     Raises:
-        OSError: it cannot be written; the older ones are still there.
+        OSError: the file cannot be written; the older ones are kept.
     """
     path = run / FOLDER / f"step_{step:09d}.pt"
     with atomic_path(path) as temporary:
@@ -79,10 +79,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read one of a run's checkpoints onto the CPU; nothing but tensors and plain values is unpickled.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the file is damaged.
         ConfigError: another version of this package wrote it.
     """
-    state = read_state(path, {"format"}, remedy="the run goes on from the one before")
+    state = read_state(path, {"format"}, remedy="the run resumes from the one before")
     if state["format"] != FORMAT:
         raise ConfigError(
             f"has format {state['format']!r}, this version reads {FORMAT}",
@@ -96,10 +96,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def save_progress(path: Path, identity: str, state: Mapping[str, Any]) -> None:
-    """Write ``state``, tensors and plain values, as the progress of the training that ``identity`` names.
+    """Write ``state``, tensors and plain values, as the progress of the training with this ``identity``.
 
     Raises:
-        OSError: it cannot be written; the one before is still there.
+        OSError: the file cannot be written; the one before is kept.
     """
     with atomic_path(path) as temporary:
         torch.save({**state, "identity": identity}, temporary)
@@ -113,26 +113,26 @@ def load_progress(
     restart: bool = False,
     on_message: Callable[[str], None] | None = None,
 ) -> dict[str, Any] | None:
-    """Read what :func:`save_progress` wrote; a damaged file is set aside.
+    """Read the state that :func:`save_progress` wrote; a damaged file is set aside.
 
     Args:
         path: The file.
-        identity: Of the training that would go on.
-        keys: What the state must have.
-        restart: Begin anew where the file is of another training.
-        on_message: Told of a damaged file, in a line.
+        identity: The identity of the training that would resume.
+        keys: Keys that the state must have.
+        restart: Restart if the file belongs to another training.
+        on_message: Called with a line about a damaged file.
 
     Returns:
-        The state, on the CPU; None where there is none to go on from.
+        The state, on the CPU; None if there is none to resume from.
 
     Raises:
-        TrainingError: it is of another training.
+        TrainingError: the file belongs to another training.
     """
     if not path.exists():
         return None
     try:
         state = read_state(
-            path, {*keys, "identity"}, remedy=f"it is kept as {path.name}.damaged, training begins anew"
+            path, {*keys, "identity"}, remedy=f"it is kept as {path.name}.damaged, training is restarted"
         )
     except CheckpointError as error:
         set_aside(path)

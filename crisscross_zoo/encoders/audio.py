@@ -1,6 +1,6 @@
 """The audio backbone: ResNet with basic blocks on a one-channel log-mel spectrogram (section F, Table S6).
 
-Table S6 writes stride 2 on every row; the sizes in the same table are right, and say where it is: in conv1,
+Table S6 has stride 2 in every row. The sizes in the same table are right, and show where stride 2 is: in conv1,
 the max pool, and the first convolution of conv3x, conv4x and conv5x.
 
 Module names are those of the released checkpoints: the stages conv2x ... conv5x are called block1 ... block4.
@@ -20,11 +20,11 @@ from crisscross_zoo.transforms.mel import Backend, log_mel, mono_at_rate
 
 
 class AudioEncoder(Encoder):
-    """ResNet: log-mel clips (N, 1, 80, T) in, features (N, D) out.
+    """ResNet, from log-mel clips (N, 1, 80, T) to features (N, D).
 
-    T columns, 100 a second; conv5x is (N, 8 * width, 3, ceil(T / 32)). The released networks have depth 18,
-    width 64 and 11,170,240 parameters. Convolutions are initialised by Kaiming's normal distribution (fan
-    out), batch norms to 1 and 0.
+    T columns, 100 per second; conv5x is (N, 8 * width, 3, ceil(T / 32)). The released networks have depth 18,
+    width 64 and 11,170,240 parameters. Convolutions are initialised with Kaiming's normal distribution
+    (fan out), batch norms with 1 and 0.
 
     Args:
         config: Architecture and preprocessing; default: :class:`~crisscross_zoo.config.AudioConfig`'s.
@@ -55,7 +55,7 @@ class AudioEncoder(Encoder):
         self.block3 = _stage(2 * width, 4 * width, blocks[2], stride=2)
         self.block4 = _stage(4 * width, 8 * width, blocks[3], stride=2)
         for name in STAGES[1:]:
-            self.add_module(name, nn.Identity())  # so that the maps go by these names as well
+            self.add_module(name, nn.Identity())  # so that the feature maps have these names as well
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -72,16 +72,16 @@ class AudioEncoder(Encoder):
         Args:
             wave: Floating point, in [-1, 1]: (samples,), (channels, samples) or (N, channels, samples); a
                 NumPy array or a tensor on any device. Channels are averaged.
-            sample_rate: Of ``wave``, Hz; default: the config's. Another rate is resampled as torchaudio does.
-            backend: ``"torch"``: on the encoder's device. ``"librosa"``: librosa's own numbers, on the CPU.
+            sample_rate: Sample rate of ``wave``, Hz; default: the config's. Another rate is resampled as by torchaudio.
+            backend: ``"torch"``: on the encoder's device. ``"librosa"``: by librosa itself, on the CPU.
 
         Returns:
-            (1, 80, T) for one wave, (N, 1, 80, T) for N, float32 on the encoder's device, in a worker of a
-            DataLoader on the CPU; T is the samples at 16 kHz over 160, rounded down: 100 a second.
+            (1, 80, T) for one wave, (N, 1, 80, T) for N, float32 on the encoder's device; on the CPU in a
+            worker of a DataLoader. T is the number of samples at 16 kHz over 160, rounded down: 100 per second.
 
         Raises:
             InputError: ``wave`` has integers, NaN, another form, or is too short for one STFT window.
-            ConfigError: ``sample_rate`` or ``backend`` is not possible.
+            ConfigError: ``sample_rate`` or ``backend`` is not allowed.
         """
         device = self._preprocessing_device
         mono = mono_at_rate(wave, self.config, sample_rate=sample_rate, device=device)

@@ -1,4 +1,4 @@
-"""From a config to its encoder."""
+"""Build an encoder from its config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crisscross_zoo.errors import ConfigError
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
-    """Return a randomly initialised encoder of the modality that ``config`` is of, in train mode."""
+    """Return a randomly initialised encoder of the modality of ``config``, in train mode."""
     if isinstance(config, VideoConfig):
         return VideoEncoder(config)
     if isinstance(config, AudioConfig):

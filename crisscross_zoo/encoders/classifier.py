@@ -1,4 +1,4 @@
-"""An encoder with a linear layer behind it: what linear evaluation and full finetuning train (section E)."""
+"""An encoder followed by a linear layer, for linear evaluation and full finetuning (section E)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from crisscross_zoo.settings import Count, Range, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(Settings):
-    """What a classifier is made from; the fields behind ``encoder`` are the arguments of :class:`Classifier`.
+    """The config of a classifier; the fields after ``encoder`` are the arguments of :class:`Classifier`.
 
     Attributes:
         encoder: The encoder's config.
         num_classes: K.
         pooling: See :mod:`crisscross_zoo.encoders.pooling`.
-        dropout: Share of the features that are dropped in training.
-        batch_norm: Whether a batch norm comes before the layer.
-        frozen: Whether the layer alone is trained.
+        dropout: Fraction of the features that are dropped in training.
+        batch_norm: Whether a batch norm precedes the linear layer.
+        frozen: Whether only the linear layer is trained.
     """
 
     encoder: EncoderConfig
@@ -41,7 +41,7 @@ class ClassifierConfig(Settings):
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_dict` gives.
+        """Return the config that :meth:`to_dict` wrote.
 
         Raises:
             ConfigError: a field is missing, unknown or out of range.
@@ -53,27 +53,27 @@ class ClassifierConfig(Settings):
                 remedy=f"missing or unknown: {', '.join(wrong)}",
             )
         if not isinstance(fields["encoder"], Mapping):
-            raise ConfigError("encoder is not a config", remedy="pass what EncoderConfig.to_dict gives")
+            raise ConfigError("encoder is not a config", remedy="pass the output of EncoderConfig.to_dict")
         return super().from_dict({**fields, "encoder": config_from_dict(fields["encoder"])})
 
 
 class Classifier(ClassifierMixin):
-    """A backbone, a pooling and a linear layer: clips in, logits out. Made by :meth:`Encoder.classifier`.
+    """A backbone, a pooling and a linear layer, from clips to logits; see :meth:`Encoder.classifier`.
 
-    :meth:`save_pretrained` and :meth:`from_pretrained` keep all of it in a folder.
+    :meth:`save_pretrained` and :meth:`from_pretrained` keep the whole module in a folder.
 
     Args:
-        encoder: Is part of the module, not copied.
+        encoder: Becomes part of the module, without a copy.
         num_classes: K.
         pooling: See :mod:`crisscross_zoo.encoders.pooling`; "max" is that of full finetuning (section E.2).
-        dropout: Share of the features that are dropped in training.
-        batch_norm: Whether a batch norm comes before the layer.
-        frozen: Train the layer alone: the encoder gets no gradient and stays in eval mode.
+        dropout: Fraction of the features that are dropped in training.
+        batch_norm: Whether a batch norm precedes the linear layer.
+        frozen: Train only the linear layer: the encoder gets no gradient and stays in eval mode.
 
     Attributes:
-        config: What it is made from, frozen.
+        config: The classifier's config, frozen.
         encoder: The encoder.
-        head: The layers behind it.
+        head: The layers after the pooling.
 
     Raises:
         ConfigError: a value out of range, or the encoder has a classifier of its own.
@@ -124,7 +124,7 @@ class Classifier(ClassifierMixin):
         """Return logits (N, num_classes) of a batch of clips, as the encoder takes them.
 
         Raises:
-            InputError: ``x`` has not the form of a batch.
+            InputError: ``x`` does not have the form of a batch.
         """
         logits: Tensor = self.head(pool(self.encoder.forward_features(x), self.config.pooling))
         return logits

@@ -1,4 +1,4 @@
-"""What both encoders have in common: stages, pooling, classifier and input checks."""
+"""The base class of both encoders: stages, pooling, classifier and input checks."""
 
 from __future__ import annotations
 
@@ -24,18 +24,25 @@ from crisscross_zoo.settings import check_choice, check_count
 if TYPE_CHECKING:
     from crisscross_zoo.encoders.classifier import Classifier
 
-_REDUCTIONS = (4, 4, 8, 16, 32)  # input pixels, or mel bands and columns, for one cell of each stage's map
+_REDUCTIONS = (
+    4,
+    4,
+    8,
+    16,
+    32,
+)  # input pixels, or mel bands and columns, per position of each stage's feature map
 
 
 class Encoder(EncoderMixin):
     """Base of :class:`VideoEncoder` and :class:`AudioEncoder`: a backbone and a pooling.
 
-    The state dict is the released backbone's, name by name; the pooling has no parameters. ``torch.fx`` traces it:
-    torchvision's ``create_feature_extractor`` finds the maps by the names of :data:`crisscross_zoo.config.STAGES`.
+    The state dict is the released backbone's, name by name; the pooling has no parameters. ``torch.fx`` can trace the
+    encoder: ``create_feature_extractor`` of torchvision finds the feature maps by the names of
+    :data:`crisscross_zoo.config.STAGES`.
 
     Attributes:
         config: Architecture and preprocessing, frozen.
-        fc: The classifier, of :meth:`reset_classifier`; without one an identity.
+        fc: The classifier of :meth:`reset_classifier`; an identity if there is none.
     """
 
     input_form: ClassVar[str]
@@ -65,12 +72,12 @@ class Encoder(EncoderMixin):
 
     @property
     def num_classes(self) -> int:
-        """How many logits :meth:`forward` gives; 0: it gives features."""
+        """Number of logits of :meth:`forward`; 0 if it returns features."""
         return self.fc.out_features if isinstance(self.fc, nn.Linear) else 0
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """Channels, reduction and module of each stage's map, as timm's wrappers ask for them."""
+        """Channels, reduction and module of each stage's feature map, in the form of timm."""
         channels = [self.config.width * factor for factor in (1, 1, 2, 4, 8)]
         return [
             {"num_chs": n, "reduction": r, "module": name}
@@ -79,9 +86,9 @@ class Encoder(EncoderMixin):
 
     @property
     def feature_size(self) -> int:
-        """D, the length of the feature vector of a clip as the config has it, with its pooling.
+        """D, the dimension of the feature vector of a clip of the config, with the config's pooling.
 
-        Of other clips, see :attr:`crisscross_zoo.FeatureExtractor.sizes`.
+        For other clips see :attr:`crisscross_zoo.FeatureExtractor.sizes`.
 
         Raises:
             InputError: such a clip is too small for the pooling.
@@ -90,12 +97,12 @@ class Encoder(EncoderMixin):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def _preprocessing_device(self) -> torch.device:
-        """Where ``preprocess`` leaves clips: in a worker of a DataLoader, which may not touch a GPU, on the CPU."""
+        """The device for the output of ``preprocess``: the CPU in a DataLoader's worker, which may not use a GPU."""
         return self.device if torch.utils.data.get_worker_info() is None else torch.device("cpu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,13 +111,13 @@ class Encoder(EncoderMixin):
         With a classifier (:meth:`reset_classifier`): logits (N, num_classes).
 
         Raises:
-            InputError: ``x`` is no batch of clips, has another dtype than the weights, in eval mode also NaN or
-                infinities; or it is too small for the pooling.
+            InputError: ``x`` is not a batch of clips, has another dtype than the weights, has NaN or infinities
+                (checked in eval mode alone), or is too small for the pooling.
         """
         return self.forward_head(self.forward_features(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return what :meth:`forward` does, of conv5x; ``pre_logits``: the features, whatever is behind them."""
+        """Return the output of :meth:`forward` for conv5x; with ``pre_logits`` the features, also with a classifier."""
         x = pool(x, self.config.pooling)
         if not pre_logits:
             x = self.fc(x)
@@ -120,7 +127,7 @@ class Encoder(EncoderMixin):
         """Return the last feature map, conv5x: (N, C, T', H', W') of video, (N, C, F', T') of audio.
 
         Raises:
-            InputError: ``x`` has not the form of a batch.
+            InputError: ``x`` does not have the form of a batch.
         """
         x = self._checked(x)
         for name, stage in zip(STAGES, self.stages(), strict=True):
@@ -136,7 +143,7 @@ class Encoder(EncoderMixin):
         return _batch_of(x, form, channels, self.config.modality, weight, self.training)
 
     def _named(self, name: str, stage: nn.Module, x: Tensor) -> Tensor:
-        """Pass a map through the identity that has the stage's name, where the stage itself has another."""
+        """Pass a feature map through the identity with the stage's name, if the stage itself has another name."""
         named = getattr(self, name)
         return x if named is stage else named(x)
 
@@ -175,23 +182,23 @@ class Encoder(EncoderMixin):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> dict[str, Tensor] | tuple[Tensor, list[Tensor]] | list[Tensor]:
-        """Return feature maps: all five by name or, asked in timm's way, those of some stages.
+        """Return feature maps: all five by name or, with ``indices`` as in timm, those of some stages.
 
         Args:
             x: A batch of clips.
-            indices: None: all five. Else as timm has it, and stages by name too: a sequence of numbers (negative
-                ones from the end) and names, one name, or a number n for the last n.
-            norm: Has no meaning here.
-            stop_early: Go no further than the last stage wanted; its map is then the first of what is returned.
-            output_fmt: "NCHW" alone: channels come second, for video too.
-            intermediates_only: Return the list alone.
+            indices: None: all five. Otherwise as in timm, with stage names too: a sequence of numbers (negative ones
+                count from the end) and names, one name, or a number n for the last n.
+            norm: Not used.
+            stop_early: Stop after the last requested stage; its map then takes the place of conv5x in the result.
+            output_fmt: Only "NCHW": channels come second, also for video.
+            intermediates_only: Return only the list.
 
         Returns:
-            Without ``indices``: ``{"conv1": ..., ..., "conv5x": ...}``, conv1 after its max pool. With them: conv5x
-            and the list of maps, in the network's order. With ``intermediates_only``: the list.
+            Without ``indices``: ``{"conv1": ..., ..., "conv5x": ...}``, conv1 after its max pool. With ``indices``:
+            conv5x and the list of maps, in the network's order. With ``intermediates_only``: the list.
 
         Raises:
-            InputError: ``x`` has not the form of a batch.
+            InputError: ``x`` does not have the form of a batch.
             ConfigError: there is no such stage or format.
         """
         check_choice("output_fmt", output_fmt, ("NCHW",))
@@ -209,37 +216,37 @@ class Encoder(EncoderMixin):
         return maps if indices is None else (x, list(maps.values()))
 
     def with_pooling(self, pooling: Pooling | None) -> Self:
-        """Return the encoder with another pooling and the same parameters, not copied; itself, if nothing changes.
+        """Return the encoder with another pooling and the same parameters, not copied; itself if nothing changes.
 
-        They have their stages in common, and so these stages' train or eval mode.
+        Both encoders share their stages, including the stages' train or eval mode.
 
         Args:
-            pooling: A name of :mod:`crisscross_zoo.encoders.pooling`; None: the present one.
+            pooling: A name of :mod:`crisscross_zoo.encoders.pooling`; None: the current one.
 
         Raises:
-            ConfigError: no pooling goes by this name.
+            ConfigError: no pooling has this name.
         """
         if pooling in (None, self.config.pooling):
             return self
         other = copy.copy(self)
-        # Whatever is registered later, a classifier or a hook, is of one of the two alone.
+        # A classifier or hook that is registered later belongs to only one of the two.
         other.__dict__.update({k: v.copy() for k, v in vars(self).items() if isinstance(v, dict | set)})
         other.config = self.config.replace(pooling=pooling)
         return other
 
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:
-        """Return the classifier: a linear layer, or an identity where there is none; ``name_only``: its name."""
+        """Return the classifier, a linear layer, or an identity if there is none; with ``name_only`` its name."""
         return "fc" if name_only else self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new linear layer behind the pooled features, in place, or take it away.
+        """Put a new linear layer after the pooled features, in place, or remove it.
 
         :meth:`classifier` has the paper's settings: its pooling, dropout, batch norm, a frozen encoder.
 
         Args:
-            num_classes: How many logits; 0: no classifier, :meth:`forward` gives features again.
-            global_pool: Pooling from now on, as in :mod:`crisscross_zoo.encoders.pooling`; None: ``config.pooling``.
-                With one whose length depends on the clip, clips must be as ``config`` has them.
+            num_classes: Number of logits; 0: no classifier, :meth:`forward` returns features again.
+            global_pool: The new pooling, as in :mod:`crisscross_zoo.encoders.pooling`; None: ``config.pooling``.
+                With a pooling whose dimension depends on the clip, clips must have the size of ``config``.
 
         Raises:
             ConfigError: a value out of range.
@@ -252,17 +259,17 @@ class Encoder(EncoderMixin):
             fc = linear_head(clip_features(config, config.pooling), num_classes)[-1]
             fc.to(self.device, next(self.parameters()).dtype)
         self.config = config
-        del self.fc  # so that it comes last, whatever was there
+        del self.fc  # so that it is always registered last
         self.fc = fc.train(self.training)
 
     def optimize_for_inference(self, dtype: torch.dtype = torch.float32) -> InferenceEncoder:
-        """Return a module that gives the same numbers sooner; this encoder and its state dict stay as they are.
+        """Return a faster module with the same output; this encoder and its state dict are not changed.
 
-        Batch norms are folded and 3-D convolutions run as 2-D ones, see :mod:`crisscross_zoo.encoders.inference`. It
-        has the weights of now: what is trained or loaded later does not reach it.
+        Batch norms are folded and 3-D convolutions run as 2-D ones, see :mod:`crisscross_zoo.encoders.inference`. The
+        module has the current weights: later training or loading does not change it.
 
         Args:
-            dtype: Of the weights, and of what is computed: float32, bfloat16 or float16. Clips may have any.
+            dtype: Dtype of the weights and of the computation: float32, bfloat16 or float16. Clips may have any.
         """
         with plain_torch():
             return self._inference_module().to(self.device, dtype).eval()
@@ -280,16 +287,16 @@ class Encoder(EncoderMixin):
         batch_norm: bool = False,
         frozen: bool = False,
     ) -> Classifier:
-        """Return this encoder with a linear layer behind it, to finetune or to train alone.
+        """Return this encoder followed by a linear layer, to finetune both or to train the layer alone.
 
         Args:
-            num_classes: How many logits.
+            num_classes: Number of logits.
             pooling: "max" as in full finetuning (section E.2), or any other of
-                :mod:`crisscross_zoo.encoders.pooling`; for those whose length depends on the clip, clips must be as
-                ``config`` has them.
-            dropout: Share of the features that are dropped in training.
-            batch_norm: Whether a batch norm comes before the layer.
-            frozen: Train the layer alone.
+                :mod:`crisscross_zoo.encoders.pooling`; for those whose dimension depends on the clip, clips must
+                have the size of ``config``.
+            dropout: Fraction of the features that are dropped in training.
+            batch_norm: Whether a batch norm precedes the linear layer.
+            frozen: Train only the linear layer.
 
         Raises:
             ConfigError: a value out of range.
@@ -305,7 +312,7 @@ class Encoder(EncoderMixin):
 def _batch_of(
     x: Tensor, form: str, channels: tuple[int, ...], modality: str, weight: Tensor, training: bool
 ) -> Tensor:
-    """Return ``x`` if it is a batch of clips, ``channels`` behind the first axis, of the dtype of ``weight``."""
+    """Return ``x`` if it is a batch of clips, with ``channels`` after the first axis and the dtype of ``weight``."""
     if not isinstance(x, Tensor):
         raise InputError(
             f"the {modality} encoder takes a tensor, not {type(x).__name__}",
@@ -344,7 +351,7 @@ def _batch_remedy(shape: tuple[int, ...], dims: int, channels: tuple[int, ...]) 
 
 
 def _is_finite(x: Tensor) -> bool:
-    """Whether there is neither NaN nor infinity in ``x``, as far as its values can be looked at."""
+    """Return whether ``x`` has neither NaN nor infinity; True if its values cannot be read."""
     tracing: Any = torch.jit
     if torch.compiler.is_compiling() or tracing.is_tracing():
         return True
@@ -354,13 +361,13 @@ def _is_finite(x: Tensor) -> bool:
         return True
 
 
-# What looks at shapes is one call in a traced graph.
+# Functions that branch on shapes are one call in a traced graph.
 torch.fx.wrap("_batch_of")
 torch.fx.wrap("pool")
 
 
 def _wanted_stages(indices: int | str | Sequence[int | str] | None) -> set[int]:
-    """Return the numbers of the stages that ``indices`` of :meth:`Encoder.forward_intermediates` means."""
+    """Return the numbers of the stages for ``indices`` of :meth:`Encoder.forward_intermediates`."""
     last = len(STAGES)
     if indices is None:
         return set(range(last))
@@ -380,5 +387,5 @@ def _wanted_stages(indices: int | str | Sequence[int | str] | None) -> set[int]:
             )
         wanted.add(index % last)
     if not wanted:
-        raise ConfigError("indices is empty", remedy="name a stage, or leave it out for all")
+        raise ConfigError("indices is empty", remedy="name a stage, or omit it for all")
     return wanted

@@ -1,4 +1,4 @@
-"""The layers from pooled features to logits, and how many features a clip gives."""
+"""The layers from pooled features to logits, and the dimension of a clip's features."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from crisscross_zoo.encoders.pooling import pooled_size
 def linear_head(
     features: int, classes: int, *, dropout: float = 0.0, batch_norm: bool = False
 ) -> nn.Sequential:
-    """Return the layers from features to logits: batch norm and dropout where wanted, and the linear layer.
+    """Return the layers from features to logits: optional batch norm, dropout and the linear layer.
 
     Args:
         features: D.
         classes: K.
-        dropout: Share of the features that are dropped in training.
+        dropout: Fraction of the features that are dropped in training.
         batch_norm: Whether a batch norm comes first.
 
     Returns:
-        (n, D) to (n, K). The weights of the layer are orthogonal and its biases 0, as in the released code.
+        Layers from (n, D) to (n, K). The weights of the linear layer are orthogonal and its biases 0, as in the
+        released code.
     """
     linear = nn.Linear(features, classes)
     nn.init.orthogonal_(linear.weight)
@@ -30,10 +31,10 @@ def linear_head(
 
 
 def clip_features(config: EncoderConfig, pooling: str) -> int:
-    """Return D of a clip as the config has it.
+    """Return D, the dimension of the features of a clip of the config.
 
     Raises:
-        ConfigError: no pooling goes by this name.
+        ConfigError: no pooling has this name.
         InputError: the clip is too small for the pooling.
     """
     size: tuple[int, ...]

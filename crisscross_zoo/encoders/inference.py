@@ -1,15 +1,15 @@
-"""The same encoders for inference: batch norms folded into the convolutions, and 3-D convolutions run as 2-D ones.
+"""Encoders for inference: batch norms are folded into the convolutions, and 3-D convolutions run as 2-D ones.
 
-A spatial convolution (1, 3, 3) works on each picture alone: with T moved into the batch it is a 2-D one. A temporal
-convolution (3, 1, 1) works on each place alone: with channels last in memory, (N, T, H, W, C) is also an "image" of T
-lines and H W columns, and the convolution a 2-D one with a kernel (3, 1). Both are views; nothing is copied. A batch
-norm y = s x + b behind a convolution scales its weights by s and adds b. In a block of the video encoder the shortcut
-joins before the last batch norm, so that s scales it too: it is folded into the shortcut's convolution, or kept as a
-scale where there is none.
+A spatial convolution (1, 3, 3) works on each frame separately: with T moved into the batch it is a 2-D one. A temporal
+convolution (3, 1, 1) works on each position separately: with channels last in memory, (N, T, H, W, C) is also an
+"image" of T lines and H W columns, and the convolution is a 2-D one with a kernel (3, 1). Both are views; nothing is
+copied. A batch norm y = s x + b after a convolution scales its weights by s and adds b. In a block of the video encoder
+the shortcut joins before the last batch norm, so that s scales the shortcut too: s is folded into the shortcut's
+convolution, or kept as a scale if there is none.
 
-On a CPU the first layers take one clip after another where maps are large, so that these stay in the cache.
+On a CPU the first layers take one clip after another if feature maps are large, so that these stay in the cache.
 
-Made by :meth:`Encoder.optimize_for_inference`. The numbers agree with the encoder's to rounding (1e-6 of the largest).
+Use :meth:`Encoder.optimize_for_inference`. The output is the encoder's up to rounding (1e-6 of the largest value).
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 
 _LARGE_BYTES = 2 << 20
-"""A map of a clip that is larger does not stay in a processor's cache."""
+"""A larger feature map of a clip does not stay in a processor's cache."""
 
-_STEM_PICTURES = 8
-"""Pictures that the stem takes at once on a CPU: of 224² pixels, 26 MB come out of it before they are pooled."""
+_STEM_FRAMES = 8
+"""Frames that the stem takes at once on a CPU: with 224² pixels its output has 26 MB before the max pool."""
 
 
 class InferenceEncoder(nn.Module):
-    """Base of both: takes and gives what the encoder does, has no batch norms, and cannot be trained.
+    """Base of both: has the input and output of the encoder, but no batch norms, and cannot be trained.
 
     Attributes:
-        config: The encoder's.
+        config: The encoder's config.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -61,13 +61,13 @@ class InferenceEncoder(nn.Module):
 
 
 class InferenceVideoEncoder(InferenceEncoder):
-    """The video encoder: (N, 3, T, H, W) to conv5x (N, C, T', H', W')."""
+    """The video encoder, from (N, 3, T, H, W) to conv5x (N, C, T', H', W')."""
 
     def __init__(self, encoder: VideoEncoder) -> None:
         super().__init__(encoder)
         conv, norm = cast("nn.Conv3d", encoder.conv1[0]), cast("nn.BatchNorm3d", encoder.conv1[1])
         scale, shift = _scale_and_shift(norm)
-        # Three pictures side by side as 9 channels, to a 2-D convolution.
+        # A 2-D convolution on three consecutive frames as 9 channels.
         weight = _scaled(conv.weight, scale).transpose(1, 2).flatten(1, 2)
         self.stem = _conv2d(weight, shift, stride=2, padding=3)
         self.blocks = nn.ModuleList(_VideoBlock(block) for block in _blocks(encoder.stages()[1:]))
@@ -79,41 +79,43 @@ class InferenceVideoEncoder(InferenceEncoder):
         if x.device.type != "cpu" or _is_exporting():
             x, early = self._begin(x, [], at_once=None), 0
         else:
-            # Clip by clip as long as maps are large: filling new memory with them takes as long as convolving them.
-            numbers = x[0, 0, :, ::4, ::4].numel() * self.stem.out_channels  # of conv2x, a clip
-            early = self.large_blocks if numbers * self.stem.weight.itemsize > _LARGE_BYTES else 0
+            # Clip by clip while maps are large: filling new memory with them takes as long as convolving them.
+            values = x[0, 0, :, ::4, ::4].numel() * self.stem.out_channels  # of conv2x, per clip
+            early = self.large_blocks if values * self.stem.weight.itemsize > _LARGE_BYTES else 0
             x = _joined(
-                [self._begin(clip, blocks[:early], at_once=_STEM_PICTURES) for clip in torch.split(x, 1)]
+                [self._begin(clip, blocks[:early], at_once=_STEM_FRAMES) for clip in torch.split(x, 1)]
             )
         for block in blocks[early:]:
             x = block(x, n)
         return x.reshape(n, -1, *x.shape[1:]).movedim(1, 2)
 
     def _begin(self, x: Tensor, blocks: list[nn.Module], *, at_once: int | None) -> Tensor:
-        """Return what comes out of the stem, which takes so many pictures ``at_once``, and the first blocks."""
+        """Return the output of the stem, which takes ``at_once`` frames at a time, and of the first blocks."""
         n, _, t, _, _ = x.shape
         x = x.to(self.stem.weight.dtype).permute(0, 2, 3, 4, 1)  # (N, T, H, W, 3)
         padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
         x = torch.cat([padded[:, k : k + t] for k in range(3)], dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
-        parts = (x,) if at_once is None else torch.split(x, at_once)
-        x = _joined([F.relu(F.max_pool2d(self.stem(p), 3, stride=2, padding=1), inplace=True) for p in parts])
+        chunks = (x,) if at_once is None else torch.split(x, at_once)
+        x = _joined(
+            [F.relu(F.max_pool2d(self.stem(c), 3, stride=2, padding=1), inplace=True) for c in chunks]
+        )
         for block in blocks:
             x = block(x, n)
         return x
 
 
-# Before torch 2.7, what is true in a compilation too, where the batch may as well go through at once.
+# Before torch 2.7 this is also True in a compilation, where the batch may as well be run at once.
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Return all rows; of one part alone, without the copy that ``torch.cat`` makes."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _joined(chunks: list[Tensor]) -> Tensor:
+    """Concatenate rows; return a single chunk without the copy that ``torch.cat`` makes."""
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
 class _VideoBlock(nn.Module):
-    """Four 2-D convolutions and the shortcut, on pictures (N T, C, H, W) with channels last in memory."""
+    """Four 2-D convolutions and the shortcut, on frames (N T, C, H, W) with channels last in memory."""
 
     shortcut_scale: Tensor | None
 
@@ -148,7 +150,7 @@ class _VideoBlock(nn.Module):
 
 
 def _over_time(conv: nn.Conv2d, x: Tensor, n: int) -> Tensor:
-    """Convolve pictures (N T, C, H, W) over time: views of the same memory, channels last."""
+    """Convolve frames (N T, C, H, W) over time: views of the same memory, channels last."""
     _, c, h, w = x.shape
     lines = x.permute(0, 2, 3, 1).reshape(n, -1, h * w, c).permute(0, 3, 1, 2)  # (N, C, T, H W)
     y: Tensor = conv(lines)
@@ -156,7 +158,7 @@ def _over_time(conv: nn.Conv2d, x: Tensor, n: int) -> Tensor:
 
 
 class InferenceAudioEncoder(InferenceEncoder):
-    """The audio encoder: (N, 1, F, T) to conv5x (N, C, F', T')."""
+    """The audio encoder, from (N, 1, F, T) to conv5x (N, C, F', T')."""
 
     def __init__(self, encoder: AudioEncoder) -> None:
         super().__init__(encoder)
@@ -188,7 +190,7 @@ class _AudioBlock(nn.Module):
 
 
 def _blocks(stages: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return the residual blocks of the stages; one alone is a stage itself."""
+    """Return the residual blocks of the stages; a stage of one block is the block itself."""
     return [block for stage in stages for block in (stage if isinstance(stage, nn.Sequential) else [stage])]
 
 
@@ -206,7 +208,7 @@ def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def _folded(conv: Any, norm: Any, *, temporal: bool | None = None) -> nn.Conv2d:
-    """Return a convolution with the batch norm behind it, as a 2-D one; ``temporal`` says which of two a 3-D one is."""
+    """Return a convolution in 2-D form with its batch norm; ``temporal`` is None unless the convolution is 3-D."""
     scale, shift = _scale_and_shift(norm)
     weight, stride, padding = _scaled(conv.weight, scale), conv.stride, conv.padding
     if temporal is True:
@@ -225,7 +227,7 @@ def _conv2d(weight: Tensor, bias: Tensor | None, *, stride: Any, padding: Any = 
         stride=stride,
         padding=padding,
         bias=False,
-        device="meta",  # no random numbers for values that are replaced
+        device="meta",  # no random initialisation of values that are replaced
     )
     conv.weight = nn.Parameter(
         weight.float().contiguous(memory_format=torch.channels_last), requires_grad=False

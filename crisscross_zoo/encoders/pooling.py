@@ -1,4 +1,4 @@
-"""How the last feature map, conv5x, becomes one vector per clip.
+"""Pool the last feature map, conv5x, into one vector per clip.
 
 ===================  ===============================  ===============================
 name                 video (N, C, T, H, W)            audio (N, C, F, T)
@@ -13,7 +13,7 @@ name                 video (N, C, T, H, W)            audio (N, C, F, T)
 ``max``              global max                       global max
 ===================  ===============================  ===============================
 
-and D, the length of the vector, for a network of width 64:
+and D, the dimension of the vector, for a network of width 64:
 
 ===================  ========  ========  =========  =========  ====  =====
 name                 8x112²    8x224²    32x112²    32x224²    2 s   5 s
@@ -26,11 +26,11 @@ name                 8x112²    8x224²    32x112²    32x224²    2 s   5 s
 ===================  ========  ========  =========  =========  ====  =====
 
 ``avg`` ends the pretraining networks (Tables S5 and S6) and ``max`` the fully finetuned ones (section E.2). For linear
-evaluation of video (section E.1) the paper names only the kernel (1, 4, 4). Stride 1 takes that at its word, sees the
+evaluation of video (section E.1) the paper names only the kernel (1, 4, 4). Stride 1 follows this literally, reads the
 whole 7x7 map of 224² pixels, and fits the paper's remark that the vectors of 32 frames do not fit in memory.
-``linear-adaptive`` is what the code of AVID (Morgado et al., CVPR 2021) does, whose protocol the paper cites.
-``linear-strided`` reads 16 of the 49 cells of a 7x7 map, those in the top left corner: it exists for comparison only.
-No other pooling leaves a cell unread, except the last of the 16 columns of 5 s of audio: kernel 3 and stride 2
+``linear-adaptive`` is the pooling in the code of AVID (Morgado et al., CVPR 2021), whose protocol the paper cites.
+``linear-strided`` reads 16 of the 49 positions of a 7x7 map, those in the top left corner: it exists for comparison
+only. The other poolings read every position, except the last of the 16 columns of 5 s of audio: kernel 3 and stride 2
 (section E.1) end at the fifteenth.
 """
 
@@ -50,7 +50,7 @@ _VIDEO_KERNEL = (1, 4, 4)
 _AUDIO_KERNEL = (1, 3)
 _AUDIO_STRIDE = (1, 2)
 
-# What one cell of conv5x spans of the input: pixels of height and width, or mel bands and columns.
+# The span of one position of conv5x in the input: pixels of height and width, or mel bands and columns.
 _REDUCTION = 32
 
 
@@ -65,7 +65,7 @@ def pool(features: Tensor, pooling: str) -> Tensor:
         (N, D), of the dtype of ``features``.
 
     Raises:
-        ConfigError: no pooling goes by this name.
+        ConfigError: no pooling has this name.
         InputError: the map is smaller than the kernel.
     """
     check_choice("pooling", pooling, _POOLINGS)
@@ -73,20 +73,20 @@ def pool(features: Tensor, pooling: str) -> Tensor:
 
 
 def pooled_size(pooling: str, size: Sequence[int], channels: int) -> int:
-    """Return D, the length of the vector that a clip of this size becomes.
+    """Return D, the dimension of the vector of a clip of this size.
 
     Args:
         pooling: A name of the table above.
         size: (T, H, W) of a video clip or (F, T) of a spectrogram.
-        channels: Of conv5x, 8 times the encoder's width.
+        channels: Channels of conv5x, 8 times the encoder's width.
 
     Raises:
-        ConfigError: no pooling goes by this name.
+        ConfigError: no pooling has this name.
         InputError: the conv5x map is smaller than the kernel.
     """
     reductions = (8, _REDUCTION, _REDUCTION) if len(size) == 3 else (_REDUCTION, _REDUCTION)
-    cells = (-(-n // r) for n, r in zip(size, reductions, strict=True))
-    return pool(torch.empty(1, channels, *cells, dtype=torch.float32, device="cpu"), pooling).shape[1]
+    map_size = (-(-n // r) for n, r in zip(size, reductions, strict=True))
+    return pool(torch.empty(1, channels, *map_size, dtype=torch.float32, device="cpu"), pooling).shape[1]
 
 
 def _max_video(features: Tensor, *, stride: tuple[int, int, int]) -> Tensor:
@@ -102,7 +102,7 @@ def _max_audio(features: Tensor) -> Tensor:
 def _check_fits(features: Tensor, kernel: Sequence[int], wanted: str) -> None:
     map_size = features.shape[2:]
     if any(size < k for size, k in zip(map_size, kernel, strict=True)):
-        # ceil(input / 32) cells, so one input more than k - 1 whole cells gives the k-th.
+        # ceil(input / 32) positions, so one input more than k - 1 whole positions gives the k-th.
         enough = wanted.format((kernel[-1] - 1) * _REDUCTION + 1)
         raise InputError(
             f"the conv5x map {tuple(map_size)} is smaller than the pooling kernel {tuple(kernel)}",
@@ -111,7 +111,7 @@ def _check_fits(features: Tensor, kernel: Sequence[int], wanted: str) -> None:
 
 
 def _adaptive_max(features: Tensor, *, size: tuple[int, ...]) -> Tensor:
-    if features.device.type == "mps":  # it has no 3-D kernel, and a 2-D one only for sizes that divide
+    if features.device.type == "mps":  # MPS has no 3-D kernel, and a 2-D one only for sizes that divide
         return _adaptive_max(features.cpu(), size=size).to(features.device)
     pooled: Tensor = (F.adaptive_max_pool3d if len(size) == 3 else F.adaptive_max_pool2d)(features, size)
     return pooled

@@ -26,11 +26,11 @@ from crisscross_zoo.transforms.frames import normalize, resize_crop
 
 
 class VideoEncoder(Encoder):
-    """R(2+1)D: clips (N, 3, T, H, W) in, features (N, D) out.
+    """R(2+1)D, from clips (N, 3, T, H, W) to features (N, D).
 
     T frames of H by W pixels; conv5x is (N, 8 * width, ceil(T / 8), ceil(H / 32), ceil(W / 32)). The
-    released networks have depth 18, width 64 and 15,379,136 parameters. Weights are initialised by PyTorch's
-    defaults, as the paper's were.
+    released networks have depth 18, width 64 and 15,379,136 parameters. Weights are initialised with PyTorch's
+    defaults, as in the paper.
 
     Args:
         config: Architecture and preprocessing; default: :class:`~crisscross_zoo.config.VideoConfig`'s.
@@ -75,8 +75,8 @@ class VideoEncoder(Encoder):
 
         Returns:
             (..., 3, T, size, size), float32, normalised by the config's mean and std, on the encoder's
-            device; in a worker of a DataLoader on the CPU. Its memory is channels-last, which convolutions
-            run fastest on. Add the batch axis to a single clip:
+            device; on the CPU in a worker of a DataLoader. The memory format is channels-last, on which
+            convolutions are fastest. Add the batch axis to a single clip:
             ``encoder(encoder.preprocess(frames)[None])``.
 
         Raises:

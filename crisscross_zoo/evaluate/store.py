@@ -29,7 +29,7 @@ from crisscross_zoo.evaluate.rows import Floats, Ints
 from crisscross_zoo.extract.extractor import FeatureExtractor
 from crisscross_zoo.features import Features
 from crisscross_zoo.files.atomic import write_atomically, writing
-from crisscross_zoo.files.stamps import stamp_of
+from crisscross_zoo.files.fingerprints import fingerprint_of
 
 FEATURES_FORMAT = 1
 """Incremented when the same settings and weights give other features, so that older features are not used."""
@@ -260,7 +260,7 @@ def _shorten(path: Path, length: int) -> None:
 
 
 def _key(path: str) -> tuple[str, int, int]:
-    return str(Path(path).absolute()), *stamp_of(path)
+    return str(Path(path).absolute()), *fingerprint_of(path)
 
 
 @contextlib.contextmanager

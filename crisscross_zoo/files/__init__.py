@@ -1,4 +1,4 @@
-"""Files: finding media, known trees, writing whole, stamps and failures, folders here and at URLs.
+"""Files: finding media, folder layouts of data sets, atomic writes, fingerprints, failures, local and remote folders.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

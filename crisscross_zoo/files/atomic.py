@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the error for a disk that takes no more."""
+"""Atomic writes, and the error for a disk that is full, over quota or read-only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from crisscross_zoo.errors import CrissCrossError, StorageError
 
-_NAME_BYTES = 255  # that nearly every file system takes
+_NAME_BYTES = 255  # which nearly every file system allows
 
 _LONG_BYTES = 128
-"""The temporary name of a longer name is a digest, so that it is no longer than the name."""
+"""A name longer than this gets a digest as its temporary name, which is then no longer than the name itself."""
 
 _PROBE_BYTES = 1 << 16
 
@@ -30,17 +30,17 @@ _NO_ROOM = {
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str], *, by: str = "") -> Iterator[Path]:
-    """Give a temporary path in the folder of ``path``, made if need be; what is written there becomes ``path``.
+    """Yield a temporary path in the folder of ``path``; the file written there is renamed to ``path`` at the end.
 
-    The temporary name is always the same, so that what a killed process left is taken up by the next. If the block
-    raises, nothing is left of it.
+    The folder is created if it is missing. The temporary name is always the same, so that the next process overwrites
+    what a killed one left. If the block raises, the temporary file is removed.
 
     Args:
         path: The file.
-        by: Who writes, where several processes may write ``path`` at once: it goes into the temporary name.
+        by: A name of the writer, part of the temporary name, if several processes may write ``path`` at once.
 
     Raises:
-        StorageError: the disk is full, over quota or read-only; what was at ``path`` is still there.
+        StorageError: the disk is full, over quota or read-only; the old file at ``path`` is still there.
         OSError: the folder or file cannot be written.
     """
     path = Path(path)
@@ -51,7 +51,7 @@ def atomic_path(path: str | os.PathLike[str], *, by: str = "") -> Iterator[Path]
             try:
                 yield temporary
             except Exception as error:
-                _ask_disk(temporary, error)
+                _probe_disk(temporary, error)
                 raise
             temporary.replace(path)
         except BaseException:
@@ -64,7 +64,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, by: str = "")
     """Write ``data`` to a temporary name in the same folder, then rename it to ``path``: see :func:`atomic_path`.
 
     Raises:
-        StorageError: the disk is full, over quota or read-only; what was at ``path`` is still there.
+        StorageError: the disk is full, over quota or read-only; the old file at ``path`` is still there.
         OSError: the folder or file cannot be written.
     """
     with atomic_path(path, by=by) as temporary:
@@ -73,10 +73,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, by: str = "")
 
 @contextlib.contextmanager
 def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what says that a disk takes no more into a :class:`StorageError`; all else is raised as it is.
+    """Turn the OSError of a full, over-quota or read-only disk into a :class:`StorageError`; raise others as they are.
 
     Args:
-        folder: What is written to, where the system's error does not name it.
+        folder: The folder that is written to, which the error names.
     """
     try:
         yield
@@ -87,17 +87,15 @@ def writing(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for temporary files (``TMPDIR``), which goes when the block that it is used in ends.
+    """Make a temporary folder (in ``TMPDIR``), which is removed at the end of a ``with`` block.
 
     Raises:
-        StorageError: there is none that can be written to.
+        StorageError: no folder for temporary files can be written to.
     """
     try:
         with writing(tempfile.gettempdir()):
             return tempfile.TemporaryDirectory(prefix="crisscross-", ignore_cleanup_errors=True)
-    except (
-        FileNotFoundError
-    ) as error:  # where each candidate is full, gettempdir says this in place of ENOSPC
+    except FileNotFoundError as error:  # gettempdir raises it, not ENOSPC, if each candidate is full
         raise StorageError(
             f"no folder for temporary files can be written to ({error.strerror})",
             remedy="make room there, or set TMPDIR to a folder that can be written to",
@@ -106,39 +104,39 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def storage_error(error: OSError, folder: str | os.PathLike[str] | None = None) -> StorageError | None:
-    """Return the error for a disk that is full, over quota or read-only, None where ``error`` is another.
+    """Return the error for a disk that is full, over quota or read-only; None if ``error`` is another.
 
     Args:
-        error: The system's.
-        folder: What was written to, where the error does not name it.
+        error: The system's error.
+        folder: The folder that was written to; None: the file that ``error`` names.
     """
     if error.errno not in _NO_ROOM:
         return None
     what, remedy = _NO_ROOM[error.errno]
     named = error.filename if isinstance(error.filename, str) else None
-    place = os.fspath(folder) if folder is not None else named
-    where = "" if place is None else f" ({_disk_of(place)})"
+    path = os.fspath(folder) if folder is not None else named
+    where = "" if path is None else f" ({_disk_of(path)})"
     return StorageError(
         f"cannot be written: {what}{where}",
-        remedy=f"{remedy}, then run the same again: what is done stays",
-        path=place,
+        remedy=f"{remedy}, then try again: finished work is kept",
+        path=path,
     )
 
 
 def longest_name(folder: str | os.PathLike[str]) -> int:
-    """Return how many bytes a file's name in ``folder``, which need not be there yet, may have."""
+    """Return the largest number of bytes in a file name in ``folder``, which need not exist yet."""
     if sys.platform == "win32":
         return _NAME_BYTES
-    there = next(p for p in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(p))
+    existing = next(p for p in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(p))
     try:
-        return os.pathconf(there, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):  # a file system that does not say
+        return os.pathconf(existing, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # a file system that does not report it
         return _NAME_BYTES
 
 
-def _disk_of(place: str) -> str:
-    """Say which disk a file or folder is on, and how much of it is free."""
-    disk = os.path.realpath(place)
+def _disk_of(path: str) -> str:
+    """Describe the disk of a file or folder: its mount point and its free space."""
+    disk = os.path.realpath(path)
     while not os.path.ismount(disk) and disk != os.path.dirname(disk):
         disk = os.path.dirname(disk)
     try:
@@ -148,8 +146,8 @@ def _disk_of(place: str) -> str:
     return f"{disk}, {free / 1e6:.0f} MB free"
 
 
-def _ask_disk(temporary: Path, error: Exception) -> None:
-    """Raise the disk's own error where a writer failed for one and has not said so, as torch's does."""
+def _probe_disk(temporary: Path, error: Exception) -> None:
+    """Raise the disk's own error if a writer failed because of it without naming it, as torch's does."""
     if isinstance(error, CrissCrossError) or (isinstance(error, OSError) and error.errno is not None):
         return
     if temporary.exists():

@@ -1,20 +1,20 @@
-"""What is written down of a file that failed: a row of ``failed.jsonl``, of an evaluation's results, of a report."""
+"""The row that describes a failed file, in ``failed.jsonl``, in an evaluation's results and in a report."""
 
 from __future__ import annotations
 
 from crisscross_zoo.errors import CrissCrossError
 
 FAILED_NAME = "failed.jsonl"
-"""One row a line, as JSON, in the folder of what did not fail."""
+"""One JSON row per line, in the folder of the outputs."""
 
 
 def failure_row(path: str, error: CrissCrossError, *, modality: str | None = None) -> dict[str, str]:
-    """Describe a failed file.
+    """Return the row of a failed file.
 
     Args:
-        path: As it was given.
+        path: The path as it was given.
         error: Why it failed.
-        modality: What was wanted of it, where that differs from run to run.
+        modality: The modality that was requested, if it differs from run to run.
     """
     wanted = {} if modality is None else {"modality": modality}
     return {

@@ -1,4 +1,4 @@
-"""Which files a command means: folders, globs, lists and single files. Opens no media."""
+"""Expand a command's inputs to files: folders, globs, lists and single files. No media file is opened."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _VIDEO_SUFFIXES = """
 .3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
 .rmvb .ts .vob .webm .wmv .y4m
 """
-_SOUND_SUFFIXES = """
+_AUDIO_SUFFIXES = """
 .aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .flac .m4a .mka .mp2 .mp3 .oga .ogg .opus .ra .snd .tta .wav .weba .wma
 .wv
 """
 VIDEO_SUFFIXES: frozenset[str] = frozenset(_VIDEO_SUFFIXES.split())
-"""Suffixes of files that usually hold pictures, with or without sound."""
+"""Suffixes of files that usually have a video stream, with or without audio."""
 
-MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_SOUND_SUFFIXES.split())
-"""Suffixes that are taken from folders. Files named one by one are tried whatever their suffix."""
+MEDIA_SUFFIXES: frozenset[str] = VIDEO_SUFFIXES | frozenset(_AUDIO_SUFFIXES.split())
+"""Suffixes of the files taken from folders. A file that is named itself is tried whatever its suffix."""
 
-# The mark of UTF-32 begins with that of UTF-16.
+# UTF-32 comes first: its byte order mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -45,19 +45,19 @@ def find_media(
     suffixes: Collection[str] = MEDIA_SUFFIXES,
     on_skipped: Callable[[str, Counter[str]], None] | None = None,
 ) -> list[str]:
-    """Expand inputs to files, in the order given, each once.
+    """Return the files that the inputs stand for, in the order given, each once.
 
     Args:
-        inputs: Files, their URLs, folders (searched recursively for ``suffixes``, hidden files left out) and glob
-            patterns (``**`` crosses folders). A file that does not exist is kept: reading it will say so.
-        list_file: A file with one path a line, relative to the working directory, as :func:`read_list` takes it;
-            blank lines and lines that begin with # do not count, nor does white space around a path.
+        inputs: Files, their URLs, folders (searched recursively for ``suffixes``, hidden files skipped) and glob
+            patterns (``**`` crosses folders). A file that does not exist is kept; reading it raises the error.
+        list_file: A file with one path per line, relative to the working directory, as :func:`read_list` takes it;
+            blank lines, lines that begin with # and white space around a path are ignored.
         suffixes: Those of :data:`crisscross_zoo.files.find.MEDIA_SUFFIXES` to take from folders.
-        on_skipped: Called with each folder in which files are skipped because of their suffix, and how many of each
+        on_skipped: Called with each folder in which files are skipped because of their suffix, and the number of each
             suffix (lower case, "" for none).
 
     Raises:
-        ConfigError: a folder without media, a pattern that matches nothing, or a list that cannot be read.
+        ConfigError: a folder has no media, a pattern matches nothing, or a list cannot be read.
     """
     found: dict[str, None] = {}
     for given in [*inputs, *(_paths_in_list(list_file) if list_file is not None else ())]:
@@ -92,25 +92,25 @@ def find_media(
 
 
 def is_folder(path: str) -> bool:
-    """Return whether a local path or a URL is a folder; a URL that ends as media do is none, without asking."""
+    """Return whether a local path or a URL is a folder; a URL with a media suffix is not, without a request."""
     if remote.is_url(path):
         return (
             Path(path).suffix.lower() not in MEDIA_SUFFIXES
             and not (remote.is_http(path) and glob.has_magic(path))
             and remote.is_folder(path)
         )
-    # os.path answers False where pathlib raises: names too long, folders that may not be entered.
+    # os.path returns False where pathlib raises: names too long, folders that may not be entered.
     return os.path.isdir(path)
 
 
 def common_folder(inputs: Iterable[str]) -> Path:
-    """Return the deepest folder that holds all ``inputs``; a folder among them counts itself.
+    """Return the deepest folder that holds all ``inputs``; an input that is a folder counts as itself.
 
     Raises:
-        ConfigError: there is none (paths on several drives).
+        ConfigError: there is no such folder (paths on several drives).
     """
-    places = [(i, remote.absolute(i)) for i in inputs]
-    folders = [p if is_folder(i) else os.path.dirname(p) for i, p in places]
+    paths = [(i, remote.absolute(i)) for i in inputs]
+    folders = [p if is_folder(i) else os.path.dirname(p) for i, p in paths]
     try:
         return Path(os.path.commonpath(folders))
     except ValueError:
@@ -128,7 +128,7 @@ def _no_files(folder: str, suffixes: Collection[str], skipped: Collection[str]) 
 
 
 def _walk(folder: str) -> Iterable[str]:
-    """Yield the files of a folder and of all folders in it, hidden ones left out."""
+    """Yield the files of a folder and of all folders in it, without hidden ones."""
 
     def refuse(error: OSError) -> None:
         raise ConfigError(
@@ -152,12 +152,12 @@ def _walk(folder: str) -> Iterable[str]:
 
 
 def read_list(path: str) -> str:
-    """Return the text of a list: UTF-8, or UTF-16 or UTF-32 with a byte order mark; lines end in any system's way.
+    """Return the text of a list: UTF-8, or UTF-16 or UTF-32 with a byte order mark; with any line endings.
 
-    What is not UTF-8 in it goes through as it is, since file names need not be.
+    Bytes that are not UTF-8 are kept (``surrogateescape``), since file names need not be UTF-8.
 
     Raises:
-        ConfigError: it cannot be read, or a line of it is no text.
+        ConfigError: the list cannot be read, or a line is not text.
     """
     try:
         data = Path(path).read_bytes()
@@ -173,7 +173,7 @@ def read_list(path: str) -> str:
     except UnicodeDecodeError as error:
         before = data[len(mark) :][: error.start].decode(encoding)
         raise ConfigError(
-            f"line {len(_LINE_END.split(before))} is not {encoding.upper()}, as the list's first bytes say",
+            f"line {len(_LINE_END.split(before))} is not {encoding.upper()}, as the byte order mark states",
             remedy="save the list as UTF-8",
             path=path,
         ) from None
@@ -182,8 +182,8 @@ def read_list(path: str) -> str:
         bad := next((number for number, line in enumerate(lines, start=1) if "\0" in line), None)
     ) is not None:
         raise ConfigError(
-            f"line {bad} has a NUL byte: the list is no text, or UTF-16 without a byte order mark",
-            remedy="write one path a line, in UTF-8",
+            f"line {bad} has a NUL byte: the list is not text, or UTF-16 without a byte order mark",
+            remedy="write one path per line, in UTF-8",
             path=path,
         )
     return "\n".join(lines)
@@ -194,7 +194,7 @@ def _paths_in_list(path: str) -> Iterator[str]:
         given = line.strip()
         if not given or given.startswith("#"):
             continue
-        # Bytes that are no UTF-8 name a file as they are, or come from a list in another encoding.
+        # Bytes that are not UTF-8 are those of a file name, or the list has another encoding.
         if (
             not given.isascii()
             and _is_undecodable(given)

@@ -1,7 +1,7 @@
 """Files at URLs: whatever fsspec opens, such as s3://, gs://, hf:// and https://.
 
-A file is fetched to a temporary one while it is read. Outputs at URLs are :mod:`crisscross_zoo.files.store`'s.
-``file://`` is a local path, and treated as one.
+A file is downloaded to a temporary one while it is read. Outputs at URLs are in :mod:`crisscross_zoo.files.store`.
+A ``file://`` URL is treated as a local path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from crisscross_zoo.errors import (
     first_line,
 )
 from crisscross_zoo.files.atomic import temporary_folder, writing
-from crisscross_zoo.files.stamps import stamp_of
+from crisscross_zoo.files.fingerprints import fingerprint_of
 
 _WINDOWS = os.name == "nt"
 _NOT_IN_NAMES = re.compile(r'[<>:"\\|?*\x00-\x1f]|[. ]\Z')
@@ -44,17 +44,17 @@ _SIGNATURE = re.compile(  # of S3, Google's and Azure's stores, and CloudFront
 
 _BUCKETS = re.compile(r"(s3a?|gc?s|az|abfss?|adl)://")
 
-_PASSING = {
+_TRANSIENT = {
     "ConnectionError", "TimeoutError", "HTTPClientError", "ResponseParserError", "IncompleteRead",
     "ClientConnectionError", "ClientPayloadError",
 }  # fmt: skip
-"""Names of the classes, Python's and those of the stores' clients, of errors on the way to a store."""
+"""Class names of network errors, of Python and of the stores' clients."""
 
 _FETCHES = 3
-"""How often a fetch is begun at most: clients begin a request anew, but not each an answer that breaks off."""
+"""Attempts at a download. Every client retries a request, but not every one a response that is cut off."""
 
 _PAUSE = 1.0
-"""Seconds before the second fetch; twice that before the third."""
+"""Seconds before the second attempt; twice that before the third."""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -63,23 +63,26 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def in_bucket(url: str) -> bool:
-    """Return whether ``url`` is that of a bucket, or of an object in one."""
+    """Return whether ``url`` is the URL of a bucket, or of an object in one."""
     return _BUCKETS.match(url) is not None
 
 
 def is_http(path: str) -> bool:
-    """Return whether ``path`` is a web page's URL, in which ``?`` begins a query."""
+    """Return whether ``path`` is an http or https URL, in which ``?`` begins a query."""
     return path.lower().startswith(("http://", "https://"))
 
 
 def unsigned(path: str) -> str:
-    """Return what stays the same of a signed http(s) URL when it is signed again; any other path as it is."""
+    """Return the part of a signed http(s) URL that identifies the file: without signature and expiry.
+
+    Any other path is returned as it is.
+    """
     if not is_http(path) or "?" not in path:
         return path
     bare, query = path.split("?", 1)
-    if not _SIGNED.search(query):  # "expires" or "sp" alone may be a file's
+    if not _SIGNED.search(query):  # "expires" or "sp" alone may belong to the file
         return path
-    kept = [part for part in query.split("&") if not _SIGNATURE.match(part)]
+    kept = [pair for pair in query.split("&") if not _SIGNATURE.match(pair)]
     return "?".join([bare, "&".join(kept)]) if kept else bare
 
 
@@ -91,10 +94,10 @@ def without_file_scheme(path: str) -> str:
 
 
 def local_name(name: str) -> str:
-    """Return the name of an object in a store as a file here may have it: the same, but on Windows.
+    """Return the name of an object in a store as a valid local file name; it differs on Windows alone.
 
-    There what no file name may have (``:``, ``?``, a dot at the end, ``CON``) is written as in a URL (``%3A``): Windows
-    would write ``a:b.npz`` into a hidden stream of ``a``, and ``CON.npz`` to the console.
+    On Windows everything that a file name may not have (``:``, ``?``, a dot at the end, ``CON``) is percent-encoded, as
+    in a URL (``%3A``). Windows would write ``a:b.npz`` into a hidden stream of ``a``, and ``CON.npz`` to the console.
     """
     if not _WINDOWS or name in (".", ".."):
         return name
@@ -107,7 +110,7 @@ def _escaped(character: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return an absolute local path, and of a URL what can be compared as one: the scheme is its first folder."""
+    """Return an absolute local path; a URL becomes one too, for comparison, with the scheme as its first folder."""
     if is_url(path):
         scheme, rest = unsigned(path).split("://", 1)
         path = os.path.join(os.sep, scheme, *map(local_name, rest.lstrip("/").split("/")))
@@ -115,15 +118,15 @@ def absolute(path: str) -> str:
 
 
 def exists(path: str, *, ask: bool = False) -> bool:
-    """Return whether there is such a file or folder.
+    """Return whether a file or folder exists.
 
     Args:
         path: A local path or a URL.
-        ask: Send the request that a URL costs; otherwise it is taken to be there.
+        ask: Send a request for a URL; otherwise a URL is taken to exist.
 
     Raises:
-        MediaError: the store cannot be asked.
-        ConfigError: nothing opens such URLs.
+        MediaError: the store cannot be reached, or refuses.
+        ConfigError: nothing installed opens such URLs.
     """
     if not is_url(path):
         return os.path.exists(path)
@@ -134,7 +137,7 @@ def exists(path: str, *, ask: bool = False) -> bool:
 
 
 def is_gone(path: str) -> bool:
-    """Return whether there is no such file. A store that refuses to say, or that nothing opens, is not taken for a yes.
+    """Return whether a file is missing; False if the store refuses to answer, or nothing installed opens it.
 
     Raises:
         UnreadableMediaError: the store cannot be reached.
@@ -147,8 +150,8 @@ def is_gone(path: str) -> bool:
     except CrissCrossError:
         return False
     except Exception as error:
-        if _passes(error):
-            raise _media_error(path, error, "asked about") from None
+        if _is_transient(error):
+            raise _media_error(path, error, "looked up") from None
         return False
 
 
@@ -156,8 +159,8 @@ def is_folder(url: str) -> bool:
     """Return whether a URL is a folder.
 
     Raises:
-        MediaError: the store cannot be asked.
-        ConfigError: nothing opens such URLs.
+        MediaError: the store cannot be reached, or refuses.
+        ConfigError: nothing installed opens such URLs.
     """
     with _listing(url) as (fs, root):
         return bool(fs.isdir(root))
@@ -167,8 +170,8 @@ def find(url: str) -> list[str]:
     """Return the URLs of all files in the folder ``url`` and below, sorted, without hidden ones.
 
     Raises:
-        MediaError: the store cannot be asked.
-        ConfigError: nothing opens such URLs.
+        MediaError: the store cannot be reached, or refuses.
+        ConfigError: nothing installed opens such URLs.
     """
     with _listing(url) as (fs, root):
         names = [name[len(root) :].lstrip("/") for name in files_below(fs, root)]
@@ -180,8 +183,8 @@ def glob(url: str) -> list[str]:
     """Return the URLs of the files that match a pattern, sorted.
 
     Raises:
-        MediaError: the store cannot be asked.
-        ConfigError: nothing opens such URLs, or the pattern is none.
+        MediaError: the store cannot be reached, or refuses.
+        ConfigError: nothing installed opens such URLs, or the pattern is invalid.
     """
     with _listing(url) as (fs, pattern):
         from fsspec.utils import glob_translate
@@ -193,16 +196,16 @@ def glob(url: str) -> list[str]:
 
 
 def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
-    """Return what tells a file from others: ``path`` as given but :func:`unsigned`, ``bytes`` and ``modified_ns``.
+    """Return what identifies a file: ``path``, as given but :func:`unsigned`, ``bytes`` and ``modified_ns``.
 
-    The latter is 0 where a store does not say when an object was changed.
+    ``modified_ns`` is 0 if a store does not report when an object was changed.
 
     Raises:
         OSError: there is no such file.
-        UnreadableMediaError: the store cannot be asked.
+        UnreadableMediaError: the store cannot be reached, or refuses.
     """
     if not is_url(path):
-        return {"path": os.fspath(path), **stamp_of(path)._asdict()}
+        return {"path": os.fspath(path), **fingerprint_of(path)._asdict()}
     url = os.fspath(path)
     with _fetching(url):
         fs, name = open_store(url)
@@ -215,11 +218,11 @@ def source_of(path: str | os.PathLike[str]) -> dict[str, str | int]:
 
 @contextlib.contextmanager
 def local_copy(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]:
-    """Give a local file with the content of ``path``: itself, or of a URL a temporary copy of the same name.
+    """Yield a local file with the content of ``path``: itself, or for a URL a temporary copy of the same name.
 
     Raises:
         MediaNotFoundError: the store has no such object.
-        UnreadableMediaError: it cannot be fetched.
+        UnreadableMediaError: the object cannot be downloaded.
         StorageError: the disk of temporary files (``TMPDIR``) is full.
     """
     if not is_url(path):
@@ -241,8 +244,8 @@ def _fetch(url: str, local: str) -> None:
             fs.get_file(name, local)
             return
         except Exception as error:
-            # What the store answered, its client has asked for again itself.
-            if fetch == _FETCHES or _status(error) is not None or not _passes(error):
+            # A request that the store answered with an error has been retried by its client already.
+            if fetch == _FETCHES or _status(error) is not None or not _is_transient(error):
                 raise
         time.sleep(fetch * _PAUSE)
 
@@ -253,7 +256,7 @@ def _listing(url: str) -> Iterator[tuple[Any, str]]:
         yield open_store(url)
     except CrissCrossError:
         raise
-    except ValueError as error:  # what is no pattern, or no endpoint
+    except ValueError as error:  # an invalid pattern or endpoint
         raise ConfigError(f"{url}: cannot be listed ({reason_of(error)})", remedy="check the URL") from None
     except Exception as error:  # each store has errors of its own
         raise _media_error(url, error, "listed") from None
@@ -271,7 +274,7 @@ def _fetching(url: str) -> Iterator[None]:
 
 def _media_error(url: str, error: Exception, done: str) -> MediaError:
     if isinstance(error, FileNotFoundError):
-        # Over HTTP fsspec raises this for all that a web server answers.
+        # Over HTTP fsspec raises this for every error of a web server.
         answer = error.__cause__ if is_http(url) else None
         if answer is None or _status(answer) in (404, 410):
             bucket = url.split("://")[1].split("/")[0]
@@ -279,32 +282,34 @@ def _media_error(url: str, error: Exception, done: str) -> MediaError:
             return MediaNotFoundError(reason, remedy="check the URL", path=url)
         return UnreadableMediaError(
             f"cannot be {done} ({reason_of(answer)})",
-            remedy=remedy_of(answer) if _passes(answer) else "check the URL, its signature, and the server",
+            remedy=remedy_of(answer)
+            if _is_transient(answer)
+            else "check the URL, its signature, and the server",
             path=url,
         )
     return UnreadableMediaError(f"cannot be {done} ({reason_of(error)})", remedy=remedy_of(error), path=url)
 
 
 def remedy_of(error: BaseException) -> str:
-    """Say what to do about what a store, or its client, raised."""
-    if _passes(error):
+    """Return what to do about an error of a store or its client."""
+    if _is_transient(error):
         first = "check the connection and the endpoint, and " if _status(error) is None else ""
-        return f"{first}try again: what is done is kept"
+        return f"{first}try again: finished work is kept"
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
         return "check your credentials and rights"
     return "check the URL and your rights"
 
 
-def _passes(error: BaseException) -> bool:
-    """Return whether it is the store, or the way to it, that fails for now, not what was asked."""
+def _is_transient(error: BaseException) -> bool:
+    """Return whether an error is temporary: of the store or the network, not of the request."""
     status = _status(error)
     if status is not None:
         return status >= 500 or status in (408, 429)
-    return any(kind.__name__ in _PASSING for kind in type(error).__mro__)
+    return any(kind.__name__ in _TRANSIENT for kind in type(error).__mro__)
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status that a store answered, if it did."""
+    """Return the HTTP status of a store's answer, if there is one."""
     for raised in (error, error.__cause__):  # botocore's, or what s3fs made of it
         if isinstance(answer := getattr(raised, "response", None), dict):
             return cast(int | None, answer.get("ResponseMetadata", {}).get("HTTPStatusCode"))
@@ -319,8 +324,8 @@ def _no_bucket(error: FileNotFoundError) -> bool:
 def files_below(fs: Any, root: str, depth: int | None = None) -> Iterator[str]:
     """Yield the names of the files in ``root`` and below, in folders up to ``depth`` deep.
 
-    Fails where a folder cannot be listed: fsspec's own ``glob``, and ``find`` where a store has none of its own, leave
-    it out and say nothing.
+    A folder that cannot be listed raises. fsspec's own ``glob``, and ``find`` if a store has none of its own, skip it
+    silently.
     """
     from fsspec import AbstractFileSystem
     from fsspec.asyn import AsyncFileSystem
@@ -328,7 +333,7 @@ def files_below(fs: Any, root: str, depth: int | None = None) -> Iterator[str]:
     own = type(fs).find is not AbstractFileSystem.find or (
         isinstance(fs, AsyncFileSystem) and type(fs)._find is not AsyncFileSystem._find
     )
-    # The links of a web page need not all be there.
+    # A web page may have dead links.
     if depth is None and (own or "http" in fs.protocol):
         yield from (str(name) for name in fs.find(root))
         return
@@ -349,16 +354,16 @@ def files_below(fs: Any, root: str, depth: int | None = None) -> Iterator[str]:
 
 
 def open_store(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, and what it calls the place there.
+    """Return the fsspec file system of a URL, and the path in it.
 
     Raises:
-        ConfigError: nothing that is installed opens such URLs.
+        ConfigError: nothing installed opens such URLs.
     """
     import fsspec
 
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs at length what it raises, too
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it also logs, at length, what it raises
     try:
-        if "::" in url and in_bucket(url):  # in a key it is no chain of stores
+        if "::" in url and in_bucket(url):  # "::" in an object's key chains no stores
             fs = fsspec.filesystem(url.split("://")[0])
             name = fs._strip_protocol(url)
         else:
@@ -377,5 +382,5 @@ def _missing(url: str, error: Exception) -> ConfigError:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in a line what a store, or its client, raised."""
+    """Describe an error of a store or its client in one line."""
     return f"{type(error).__name__}: {first_line(error)}".rstrip(": ")

@@ -1,7 +1,7 @@
 """Output folders: one protocol, :class:`Folder`, for a local folder and for one at a URL.
 
-A file in a folder goes by its name: relative to the folder, with slashes. What a store raises is an
-:class:`OutputError`; a local disk's errors are raised as they are.
+The name of a file is its path relative to the folder, with slashes. Errors of a store become an :class:`OutputError`;
+those of a local disk are raised as they are.
 """
 
 from __future__ import annotations
@@ -21,53 +21,53 @@ from crisscross_zoo.files.atomic import atomic_path, temporary_folder, writing
 
 
 class Folder(Protocol):
-    """A folder that outputs are written to; it need not be there yet."""
+    """A folder that outputs are written to; it need not exist yet."""
 
     @property
     def local(self) -> Path | None:
-        """Its path on this machine; None of one at a URL."""
+        """The folder's path on this machine; None for a folder at a URL."""
 
     def place(self, name: str = "") -> str:
-        """Return the path or URL of a file in it, or its own."""
+        """Return the path or URL of a file in the folder, or of the folder itself."""
 
     def exists(self, name: str) -> bool:
-        """Return whether there is such a file."""
+        """Return whether a file exists."""
 
     def existing(self, names: Collection[str]) -> list[str]:
-        """Return which of the files are there, as the folder is now."""
+        """Return which of the files exist, as the folder is now."""
 
     def oldest_first(self, pattern: str) -> list[str]:
-        """Return the names that match a pattern such as ``"*/index.csv"``, in the order in which they were written."""
+        """Return the names that match a pattern such as ``"*/index.csv"``, oldest file first."""
 
     def refresh(self) -> None:
-        """Forget what is known of the folder: others may have written to it."""
+        """Drop cached listings of the folder: others may have written to it."""
 
     def read(self, name: str) -> bytes:
-        """Return what is in a file."""
+        """Return the content of a file."""
 
     def local_copy(self, name: str) -> AbstractContextManager[Path]:
-        """Give a local file with the content of ``name``; raises like :func:`remote.local_copy`."""
+        """Yield a local file with the content of ``name``; raises like :func:`remote.local_copy`."""
 
     def save(self, name: str, write: Callable[[Path], Sequence[Path]]) -> None:
-        """Call ``write`` with a local path and make what it has written, the files it returns, ``name``.
+        """Call ``write`` with a local path, and put the files that it returns at ``name``.
 
-        The files are those at the path or beside it; they come to be in the order in which they are returned.
+        The files are at the path or beside it; they appear in the order in which they are returned.
         """
 
     def replacing(self, name: str, data: bytes, *, by: str = "") -> AbstractContextManager[None]:
-        """Write a file that takes its place when the block ends; where there is no room for it, that is said before.
+        """Write a file that replaces ``name`` when the block ends; a full local disk raises before the block.
 
         Args:
             name: The file.
-            data: What is in it.
-            by: Who writes, where several processes may do so at once.
+            data: Its content.
+            by: A name of the writer, if several processes may write the file at once.
         """
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it, if it is there."""
+        """Remove a folder and its content, if it exists."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class LocalFolder:
     """A :class:`Folder` on this machine.
 
     Attributes:
-        path: Where.
-        scratch: A folder on the same file system for what is not whole yet, for processes that may, unknown to each
-            other, write the same file.
+        path: The folder.
+        scratch: A folder on the same file system for unfinished files, for processes that may write the same file
+            without knowing of each other.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class LocalFolder:
 
     @property
     def local(self) -> Path:
-        """The path."""
+        """The folder's path."""
         return self.path
 
     def place(self, name: str = "") -> str:
@@ -93,31 +93,31 @@ class LocalFolder:
         return str(self.path / name)
 
     def exists(self, name: str) -> bool:
-        """Return whether there is such a file."""
+        """Return whether a file exists."""
         return (self.path / name).exists()
 
     def existing(self, names: Collection[str]) -> list[str]:
-        """Return which of the files are there."""
+        """Return which of the files exist."""
         return [name for name in names if self.exists(name)]
 
     def oldest_first(self, pattern: str) -> list[str]:
-        """Return the names that match, by the time of change."""
+        """Return the names that match, sorted by modification time."""
         found = sorted(self.path.glob(pattern), key=lambda p: (p.stat().st_mtime, p.parent.name))
         return [p.relative_to(self.path).as_posix() for p in found]
 
     def refresh(self) -> None:
-        """Do nothing: the system is asked each time."""
+        """Do nothing: nothing is cached."""
 
     def read(self, name: str) -> bytes:
-        """Return what is in a file."""
+        """Return the content of a file."""
         return (self.path / name).read_bytes()
 
     def local_copy(self, name: str) -> AbstractContextManager[Path]:
-        """Give the file itself."""
+        """Yield the file itself."""
         return contextlib.nullcontext(self.path / name)
 
     def save(self, name: str, write: Callable[[Path], Sequence[Path]]) -> None:
-        """Have it written in place, or in the scratch folder and moved."""
+        """Have the file written in place, or in the scratch folder and moved."""
         target = self.path / name
         if self.scratch is None:
             write(target)
@@ -130,18 +130,18 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def replacing(self, name: str, data: bytes, *, by: str = "") -> Iterator[None]:
-        """Write to a temporary name, and rename it at the end."""
+        """Write to a temporary name, and rename that at the end."""
         with atomic_path(self.path / name, by=by) as temporary:
             temporary.write_bytes(data)
             yield
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with writing(self.path):
             (self.path / name).unlink(missing_ok=True)
 
     def remove_folder(self, name: str) -> None:
-        """Remove a folder, if it is there."""
+        """Remove a folder, if it exists."""
         if (self.path / name).exists():
             shutil.rmtree(self.path / name)
 
@@ -154,7 +154,7 @@ class RemoteFolder:
     process killed in mid-write leaves half a file.
 
     Attributes:
-        url: Where.
+        url: The folder.
     """
 
     url: str
@@ -169,17 +169,17 @@ class RemoteFolder:
         return f"{self.url.rstrip('/')}/{name}".rstrip("/")
 
     def exists(self, name: str) -> bool:
-        """Return whether there is such an object."""
+        """Return whether an object exists."""
         with self._asking("read", name) as (fs, path):
             return bool(fs.exists(path))
 
     def existing(self, names: Collection[str]) -> list[str]:
-        """Return which of the files are there, by one listing."""
-        there = self._names()
-        return [name for name in names if name in there]
+        """Return which of the files exist, by one listing."""
+        existing = self._names()
+        return [name for name in names if name in existing]
 
     def oldest_first(self, pattern: str) -> list[str]:
-        """Return the names that match, by the time at which the store changed them, where it says so."""
+        """Return the names that match, sorted by modification time, if the store reports one."""
         below = pattern.split("*")[0].rpartition("/")[0]  # a folder may hold a million files
         names = (f"{below}/{name}".lstrip("/") for name in self._names(below))
         found = [name for name in names if PurePosixPath("/", name).match(f"/{pattern}")]
@@ -194,44 +194,44 @@ class RemoteFolder:
         return sorted(found, key=age)
 
     def refresh(self) -> None:
-        """Forget listings."""
+        """Drop cached listings."""
         with self._asking("read") as (fs, _):
             fs.invalidate_cache()
 
     def read(self, name: str) -> bytes:
-        """Return what is in an object."""
+        """Return the content of an object."""
         with self._asking("read", name) as (fs, path):
             return bytes(fs.cat_file(path))
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
-        """Fetch an object to a temporary file."""
+        """Download an object to a temporary file."""
         with remote.local_copy(self.place(name)) as local:
             yield Path(local)
 
     def save(self, name: str, write: Callable[[Path], Sequence[Path]]) -> None:
-        """Have it written to a temporary file, and put that."""
+        """Have the file written to a temporary path, and upload it."""
         with temporary_folder() as folder:
-            # A store takes longer names than a disk.
+            # A store allows longer names than a disk.
             (file,) = write(Path(folder) / f"features{PurePosixPath(name).suffix}")
             self.write(name, file.read_bytes())
 
     def write(self, name: str, data: bytes) -> None:
-        """Put an object in one piece."""
+        """Upload an object in one piece."""
         with self._asking("written", name) as (fs, path):
-            # A bucket has no folders; s3fs would ask for the bucket each time, and make it where it seems missing.
+            # A bucket has no folders; s3fs would check for the bucket each time, and create it if it seems missing.
             if not remote.in_bucket(self.url):
                 fs.makedirs(fs._parent(path), exist_ok=True)
             fs.pipe_file(path, data)  # mv would take [, * and ? in a name for a pattern
 
     @contextlib.contextmanager
     def replacing(self, name: str, data: bytes, *, by: str = "") -> Iterator[None]:  # noqa: ARG002
-        """Put an object when the block ends."""
+        """Upload an object when the block ends."""
         yield
         self.write(name, data)
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object, if it exists."""
         with self._asking("removed", name) as (fs, path):
             fs.invalidate_cache(path)
             if fs.exists(path):
@@ -242,22 +242,22 @@ class RemoteFolder:
         with self._asking("removed", name) as (fs, path):
             if self._names(name):
                 fs.rm(path, recursive=True)
-                if self._names(name):  # s3fs takes no notice of what is refused
-                    raise PermissionError("files in it stay")
+                if self._names(name):  # s3fs ignores refusals
+                    raise PermissionError("files in it remain")
 
     def check_bucket(self) -> None:
-        """Raise a ConfigError where there is no such bucket: some stores would make one of any name that is free."""
+        """Raise a ConfigError if the bucket does not exist: some stores would create one of any name that is free."""
         if not remote.in_bucket(self.url):
             return
         with self._asking("written") as (fs, path):
             bucket = path.split("/")[0]
             try:
-                # Where s3fs was refused, or reached nothing, its exists() says no as well; info() raises why.
+                # exists() of s3fs is also False on a refusal or without a connection; info() raises the reason.
                 if not fs.exists(bucket):
                     fs.info(bucket)
             except FileNotFoundError:
                 raise ConfigError(
-                    f"{self.url}: there is no bucket {bucket!r}", remedy="make it, or check the URL"
+                    f"{self.url}: there is no bucket {bucket!r}", remedy="create it, or check the URL"
                 ) from None
 
     def _names(self, below: str = "") -> set[str]:
@@ -268,7 +268,7 @@ class RemoteFolder:
 
     @contextlib.contextmanager
     def _asking(self, done: str, name: str = "") -> Iterator[tuple[Any, str]]:
-        """Give the file system and what it calls ``name``; what it raises is an OutputError, "cannot be ``done``"."""
+        """Yield the file system and the path of ``name`` in it; an error is an OutputError, "cannot be ``done``"."""
         try:
             fs, root = remote.open_store(self.url)
             yield fs, f"{root.rstrip('/')}/{name}" if name else root
@@ -283,24 +283,23 @@ class RemoteFolder:
 
 
 def open_folder(out: str) -> Folder:
-    """Return the folder at a local path or URL; it need not be there.
+    """Return the folder at a local path or URL; it need not exist.
 
     Raises:
-        ConfigError: nothing that is installed opens such URLs, there is no such bucket, or files should not be put
-            there.
-        OutputError: the store cannot be asked.
+        ConfigError: nothing installed opens such URLs, the bucket does not exist, or the URL is not for outputs.
+        OutputError: the store cannot be reached, or refuses.
     """
     if not remote.is_url(out):
         return LocalFolder(Path(out))
     _check_writable_url(out)
     folder = RemoteFolder(out)
     folder.check_bucket()
-    folder.refresh()  # says what is missing to open it
+    folder.refresh()  # raises if a dependency is missing to open it
     return folder
 
 
 def open_file(out: str) -> tuple[Folder, str]:
-    """Return the folder of a file at a local path or URL, and its name there; raises like :func:`open_folder`."""
+    """Return the folder of a file at a local path or URL, and the file's name; raises like :func:`open_folder`."""
     if remote.is_url(out):
         _check_writable_url(out)
         parent, _, name = out.rpartition("/")

@@ -1,4 +1,4 @@
-"""Data sets whose folders say what is in them: a split, in it a folder of each class, in that the files."""
+"""Data sets whose folders are their labels: a folder per split, in it a folder per class, in that the files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.settings import suggest
 
 TEST_SPLITS = ("val", "validate", "validation", "test")
-"""Folders of Kinetics that are tested: the first that is there."""
+"""Names of the folder of Kinetics' test files; the first that exists is used."""
 
 SPLITS = ("train", *TEST_SPLITS)
-"""What a split's folder is called; a root of such a name is taken for one."""
+"""Names of a split's folder; a root with such a name is taken for a split."""
 
 KINETICS_SOUND_CLASSES: tuple[str, ...] = (
     "blowing nose",
@@ -49,14 +49,14 @@ KINETICS_SOUND_CLASSES: tuple[str, ...] = (
     "tapping pen",
     "tickling",
 )
-"""The classes of Kinetics400 that make Kinetics-Sound; folders may have underscores for spaces."""
+"""The classes of Kinetics400 that make up Kinetics-Sound; folders may have underscores for spaces."""
 
 
 def folder_names(folder: str) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the folder cannot be read.
     """
     try:
         return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
@@ -65,30 +65,30 @@ def folder_names(folder: str) -> list[str]:
 
 
 def split_folder(root: str, splits: Sequence[str], *, below: str, others: bool = False) -> str:
-    """Return the folder of the first of ``splits`` that is there.
+    """Return the folder of the first of ``splits`` that exists.
 
     Args:
         root: The data set's folder, absolute.
         splits: Names of one split, such as "val" and "validation".
-        below: How a file lies in it, such as "CLASS/VIDEO", for the error.
-        others: Whether the error names the folders that are there.
+        below: The path of a file in a split, such as "CLASS/VIDEO", for the error.
+        others: Whether the error names the folders that exist.
 
     Raises:
-        ConfigError: none is there, or the root cannot be read.
+        ConfigError: no split exists, or the root cannot be read.
     """
     for split in splits:
         folder = os.path.join(root, split)
-        # os.path answers False where pathlib raises: names too long, folders that may not be entered.
+        # os.path returns False where pathlib raises: names too long, folders that may not be entered.
         if os.path.isdir(folder):
             return folder
-    there = folder_names(root)
+    existing = folder_names(root)
     here = Path(root)
     if here.name in {*splits, *SPLITS}:
         remedy = f"it looks like a split itself: name its parent, {here.parent}"
     else:
         remedy = f"the videos are looked for as {here / splits[0] / below}"
-        if others and there:
-            remedy += f"; for another split, {suggest(splits[0], there[:10])}"
+        if others and existing:
+            remedy += f"; for another split, {suggest(splits[0], existing[:10])}"
     raise ConfigError(f"has no folder {' or '.join(map(repr, splits))}", remedy=remedy, path=root)
 
 
@@ -98,19 +98,19 @@ def class_folders(
     """Return the class of each folder in ``folder``, by the folder's name.
 
     Args:
-        folder: Where the class folders are.
-        classes: Those that are wanted; None: all.
-        spaced: Whether an underscore in a folder's name is a space of the class's, as in Kinetics.
+        folder: The folder of the class folders.
+        classes: The classes to return; None: all.
+        spaced: Whether an underscore in a folder's name stands for a space in the class's, as in Kinetics.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: the folder cannot be read.
     """
     labels = {name: name.replace("_", " ") if spaced else name for name in folder_names(folder)}
     return {name: label for name, label in labels.items() if classes is None or label in classes}
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:
-    """Return the error of a folder that cannot be listed."""
+    """Return the error for a folder that cannot be listed."""
     return ConfigError(
         f"cannot be read ({error.strerror})",
         remedy="check that it is there, and its access rights",

@@ -24,7 +24,7 @@ from av.container import InputContainer
 from av.video import VideoStream
 
 from crisscross_zoo.errors import CrissCrossError, NoStreamError, UnreadableMediaError
-from crisscross_zoo.files.stamps import stamp_of
+from crisscross_zoo.files.fingerprints import fingerprint_of
 from crisscross_zoo.media.advice import JOINED, RESTARTS, known_trouble
 from crisscross_zoo.media.clock import (
     LONGEST_REORDERING,
@@ -131,7 +131,7 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
             "nothing in it can be decoded", remedy="check the file in a player, or fetch it again", path=path
         )
     if source is None:
-        size, modified_ns = stamp_of(path)
+        size, modified_ns = fingerprint_of(path)
     else:
         size, modified_ns = source.seek(0, os.SEEK_END), 0
     video_track, audio_track = _Placing(found, path, source).tracks()

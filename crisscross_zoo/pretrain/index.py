@@ -29,8 +29,8 @@ import numpy.typing as npt
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.files.atomic import atomic_path, storage_error, write_atomically, writing
 from crisscross_zoo.files.find import VIDEO_SUFFIXES, common_folder, find_media
+from crisscross_zoo.files.fingerprints import Fingerprint, fingerprint_of
 from crisscross_zoo.files.remote import is_url
-from crisscross_zoo.files.stamps import Stamp, stamp_of
 from crisscross_zoo.files.trees import KINETICS_SOUND_CLASSES, class_folders, split_folder
 from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.tracks import COLUMNS, Media
@@ -293,7 +293,7 @@ def index_files(
         rows: dict[str, _Row] = {}
         for path in labels:
             row = known.get(path)
-            if row is not None and (row[_column("size")], row[_column("modified_ns")]) == _stamp(path):
+            if row is not None and (row[_column("size")], row[_column("modified_ns")]) == _fingerprint(path):
                 rows[path] = row
         del known
         todo = [path for path in labels if path not in rows]
@@ -428,9 +428,9 @@ def _split_folder(
     return root, split_folder(root, [split], below=below, others=True)
 
 
-def _stamp(path: str) -> Stamp | None:
+def _fingerprint(path: str) -> Fingerprint | None:
     try:
-        return stamp_of(path)
+        return fingerprint_of(path)
     except (OSError, ValueError):
         return None
 
@@ -579,7 +579,7 @@ def _write(
         else:
             error = failed[path]
             status, reason = UNREADABLE, f"{type(error).__name__}: {error.reason}"
-            values["size"], values["modified_ns"] = _stamp(path) or (None, None)
+            values["size"], values["modified_ns"] = _fingerprint(path) or (None, None)
         text = _text(name)
         values.update(
             path=text,

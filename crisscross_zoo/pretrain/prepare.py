@@ -25,7 +25,7 @@ from pathlib import Path
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.failures import FAILED_NAME, failure_row
-from crisscross_zoo.files.stamps import stamp_of
+from crisscross_zoo.files.fingerprints import fingerprint_of
 from crisscross_zoo.media.encode import CopyOptions, reencode
 from crisscross_zoo.media.packets import ignore_damage
 from crisscross_zoo.media.scan import scan
@@ -203,7 +203,7 @@ def _claim(folder: Path, options: CopyOptions) -> None:
 
 def _is_there(copy: str, modified_ns: int) -> bool:
     try:
-        return abs(stamp_of(copy).modified_ns - modified_ns) <= _STAMP_NS
+        return abs(fingerprint_of(copy).modified_ns - modified_ns) <= _STAMP_NS
     except OSError:
         return False
 

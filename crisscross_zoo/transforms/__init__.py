@@ -1,4 +1,4 @@
-"""Tensor values before the network: the evaluation transforms of frames and sound, and augmentation.
+"""Preprocessing: the evaluation transforms of frames and audio, and augmentation.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

@@ -1,12 +1,12 @@
-"""Audio augmentation: one waveform in, one randomly changed log-mel spectrogram out.
+"""Audio augmentation: from one waveform to one randomly changed log-mel spectrogram.
 
-In this order: volume jitter (on the waveform), the log-mel front end of :mod:`crisscross_zoo.transforms.mel`,
+The order is: volume jitter (on the waveform), the log-mel front end of :mod:`crisscross_zoo.transforms.mel`,
 time warp, frequency masks, time masks (Park et al. 2019), random resize crop (Niizumi et al. 2021). The numbers
-are those of Table S2. Which of them are used when is in the table captioned S4: the captions of S3 and S4 are
+are those of Table S2. The table captioned S4 lists the operations of each training: the captions of S3 and S4 are
 swapped.
 
-What is random is drawn by the functions ``draw_*``, from one NumPy generator; the others only apply it. One
-generator state and one wave give one spectrogram, and no step here depends on the number of torch's threads.
+The functions ``draw_*`` draw all random values, from one NumPy generator; the others only apply them. A generator
+state and a wave determine the spectrogram, and no step depends on the number of torch's threads.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Crop(NamedTuple):
 def augment_audio(
     wave: np.ndarray | Tensor, augment: AudioAugment, *, config: AudioConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Make one view of a wave: change its volume, compute the spectrogram, warp, mask and crop that.
+    """Return one view of a wave: change its volume, compute the spectrogram, warp, mask and crop it.
 
     Args:
         wave: (samples,), floating point, mono, in [-1, 1], at ``config.sample_rate``. It is not changed.
         augment: How much may change (Table S2), see :data:`AUDIO_AUGMENTS`.
         config: Every number of the log-mel front end.
-        rng: All that is random comes from it.
+        rng: The only source of randomness.
 
     Returns:
         (1, n_mels, T), float32, normalised log-mel on the CPU, without gradient; T = samples // hop_length.
@@ -73,7 +73,7 @@ def augment_audio(
     return spectrogram
 
 
-# --- what is random --------------------------------------------------------------------------------------
+# --- drawing ---------------------------------------------------------------------------------------------
 
 
 def draw_volume(augment: AudioAugment, rng: np.random.Generator) -> float:
@@ -82,14 +82,14 @@ def draw_volume(augment: AudioAugment, rng: np.random.Generator) -> float:
 
 
 def draw_warp(columns: int, augment: AudioAugment, rng: np.random.Generator) -> tuple[int, int] | None:
-    """Draw a time warp: the column ``centre`` comes to lie at ``position``.
+    """Draw a time warp, which moves the column ``centre`` to ``position``.
 
     With w = ``augment.time_warp``, the centre is uniform over the columns more than w from either end (Park
     et al. 2019: in the open interval (w, T - w)) and the shift is uniform in -w ... w, so the position is in
     1 ... T - 1. As released: the centre is in w ... T - w - 1, the shift in 1 - w ... w.
 
     Returns:
-        (centre, position), or None where the warp is off or the spectrogram too short for it: of no more
+        (centre, position); None if the warp is off or the spectrogram too short for it: of no more
         than 2 w + 1 columns; as released, 2 w.
     """
     window = augment.time_warp
@@ -106,11 +106,11 @@ def draw_masks(
     """Draw ``augment.masks`` masks of an axis of ``size`` rows or columns.
 
     Each width is uniform in 0 ... ``largest`` ("max size" in Table S2), or 0 ... ``size`` if that is less;
-    each start is uniform over the places that keep its mask inside. As released, a width is below ``largest``,
+    each start is uniform over the positions that keep its mask inside. As released, a width is below ``largest``,
     and a start below ``size`` minus the larger width of the call.
 
     Returns:
-        (start, width) of each mask, all inside the axis; none if masks are off.
+        (start, width) of each mask, all inside the axis; an empty list if masks are off.
     """
     if not augment.masks or not largest:
         return []
@@ -125,15 +125,15 @@ def draw_masks(
 
 
 def canvas_size(bands: int, columns: int, augment: AudioAugment) -> tuple[int, int]:
-    """Return the rows and columns of the canvas: ``augment.canvas`` times those of the spectrogram, cut to whole."""
+    """Return the rows and columns of the canvas: ``augment.canvas`` times those of the spectrogram, truncated."""
     return int(augment.canvas[0] * bands), int(augment.canvas[1] * columns)
 
 
 def draw_crop(bands: int, columns: int, augment: AudioAugment, rng: np.random.Generator) -> Crop:
     """Draw a crop of the canvas of a (bands, columns) spectrogram.
 
-    Height and width are ``augment.crop``'s factors, each uniform, times bands and columns, cut to whole and to
-    1 ... the canvas's size; the place is uniform among those inside the canvas.
+    Height and width are ``augment.crop``'s factors, each uniform, times bands and columns, truncated and
+    limited to 1 ... the canvas's size; the position is uniform among those inside the canvas.
     """
     rows, wide = canvas_size(bands, columns, augment)
     height = min(max(int(rng.uniform(*augment.crop) * bands), 1), rows)
@@ -143,13 +143,13 @@ def draw_crop(bands: int, columns: int, augment: AudioAugment, rng: np.random.Ge
     return Crop(top, left, height, width)
 
 
-# --- what is applied -------------------------------------------------------------------------------------
+# --- applying --------------------------------------------------------------------------------------------
 
 
 def warp_time(spectrogram: Tensor, centre: int, position: int) -> Tensor:
-    """Stretch what is before ``centre`` to ``position`` columns and the rest to those that remain.
+    """Stretch the columns before ``centre`` to ``position`` columns, and the others to the columns that remain.
 
-    Bicubic, ``align_corners`` off: each part is resized on its own and none sees over the seam.
+    Bicubic, ``align_corners`` off: the two sides are resized separately, and neither reads across the seam.
 
     Args:
         spectrogram: (channels, bands, T), float32.
@@ -166,7 +166,7 @@ def warp_time(spectrogram: Tensor, centre: int, position: int) -> Tensor:
 
 
 def fill_masks(spectrogram: Tensor, masks: list[tuple[int, int]], *, axis: int) -> Tensor:
-    """Fill rows (``axis`` -2) or columns (-1) with the mean of the whole spectrogram as it comes in.
+    """Fill rows (``axis`` -2) or columns (-1) with the mean of the whole input spectrogram.
 
     Args:
         spectrogram: (channels, bands, T), float32, on the CPU, without gradient.
@@ -176,8 +176,8 @@ def fill_masks(spectrogram: Tensor, masks: list[tuple[int, int]], *, axis: int) 
     Returns:
         A new tensor of the same shape and dtype.
     """
-    # torchaudio's mask_along_axis is of no use here: it draws from torch's global generator, and never the largest
-    # width. NumPy takes the mean, since the order in which torch adds up depends on its number of threads.
+    # torchaudio's mask_along_axis cannot be used: it draws from torch's global generator, and never the largest
+    # width. NumPy computes the mean, since the order in which torch sums depends on its number of threads.
     mean = float(spectrogram.numpy().mean(dtype=np.float64))
     masked = spectrogram.clone()
     for start, width in masks:
@@ -186,14 +186,14 @@ def fill_masks(spectrogram: Tensor, masks: list[tuple[int, int]], *, axis: int) 
 
 
 def resize_crop(spectrogram: Tensor, crop: Crop, *, canvas: tuple[int, int]) -> Tensor:
-    """Cut ``crop`` out of a canvas of zeros with the spectrogram in its middle, and resize it to the old shape.
+    """Cut ``crop`` out of a canvas of zeros with the spectrogram in its middle, and resize it to the input's shape.
 
     Bicubic, ``align_corners`` on. Zero stands for a log-mel of ``AudioConfig.mean``.
 
     Args:
         spectrogram: (channels, bands, T), float32.
         crop: Inside the canvas.
-        canvas: Its rows and columns, not less than the spectrogram's. What cannot be halved is one more behind.
+        canvas: Its rows and columns, not less than the spectrogram's. An odd margin has one more at the end.
 
     Returns:
         A new tensor of the same shape and dtype.
@@ -201,8 +201,8 @@ def resize_crop(spectrogram: Tensor, crop: Crop, *, canvas: tuple[int, int]) -> 
     bands, columns = spectrogram.shape[-2:]
     above, before = (canvas[0] - bands) // 2, (canvas[1] - columns) // 2
     padded = F.pad(spectrogram, (before, canvas[1] - columns - before, above, canvas[0] - bands - above))
-    part = padded[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    return _resize(part, bands=bands, columns=columns, align_corners=True)
+    cropped = padded[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    return _resize(cropped, bands=bands, columns=columns, align_corners=True)
 
 
 def _resize(spectrogram: Tensor, *, columns: int, bands: int | None = None, align_corners: bool) -> Tensor:

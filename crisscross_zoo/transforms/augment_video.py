@@ -3,10 +3,10 @@
 One draw serves all frames of a clip. Order: random resized crop, flip, colour jitter, grey, blur, normalise,
 cutout. The crop is cut out before it is resized (uint8, bilinear with antialias, as in
 :mod:`crisscross_zoo.transforms.frames`); from there on pixels are float32, grey levels in [0, 255], planar
-(C, T, H, W), and nothing is rounded to whole levels, where Pillow does so after every step.
+(C, T, H, W), and nothing is rounded to integer levels, unlike in Pillow, which rounds after every step.
 
-Drawing and painting are apart: :func:`draw_choices` turns a NumPy generator into :class:`VideoChoices` without
-seeing a pixel, and :func:`apply_choices` is a plain function of frames and choices. Its result does not depend on
+Drawing and applying are separate: :func:`draw_choices` turns a NumPy generator into :class:`VideoChoices` without
+access to pixels, and :func:`apply_choices` is a pure function of frames and choices. Its result does not depend on
 the number of threads: the resize is in integers; the steps are elementwise products, sums and quotients, each
 rounded once, whichever thread makes them; the means sum single rows in float32 (no row is shared between threads)
 and the few row sums in float64 in NumPy.
@@ -27,16 +27,16 @@ from crisscross_zoo.transforms.augment import VideoAugment
 from crisscross_zoo.transforms.frames import _as_frames
 
 CROP_TRIES = 10
-"""Draws of a crop before the central one is taken, as in torchvision's ``RandomResizedCrop``."""
+"""Draws of a crop before the central crop is taken, as in torchvision's ``RandomResizedCrop``."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey level (ITU-R BT.601)."""
 
 LEAST_TAP = 2.0**-18
-"""Taps of the blur with less than this share of the whole are left out: 0.01 grey levels in all."""
+"""Taps of the blur below this fraction of the sum are dropped: 0.01 grey levels in total."""
 
 BLOCK_PIXELS = 2**17
-"""Pixels painted at a time, so that they stay in the processor's cache; no result depends on it."""
+"""Pixels processed at a time, so that they stay in the processor's cache; results do not depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class VideoChoices:
 
     Attributes:
         crop: Top, left, height and width of the crop in pixels of the frame.
-        flip: Whether left and right change places.
-        jitter: Brightness, contrast, saturation (factors) and hue (share of a turn) in the order of application.
+        flip: Whether left and right are swapped.
+        jitter: Brightness, contrast, saturation (factors) and hue (fraction of a turn) in the order of application.
         grey: Whether the clip becomes grey.
         blur: Horizontal and vertical sigma in pixels, or None.
         cutout: Top, bottom, left and right of the cutout in pixels of the view, half-open; may be empty.
@@ -63,12 +63,12 @@ class VideoChoices:
 def augment_video(
     frames: np.ndarray, augment: VideoAugment, *, config: VideoConfig, rng: np.random.Generator
 ) -> Tensor:
-    """Make one augmented view of a clip (section D.1, Table S1).
+    """Return one augmented view of a clip (section D.1, Table S1).
 
     Args:
         frames: RGB, uint8, (T, H, W, 3), of any T, H and W.
         augment: What to do, see :data:`VIDEO_AUGMENTS`.
-        config: Gives ``size``, ``mean`` and ``std``; the paper pretrains at size 112.
+        config: Provides ``size``, ``mean`` and ``std``; the paper pretrains at size 112.
         rng: The only source of randomness; the same state gives the same view.
 
     Returns:
@@ -86,12 +86,12 @@ def augment_video(
 def apply_choices(
     frames: np.ndarray, choices: VideoChoices, *, config: VideoConfig, released: bool = False
 ) -> Tensor:
-    """Make the view that ``choices`` describe; takes and returns what :func:`augment_video` does.
+    """Return the view that ``choices`` describe, in the form of :func:`augment_video`.
 
     Args:
         frames: RGB, uint8, (T, H, W, 3).
         choices: From :func:`draw_choices` for this height, width and ``config.size``.
-        config: Gives ``size``, ``mean`` and ``std``.
+        config: Provides ``size``, ``mean`` and ``std``.
         released: Blur and cutout as in the released code, see :class:`VideoAugment`.
 
     Raises:
@@ -107,9 +107,9 @@ def apply_choices(
 def draw_choices(
     augment: VideoAugment, *, height: int, width: int, size: int, rng: np.random.Generator
 ) -> VideoChoices:
-    """Draw one view of frames of ``height`` x ``width`` pixels, ``size`` pixels wide and high.
+    """Draw the choices of one view, ``size`` pixels wide and high, of frames of ``height`` x ``width`` pixels.
 
-    A step that is off draws its numbers all the same, so switching it off leaves the others as they were.
+    A step that is off draws its random numbers all the same, so that switching it off does not change the others.
     """
     crop = draw_crop(augment, height=height, width=width, rng=rng)
     flip = bool(rng.random() < augment.flip)
@@ -125,8 +125,8 @@ def draw_crop(
 ) -> tuple[int, int, int, int]:
     """Draw a crop: top, left, height and width in pixels.
 
-    Area is uniform and width / height log-uniform; a crop that does not fit is drawn again, up to 10 times in all.
-    Then it is the largest central one with an aspect in range.
+    Area is uniform and width / height log-uniform; a crop that does not fit is drawn again, up to 10 times in total.
+    After that the crop is the largest central one with an aspect in range.
     """
     low, high = augment.aspect
     for _ in range(CROP_TRIES):
@@ -169,25 +169,25 @@ def draw_cutout(augment: VideoAugment, *, size: int, rng: np.random.Generator) -
     """Draw the cutout: top, bottom, left and right in pixels, half-open.
 
     A nominal side of n in 1 ... ``cutout`` makes a square of 2 (n // 2) pixels, so 1 makes none. Its centre is
-    anywhere in the view, and what is beyond the border is lost.
+    anywhere in the view, and the part beyond the border is cut off.
     """
     half = int(rng.integers(1, augment.cutout + 1)) // 2 if augment.cutout else 0
     y, x = (int(c) for c in rng.integers(size, size=2))
     return max(0, y - half), min(size, y + half), max(0, x - half), min(size, x + half)
 
 
-# --- painting ----------------------------------------------------------------------------------------------------
+# --- applying ----------------------------------------------------------------------------------------------------
 
 
 def _apply(images: Tensor, choices: VideoChoices, config: VideoConfig, *, released: bool) -> Tensor:
-    """(T, H, W, 3) uint8 to (3, T, size, size) float32."""
+    """Turn (T, H, W, 3) uint8 into (3, T, size, size) float32."""
     size = config.size
     mean, std = (
         torch.tensor(v, dtype=torch.float32).mul_(255)[:, None, None, None] for v in (config.mean, config.std)
     )
     view = torch.empty(3, len(images), size, size, dtype=torch.float32)
     frames = max(1, BLOCK_PIXELS // size**2)
-    for block, painted in zip(torch.split(images, frames), torch.split(view, frames, dim=1), strict=True):
+    for block, target in zip(torch.split(images, frames), torch.split(view, frames, dim=1), strict=True):
         clip = _crop(block, choices.crop, size)
         if choices.flip:
             clip = clip.flip(-1)
@@ -199,13 +199,13 @@ def _apply(images: Tensor, choices: VideoChoices, config: VideoConfig, *, releas
             clip = _luma(clip)  # (1, T, size, size): three equal channels need not be blurred thrice
         if choices.blur is not None:
             clip = _blur(clip, *choices.blur, radius=size // 20, whole_levels=released)
-        torch.sub(clip, mean, out=painted).div_(std)
+        torch.sub(clip, mean, out=target).div_(std)
     _cutout(view, choices.cutout, multiply=released)
     return view
 
 
 def _crop(images: Tensor, crop: tuple[int, int, int, int], size: int) -> Tensor:
-    """(T, H, W, 3) to (T, 3, size, size), uint8, channels last in memory."""
+    """Turn (T, H, W, 3) into (T, 3, size, size), uint8, channels last in memory."""
     top, left, height, width = crop
     cut = images[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
     return F.interpolate(cut, (size, size), mode="bilinear", antialias=True)
@@ -217,7 +217,7 @@ def _brightness(clip: Tensor, factor: float) -> None:
 
 
 def _contrast(clip: Tensor, factor: float) -> None:
-    """Move away from the mean grey level of each frame, or to it."""
+    """Move pixels away from the mean grey level of each frame, or towards it."""
     if factor != 1:
         red, green, blue = _row_means(clip).mean(axis=-1)
         greys = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
@@ -226,14 +226,14 @@ def _contrast(clip: Tensor, factor: float) -> None:
 
 
 def _saturation(clip: Tensor, factor: float) -> None:
-    """Move away from the grey level of each pixel, or to it."""
+    """Move channels away from the grey level of each pixel, or towards it."""
     if factor != 1:
         grey = _luma(clip).mul_(1 - factor)
         clip.mul_(factor).add_(grey).clamp_(0, 255)
 
 
 def _hue(clip: Tensor, turn: float) -> None:
-    """Turn the hue of HSV; the largest and the least of the three channels stay.
+    """Turn the hue of HSV; the largest and the smallest of the three channels keep their values.
 
     With the hue counted in sixths of a turn, a channel is ``least + chroma * ramp``. The ramp is 1 within one sixth
     of the channel's own hue (red 0 and 6, green 2, blue 4), 0 from two sixths on, and straight between.
@@ -241,7 +241,7 @@ def _hue(clip: Tensor, turn: float) -> None:
     if turn == 0:
         return
     red, green, blue = clip
-    # The hue without branches: sort green and blue, then red and the larger of them, and note who changed places.
+    # The hue without branches: sort green and blue, then red and the larger of them, and record the swaps.
     large, small = torch.maximum(green, blue), torch.minimum(green, blue)
     start = green.lt_(blue).mul_(-6)
     swapped = torch.lt(red, large, out=blue)
@@ -264,7 +264,7 @@ _JITTER = {"brightness": _brightness, "contrast": _contrast, "saturation": _satu
 
 
 def _luma(clip: Tensor) -> Tensor:
-    """(3, T, H, W) to (1, T, H, W)."""
+    """Return the grey levels of (3, T, H, W) as (1, T, H, W)."""
     grey = clip[0] * LUMA[0]
     for channel, weight in zip(clip[1:], LUMA[1:], strict=True):
         grey.add_(channel * weight)
@@ -272,7 +272,7 @@ def _luma(clip: Tensor) -> Tensor:
 
 
 def _blur(clip: Tensor, horizontal: float, vertical: float, *, radius: int, whole_levels: bool) -> Tensor:
-    """Gaussian blur with a kernel of ``2 * radius + 1`` pixels and mirrored borders, edge pixel not repeated."""
+    """Blur with a Gaussian kernel of ``2 * radius + 1`` pixels and mirrored borders, edge pixel not repeated."""
     if whole_levels:
         clip = clip.round()
     for sigma, dim in ((vertical, -2), (horizontal, -1)):
@@ -281,7 +281,7 @@ def _blur(clip: Tensor, horizontal: float, vertical: float, *, radius: int, whol
 
 
 def _taps(sigma: float, radius: int) -> list[float]:
-    """One half of a Gaussian kernel of sum 1, middle first, without the taps too small to matter."""
+    """Return one half of a Gaussian kernel of sum 1, middle first, without taps below :data:`LEAST_TAP`."""
     half = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
     half /= half[0] + 2 * half[1:].sum()
     half = half[half >= LEAST_TAP]
@@ -316,6 +316,6 @@ def _cutout(clip: Tensor, cutout: tuple[int, int, int, int], *, multiply: bool) 
 
 
 def _row_means(clip: Tensor) -> np.ndarray:
-    """Means over the last axis, float64."""
+    """Return means over the last axis, float64."""
     sums: np.ndarray = clip.sum(dim=-1).numpy().astype(np.float64)
     return sums / clip.shape[-1]

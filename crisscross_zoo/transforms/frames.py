@@ -1,7 +1,7 @@
 """The evaluation transform of video (section E): resize, centre crop, normalise.
 
 The shorter side becomes ``int(size / crop_ratio)`` pixels, bilinear with antialias, the other side in
-proportion, truncated; a frame that has that size already is not resized. The crop's offsets are rounded half
+proportion, truncated; a frame that already has that size is not resized. The crop's offsets are rounded half
 to even. Up to normalisation everything stays uint8, which is fastest and, on the CPU, within 1 grey level of
 Pillow.
 """
@@ -37,20 +37,20 @@ def resize_crop(frames: np.ndarray | Tensor, *, size: int, crop_ratio: float) ->
 
 
 def resize_crop_frame(frame: np.ndarray | Tensor, *, size: int, crop_ratio: float) -> Tensor:
-    """Resize and crop one frame, (H, W, 3) to (3, size, size); the same numbers as in :func:`resize_crop`."""
+    """Resize and crop one frame, (H, W, 3) to (3, size, size), with the values of :func:`resize_crop`."""
     frame = _as_frames(frame, "(H, W, 3)", least_dims=3, most_dims=3)
     return _resize_crop_images(frame[None], size, crop_ratio)[0].movedim(-1, 0)
 
 
 def normalize(clips: Tensor, config: VideoConfig) -> Tensor:
-    """Scale to [0, 1], take off the config's mean and divide by its std.
+    """Scale to [0, 1], subtract the config's mean and divide by its std.
 
     Args:
         clips: (..., 3, T, H, W), uint8.
-        config: Gives ``mean`` and ``std``, one number for each of red, green and blue.
+        config: Provides ``mean`` and ``std``, one value for each of red, green and blue.
 
     Returns:
-        The same shape, strides and device, float32.
+        float32, with the shape, strides and device of ``clips``.
     """
     mean = torch.tensor(config.mean, dtype=torch.float32, device=clips.device).view(3, 1, 1, 1)
     std = torch.tensor(config.std, dtype=torch.float32, device=clips.device).view(3, 1, 1, 1)
@@ -58,7 +58,7 @@ def normalize(clips: Tensor, config: VideoConfig) -> Tensor:
 
 
 def _resize_crop_images(images: Tensor, size: int, crop_ratio: float) -> Tensor:
-    """(B, H, W, 3) to a contiguous (B, size, size, 3)."""
+    """Turn (B, H, W, 3) into a contiguous (B, size, size, 3)."""
     height, width = images.shape[1:3]
     short, target = min(height, width), int(size / crop_ratio)
     images = images.permute(0, 3, 1, 2)  # channels last in memory: torchvision's fast path for uint8
@@ -70,10 +70,12 @@ def _resize_crop_images(images: Tensor, size: int, crop_ratio: float) -> Tensor:
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear with antialias; on the CPU in uint8, which is what torchvision calls there too."""
+    """Resize, bilinear with antialias; on the CPU in uint8, by the same function that torchvision calls."""
     if images.device.type == "cpu":
         return F.interpolate(images, size, mode="bilinear", antialias=True)
-    from torchvision.transforms.v2 import functional as tvf  # late: it takes as long to import as torch
+    from torchvision.transforms.v2 import (
+        functional as tvf,
+    )  # imported late: this takes as long as importing torch
 
     resized: Tensor = tvf.resize(images, list(size), antialias=True)
     return resized

@@ -1,11 +1,11 @@
-"""The log-mel front end of audio: waveform in, normalised spectrogram out.
+"""The log-mel front end of audio: from a waveform to a normalised spectrogram.
 
 Mono, 16 kHz; centred STFT of 1024 samples every 160 with reflected edges and a periodic Hann window; power;
-80 Slaney mel bands from 0 to 8000 Hz; ``(ln(mel + offset) - mean) / std``. This is what librosa 0.8.1
-computed for the paper (later versions pad with zeros unless told otherwise), on any device.
+80 Slaney mel bands from 0 to 8000 Hz; ``(ln(mel + offset) - mean) / std``. These are the values that librosa
+0.8.1 computed for the paper (later versions pad with zeros by default), on any device.
 
-A centred STFT gives ``1 + samples // hop_length`` columns; the last is dropped, which leaves 100 a second
-and, for 2 s, the 200 of Table S6.
+A centred STFT gives ``1 + samples // hop_length`` columns; the last is dropped, which leaves 100 per
+second and, for 2 s, the 200 of Table S6.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crisscross_zoo.settings import check_choice
 from crisscross_zoo.transforms.resample import resample
 
 MAX_PEAK = 16.0
-"""A wave beyond this is taken for one that was never scaled to [-1, 1]."""
+"""A wave with a larger peak is taken for one that was not scaled to [-1, 1]."""
 
 MOST_CHANNELS = 8
 """A wave of two axes with more rows than 7.1 surround sound is taken for a batch of mono waves."""
@@ -41,20 +41,20 @@ def mono_at_rate(
 ) -> Tensor:
     """Check a waveform, average its channels and resample it to ``config.sample_rate`` as torchaudio does.
 
-    Sound from files is better resampled by the decoder, as in training: the two resamplers differ.
+    Audio from files should be resampled by the decoder, as in training: the two resamplers differ.
 
     Args:
         wave: Floating point, in [-1, 1]: (samples,), (channels, samples) or (N, channels, samples).
-        config: Gives the rate to resample to.
-        sample_rate: Of ``wave``, a whole number of Hz; default: the config's.
-        device: Of the result; default: that of ``wave``.
+        config: Provides the target sample rate.
+        sample_rate: Sample rate of ``wave``, a whole number of Hz; default: the config's.
+        device: Device of the result; default: that of ``wave``.
 
     Returns:
         (samples,) or, of three axes, (N, samples), float32.
 
     Raises:
         InputError: ``wave`` has integers, values that are not finite or far beyond [-1, 1], another form, or two axes
-            with more than :data:`MOST_CHANNELS` rows, which are rather a batch.
+            with more than :data:`MOST_CHANNELS` rows, which are probably a batch.
         ConfigError: ``sample_rate`` is not a whole number above 0.
     """
     rate = config.sample_rate if sample_rate is None else sample_rate
@@ -66,7 +66,7 @@ def mono_at_rate(
     peak = float(mono.abs().max()) if mono.numel() else 0.0
     if peak > MAX_PEAK:
         raise InputError(
-            f"the wave reaches {peak:g}, far beyond [-1, 1]", remedy="divide 16-bit sound by 32768"
+            f"the wave reaches {peak:g}, far beyond [-1, 1]", remedy="divide 16-bit samples by 32768"
         )
     if mono.ndim > 1:
         mono = mono.mean(-2)
@@ -82,11 +82,11 @@ def log_mel(wave: Tensor, config: AudioConfig, *, backend: Backend = "torch") ->
     Args:
         wave: (..., samples), floating point, mono, at ``config.sample_rate``.
         config: Every number of the front end.
-        backend: ``"torch"``: on the wave's device. ``"librosa"``: librosa's own numbers, on the CPU.
+        backend: ``"torch"``: on the wave's device. ``"librosa"``: by librosa itself, on the CPU.
 
     Returns:
-        (..., 1, n_mels, T), float32, T = samples // hop_length. On the CPU one wave's numbers do not
-        depend on what else is in the batch.
+        (..., 1, n_mels, T), float32, T = samples // hop_length. On the CPU the values of a wave do not
+        depend on the rest of the batch.
 
     Raises:
         InputError: the wave is too short to be reflected at its edges: not above ``n_fft // 2`` samples.
@@ -103,7 +103,7 @@ def log_mel(wave: Tensor, config: AudioConfig, *, backend: Backend = "torch") ->
     if backend == "librosa":
         return _log_mel_librosa(wave, config)
     waves = wave.to(torch.float32).reshape(-1, samples)
-    # On a CPU one wave at a time: its spectrum stays in the cache, and its sums in the same order.
+    # On a CPU one wave at a time: its spectrum stays in the cache, and the order of its sums is fixed.
     chunks = torch.split(waves, 1) if waves.device.type == "cpu" else (waves,)
     with exact_float32():
         mels = torch.cat([_log_mel_torch(chunk, config) for chunk in chunks])
@@ -156,7 +156,7 @@ def _window_and_filters(config: AudioConfig, device: torch.device) -> tuple[Tens
 def mel_filters(config: AudioConfig) -> np.ndarray:
     """Return the mel filterbank, (n_mels, n_fft // 2 + 1), float32: triangles of equal area, Slaney scale.
 
-    Computed in float64, as librosa does: torchaudio's float32 is off by 3e-6 of the largest weight.
+    It is computed in float64, as by librosa: torchaudio's float32 is off by 3e-6 of the largest weight.
     """
     edges = _mel_to_hz(
         np.linspace(_hz_to_mel(config.fmin), _hz_to_mel(config.fmax), config.n_mels + 2, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Resampling of waveforms by windowed-sinc interpolation: by torchaudio where it imports, else to the same bits.
+"""Resample waveforms by windowed-sinc interpolation: with torchaudio if it can be imported, else bit for bit like it.
 
-torchaudio's compiled part belongs to one version of CUDA, and it refuses to be imported beside a torch of another.
-Its resampler needs none of that.
+The compiled extension of torchaudio belongs to one version of CUDA, and torchaudio cannot be imported beside a torch
+of another one. Its resampler does not need the extension.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ZERO_CROSSINGS = 6
-"""Of the sinc, that the filter keeps on either side of its centre."""
+"""Zero crossings of the sinc that the filter keeps on either side of its centre."""
 
 ROLLOFF = 0.99
 """Cut-off of the low-pass filter, as a fraction of the lower of the two Nyquist frequencies."""
@@ -24,23 +24,23 @@ def resample(waves: Tensor, rate: int, new_rate: int) -> Tensor:
 
     Args:
         waves: (..., samples), floating point.
-        rate: Of ``waves``, Hz.
-        new_rate: Of the result, Hz.
+        rate: Sample rate of ``waves``, Hz.
+        new_rate: Sample rate of the result, Hz.
 
     Returns:
-        (..., ceil(samples * new_rate / rate)), of the dtype and on the device of ``waves``. Above 2**24 the length is
-        what float32 makes of it.
+        (..., ceil(samples * new_rate / rate)), of the dtype and on the device of ``waves``. A length above 2**24
+        is rounded by float32.
     """
     try:
         from torchaudio.functional import resample as by_torchaudio
-    except (ImportError, OSError, RuntimeError):  # the last two: of another CUDA version than torch
+    except (ImportError, OSError, RuntimeError):  # the last two: torchaudio for another CUDA version
         return sinc_resample(waves, rate, new_rate)
     resampled: Tensor = by_torchaudio(waves, rate, new_rate)
     return resampled
 
 
 def sinc_resample(waves: Tensor, rate: int, new_rate: int) -> Tensor:
-    r"""Resample as :func:`resample` does, by torch alone; bit for bit what ``torchaudio.functional.resample`` gives.
+    r"""Resample as :func:`resample` does, by torch alone; bit for bit as ``torchaudio.functional.resample``.
 
     Bandlimited interpolation (J. O. Smith, Digital Audio Resampling, https://ccrma.stanford.edu/~jos/resample/):
 

@@ -1,4 +1,4 @@
-"""Weights: the manifest, where checkpoints are, and how they become an encoder.
+"""Weights: the manifest, finding and downloading checkpoints, and loading them into encoders.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

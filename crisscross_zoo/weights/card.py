@@ -1,4 +1,4 @@
-"""What the manifest says of a checkpoint, in a model card on the Hugging Face Hub."""
+"""Model cards for the Hugging Face Hub from the manifest's facts about a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Pretrained on {dataset}, {size}; the data set's own terms apply to it. The weigh
 
 ## Limitations
 
-As the paper states them (appendix H): asynchronous cross-modal optimisation has been explored for sound and
-picture alone, not for more than two modalities such as sound, picture and text. Between full supervision
+As the paper states them (appendix H): asynchronous cross-modal optimisation has been explored for audio and
+video alone, not for more than two modalities such as audio, video and text. Between full supervision
 and self-supervision a considerable gap of performance remains when both are pretrained on the same large
 data set (Kinetics400 or AudioSet).
 
@@ -65,8 +65,8 @@ def card_data(entry: WeightsEntry, *, model_name: str | None = None) -> ModelCar
     """Return license, data set, tags and results of a checkpoint.
 
     Args:
-        entry: Of the manifest.
-        model_name: What its results are listed under; None: made of the entry's name and modality.
+        entry: The checkpoint's entry in the manifest.
+        model_name: The name under which its results are listed; None: made of the entry's name and modality.
     """
     source = f"https://arxiv.org/abs/{entry.citation.arxiv}" if entry.origin is not None else None
     results = [
@@ -96,10 +96,10 @@ def card_data(entry: WeightsEntry, *, model_name: str | None = None) -> ModelCar
 
 
 def release_card(entry: WeightsEntry, hub: Hub) -> ModelCard:
-    """Return the card of a released checkpoint's repository: data, license, numbers, limits and use.
+    """Return the card of a released checkpoint's repository: data, license, results, limits and use.
 
     Args:
-        entry: Of the manifest; of the authors' release.
+        entry: The checkpoint's entry in the manifest; it is of the authors' release.
         hub: The repository, and the sha256 of the weights in it.
     """
     assert hub.repo is not None

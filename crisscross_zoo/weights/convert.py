@@ -1,12 +1,12 @@
-"""PyTorch checkpoints in, safetensors out: the only place that reads ``.pth`` files.
+"""Convert PyTorch checkpoints to safetensors; the only module that reads ``.pth`` files.
 
 Nothing is unpickled without limits: ``torch.load`` runs with ``weights_only=True``, which refuses pickles
 that call code. Zips are read in memory, under a limit, and never unpacked to disk.
 
-Read are a torch file in its zip or its legacy form (``.pth.tar``, ``.pth``, ``.pt``) and a zip with one such
-member (the authors' ``.pth.tar.zip``), told apart by content; in it the state dict of a backbone or of the
-full model, bare or under ``"model"`` or ``"state_dict"``, with or without ``module.`` prefixes. Floating
-point of another precision becomes float32: float16 and bfloat16 exactly, float64 rounded.
+A file may be a torch file in its zip or its legacy form (``.pth.tar``, ``.pth``, ``.pt``), or a zip with one such
+member (the authors' ``.pth.tar.zip``); the content decides. It holds the state dict of a backbone or of the full
+model, bare or under ``"model"`` or ``"state_dict"``, with or without ``module.`` prefixes. Floating point of another
+precision becomes float32: float16 and bfloat16 exactly, float64 rounded.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from crisscross_zoo.errors import (
 from crisscross_zoo.settings import check_choice
 
 PTH_SUFFIXES = (".pth.tar.zip", ".pth.zip", ".pth.tar", ".pth", ".pt")
-"""Names of the files that :func:`read_pth` is for."""
+"""Suffixes of the files that :func:`read_pth` reads."""
 
 MEMBER_SUFFIXES = (".pth.tar", ".pth", ".pt")
-"""Names of a checkpoint inside a zip."""
+"""Suffixes of a checkpoint inside a zip."""
 
 MAX_BYTES = 1 << 30
 """A checkpoint that unpacks to more is refused; the largest released one holds 62 MB."""
@@ -64,10 +64,10 @@ def read_pth(
 
     Args:
         path: The file.
-        modality: Which backbone to take from a full model; a lone backbone is returned whichever it is.
-            None: the file holds a lone one.
-        source: What errors call the file; default: its path.
-        suffixes: How the name of the checkpoint ends where the file is a zip with one.
+        modality: Which backbone to take from a full model; a single backbone is returned whatever its modality.
+            None: the file holds a single one.
+        source: The name of the file in errors; default: its path.
+        suffixes: Suffixes of the checkpoint's name if the file is a zip with one.
 
     Returns:
         Tensors by their released names, on the CPU, floating point as float32.
@@ -101,7 +101,7 @@ def read_local(
         modality: What it must be, or which backbone of a full model to take; None: whichever it is.
 
     Returns:
-        The backbone's tensors and its config, inferred where the file carries none.
+        The backbone's tensors and its config, inferred if the file has none.
 
     Raises:
         UnknownWeightsError: there is no such file.
@@ -136,15 +136,15 @@ def convert_checkpoint(
 
     Args:
         source: The file to read.
-        out: The ``.safetensors`` file to write; it appears whole, by rename.
+        out: The ``.safetensors`` file, which is written atomically.
         modality: What it must be, or which backbone of a full model to take; None: whichever it is.
         overwrite: Replace ``out`` if it exists.
 
     Returns:
-        The sha256 of what was written.
+        The sha256 of the written file.
 
     Raises:
-        ConfigError: an unknown modality, or ``out`` has another suffix or exists.
+        ConfigError: the modality is unknown, or ``out`` has another suffix or exists.
         CheckpointError: ``source`` is refused.
         WeightsError: ``out`` cannot be written.
     """
@@ -161,16 +161,16 @@ def convert_checkpoint(
         return write_checkpoint(out, encoder.state_dict(), config)
     except OSError as error:
         raise WeightsError(
-            f"cannot be written: {error.strerror or error}", remedy="choose another place", path=out
+            f"cannot be written: {error.strerror or error}", remedy="choose another path", path=out
         ) from error
 
 
 def _pick_backbone(
     state_dict: Mapping[str, Tensor], modality: Modality | None, source: str
 ) -> dict[str, Tensor]:
-    """Return one backbone of a full model's state dict; a lone backbone's is returned as it is.
+    """Return one backbone of a full model's state dict; a single backbone's is returned as it is.
 
-    ``module.`` prefixes, which data-parallel training leaves, are taken off.
+    ``module.`` prefixes, which data-parallel training leaves, are removed.
     """
     names = {name.removeprefix(_PARALLEL_PREFIX): name for name in state_dict}
     prefixes = {m: f"{m}_backbone." for m in MODALITIES}
@@ -179,7 +179,7 @@ def _pick_backbone(
     if modality is None:
         raise CheckpointError(
             "a full model, which holds a video and an audio backbone",
-            remedy="say which one: --modality video or --modality audio",
+            remedy="choose one: --modality video or --modality audio",
             path=source,
         )
     prefix = prefixes[modality]
@@ -187,9 +187,9 @@ def _pick_backbone(
 
 
 def _infer_config(state_dict: Mapping[str, Tensor], modality: Modality | None) -> EncoderConfig:
-    """Return the config of a checkpoint that carries none: width and depth from its shapes, else the paper's.
+    """Return the config of a checkpoint that has none: width and depth from its shapes, other fields as in the paper.
 
-    What is no backbone gets some config too, and is refused by ``build_strictly``.
+    A state dict that is not a backbone's also gets a config, and ``build_strictly`` then refuses it.
     """
     stem = state_dict.get("conv1.0.weight")
     if modality is None:  # only the video stem is 3-D
@@ -210,7 +210,7 @@ def _infer_config(state_dict: Mapping[str, Tensor], modality: Modality | None) -
 
 
 def _load(file: IO[bytes], source: str, suffixes: tuple[str, ...]) -> object:
-    """Return what a torch file, or a zip with one, holds."""
+    """Return the content of a torch file, or of a zip with one."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if size == 0:
@@ -228,7 +228,7 @@ def _load(file: IO[bytes], source: str, suffixes: tuple[str, ...]) -> object:
     elif head.isascii() and b"\0" not in head:
         raise CheckpointError("a text file, not a checkpoint", remedy=_AGAIN, path=source)
     try:
-        with warnings.catch_warnings():  # about odd pickles: what matters is raised
+        with warnings.catch_warnings():  # about unusual pickles: real errors are raised
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile pickle can make torch raise nearly anything
@@ -304,7 +304,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str)
     with archive.open(member) as opened:
         while chunk := opened.read(_CHUNK):
             if data.tell() + len(chunk) > MAX_BYTES:
-                raise _too_large("its member goes on", source)
+                raise _too_large("its member is longer than declared", source)
             data.write(chunk)
     data.seek(0)
     return data
@@ -319,7 +319,7 @@ def _too_large(what: str, source: str) -> CheckpointError:
 
 
 def _unwrap(loaded: object, source: str) -> dict[str, Tensor]:
-    """Return the state dict in what ``torch.load`` gave."""
+    """Return the state dict in the result of ``torch.load``."""
     for key in _CONTAINER_KEYS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -345,7 +345,7 @@ def _plain_float32(state_dict: dict[str, Tensor], source: str) -> dict[str, Tens
     for name, value in state_dict.items():
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise CheckpointError(
-                f"{name} is a sparse, quantised or empty-handed tensor",
+                f"{name} is a sparse, quantised or meta tensor",
                 remedy="save plain tensors",
                 path=source,
             )

@@ -1,15 +1,15 @@
-"""From a word or a path to an encoder: :func:`load_encoder`.
+"""Load an encoder by a name or a path: :func:`load_encoder`.
 
-What ``weights`` means is decided in this order:
+The meaning of ``weights`` is decided in this order:
 
-1. ``None``: random, drawn from torch's global generator. ``"random:SEED"``: random, the same everywhere.
+1. ``None``: random weights from torch's global generator. ``"random:SEED"``: random weights, equal everywhere.
 2. A name of the manifest, such as ``"audioset"``. (A file of that name is ``"./audioset"``.)
 3. ``"org/name@revision"``: always a repository on the Hub.
-4. A path: a ``pathlib.Path``, what exists on disk, what starts with ``.``, ``/`` or ``~``, what ends like a
-   checkpoint (``.safetensors``, ``.pth.tar``, ...), and what lies in a folder that exists.
+4. A path: a ``pathlib.Path``, or a str that exists on disk, starts with ``.``, ``/`` or ``~``, has the suffix of a
+   checkpoint (``.safetensors``, ``.pth.tar``, ...), or is in a folder that exists.
 5. ``"org/name"``: a repository on the Hub.
 
-A path that does not exist is an error, and never looked up on the Hub.
+A path that does not exist is an error, and is never looked up on the Hub.
 """
 
 from __future__ import annotations
@@ -72,33 +72,33 @@ def load_encoder(
 
     Args:
         modality: ``"video"`` or ``"audio"``.
-        weights: A name that :func:`list_weights` gives; a Hub id, ``"org/name"`` or ``"org/name@revision"``;
+        weights: A name of :func:`list_weights`; a Hub id, ``"org/name"`` or ``"org/name@revision"``;
             a file (safetensors, ``.pth.tar``, ``.pth``, ``.pt``, the authors' ``.pth.tar.zip``) or a folder
             that ``save_pretrained`` or a pretraining run made; ``"random:SEED"``; None: random without a seed. The
-            documentation of :mod:`crisscross_zoo.weights.load` has the rule that tells them apart.
-        pooling: How conv5x becomes a vector, see :mod:`crisscross_zoo.encoders.pooling`; None: as the checkpoint's
-            config says, ``"linear"`` for those of the manifest and for random ones.
-        device: Where to put it; None: the CPU.
+            documentation of :mod:`crisscross_zoo.weights.load` has the rule by which they are distinguished.
+        pooling: How conv5x becomes a vector, see :mod:`crisscross_zoo.encoders.pooling`; None: the pooling of the
+            checkpoint's config, ``"linear"`` for checkpoints of the manifest and random weights.
+        device: Device of the encoder; None: the CPU.
         revision: Branch, tag or commit on the Hub, instead of the one pinned in the manifest.
-        cache_dir: Instead of the Hub's cache, and of this package's folder beside it.
+        cache_dir: Cache, instead of the Hub's and of this package's folder beside it.
         local_files_only: Never use the network; ``HF_HUB_OFFLINE=1`` means the same.
-        token: For private or gated repositories; None: the one that ``hf auth login`` stored.
+        token: For private or gated repositories; None: the token that ``hf auth login`` stored.
 
     Raises:
-        InputError: ``weights`` or ``cache_dir`` is no text or path: bytes, an open file.
-        ConfigError: an unknown modality, pooling or device, a seed that is no number, or a revision of
+        InputError: ``weights`` or ``cache_dir`` is not a str or path, such as bytes or an open file.
+        ConfigError: an unknown modality, pooling or device, a seed that is not a number, or a revision of
             something that is not on the Hub.
-        UnknownWeightsError: no checkpoint, file or repository goes by this name.
+        UnknownWeightsError: no checkpoint, file or repository has this name.
         WeightsNotAvailableError: it is planned, not accessible, or not in the cache while offline.
         DownloadError: the download failed.
-        ChecksumError: the download is not what the manifest says.
+        ChecksumError: the download does not have the manifest's checksum.
         CheckpointError: the file is broken, hostile, of the other modality, or does not fit.
     """
     check_choice("modality", modality, MODALITIES)
     if cache_dir is not None:
         check_path("cache_dir", cache_dir)
     if pooling is not None:
-        check_choice("pooling", pooling, POOLINGS)  # now, not after a download
+        check_choice("pooling", pooling, POOLINGS)  # before a download
     device = pick_device("cpu" if device is None else device)
     random = _RANDOM.match(weights) if isinstance(weights, str) else None
     if weights is None or random is not None:
@@ -125,13 +125,13 @@ def load_encoder(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundCheckpoint:
-    """Where a checkpoint is on this machine.
+    """The location of a checkpoint on this machine.
 
     Attributes:
         path: A file, or a folder with ``model.safetensors``.
         weights_id: A name, ``org/name@commit``, or the last part of a path.
-        config: The manifest's, which then goes before the file's own; None for other sources.
-        entry: What the manifest says of it; None for other sources.
+        config: The manifest's config, which overrides the file's own; None for other sources.
+        entry: The entry in the manifest; None for other sources.
     """
 
     path: Path
@@ -146,7 +146,7 @@ def open_checkpoint(
     """Read and check a checkpoint on disk and return its encoder, on the CPU, in eval mode.
 
     Args:
-        found: Where it is.
+        found: The location of the checkpoint.
         modality: What it must be, or which backbone of a full model to take; None: whichever it is.
         pooling: As for :func:`load_encoder`.
 
@@ -174,17 +174,17 @@ def find_checkpoint(
     revision: str | None = None,
     access: Access | None = None,
 ) -> FoundCheckpoint:
-    """Return where the weights are on disk, downloaded if need be; nothing of local files is read or checked.
+    """Return where the weights are on disk, after a download if necessary; local files are not read or checked.
 
     Args:
         modality: ``"video"`` or ``"audio"``.
         weights: As for :func:`load_encoder`, but not random.
-        revision: Of a Hub repository, instead of the pinned one.
+        revision: Revision of a Hub repository, instead of the pinned one.
         access: Cache, network and token; None: the Hub's defaults.
 
     Raises:
-        InputError: ``weights`` is no text or path.
-        WeightsError: as :func:`load_encoder`, but for what is wrong inside the file.
+        InputError: ``weights`` is not a str or path.
+        WeightsError: as for :func:`load_encoder`, except errors inside the file.
         ConfigError: a revision of something that is not on the Hub.
     """
     check_path("weights", weights)
@@ -224,12 +224,12 @@ def find_checkpoint(
 
 
 def id_in_run(run: Path, modality: str) -> str:
-    """Return what the weights of a pretraining run's folder are called."""
+    """Return the id of the weights of a pretraining run."""
     return f"{run.resolve().name}/{modality}"
 
 
 def _entry_file(entry: WeightsEntry, *, revision: str | None, access: Access) -> Path:
-    """Return the file of a manifest entry: inside the wheel, from the Hub, or from its origin."""
+    """Return the file of a manifest's entry: in the wheel, from the Hub, or from its origin."""
     if entry.status == "planned":
         raise WeightsNotAvailableError(
             f"the {entry.modality} checkpoint is planned and not shipped yet",
@@ -285,17 +285,15 @@ def _nearest_file(path: Path, hub_id: re.Match[str] | None) -> str:
 
 
 def _no_revision(weights: object) -> ConfigError:
-    return ConfigError(
-        f"revision has no meaning for {weights!r}, which is not on the Hub", remedy="leave it out"
-    )
+    return ConfigError(f"revision has no meaning for {weights!r}, which is not on the Hub", remedy="omit it")
 
 
 def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:
-    """Return an encoder whose weights depend on the seed and the tensors' names alone.
+    """Return an encoder whose weights depend only on the seed and the tensors' names.
 
     Convolutions are uniform with the variance of He et al. (2015), 2 / fan_in; batch norms are identities.
     Each tensor has its own PCG64 stream, and only sums, products and square roots are used, so that the
-    values are the same to the bit on every machine, whatever torch's version or the order of calls.
+    values are equal bit for bit on every machine, with any version of torch and any order of calls.
     """
     if not seed.isdecimal():
         raise ConfigError(
@@ -308,7 +306,7 @@ def _seeded_encoder(config: EncoderConfig, seed: str) -> Encoder:
 
 
 def _seeded_tensor(name: str, like: torch.Tensor, seed: int) -> torch.Tensor:
-    if like.ndim < 2:  # of a batch norm: scales and variances are 1, all else 0
+    if like.ndim < 2:  # of a batch norm: scales and variances are 1, all others 0
         fill = 1 if name.endswith((".weight", ".running_var")) else 0
         return torch.full(like.shape, fill, dtype=like.dtype)
     bound = math.sqrt(6 / math.prod(like.shape[1:]))

@@ -1,4 +1,4 @@
-"""The weights of each modality, loaded, with what identifies them: :func:`load_weights`."""
+"""Load the weights of each modality, with their id and checksum: :func:`load_weights`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class LoadedWeights:
     """The weights of one modality.
 
     Attributes:
-        source: What they were loaded from; the encoder itself, where the caller passed one.
-        encoder: In eval mode on the CPU; a caller's own encoder as it is; with another pooling, a copy of it.
-        id: What they are called.
-        sha256: Of the file they were read from, or of what a caller's encoder holds now.
+        source: The argument that they were loaded from; the encoder itself if the caller passed one.
+        encoder: In eval mode on the CPU; a caller's own encoder as it is, or a copy of it with another pooling.
+        id: Id of the weights.
+        sha256: sha256 of the weights' file, or of the current weights of a caller's encoder.
     """
 
     source: Weights
@@ -44,15 +44,15 @@ def load_weights(
             for each modality.
         modality: "video", "audio" or "both".
         pooling: As for :func:`~crisscross_zoo.weights.load.load_encoder`.
-        **access: ``revision``, ``cache_dir``, ``local_files_only`` and ``token``, as there.
+        **access: ``revision``, ``cache_dir``, ``local_files_only`` and ``token``, as for the same function.
 
     Raises:
-        ConfigError: a modality is not among ``weights``, or an encoder is of the other one.
-        WeightsError: they cannot be loaded.
+        ConfigError: ``weights`` lacks a modality, or an encoder is of the other modality.
+        WeightsError: the weights cannot be loaded.
     """
     wanted = MODALITIES if modality == "both" else (modality,)
-    if isinstance(weights, Mapping) and (lacking := [name for name in wanted if name not in weights]):
-        raise ConfigError(f"weights has no {lacking[0]!r}", remedy="add it, or use another modality")
+    if isinstance(weights, Mapping) and (missing := [name for name in wanted if name not in weights]):
+        raise ConfigError(f"weights has no {missing[0]!r}", remedy="add it, or use another modality")
     loaded: dict[str, LoadedWeights] = {}
     for name in wanted:
         source = weights[name] if isinstance(weights, Mapping) else weights
@@ -70,7 +70,7 @@ def load_weights(
 
 
 def _need_both(error: OtherModalityError) -> CheckpointError:
-    """Return the error for weights of one modality where both are needed."""
+    """Return the error for weights of one modality if both are needed."""
     assert error.path is not None
     run = Path(error.path).parent
     remedy = "pass weights for each modality (of a command: --weights VIDEO --audio-weights AUDIO)"

@@ -1,8 +1,8 @@
-"""The manifest: which checkpoints there are, what they were pretrained on, and where they come from.
+"""The manifest: the named checkpoints, what they were pretrained on, and where they come from.
 
-``weights_manifest.json`` ships in the wheel and lies beside the package in an editable install. The
+``weights_manifest.json`` ships in the wheel, and is beside the package in an editable install. The
 environment variable ``CRISSCROSS_MANIFEST`` names another file instead, for a mirror of the downloads
-or for checkpoints of one's own. Standard library only: listing weights does not import torch.
+or for your own checkpoints. Standard library only: listing weights does not import torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from crisscross_zoo.errors import ConfigError, ManifestError, UnknownWeightsErro
 from crisscross_zoo.settings import check_choice, suggest
 
 SCHEMA = 1
-"""Version of the manifest's form that this package reads."""
+"""Version of the manifest's format that this package reads."""
 
 MANIFEST_FILE = "weights_manifest.json"
 MANIFEST_VARIABLE = "CRISSCROSS_MANIFEST"
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 BUNDLED_FOLDER = PACKAGE_FOLDER / "weights"
-"""Where checkpoints that ship inside the wheel lie."""
+"""Folder of the checkpoints that ship inside the wheel."""
 
 Status = Literal["released", "planned"]
 STATUSES: tuple[str, ...] = ("released", "planned")
@@ -46,7 +46,7 @@ class Pretraining:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One number of the paper; ``value`` is None where it is known to be missing here, ``note`` says why."""
+    """One result of the paper; ``value`` is None if it is not given here, and ``note`` has the reason."""
 
     benchmark: str
     protocol: str
@@ -71,13 +71,13 @@ class Citation:
 
 @dataclass(frozen=True, kw_only=True)
 class Hub:
-    """Where a checkpoint is on the Hugging Face Hub; all None until it is published.
+    """The location of a checkpoint on the Hugging Face Hub; all None until it is published.
 
     Attributes:
         repo: ``org/name``.
         file: The safetensors file's path inside the repository.
         revision: The commit, 40 hexadecimal digits.
-        sha256: Of the safetensors file.
+        sha256: sha256 of the safetensors file.
     """
 
     repo: str | None
@@ -91,9 +91,9 @@ class Origin:
     """The authors' release: a zip with one PyTorch state dict.
 
     Attributes:
-        url: Of the zip.
-        member_suffix: How the name of the state dict inside ends.
-        sha256: Of the zip; None where its publisher gives none.
+        url: URL of the zip.
+        member_suffix: Suffix of the state dict's name in the zip.
+        sha256: sha256 of the zip; None if its publisher gives none.
     """
 
     url: str
@@ -114,18 +114,18 @@ class WeightsEntry:
     """One checkpoint of the manifest.
 
     Attributes:
-        name: What ``load_encoder(weights=...)`` takes; one name may have a video and an audio entry.
+        name: The name for ``load_encoder(weights=...)``; one name may have a video and an audio entry.
         modality: ``"video"`` or ``"audio"``.
         status: ``"released"``, or ``"planned"``: announced, but there is nothing to load yet.
         arch: The architecture in words.
         config: Architecture and preprocessing; None while planned.
         pretrained_on: Data set and size.
         license: SPDX identifier of the weights' license.
-        results: The paper's numbers for this checkpoint.
-        citation: What to cite.
+        results: The paper's results for this checkpoint.
+        citation: The publication to cite.
         note: Anything a user should know first, or None.
-        hub: Where it is on the Hub.
-        origin: Where its authors published it, or None.
+        hub: Its location on the Hub.
+        origin: The authors' release, or None.
         bundled: The file inside the wheel, or None.
     """
 
@@ -151,13 +151,13 @@ class WeightsEntry:
 
 
 def list_weights(modality: Modality | None = None) -> list[WeightsEntry]:
-    """Return the checkpoints that :func:`~crisscross_zoo.load_encoder` knows by name.
+    """Return the checkpoints that :func:`~crisscross_zoo.load_encoder` loads by name.
 
     Args:
-        modality: Only those of ``"video"`` or of ``"audio"``; None: all.
+        modality: ``"video"`` or ``"audio"``; None: both.
 
     Raises:
-        ConfigError: an unknown modality.
+        ConfigError: the modality is unknown.
         ManifestError: the manifest is missing or malformed.
     """
     if modality is not None:
@@ -169,7 +169,7 @@ def find_weights(name: str, modality: Modality) -> WeightsEntry:
     """Return the entry of this name and modality.
 
     Raises:
-        UnknownWeightsError: there is none; the nearest name is proposed.
+        UnknownWeightsError: there is no such entry; the error proposes the nearest name.
         ManifestError: the manifest is missing or malformed.
     """
     entries = {entry.name: entry for entry in list_weights(modality)}
@@ -218,11 +218,11 @@ def read_manifest(path: Path) -> list[WeightsEntry]:
 
 
 def parse_manifest(raw: object, *, path: Path) -> list[WeightsEntry]:
-    """Check what a manifest's JSON holds and return its entries.
+    """Check the JSON of a manifest and return its entries.
 
     Args:
         raw: The parsed JSON.
-        path: The file it is from, for errors.
+        path: The file of the manifest, for errors.
 
     Raises:
         ManifestError: see :func:`read_manifest`.
@@ -235,8 +235,8 @@ def parse_manifest(raw: object, *, path: Path) -> list[WeightsEntry]:
 
 _REMEDY = "correct the file, or install crisscross-zoo again"
 
-# Every object of the file: its fields and their JSON types. Fields are required and no others allowed;
-# those that take None may be null.
+# The fields of every object of the file, and their JSON types. All fields are required, and no others are allowed;
+# those with None may be null.
 _NONE = type(None)
 _MANIFEST = {"schema": (int,), "citations": (dict,), "checkpoints": (list,)}
 _ENTRY = {
@@ -379,7 +379,7 @@ def _parse_entry(raw: object, citations: Mapping[str, Citation], where: str) -> 
         if entry.config is None:
             raise _Wrong(where, "field 'config' is null, only planned checkpoints have none")
         if entry.hub.repo is None and entry.origin is None and entry.bundled is None:
-            raise _Wrong(where, "is released, but hub, origin and bundled all say nothing")
+            raise _Wrong(where, "is released, but hub, origin and bundled are all empty")
         if entry.bundled is not None and entry.bundled.sha256 is None:
             raise _Wrong(f"{where}: bundled", "field 'sha256' is null, a shipped file has one")
     return entry

@@ -1,8 +1,8 @@
-"""Checkpoints from their authors' release: download the zip, check, convert once, keep the safetensors.
+"""Checkpoints from their authors' release: download the zip, check it, convert it once, keep the safetensors.
 
-What is kept lies in ``$HF_HOME/assets/crisscross-zoo/weights/origin`` (``HF_ASSETS_CACHE`` moves the assets),
-or in ``cache_dir/crisscross-zoo/weights/origin``: the safetensors, its sha256 beside it, and a partial
-download while there is one. The zip is deleted once it is converted.
+The files are kept in ``$HF_HOME/assets/crisscross-zoo/weights/origin`` (``HF_ASSETS_CACHE`` moves the assets),
+or in ``cache_dir/crisscross-zoo/weights/origin``: the safetensors, its sha256 beside it, and a
+partial download if there is one. The zip is deleted once it is converted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 TRIES = 5
 BACKOFF_SECONDS = 1.0
-"""Wait after the first failed try; doubled after each, unless the server names a time."""
+"""Wait after the first failed attempt; doubled after each, unless the server names a time."""
 
 MAX_WAIT_SECONDS = 30.0
 
@@ -49,8 +49,8 @@ _READ_BYTES = 64 * 1024
 def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
     """Return the converted safetensors of a checkpoint's original release, from the cache if it is there.
 
-    Processes that ask at the same time wait for the one that downloads. A download that broke off is
-    resumed by the next call.
+    Processes that call this at the same time wait for the one that downloads. The next call resumes an interrupted
+    download.
 
     Args:
         entry: A released checkpoint with an origin.
@@ -77,7 +77,7 @@ def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
             )
         folder.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(target.with_suffix(".lock")):
-            if not _is_whole(target):  # another process may have been faster
+            if not _is_whole(target):  # another process may have finished first
                 _download_and_convert(entry, target)
         return target
     except WeightsError:
@@ -85,7 +85,7 @@ def origin_file(entry: WeightsEntry, *, access: Access) -> Path:
     except OSError as error:
         raise DownloadError(
             f"the cache cannot be used: {error.strerror or error}",
-            remedy="free space or permit writing there, or choose another place with cache_dir or HF_HOME",
+            remedy="free space or permit writing there, or choose another folder with cache_dir or HF_HOME",
             path=folder,
         ) from error
 
@@ -117,7 +117,7 @@ def _download_and_convert(entry: WeightsEntry, target: Path) -> None:
         state_dict = read_pth(partial, entry.modality, source=url, suffixes=(entry.origin.member_suffix,))
         encoder = build_strictly(build_encoder, entry.config, state_dict, source=url)
     except (CheckpointError, ChecksumError):
-        _forget(partial)  # the next call starts afresh
+        _forget(partial)  # the next call restarts the download
         raise
     sha256 = write_checkpoint(target, encoder.state_dict(), entry.config)
     write_atomically(_checksum_file(target), f"{sha256}\n".encode())
@@ -125,14 +125,14 @@ def _download_and_convert(entry: WeightsEntry, target: Path) -> None:
 
 
 def download(url: str, partial: Path) -> None:
-    """Download ``url`` to ``partial``, going on where an earlier try broke off.
+    """Download ``url`` to ``partial``, and resume an interrupted download.
 
-    The server's entity tag is kept beside the file, and only the same version of the file is gone on with.
-    A progress bar is on stderr where that is a terminal (``HF_HUB_DISABLE_PROGRESS_BARS`` hides it).
+    The server's entity tag is kept beside the file, so that only the same version of the file is resumed. A progress
+    bar is on stderr if that is a terminal (``HF_HUB_DISABLE_PROGRESS_BARS`` hides it).
 
     Raises:
-        DownloadError: the host is not found, the server refuses, or five tries failed; what came stays for the next
-            call.
+        DownloadError: the host is not found, the server refuses, or five attempts failed; the partial file is kept for
+            the next call.
     """
     if (unresolved := resolution_error(url)) is not None:
         raise unresolved_error(unresolved, url, path=url)
@@ -140,7 +140,7 @@ def download(url: str, partial: Path) -> None:
         try:
             _fetch_rest(url, partial)
             return
-        except _PassingError as error:
+        except _TransientError as error:
             reason, wait = str(error), error.wait
         if attempt + 1 < TRIES:
             pause = min(BACKOFF_SECONDS * 2**attempt if wait is None else wait, MAX_WAIT_SECONDS)
@@ -154,8 +154,8 @@ def download(url: str, partial: Path) -> None:
     )
 
 
-class _PassingError(Exception):
-    """The server failed in a way that may pass; ``wait`` is how many seconds it asks for, if it does."""
+class _TransientError(Exception):
+    """A failure that may be temporary; ``wait`` is the number of seconds that the server asks for, or None."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -169,13 +169,13 @@ def _fetch_rest(url: str, partial: Path) -> None:
     if partial.is_file() and tag_file.is_file():
         have = partial.stat().st_size
         headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text(encoding="utf-8")}
-    with _answer(url, headers) as (status, answered, pieces):
-        went_on = status == 206 and answered.get("Content-Range", "").startswith(f"bytes {have}-")
-        if status == 416 or (status == 206 and not went_on):  # 416: killed between download and conversion
+    with _answer(url, headers) as (status, answered, chunks):
+        resumed = status == 206 and answered.get("Content-Range", "").startswith(f"bytes {have}-")
+        if status == 416 or (status == 206 and not resumed):  # 416: killed between download and conversion
             _forget(partial)
-            raise _PassingError("the server could not go on with the partial download")
+            raise _TransientError("the server could not resume the partial download")
         if status in _RETRIED:
-            raise _PassingError(f"the server answers {status}", _seconds(answered.get("Retry-After")))
+            raise _TransientError(f"the server answers {status}", _seconds(answered.get("Retry-After")))
         if status not in (200, 206):
             raise DownloadError(
                 f"the server answers {status}",
@@ -185,7 +185,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
         if status == 200:
             have = 0
             _forget(partial)
-            if (tag := answered.get("ETag", "")).startswith('"'):  # a weak tag does not tell bytes apart
+            if (tag := answered.get("ETag", "")).startswith('"'):  # a weak tag does not identify the bytes
                 tag_file.write_text(tag, encoding="utf-8")
         length = answered.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
@@ -203,50 +203,50 @@ def _fetch_rest(url: str, partial: Path) -> None:
                 name="crisscross_zoo.weights",
             ) as bar,
         ):
-            for piece in pieces:
-                if file.tell() + len(piece) > MAX_BYTES:
+            for chunk in chunks:
+                if file.tell() + len(chunk) > MAX_BYTES:
                     raise _too_large(url)
-                file.write(piece)
-                bar.update(len(piece))
-            if total is not None and (came := file.tell()) < total:  # not every transport notices
-                raise _PassingError(f"the connection was closed after {came:,} of {total:,} bytes")
+                file.write(chunk)
+                bar.update(len(chunk))
+            if total is not None and (received := file.tell()) < total:  # not every transport notices
+                raise _TransientError(f"the connection was closed after {received:,} of {total:,} bytes")
 
 
 @contextlib.contextmanager
 def _answer(url: str, headers: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, str], Iterator[bytes]]]:
-    """GET ``url`` in the Hub client's session, so that its proxies and certificates count here too.
+    """GET ``url`` in the session of the Hub's client, with its proxies and certificates.
 
     The session is one of ``requests`` before ``huggingface_hub`` 1.0, of ``httpx`` or ``httpx2`` since.
 
     Yields:
-        The status, the headers and the body, in pieces as they come.
+        The status, the headers and the chunks of the body as they arrive.
 
     Raises:
-        _PassingError: what the transport raises, here or while the body is read.
+        _TransientError: an exception of the transport, here or while the body is read.
     """
     session: Any = get_session()
-    asked = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+    options = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
     if callable(getattr(session, "stream", None)):  # a setting of the same name in requests
-        with _passing(HTTPError), session.stream("GET", url, follow_redirects=True, **asked) as response:
+        with _transient(HTTPError), session.stream("GET", url, follow_redirects=True, **options) as response:
             yield response.status_code, response.headers, response.iter_bytes()
     else:
         from requests import RequestException
         from urllib3.exceptions import HTTPError as PoolError
 
-        with _passing(RequestException, PoolError), session.get(url, stream=True, **asked) as response:
-            yield response.status_code, response.headers, _pieces(response.raw)
+        with _transient(RequestException, PoolError), session.get(url, stream=True, **options) as response:
+            yield response.status_code, response.headers, _chunks(response.raw)
 
 
 @contextlib.contextmanager
-def _passing(*kinds: type[Exception]) -> Iterator[None]:
+def _transient(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise _PassingError(str(error) or type(error).__name__) from error
+        raise _TransientError(str(error) or type(error).__name__) from error
 
 
-def _pieces(raw: Any) -> Iterator[bytes]:
-    """Yield what urllib3 reads as it comes: ``iter_content`` would drop up to a chunk when the connection breaks."""
+def _chunks(raw: Any) -> Iterator[bytes]:
+    """Yield the bytes of urllib3 as they arrive: ``iter_content`` would drop up to a chunk if the connection breaks."""
     read = getattr(raw, "read1", raw.read)  # urllib3 1 has no read1
     return iter(lambda: read(_READ_BYTES), b"")
 

@@ -1,4 +1,4 @@
-"""Publishing a checkpoint on the Hugging Face Hub: its folder, its model card, the push, the manifest.
+"""Publish a checkpoint on the Hugging Face Hub: its folder, its model card, the push, the manifest.
 
 For maintainers with a token. One repository holds one checkpoint, so that ``from_pretrained`` works on it.
 """
@@ -35,22 +35,22 @@ from crisscross_zoo.weights.manifest import (
 def publish(
     name: str, modality: Modality, *, repo: str, private: bool = False, token: str | None = None
 ) -> Hub:
-    """Push a checkpoint of the manifest to the Hub in one commit, and write where it is into the manifest.
+    """Push a checkpoint of the manifest to the Hub in one commit, and write its location into the manifest.
 
     Args:
-        name: Of the manifest.
+        name: A name of the manifest.
         modality: ``"video"`` or ``"audio"``.
         repo: ``org/name``; created if missing.
-        private: Create it so that only its organisation sees it.
-        token: With the right to write; None: ``HF_TOKEN``, or the one that ``hf auth login`` stored.
+        private: Create the repository so that only its organisation sees it.
+        token: With write access; None: ``HF_TOKEN``, or the token that ``hf auth login`` stored.
 
     Returns:
-        Repository, file, revision and sha256, as the manifest now has them.
+        Repository, file, revision and sha256, as written to the manifest.
 
     Raises:
         ConfigError: another checkpoint is in this repository, or this one is not of the authors' release.
-        ManifestError: the manifest cannot be written; it is checked before anything is pushed.
-        WeightsError: the checkpoint cannot be had, or the Hub refuses.
+        ManifestError: the manifest cannot be written; this is checked before the push.
+        WeightsError: the checkpoint cannot be loaded, or the Hub refuses.
     """
     manifest = manifest_path()
     if not os.access(manifest, os.W_OK):
@@ -65,7 +65,9 @@ def publish(
         hub = write_folder(Path(folder), name, modality, repo=repo, token=token)
         api = HfApi(token=token, library_name=LIBRARY, library_version=__version__)
         try:
-            api.create_repo(repo, private=private or None, exist_ok=True)  # None: as its organisation has it
+            api.create_repo(
+                repo, private=private or None, exist_ok=True
+            )  # None: the default of its organisation
             commit = api.create_commit(  # upload_folder may make several commits of one folder
                 repo,
                 [CommitOperationAdd(path.name, path) for path in sorted(Path(folder).iterdir())],
@@ -79,21 +81,21 @@ def publish(
 
 
 def write_folder(folder: Path, name: str, modality: Modality, *, repo: str, token: str | None = None) -> Hub:
-    """Write what a repository for this checkpoint holds: weights, config and model card.
+    """Write the files of a repository for this checkpoint: weights, config and model card.
 
     Args:
-        folder: Where to; made if missing, must be empty.
-        name: Of the manifest.
+        folder: The folder to write; created if missing, must be empty.
+        name: A name of the manifest.
         modality: ``"video"`` or ``"audio"``.
         repo: ``org/name``, for the card's snippet.
-        token: For a checkpoint that is fetched from a private repository.
+        token: For a checkpoint that is downloaded from a private repository.
 
     Returns:
-        What the manifest will say, but for the revision.
+        The location for the manifest, without the revision.
 
     Raises:
         ConfigError: ``folder`` is not empty, or the checkpoint is not of the authors' release.
-        WeightsError: the checkpoint cannot be had, or the folder not be written.
+        WeightsError: the checkpoint cannot be loaded, or the folder cannot be written.
     """
     entry = find_weights(name, modality)
     if entry.status == "released" and entry.origin is None:
@@ -106,7 +108,7 @@ def write_folder(folder: Path, name: str, modality: Modality, *, repo: str, toke
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty", remedy="name a new folder")
-        write_atomically(folder / CARD_FILE, b"")  # so that save_pretrained leaves the card to us
+        write_atomically(folder / CARD_FILE, b"")  # so that save_pretrained writes no card of its own
         encoder.save_pretrained(folder)
         hub = Hub(repo=repo, file=MODEL_FILE, revision=None, sha256=file_sha256(folder / MODEL_FILE))
         write_atomically(folder / CARD_FILE, str(release_card(entry, hub)).encode())
@@ -118,10 +120,10 @@ def write_folder(folder: Path, name: str, modality: Modality, *, repo: str, toke
 
 
 def record(manifest: Path, name: str, modality: Modality, hub: Hub) -> None:
-    """Write where a checkpoint is on the Hub into the manifest file, which is replaced whole.
+    """Write a checkpoint's location on the Hub into the manifest file, which is replaced atomically.
 
     Raises:
-        ManifestError: the manifest would not be valid, or cannot be written; the message has the values.
+        ManifestError: the manifest would be invalid, or cannot be written; the message has the values.
     """
     try:
         raw = json.loads(manifest.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Processes that work on files, samples that data processes load, and what goes wrong in them.
+"""Worker processes that decode files, samples that data workers load, and their errors.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

@@ -1,4 +1,4 @@
-"""Errors of data processes and of training, told as this package's own; imports torch only where it has raised."""
+"""Errors of data workers and of training as this package's own; torch is imported only after it has raised."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from crisscross_zoo.settings import StrPath
 
 
 def file_error(error: Exception, path: StrPath, *, doing: str = "reading") -> CrissCrossError:
-    """Return the error of one file, whatever was raised over it: a decoder's own trouble must not end other files.
+    """Return any exception as the error of one file: a failure of the decoder must not end the other files.
 
     Args:
-        error: What was raised; one of this package's is returned as it is.
+        error: The exception; one of this package is returned as it is.
         path: The file.
-        doing: What was done with it.
+        doing: What was done with the file.
     """
     if isinstance(error, CrissCrossError):
         return error
@@ -28,13 +28,13 @@ def file_error(error: Exception, path: StrPath, *, doing: str = "reading") -> Cr
 
 @contextlib.contextmanager
 def training_errors(*, memory: str) -> Iterator[None]:
-    """Say in a line what torch raises where there is no memory, and where a data process has died.
+    """Turn torch's errors for lack of memory and for a dead data worker into one line.
 
     Args:
-        memory: What to do where there is no memory.
+        memory: The remedy for lack of memory.
 
     Raises:
-        TrainingError: in place of what torch raised.
+        TrainingError: in place of torch's error.
     """
     try:
         yield
@@ -47,5 +47,5 @@ def training_errors(*, memory: str) -> Iterator[None]:
             raise
         raise TrainingError(
             " ".join(str(error).split())[:300],
-            remedy="run it again with fewer --workers; it goes on from there",
+            remedy="run it again with fewer --workers; it resumes from there",
         ) from None

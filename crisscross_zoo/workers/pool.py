@@ -1,6 +1,6 @@
 """Work on many files at once, in a thread or in processes, into one bounded queue.
 
-A file that crashes its process costs no other.
+A file that crashes its process does not affect other files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEAST_FAULT = 0xC0000000  # Windows' exit codes from here on are faults; elsewh
 
 
 class WorkerStartError(DecoderCrashError):
-    """A decoding process does not start: no file's fault."""
+    """A decoding process does not start, whatever the file."""
 
 
 def usable_cores() -> int:
@@ -44,32 +44,32 @@ def work_on_files(
     queue_size: int = 16,
     timeout: float | None = None,
 ) -> Generator[tuple[int, StrPath, T | DecoderCrashError | InputError], None, None]:
-    """Run ``job(path)`` on many files and pass on what it yields.
+    """Run ``job(path)`` on many files and yield its items.
 
     Args:
-        paths: Files; taken one by one as processes get free.
-        job: What to do with a file. It, and what it yields, must pickle (a function of a module, or a partial of one);
-            an exception that it raises ends its process, so it had better yield what goes wrong.
-        workers: Processes. 0 works in one thread of this process, where a crash is fatal.
+        paths: Files; taken one by one as processes become free.
+        job: The function to call. The job and its items must pickle (a function of a module, or a partial of one). An
+            exception ends its process, so a job should yield its errors as items.
+        workers: Number of processes. 0 runs the job in one thread of this process, where a crash is fatal.
         queue_size: Items held before the workers wait.
-        timeout: Seconds after which a process that works on a file, and from which nothing comes, is killed. The time
-            in which it waits for the queue does not count. A job in a thread cannot be ended.
+        timeout: Seconds without an item after which a process that works on a file is killed. The time in which the
+            process waits for the queue does not count. A job in a thread cannot be killed.
 
     Yields:
         ``(serial, path, item)``: serial numbers ``paths`` from 0. Items of one file come in order, those of several
-        files mixed. A file whose process dies ends with a DecoderCrashError, a :class:`WorkerStartError` where the
-        process did not start at all; what is no path (bytes, an open file) gives an InputError.
+        files mixed. A file whose process dies ends with a DecoderCrashError, or a :class:`WorkerStartError` if the
+        process did not start at all; an element that is not a path (bytes, an open file) gives an InputError.
     """
     numbered = enumerate(paths)
     lock = threading.Lock()
-    news: queue.Queue[tuple[int, StrPath, T | DecoderCrashError | InputError] | BaseException | None]
-    news = queue.Queue(queue_size)
+    items: queue.Queue[tuple[int, StrPath, T | DecoderCrashError | InputError] | BaseException | None]
+    items = queue.Queue(queue_size)
     stop = threading.Event()
 
     def put(item: tuple[int, StrPath, T | DecoderCrashError | InputError] | BaseException | None) -> bool:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
-                news.put(item, timeout=_POLL_SECONDS)
+                items.put(item, timeout=_POLL_SECONDS)
                 return True
         return False
 
@@ -107,7 +107,7 @@ def work_on_files(
         thread.start()
     try:
         for _ in threads:
-            while (item := news.get()) is not None:
+            while (item := items.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -127,7 +127,7 @@ class _InProcess:
         return self._job(path)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there is no process to end."""
 
 
 class _WorkerProcess:
@@ -137,8 +137,8 @@ class _WorkerProcess:
         self._job = job
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        self._silent_since: float | None = None  # while it works and nothing has come
-        self._silent_for = 0.0  # until it was killed for that
+        self._silent_since: float | None = None  # while it works without yielding an item
+        self._silent_for = 0.0  # until it was killed for its silence
 
     def read(self, path: StrPath) -> Iterator[Any]:
         started = self._process is None
@@ -150,7 +150,7 @@ class _WorkerProcess:
             if started:
                 pickle.dump(self._job, process.stdin)
                 process.stdin.flush()
-                pickle.load(process.stdout)  # noqa: S301 - from our own process, which is ready now
+                pickle.load(process.stdout)  # noqa: S301 - from our own process, which is then ready
             pickle.dump(os.fspath(path), process.stdin)
             process.stdin.flush()
             while (item := self._next_item(process)) is not None:
@@ -162,12 +162,12 @@ class _WorkerProcess:
             self._process = None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
-            code = self._end(process)  # also where what it said made no sense
+            code = self._end(process)  # also if its output could not be unpickled
             silent_for, self._silent_for = self._silent_for, 0.0
             if silent_for:
                 yield DecoderCrashError(
-                    f"hung the decoder (nothing came for {silent_for:.0f} s)",
-                    remedy="leave it out, convert it with another tool, or allow more time (timeout)",
+                    f"hung the decoder (silent for {silent_for:.0f} s)",
+                    remedy="skip it, convert it with another tool, or allow more time (timeout)",
                     path=path,
                 )
                 return
@@ -182,7 +182,7 @@ class _WorkerProcess:
             how = f"signal {-code}" if code < 0 else f"exit code {code:#x}" if faulty else f"exit code {code}"
             yield DecoderCrashError(
                 f"crashed the decoder ({how})",
-                remedy="leave it out, or convert it with another tool",
+                remedy="skip it, or convert it with another tool",
                 path=path,
             )
 
@@ -195,18 +195,18 @@ class _WorkerProcess:
             self._silent_since = None
 
     def kill_if_silent(self, seconds: float) -> None:
-        """End the process if it works on a file and nothing has come for longer; :meth:`read` says so."""
+        """Kill the process if it works on a file and has been silent for longer; :meth:`read` then yields the error."""
         since, process = self._silent_since, self._process
         if since is not None and process is not None and time.monotonic() - since > seconds:
             self._silent_for = time.monotonic() - since
             process.kill()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Unpinned threads in every worker would fight over the cores.
+        # With several threads per worker, the workers would compete for the cores.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        # The package need not be installed, nor its folder be on the path still.
+        # The package need not be installed, and its folder may no longer be on the path.
         here = str(Path(__file__).parents[2])
-        # Temporary files go with the process, also where it cannot remove them itself.
+        # The temporary files are removed with the process, even if it cannot do so itself.
         self._temporary = temporary_folder()
         environment["TMPDIR"] = environment["TEMP"] = environment["TMP"] = self._temporary.name
         environment["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), here])
@@ -214,26 +214,25 @@ class _WorkerProcess:
             [sys.executable, "-P", "-m", "crisscross_zoo.workers.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None
-            if _is_open(2)
-            else subprocess.DEVNULL,  # else a pipe would get its number, and what is printed
+            # Without an open stderr a pipe would get its number, and whatever is printed.
+            stderr=None if _is_open(2) else subprocess.DEVNULL,
             env=environment,
         )
         return self._process
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process, whatever it is doing."""
         self._closed = True
         if self._process is not None:
             self._end(self._process)
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
-        """End a process and free what it had; return its exit code."""
+        """Kill a process and free its pipes and temporary files; return its exit code."""
         process.kill()
         code = process.wait()
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            with contextlib.suppress(OSError):  # what was to be written to it
+            with contextlib.suppress(OSError):  # of data that was still to be written
                 pipe.close()
         self._temporary.cleanup()
         return code

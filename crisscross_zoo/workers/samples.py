@@ -1,7 +1,7 @@
-"""Samples of training files: a seed, an epoch and a position decide each, and a file that fails is replaced by another.
+"""Samples of training files, each determined by a seed, an epoch and a position; a failed file is replaced by another.
 
-It does not matter which process draws a sample or what was drawn before, so a run that is interrupted goes on with the
-same samples, with any number of workers.
+It does not matter which process draws a sample or what was drawn before, so an interrupted run resumes with the same
+samples, with any number of workers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Failures = list[dict[str, str]]
 
 
 class SampleKey(NamedTuple):
-    """Which sample: the file is ``file`` unless that fails."""
+    """Identifies a sample; ``file`` is the index of its file, unless that fails."""
 
     epoch: int
     position: int
@@ -39,16 +39,16 @@ class SampleKey(NamedTuple):
 
 
 class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
-    """Samples by :class:`SampleKey`. A subclass says what a sample of a file is: :meth:`path`, :meth:`draw`.
+    """Samples by :class:`SampleKey`. A subclass defines the sample of a file: :meth:`path`, :meth:`draw`.
 
     Args:
-        files: The files, of any kind; how many they are counts here.
-        seed: Another one gives other samples.
-        remedy: What to do where file after file fails, for the error.
+        files: The files, of any kind; only their number is used here.
+        seed: Another seed gives other samples.
+        remedy: What to do if file after file fails, for the error.
 
     Attributes:
-        skipped: Places of files that are not read: each is a failure at once.
-        note: Called with the place of a file before it is read.
+        skipped: Indices of files that are not read: each fails at once.
+        note: Called with the index of a file before it is read.
     """
 
     def __init__(self, files: Sequence[Any], *, seed: int, remedy: str) -> None:
@@ -61,18 +61,18 @@ class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
         return self._count
 
     @abstractmethod
-    def path(self, place: int) -> str:
+    def path(self, index: int) -> str:
         """Return the path of a file."""
 
     @abstractmethod
-    def draw(self, place: int, random: np.random.Generator) -> _Content:
-        """Draw a sample of a file; whatever this raises is that file's failure."""
+    def draw(self, index: int, random: np.random.Generator) -> _Content:
+        """Draw a sample of a file; any exception is a failure of that file."""
 
     def __getitem__(self, key: SampleKey) -> tuple[_Content, str, Failures]:
-        """Return a sample, the file it is from, and the files that failed before it.
+        """Return a sample, the path of its file, and the files that failed before it.
 
-        Whatever is raised while a file is read is that file's failure: samples are the same each time, so a run that
-        ended there would end there for ever.
+        Any exception while a file is read is a failure of that file: samples are the same each time, so a run that
+        ended there would end there again and again.
 
         Raises:
             MediaError: :data:`TRIES` files in turn failed.
@@ -80,14 +80,14 @@ class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
         failures: Failures = []
         for attempt in range(TRIES):
             random = np.random.default_rng([self.seed, key.epoch, key.position, attempt])
-            place = key.file if attempt == 0 else int(random.integers(len(self)))
-            path = self.path(place)
+            index = key.file if attempt == 0 else int(random.integers(len(self)))
+            path = self.path(index)
             try:
-                if place in self.skipped:
+                if index in self.skipped:
                     raise DecoderCrashError(_SKIPPED, path=path)
-                self.note(place)
+                self.note(index)
                 with one_thread():
-                    return self.draw(place, random), path, failures
+                    return self.draw(index, random), path, failures
             except Exception as error:
                 failures.append(failure_row(path, file_error(error, path)))
         raise MediaError(
@@ -99,7 +99,7 @@ class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
     def __getitems__(
         self, keys: Sequence[SampleKey]
     ) -> list[tuple[_Content, str, Failures]] | list[CrissCrossError]:
-        """Return several samples, or what went wrong: an error that a data process raises would lose its fields."""
+        """Return several samples, or an error in a list: one that a data worker raises would lose its fields."""
         try:
             return [self[key] for key in keys]
         except CrissCrossError as error:
@@ -107,10 +107,10 @@ class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
 
 
 def first_error(items: Sequence[_Item | CrissCrossError]) -> tuple[list[_Item], CrissCrossError | None]:
-    """Part what :meth:`SampleDataset.__getitems__` gives into samples and the first error, None where there is none."""
+    """Split the result of :meth:`SampleDataset.__getitems__` into samples and the first error, or None."""
     good = [item for item in items if not isinstance(item, CrissCrossError)]
     return good, next((item for item in items if isinstance(item, CrissCrossError)), None)
 
 
 def _no_note(_: int) -> None:
-    """Tell nobody."""
+    """Do nothing."""

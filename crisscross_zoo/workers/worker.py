@@ -1,9 +1,10 @@
-"""A process that works on files: a job and paths come in on standard input, what it yields goes out, pickled.
+"""A worker process: reads a job and paths from standard input, writes the job's items to standard output, pickled.
 
-Standard output carries "ready", then the items, None after the last of each file.
+Standard output carries "ready", then the items, and None after the last item of each file.
 
-A file that crashes the decoder takes this process down and nothing else. It ends when its input does, so that none
-is left behind when the parent is killed, not even with a long file. Started by :mod:`crisscross_zoo.workers.pool`.
+A file that crashes the decoder ends this process and nothing else. The process ends with its input and soon after its
+parent, so that a killed parent leaves no worker behind, not even with a long file. Started by
+:mod:`crisscross_zoo.workers.pool`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _WATCH_SECONDS = 0.2
 
 def main() -> None:
     """Serve until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     out = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
-    os.dup2(2, 1)  # whatever prints must not print into the items
+    os.dup2(2, 1)  # prints must not go between the items
 
     with contextlib.suppress(EOFError, BrokenPipeError):
         job = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the parent process
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent; where orphans keep their parent's number, after the file at hand."""
+    """End this process soon after its parent; after the current file, on systems where orphans keep the parent's id."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)

@@ -28,7 +28,7 @@ def file(encoder, tmp_path):
 
 
 def write_plain(path, state_dict, metadata=None):
-    """As another program would: no config of ours in the header."""
+    """Write a file as another program would, without our config in the header."""
     safetensors.torch.save_file(state_dict, path, metadata)
 
 
@@ -50,7 +50,7 @@ class TestWriteAndRead:
         assert {state_sha256(shuffled, encoder.config) for _ in range(5)} == {file_sha256(file)}
         assert state_sha256(shuffled, encoder.config.replace(size=112)) != file_sha256(file)
 
-    def test_only_whole_files_appear(self, encoder, file, monkeypatch):
+    def test_only_complete_files_appear(self, encoder, file, monkeypatch):
         before = file.read_bytes()
 
         def interrupted(_self, _target):
@@ -69,7 +69,7 @@ class TestWriteAndRead:
         assert read_checkpoint(tmp_path)[1] == encoder.config
         assert read_checkpoint(tmp_path / "model.safetensors")[1] is None
 
-    def test_the_header_is_believed_before_the_file_beside(self, encoder, file):
+    def test_the_header_overrides_the_file_beside(self, encoder, file):
         (file.parent / "config.json").write_text(json.dumps(encoder.config.replace(size=64).to_dict()))
         assert read_checkpoint(file.parent)[1] == encoder.config
 
@@ -87,7 +87,7 @@ class TestBrokenFiles:
             (b"\x10\0\0\0\0\0\0\0" + b"{" * 16, "not a whole safetensors file"),
         ],
     )
-    def test_what_is_not_safetensors_is_called_what_it_is(self, tmp_path, content, reason):
+    def test_the_error_for_another_format_names_the_format(self, tmp_path, content, reason):
         path = tmp_path / "x.safetensors"
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=reason) as caught:
@@ -151,11 +151,11 @@ class TestConfigs:
             ('{"modality": "audio", "depth": 10, "width": 1}', "says modality audio, its tensors video"),
         ],
     )
-    @pytest.mark.parametrize("place", ["header", "beside"])
-    def test_a_config_that_cannot_be_is_refused(self, encoder, tmp_path, config, reason, place):
-        metadata = {"config": config} if place == "header" else None
+    @pytest.mark.parametrize("location", ["header", "beside"])
+    def test_a_config_that_cannot_be_is_refused(self, encoder, tmp_path, config, reason, location):
+        metadata = {"config": config} if location == "header" else None
         write_plain(tmp_path / "model.safetensors", encoder.state_dict(), metadata)
-        if place == "beside":
+        if location == "beside":
             (tmp_path / "config.json").write_text(config)
         with pytest.raises(CheckpointError, match=reason):
             read_checkpoint(tmp_path)
@@ -163,7 +163,7 @@ class TestConfigs:
 
 class TestApply:
     def refused(self, encoder, state_dict):
-        """Apply, and return the message; nothing may have changed."""
+        """Apply, check that nothing has changed, and return the message."""
         before = {name: value.clone() for name, value in encoder.state_dict().items()}
         with pytest.raises(CheckpointError) as caught:
             apply_state_dict(encoder, state_dict, source="somewhere")

@@ -86,7 +86,7 @@ class TestSaveAndLoad:
         for name in ("model.safetensors", "config.json", "README.md"):
             assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
-    def test_the_card_says_how_to_load_it_and_is_not_overwritten(self, encoder, folder):
+    def test_the_card_has_a_snippet_and_is_not_overwritten(self, encoder, folder):
         card = (folder / "README.md").read_text()
         assert 'load_encoder("video"' in card
         assert "R(2+1)D of depth 10 and width 2" in card
@@ -139,7 +139,7 @@ MissingEntryError = getattr(
 
 
 def http_error(kind, status):
-    # What the client reads of its transport's response: requests, httpx or httpx2, by its version.
+    # The fields of the transport's response that the client reads: requests, httpx or httpx2, by its version.
     return kind("the Hub's words", response=SimpleNamespace(status_code=status, headers={}, request=None))
 
 
@@ -156,20 +156,20 @@ class TestHub:
 
     @pytest.fixture
     def hub(self, folder, monkeypatch, tmp_path):
-        """Answers for the client: the saved files, in a snapshot folder; records how it was asked."""
+        """Answers for the client: the saved files, in a snapshot folder; records its calls."""
         snapshot = tmp_path / "snapshots" / COMMIT
         snapshot.parent.mkdir()
         folder.rename(snapshot)
-        asked = []
+        calls = []
 
         def download(repo_id, filename, **options):
-            asked.append((repo_id, filename, options))
+            calls.append((repo_id, filename, options))
             if not (snapshot / filename).exists():
                 raise http_error(MissingEntryError, 404)
             return str(snapshot / filename)
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-        download.asked, download.snapshot = asked, snapshot
+        download.calls, download.snapshot = calls, snapshot
         return download
 
     def test_options_reach_the_client(self, encoder, hub):
@@ -177,7 +177,7 @@ class TestHub:
         loaded = VideoEncoder.from_pretrained("org/name", revision="v1", **options)
         assert torch.equal(loaded.conv1[0].weight, encoder.conv1[0].weight)
         assert loaded.weights_id == f"org/name@{COMMIT}"
-        assert hub.asked == [
+        assert hub.calls == [
             ("org/name", "model.safetensors", {"revision": "v1", **options, "cache_dir": Path("c")}),
             ("org/name", "config.json", {"revision": COMMIT, **options, "cache_dir": Path("c")}),
         ]
@@ -190,7 +190,7 @@ class TestHub:
         (hub.snapshot / "model.safetensors").rename(hub.snapshot / "pytorch_model.bin")
         with pytest.raises(UnknownWeightsError, match=r"the repository has no model\.safetensors"):
             VideoEncoder.from_pretrained("org/name")
-        assert [filename for _, filename, _ in hub.asked] == ["model.safetensors"]
+        assert [filename for _, filename, _ in hub.calls] == ["model.safetensors"]
 
     @pytest.mark.parametrize(
         ("error", "kind", "message"),
@@ -241,9 +241,9 @@ class TestHub:
 
 
 class TestCards:
-    """What save_pretrained writes, read back by the Hub's own ModelCard."""
+    """Cards of save_pretrained, read back by the Hub's own ModelCard."""
 
-    def test_weights_of_the_manifest_bring_what_it_says_of_them(self, tmp_path):
+    def test_weights_of_the_manifest_bring_its_facts(self, tmp_path):
         for modality, task in (("video", "video-classification"), ("audio", "audio-classification")):
             entry = find_weights("demo", modality)
             load_encoder(modality, "demo", pooling="max").save_pretrained(tmp_path / modality)

@@ -1,4 +1,4 @@
-"""An encoder with a linear layer behind it: what is trained, what is not, and that it is an ordinary module."""
+"""An encoder followed by a linear layer: what is trained, what is not, and that it is an ordinary module."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONFIGS = {
     "audio": AudioConfig(depth=10, width=8),
 }
 POOLED = {
-    # 64 channels times the cells that each pooling leaves of conv5x: (1, 4, 4), (2, 5, 5) and (3, 7)
+    # 64 channels times the positions of conv5x that each pooling keeps: (1, 4, 4), (2, 5, 5) and (3, 7)
     "video": {
         "linear": 64,
         "linear-adaptive": 1024,
@@ -122,8 +122,8 @@ def test_batch_norm_and_dropout_come_before_the_layer(encoder: Encoder) -> None:
     normed = head[0](x).detach()
     torch.testing.assert_close(normed.mean(0), torch.zeros(64), rtol=0, atol=1e-4)
     torch.testing.assert_close(normed.std(0), torch.ones(64), rtol=0, atol=1e-3)
-    share = float((head[1](torch.ones(4000, 64)) == 0).float().mean())
-    assert abs(share - 0.25) < 0.01
+    fraction = float((head[1](torch.ones(4000, 64)) == 0).float().mean())
+    assert abs(fraction - 0.25) < 0.01
 
 
 def test_making_it_draws_the_layers_random_numbers_alone(encoder: Encoder) -> None:
@@ -295,8 +295,8 @@ def test_a_saved_classifier_is_loaded_as_it_was(saved: tuple[Classifier, Path]) 
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     clips = make_clips(classifier.encoder)
     random = torch.get_rng_state()
-    for place in (folder, str(folder / "model.safetensors")):
-        loaded = Classifier.from_pretrained(place)
+    for path in (folder, str(folder / "model.safetensors")):
+        loaded = Classifier.from_pretrained(path)
         assert loaded.config == classifier.config
         assert loaded.head[1].p == 0.25
         assert not loaded.training
@@ -309,7 +309,7 @@ def test_a_saved_classifier_is_loaded_as_it_was(saved: tuple[Classifier, Path]) 
         assert (folder.parent / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_it_goes_where_it_is_wanted(saved: tuple[Classifier, Path]) -> None:
+def test_it_is_loaded_onto_the_requested_device(saved: tuple[Classifier, Path]) -> None:
     loaded = Classifier.from_pretrained(saved[1], map_location="meta")
     assert {p.device.type for p in loaded.parameters()} == {"meta"}
 
@@ -323,7 +323,7 @@ def test_the_config_beside_will_do(saved: tuple[Classifier, Path]) -> None:
         Classifier.from_pretrained(folder)
 
 
-def test_encoders_and_classifiers_are_told_apart(saved: tuple[Classifier, Path], tmp_path: Path) -> None:
+def test_encoders_and_classifiers_are_distinguished(saved: tuple[Classifier, Path], tmp_path: Path) -> None:
     classifier, folder = saved
     modality = classifier.encoder.config.modality
     for load in (type(classifier.encoder).from_pretrained, functools.partial(load_encoder, modality)):
@@ -382,7 +382,7 @@ def test_a_classifier_is_read_from_this_machine_alone(tmp_path: Path) -> None:
 def test_a_classifier_on_an_encoder_with_a_classifier_is_not_saved(tmp_path: Path) -> None:
     classifier = VideoEncoder(depth=10, width=8, size=32).classifier(3)
     classifier.encoder.reset_classifier(4, global_pool="max")
-    with pytest.raises(ConfigError, match=r"has a classifier of its own; take it away"):
+    with pytest.raises(ConfigError, match=r"has a classifier of its own; remove it"):
         classifier.save_pretrained(tmp_path / "c")
     assert not (tmp_path / "c").exists()
 

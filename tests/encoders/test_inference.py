@@ -1,4 +1,4 @@
-"""Encoders made for inference give the encoders' numbers."""
+"""Encoders for inference have the output of the encoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIPS = {"video": (2, 3, 8, 112, 128), "audio": (2, 1, 80, 201)}
 
 
 def trained(kind: str, depth: int = 18, width: int = 8) -> Encoder:
-    """An encoder whose batch norms have seen something, with affine parameters of every size and sign."""
+    """Return an encoder whose batch norms have statistics, with affine parameters of every size and sign."""
     encoder = {"video": VideoEncoder, "audio": AudioEncoder}[kind](depth=depth, width=width)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):

@@ -1,4 +1,4 @@
-"""What an encoder is called with: what is no batch of its clips is refused in one line, never another number."""
+"""Inputs of an encoder: anything that is not a batch of its clips is refused in one line."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_a_network_in_half_precision_takes_its_own_dtype_and_autocast_any_but_fl
         encoder(x)
 
 
-def test_training_looks_at_no_values(modality: Any) -> None:
-    """There the loss says it, and a look waits for the GPU."""
+def test_training_checks_no_values(modality: Any) -> None:
+    """In training the loss shows NaN, and a check would wait for the GPU."""
     encoder = make(modality).train()
     with torch.no_grad():
         assert encoder(clips(modality).expand(2, *SHAPES[modality][1:]) + np.nan).isnan().all()

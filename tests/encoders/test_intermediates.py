@@ -1,4 +1,4 @@
-"""Maps of the stages and a classifier in timm's way, and torchvision's feature extractor: against the real ones."""
+"""Feature maps and a classifier as in timm, and torchvision's feature extractor, checked against the real ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CASES = {"video": (VideoEncoder, (2, 3, 8, 112, 112)), "audio": (AudioEncoder, (
 
 @pytest.fixture(params=CASES)
 def small(request: pytest.FixtureRequest) -> tuple[Encoder, torch.Tensor]:
-    """A small encoder in eval mode, whose batch norms have seen something, and a batch."""
+    """A small encoder in eval mode, whose batch norms have statistics, and a batch."""
     kind, shape = CASES[request.param]
     encoder, clips = (
         kind(depth=10, width=4, **({"size": 112} if request.param == "video" else {})),
@@ -55,7 +55,7 @@ def test_without_indices_all_maps_by_name(small):
         (1, ["conv5x"]),
         (3, ["conv3x", "conv4x", "conv5x"]),
         ([0, -2], ["conv1", "conv4x"]),
-        ([-1, 1], ["conv2x", "conv5x"]),  # in the network's order, as timm has it
+        ([-1, 1], ["conv2x", "conv5x"]),  # in the network's order, as in timm
         ("conv3x", ["conv3x"]),
         (["conv3x", 2, -3], ["conv3x"]),
         (("conv4x", "conv2x"), ["conv2x", "conv4x"]),
@@ -102,7 +102,7 @@ def test_what_is_no_stage_is_named(small, options, line):
 # --- the classifier ----------------------------------------------------------------------------------------------
 
 
-def test_a_classifier_gives_logits_and_goes_again(small):
+def test_a_classifier_gives_logits_and_can_be_removed(small):
     encoder, clips = small
     keys, features = list(encoder.state_dict()), encoder(clips)
     assert (encoder.num_classes, encoder.num_features) == (0, 32)
@@ -144,7 +144,7 @@ def test_a_classifier_is_trained_exported_and_optimised_with_its_encoder(small):
         assert torch.equal(twin(clips), logits)
 
 
-def test_a_classifier_goes_where_the_encoder_is():
+def test_a_classifier_is_on_the_device_of_the_encoder():
     encoder = AudioEncoder(depth=10, width=4).to("meta", torch.bfloat16)
     encoder.reset_classifier(3)
     assert {(p.device.type, p.dtype) for p in encoder.fc.parameters()} == {("meta", torch.bfloat16)}
@@ -198,7 +198,7 @@ def test_signatures_are_timms(timm, name):
 
 
 def test_a_timm_network_does_the_same(timm, small):
-    """What is asked of both: which maps come in which order, what the classifier is, what goes through."""
+    """Both have the same maps in the same order, the same kind of classifier and the same outputs."""
     encoder, clips = small
     resnet, images = timm.create_model("resnet10t", pretrained=False).eval(), torch.randn(2, 3, 64, 64)
     for model, x in ((encoder, clips), (resnet, images)):
@@ -252,7 +252,7 @@ def test_create_feature_extractor_finds_the_stages(small):
     )
 
 
-def test_an_extractor_of_one_stage_goes_no_further(small):
+def test_an_extractor_of_one_stage_stops_there(small):
     encoder, clips = small
     extractor = create_feature_extractor(encoder, {"conv3x": "map"}).eval()
     assert torch.equal(extractor(clips)["map"], encoder.forward_intermediates(clips)["conv3x"])

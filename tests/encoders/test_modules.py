@@ -1,4 +1,4 @@
-"""Encoders are ordinary modules: what people do with modules works, and gives the same numbers."""
+"""Encoders are ordinary modules: the usual operations on modules work, and give the same output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASES = {
 
 @pytest.fixture(params=CASES)
 def small(request):
-    """A small encoder in eval mode, whose batch norms have seen something, and a batch."""
+    """A small encoder in eval mode, whose batch norms have statistics, and a batch."""
     kind, shape = CASES[request.param]
     encoder, clips = kind(depth=10, width=8), torch.randn(shape)
     with torch.no_grad():

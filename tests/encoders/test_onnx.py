@@ -1,4 +1,4 @@
-"""ONNX: encoders, plain and made for inference, give onnxruntime the same numbers, with any batch size."""
+"""ONNX: encoders, plain and for inference, have the same output in onnxruntime, with any batch size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CASES = {"video": (VideoEncoder, (2, 3, 8, 112, 112)), "audio": (AudioEncoder, (
 
 @pytest.mark.parametrize("form", ["plain", "for inference", "with a classifier"])
 @pytest.mark.parametrize("kind", CASES)
-def test_onnxruntime_gives_the_same_numbers(kind: str, form: str, tmp_path: Path) -> None:
+def test_onnxruntime_gives_the_same_output(kind: str, form: str, tmp_path: Path) -> None:
     make, shape = CASES[kind]
     encoder, clips = make(depth=10, width=8), torch.randn(shape)
     with torch.no_grad():
-        encoder(clips)  # its batch norms have seen something
+        encoder(clips)  # so that its batch norms have statistics
     if form == "with a classifier":
         encoder.reset_classifier(5, "max")
     network = encoder.eval().optimize_for_inference() if form == "for inference" else encoder.eval()

@@ -11,7 +11,7 @@ from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 from crisscross_zoo.encoders.pooling import pool, pooled_size
 from crisscross_zoo.errors import ConfigError, InputError
 
-# conv5x of the paper's inputs (N, 512, ...), and how long the vector is (the table in pooling.py)
+# conv5x of the paper's inputs (N, 512, ...), and the dimension of the vector (the table in pooling.py)
 MAPS = {
     "8x112": (1, 4, 4),
     "8x224": (1, 7, 7),
@@ -28,7 +28,7 @@ LENGTHS = {
     "avg": (512,) * 6,
     "max": (512,) * 6,
 }
-UNREAD = {  # every cell that does not reach the vector; all others do
+UNREAD = {  # every position that does not reach the vector; all others do
     ("linear-strided", "8x224"): lambda t, y, x: y > 3 or x > 3,
     ("linear-strided", "32x224"): lambda t, y, x: y > 3 or x > 3,
     ("linear", "5 s"): lambda y, x: x == 15,
@@ -56,18 +56,18 @@ def test_the_vectors_have_the_lengths_of_the_table(pooling):
 
 @pytest.mark.parametrize("clip", MAPS)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_every_cell_of_the_map_reaches_the_vector_but_for_the_exceptions_named(pooling, clip):
-    """A map for each cell, in which that cell is the largest, so that its gradient is not 0 where it is read."""
+def test_every_position_of_the_map_reaches_the_vector_except_those_listed(pooling, clip):
+    """A map for each position, in which its value is the largest, so that its gradient is not 0 if it is read."""
     size = MAPS[clip]
-    cells = list(itertools.product(*map(range, size)))
-    maps = torch.zeros(len(cells), 1, *size)
-    for number, cell in enumerate(cells):
-        maps[(number, 0, *cell)] = 1.0
+    positions = list(itertools.product(*map(range, size)))
+    maps = torch.zeros(len(positions), 1, *size)
+    for number, position in enumerate(positions):
+        maps[(number, 0, *position)] = 1.0
     maps.requires_grad_()
     pool(maps, pooling).sum().backward()
-    read = {cell for number, cell in enumerate(cells) if maps.grad[(number, 0, *cell)] > 0}
-    unread = UNREAD.get((pooling, clip), lambda *cell: False)
-    assert read == {cell for cell in cells if not unread(*cell)}
+    read = {position for number, position in enumerate(positions) if maps.grad[(number, 0, *position)] > 0}
+    unread = UNREAD.get((pooling, clip), lambda *position: False)
+    assert read == {position for position in positions if not unread(*position)}
 
 
 @pytest.mark.parametrize(("file", "map_key", "key", "pooling"), GOLDENS)
@@ -81,9 +81,9 @@ def test_what_the_three_linear_poolings_take_the_maximum_of():
     windows = features[0].unfold(2, 4, 1).unfold(3, 4, 1).amax((-1, -2))  # (2, 3, 4, 4)
     assert torch.equal(pool(features, "linear")[0], windows.flatten())
     assert torch.equal(pool(features, "linear-strided")[0], windows[:, :, 0, 0].flatten())
-    # 7 cells in 4 parts: 0-1, 1-3, 3-5, 5-6
-    parts = [slice(0, 2), slice(1, 4), slice(3, 6), slice(5, 7)]
-    adaptive = [[features[0, :, :, y, x].amax((1, 2, 3)) for x in parts] for y in parts]
+    # 7 positions in 4 bins: 0-1, 1-3, 3-5, 5-6
+    bins = [slice(0, 2), slice(1, 4), slice(3, 6), slice(5, 7)]
+    adaptive = [[features[0, :, :, y, x].amax((1, 2, 3)) for x in bins] for y in bins]
     expected = torch.stack([torch.stack(row, -1) for row in adaptive], -2)
     assert torch.equal(pool(features, "linear-adaptive")[0], expected.flatten())
 

@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_restarts(
     assert path.with_name(f"{CHECKPOINT_FILE}.damaged").read_bytes() == damaged
     (line,) = said
     assert line.startswith(f"{path}: is no checkpoint of a run, or damaged (")
-    assert line.endswith(f"); it is kept as {CHECKPOINT_FILE}.damaged, training begins anew")
+    assert line.endswith(f"); it is kept as {CHECKPOINT_FILE}.damaged, training is restarted")
     assert (
         train(files, path.parent, on_message=said.append).keys() == whole.keys()
     )  # done: goes on from what is whole

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the temporary name, what is left after an error, and the disk's own errors."""
+"""Atomic writes: the temporary name, the state after an error, and the disk's own errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fail_in(path: Path, error: BaseException) -> None:
         ("n" * 128, "", f".{'n' * 128}.tmp"),
     ],
 )
-def test_the_temporary_name_is_hidden_and_says_whose_it_is(
+def test_the_temporary_name_is_hidden_and_names_its_writer(
     tmp_path: Path, name: str, by: str, temporary: str
 ) -> None:
     with atomic_path(tmp_path / name, by=by) as path:
@@ -64,18 +64,18 @@ def test_a_long_name_is_a_digest_while_it_is_written(tmp_path: Path, name: str) 
     assert names(tmp_path) == [name]
 
 
-# --- whole or not there ------------------------------------------------------------------------------------------
+# --- atomicity -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_there_becomes_the_file_and_folders_are_made(tmp_path: Path) -> None:
+def test_the_temporary_file_becomes_the_file_and_folders_are_made(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "x"
-    for data in (b"one", b"two"):  # the second time all of it is there
+    for data in (b"one", b"two"):  # the second time everything exists already
         write_atomically(target, data)
         assert target.read_bytes() == data
     assert names(target.parent) == ["x"]
 
 
-def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path) -> None:
+def test_the_file_does_not_exist_before_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "x"
     with atomic_path(target) as path:
         assert path == tmp_path / ".x.tmp"
@@ -84,9 +84,7 @@ def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
 
 
-def test_the_one_who_writes_has_a_temporary_name_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_writer_has_a_temporary_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
 
     def write(path: Path, data: bytes) -> None:
@@ -117,27 +115,27 @@ def test_an_error_before_anything_was_written_is_raised_as_it_is(tmp_path: Path)
     assert names(tmp_path) == []
 
 
-def test_a_file_that_cannot_take_the_others_place_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_renamed_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "x" / "y").mkdir(parents=True)
-    with pytest.raises(OSError, match="x"):  # a folder stands there
+    with pytest.raises(OSError, match="x"):  # there is a folder of this name
         write_atomically(tmp_path / "x", b"new")
     assert names(tmp_path) == ["x"]
 
 
-# --- a disk that takes no more -----------------------------------------------------------------------------------
+# --- a full disk -------------------------------------------------------------------------------------------------
 
 
 def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "full")
 
 
-def test_the_disk_is_asked_where_a_writer_does_not_say_why_it_failed(
+def test_the_disk_is_probed_if_a_writer_gives_no_reason_for_its_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    probed: list[int] = []
 
     def fsync(file: BinaryIO) -> None:
-        asked.append(os.fstat(file.fileno()).st_size)
+        probed.append(os.fstat(file.fileno()).st_size)
         full()
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -146,11 +144,11 @@ def test_the_disk_is_asked_where_a_writer_does_not_say_why_it_failed(
             fail_in(tmp_path / "x", error)
         assert caught.value.path == str(tmp_path)
         assert names(tmp_path) == []
-    assert asked == [4 + (1 << 16)] * 2, "some zeros go behind what was written, and to the disk"
+    assert probed == [4 + (1 << 16)] * 2, "some zeros are appended to the file and flushed to the disk"
 
 
 @pytest.mark.parametrize("error", [InputError("no rows"), PermissionError(errno.EACCES, "no")])
-def test_it_is_not_asked_where_the_reason_is_known(
+def test_it_is_not_probed_if_the_reason_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(os, "fsync", full)
@@ -160,10 +158,10 @@ def test_it_is_not_asked_where_the_reason_is_known(
 
 def test_the_error_names_the_folder_or_else_the_systems_file(tmp_path: Path) -> None:
     error = OSError(errno.ENOSPC, "full", str(tmp_path / "x"))
-    for folder, place in ((tmp_path, tmp_path), (None, tmp_path / "x")):
+    for folder, path in ((tmp_path, tmp_path), (None, tmp_path / "x")):
         found = storage_error(error, folder)
         assert found is not None
-        assert found.path == str(place)
+        assert found.path == str(path)
         assert "MB free)" in str(found)
     found = storage_error(OSError(errno.ENOSPC, "full"))
     assert found is not None
@@ -176,23 +174,23 @@ def test_the_error_names_the_folder_or_else_the_systems_file(tmp_path: Path) -> 
 
 
 def test_the_free_space_is_that_of_the_disk_in_mb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    probed: list[str] = []
     monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path))
 
     def usage(disk: str) -> SimpleNamespace:
-        asked.append(disk)
+        probed.append(disk)
         return SimpleNamespace(free=10**12)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     error = storage_error(OSError(errno.EDQUOT, "quota"), tmp_path / "not" / "there")
     assert error is not None
     assert f"({tmp_path}, 1000000 MB free)" in str(error)
-    assert asked == [str(tmp_path)]
+    assert probed == [str(tmp_path)]
     monkeypatch.setattr(shutil, "disk_usage", full)
     assert f"({tmp_path})" in str(storage_error(OSError(errno.EDQUOT, "quota"), tmp_path))
 
 
-def test_a_temporary_folder_goes_with_its_block_or_says_where_there_is_no_room(
+def test_a_temporary_folder_is_removed_with_its_block_and_its_error_names_the_full_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -202,7 +200,7 @@ def test_a_temporary_folder_goes_with_its_block_or_says_where_there_is_no_room(
         Path(name, "x").touch()
     assert names(tmp_path) == []
     with monkeypatch.context() as patch, temporary_folder() as name:
-        patch.setattr(os, "rmdir", full)  # what cannot be removed stays
+        patch.setattr(os, "rmdir", full)  # a folder that cannot be removed stays
     assert names(tmp_path) == [Path(name).name]
 
     monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
@@ -224,18 +222,18 @@ def test_a_temporary_folder_goes_with_its_block_or_says_where_there_is_no_room(
         assert caught.value.path == (set_to or "")
 
 
-def test_the_longest_name_is_that_of_the_nearest_folder_that_is_there(
+def test_the_longest_name_is_that_of_the_nearest_existing_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Path, str]] = []
+    probed: list[tuple[Path, str]] = []
 
     def pathconf(path: Path, what: str) -> int:
-        asked.append((path, what))
+        probed.append((path, what))
         return 143
 
     monkeypatch.setattr(os, "pathconf", pathconf, raising=False)
     assert longest_name(tmp_path / "not" / "there") == longest_name(tmp_path) == 143
-    assert asked == [(tmp_path, "PC_NAME_MAX")] * 2
+    assert probed == [(tmp_path, "PC_NAME_MAX")] * 2
     monkeypatch.setattr(os, "pathconf", full)
     assert longest_name(tmp_path) == 255
     monkeypatch.setattr(sys, "platform", "win32")

@@ -40,7 +40,7 @@ def test_lists_have_comments_and_stray_blanks(tree):
     assert find_media([], list_file="list.txt") == ["tree/a.mp4"]
 
 
-def test_folders_are_searched_for_what_is_asked(tree):
+def test_folders_are_searched_for_the_given_suffixes(tree):
     assert find_media(["tree"], suffixes=VIDEO_SUFFIXES) == [
         "tree/a.mp4",
         "tree/odd[1].mp4",
@@ -82,7 +82,7 @@ def test_a_missing_file_is_kept_for_its_own_error(tree):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "options", "says"),
+    ("inputs", "options", "message"),
     [
         (["tree/.git"], {}, None),
         (["empty"], {}, "has no media files"),
@@ -91,12 +91,12 @@ def test_a_missing_file_is_kept_for_its_own_error(tree):
         ([], {"list_file": "none.txt"}, r"none.txt: cannot be read \(No such file or directory\)"),
     ],
 )
-def test_nothing_to_do_is_said(tree, inputs, options, says):
+def test_nothing_to_do_is_an_error(tree, inputs, options, message):
     (tree / "empty").mkdir()
-    if says is None:
+    if message is None:
         assert find_media(inputs) == ["tree/.git/d.mp4"]
         return
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         find_media(inputs, **options)
 
 
@@ -139,18 +139,21 @@ def test_a_list_may_name_files_of_any_bytes(tree):
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         ("tree/a.mp4\ncafé.mp4\n".encode("latin-1"), "line 2 is not UTF-8, and there is no file"),
-        (LISTED.encode("utf-16-le"), "line 1 has a NUL byte: the list is no text, or UTF-16 without"),
+        (LISTED.encode("utf-16-le"), "line 1 has a NUL byte: the list is not text, or UTF-16 without"),
         (b"tree/a.mp4\n\ntree/a.mp4\0tree/sub/b.WAV\0", "line 3 has a NUL byte"),
-        ("a\nb".encode("utf-16") + b"\0", "line 2 is not UTF-16-LE, as the list's first bytes say"),
+        (
+            "a\nb".encode("utf-16") + b"\0",
+            "line 2 is not UTF-16-LE, as the byte order mark states",
+        ),
     ],
     ids=["latin-1", "utf-16 without mark", "find -print0", "cut off"],
 )
-def test_a_list_that_cannot_be_read_is_named_with_its_line(tree, data, says):
+def test_a_list_that_cannot_be_read_is_named_with_its_line(tree, data, message):
     (tree / "list.txt").write_bytes(data)
-    with pytest.raises(ConfigError, match=says) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         find_media([], list_file="list.txt")
     assert str(caught.value).startswith("list.txt: ")
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A disk that is full, over quota or read-only ends a run with one line; nothing is lost, and the run goes on later."""
+"""A disk that is full, over quota or read-only ends a run with one line; nothing is lost, and a later run resumes."""
 
 from __future__ import annotations
 
@@ -73,18 +73,18 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- the one place -----------------------------------------------------------------------------------------------
+# --- the error ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", REASONS)
-def test_the_error_says_what_where_and_what_to_do(tmp_path: Path, number: int) -> None:
+def test_the_error_has_what_where_and_what_to_do(tmp_path: Path, number: int) -> None:
     target = tmp_path / "new" / "x"
     write_atomically(target, b"old")
     with pytest.raises(StorageError, match=REASONS[number]) as caught:
         _fail(target, OSError(number, os.strerror(number)))
     assert caught.value.path == str(target.parent)
     assert "MB free" in caught.value.reason
-    assert caught.value.remedy.endswith("then run the same again: what is done stays")
+    assert caught.value.remedy.endswith("then try again: finished work is kept")
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
 
@@ -109,7 +109,9 @@ def _features(rows: int = 8000) -> Features:
 
 
 @pytest.mark.parametrize("what", ["npz", "npy", "safetensors", "checkpoint", "bytes"])
-def test_what_each_writer_raises_is_told_as_a_full_disk(small_disk: Callable[[int], Disk], what: str) -> None:
+def test_the_errors_of_each_writer_become_that_of_a_full_disk(
+    small_disk: Callable[[int], Disk], what: str
+) -> None:
     """torch, safetensors and NumPy each have errors of their own, without the system's number."""
     disk = small_disk(512)
     folder = disk.folder / "checkpoints" if what == "checkpoint" else disk.folder
@@ -188,7 +190,7 @@ def _raise(number: int) -> None:
     raise OSError(number, os.strerror(number))
 
 
-def test_an_extraction_onto_a_small_disk_goes_on_once_it_is_larger(
+def test_an_extraction_onto_a_small_disk_resumes_once_it_is_larger(
     clips: Path, small_disk: Callable[[int], Disk], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     disk = small_disk(52)
@@ -210,7 +212,7 @@ def test_an_extraction_onto_a_small_disk_goes_on_once_it_is_larger(
         assert (out / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_the_lists_of_before_stay_where_one_of_the_new_does_not_fit(
+def test_the_old_lists_stay_if_one_of_the_new_does_not_fit(
     small_disk: Callable[[int], Disk],
 ) -> None:
     disk = small_disk(256)
@@ -232,7 +234,7 @@ def test_the_lists_of_before_stay_where_one_of_the_new_does_not_fit(
     assert sorted(p.name for p in out.iterdir()) == ["a.npz", "index.csv"]
 
 
-def test_json_says_what_was_done_before(
+def test_json_has_what_was_done_before(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("numpy.savez", lambda *_, **__: _raise(errno.ENOSPC))
@@ -244,7 +246,7 @@ def test_json_says_what_was_done_before(
     assert "the disk is full" in shown.err
 
 
-def test_no_room_to_fetch_to_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_temporary_folder_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     extract = FeatureExtractor("demo", clips=1, device="cpu", workers=0)
     monkeypatch.setattr(remote, "source_of", lambda url: {"path": url, "bytes": 1, "modified_ns": 0})
     monkeypatch.setattr(remote, "open_store", lambda _: _raise(errno.ENOSPC))
@@ -252,7 +254,7 @@ def test_no_room_to_fetch_to_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> N
         list(extract.stream(["s3://b/a.mp4", "s3://b/b.mp4"]))
 
 
-def test_it_comes_out_of_a_decoding_process_as_it_is(tmp_path: Path) -> None:
+def test_a_decoding_process_passes_the_error_on_as_it_is(tmp_path: Path) -> None:
     error = storage_error(OSError(errno.ENOSPC, "full"), tmp_path)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (StorageError, str(error))
@@ -267,7 +269,7 @@ def test_fetching_onto_a_full_disk_is_no_failure_of_the_file(monkeypatch: pytest
 # --- evaluation and pretraining ----------------------------------------------------------------------------------
 
 
-def test_a_store_keeps_what_was_written_and_goes_on(clips: Path, small_disk: Callable[[int], Disk]) -> None:
+def test_a_cache_keeps_what_was_written_and_resumes(clips: Path, small_disk: Callable[[int], Disk]) -> None:
     disk = small_disk(64)
     extract = FeatureExtractor("demo", clips=40, device="cpu", workers=0)
     paths = [str(p) for p in sorted(clips.iterdir())]
@@ -285,7 +287,7 @@ def test_a_store_keeps_what_was_written_and_goes_on(clips: Path, small_disk: Cal
         np.testing.assert_array_equal(matrix[rows[first : first + 40]], features)
 
 
-def test_a_run_keeps_its_last_checkpoint_and_goes_on(
+def test_a_run_keeps_its_last_checkpoint_and_resumes(
     small_disk: Callable[[int], Disk], tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)
@@ -299,7 +301,7 @@ def test_a_run_keeps_its_last_checkpoint_and_goes_on(
     pretrain(config, index, tmp_path / "whole", data_id="x")
     (whole,) = list_checkpoints(tmp_path / "whole")
 
-    disk = small_disk(round(whole.stat().st_size / 1024 * 1.5))  # of two, which there are for a moment
+    disk = small_disk(round(whole.stat().st_size / 1024 * 1.5))  # of two, which exist for a short time
     run = disk.folder / "run"
     with pytest.raises(StorageError, match="the disk is full"):
         pretrain(config, index, run, data_id="x")

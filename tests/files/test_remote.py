@@ -75,7 +75,7 @@ def test_file_urls_are_local_paths(tree):
     assert find_media([f"file://{tree}"]) == [str(tree / n) for n in NAMES]
 
 
-def test_a_copy_has_the_name_and_goes(store):
+def test_a_copy_has_the_same_name_and_is_removed(store):
     with remote.local_copy("memory://in/a.mp4") as local:
         assert Path(local).name == "a.mp4"
         assert Path(local).read_bytes() == store.cat("/in/a.mp4")
@@ -111,7 +111,7 @@ def test_a_signed_query_is_not_in_the_copys_name(monkeypatch):
         ("a.mp4?b", "a.mp4?b"),
     ],
 )
-def test_a_signature_is_no_part_of_what_a_file_is_called(url, bare):
+def test_a_signature_does_not_identify_a_file(url, bare):
     assert remote.unsigned(url) == bare
 
 
@@ -129,7 +129,7 @@ def test_a_signed_urls_output_is_named_after_the_file():
         (403, UnreadableMediaError, r"cannot be fetched \(AnswerError: 403\); check the URL, its signature"),
     ],
 )
-def test_what_a_web_server_answered_is_said(monkeypatch, status, error, text):
+def test_the_answer_of_a_web_server_is_reported(monkeypatch, status, error, text):
     class AnswerError(Exception):
         pass
 
@@ -192,7 +192,7 @@ def test_a_remote_folder_to_a_remote_folder(store, tree, tmp_path, capsys):
     assert "failed.jsonl" not in names(store)
 
 
-def test_shards_share_a_remote_folder(store):
+def test_shards_write_to_one_remote_folder(store):
     for k in range(2):
         assert extract("memory://in", "--out", "memory://out", "--shard", f"{k}/2") == 0
         assert ("index.csv" in names(store)) == (k == 1)
@@ -204,7 +204,7 @@ def test_shards_share_a_remote_folder(store):
 
 
 def test_decoding_processes_fetch_and_leave_nothing(tree, tmp_path, monkeypatch):
-    """``local://`` is a store like others, that every process sees."""
+    """``local://`` is a store like others, which every process can read."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     urls = [f"local://{tree / n}" for n in NAMES]
@@ -218,7 +218,7 @@ def test_decoding_processes_fetch_and_leave_nothing(tree, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["memory://gone/", "--out", "memory://out"], 1, "memory://gone/: no such object"),
         (["nowhere://in/", "--out", "out"], 2, "nothing installed opens it"),
@@ -233,11 +233,11 @@ def test_decoding_processes_fetch_and_leave_nothing(tree, tmp_path, monkeypatch)
         (["memory://in", "--out", "memory://out", "--format", "npy"], 2, "use npz or safetensors"),
     ],
 )
-def test_bad_usage_is_one_line(store, arguments, code, says, tmp_path, monkeypatch, capsys):
+def test_bad_usage_is_one_line(store, arguments, code, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert extract(*arguments) == code
     (line,) = capsys.readouterr().err.splitlines()
-    assert says in line
+    assert message in line
 
 
 def test_a_store_that_fails_is_one_line(store, monkeypatch, capsys):
@@ -254,7 +254,7 @@ def test_a_store_that_fails_is_one_line(store, monkeypatch, capsys):
     monkeypatch.setattr(type(store), "get_file", refuse)
     assert extract("memory://in/a.mp4", "--out", "memory://out/") == 1
     assert "memory://out/a.npz: cannot be fetched (PermissionError" in capsys.readouterr().err
-    assert store.cat("/out/a.npz") == before  # not the input's trouble: it is kept
+    assert store.cat("/out/a.npz") == before  # the store's error, not the input's: the output is kept
     with (
         pytest.raises(UnreadableMediaError, match="cannot be fetched"),
         remote.local_copy("memory://in/a.mp4"),
@@ -268,8 +268,8 @@ def test_a_store_that_fails_is_one_line(store, monkeypatch, capsys):
         Lists(open_folder("memory://out"))
 
 
-def test_folders_that_cannot_be_listed_are_not_left_out(tree, monkeypatch):
-    """As fsspec's own glob() does, and its find() for stores like ``local://`` that have none of their own."""
+def test_folders_that_cannot_be_listed_are_not_skipped(tree, monkeypatch):
+    """fsspec's own glob() skips them, and so does its find() for stores like ``local://`` without their own."""
     ls = LocalFileSystem.ls
 
     def refuse(self, path, *args, **kwargs):
@@ -283,11 +283,11 @@ def test_folders_that_cannot_be_listed_are_not_left_out(tree, monkeypatch):
     for url in urls:
         with pytest.raises(UnreadableMediaError, match="cannot be listed"):
             find_media([url])
-    assert len(find_media([f"local://{tree}/*/*.mp4"])) == 1  # need not be looked into
+    assert len(find_media([f"local://{tree}/*/*.mp4"])) == 1  # this folder need not be listed
 
 
-def test_an_old_failure_that_cannot_be_asked_about_stays(store):
-    """And keeps no run from going on."""
+def test_an_old_failure_that_cannot_be_looked_up_stays(store):
+    """Such a failure does not stop a run."""
     unknown = b'{"path": "nowhere://in/a.mp4"}\n'
     store.pipe("/out/failed.jsonl", unknown + b'{"path": "memory://in/gone.mp4"}\n')
     assert extract("memory://in/a.mp4", "--out", "memory://out/") == 0

@@ -1,6 +1,6 @@
 """Inputs and outputs in a bucket of a real S3 server (moto's, on loopback), through s3fs and the command line."""
 
-# ruff: noqa: E402 - s3_server wants moto, which may not be there
+# ruff: noqa: E402 - s3_server needs moto, which may not be installed
 
 import csv
 import functools
@@ -62,7 +62,7 @@ def server(clip):
 
 @pytest.fixture(scope="module")
 def whole(server):
-    """What TREE gives without faults, by key."""
+    """The outputs of TREE without faults, by key."""
     with pytest.MonkeyPatch.context() as patch:
         log_in(server, patch)
         assert extract(*TREE) == 0
@@ -72,7 +72,7 @@ def whole(server):
 
 @pytest.fixture
 def s3(server, whole, monkeypatch):
-    """The server, with nothing but the inputs, found as boto's users say, by clients whose patience ends early."""
+    """The server, with the inputs alone, found by boto's variables, for clients that retry only a little."""
     for key in server.keys(BUCKET):
         if not key.startswith("in/"):
             server.remove(BUCKET, key)
@@ -90,8 +90,8 @@ def log_in(server, monkeypatch, **environment):
 
 
 def extract(*arguments):
-    """Run the command as a process of its own would, without the logins and listings of the last."""
-    torch.set_num_threads(1)  # the networks are small, and the server wants a core
+    """Run the command as in a process of its own, without cached logins and listings."""
+    torch.set_num_threads(1)  # the networks are small, and the server needs a core
     S3FileSystem.clear_instance_cache()
     return main([*arguments, *OPTIONS, "--workers", "0"])
 
@@ -100,7 +100,7 @@ def outputs(s3):
     return {key: s3.get(BUCKET, key) for key in s3.keys(BUCKET, "out/")}
 
 
-# --- what is there --------------------------------------------------------------------------------------------------
+# --- objects --------------------------------------------------------------------------------------------------------
 
 
 def test_odd_names_go_there_and_back(s3, clip, capsys):
@@ -116,13 +116,13 @@ def test_odd_names_go_there_and_back(s3, clip, capsys):
     assert [(r["input"], r["output"]) for r in rows] == [
         (f"s3://bucket/odd/{name.replace('.npz', '.mp4')}", name) for name in expected
     ]
-    # Each can be named by itself, too.
+    # Each can also be named itself.
     for name in ODD_NAMES:
         assert find_media([f"s3://bucket/odd/{name}"]) == [f"s3://bucket/odd/{name}"]
 
 
-def test_listings_of_several_pages_are_whole(s3, clip):
-    """S3 gives 1,000 keys a page."""
+def test_listings_of_several_pages_are_complete(s3, clip):
+    """S3 returns 1,000 keys per page."""
     for k in range(1001):
         s3.put(BUCKET, f"many/notes/{k}.txt", b"not media")
         s3.put(BUCKET, f"out/notes/{k}.txt", b"someone else's")
@@ -142,8 +142,8 @@ def test_listings_of_several_pages_are_whole(s3, clip):
     ]
 
 
-def test_large_outputs_are_put_in_parts(s3, monkeypatch):
-    """In s3fs' own parts from 100 MiB on; here in S3's smallest, which is from 10 MiB on."""
+def test_large_outputs_are_uploaded_in_parts(s3, monkeypatch):
+    """s3fs uploads parts from 100 MiB on; here parts have S3's smallest size, from 10 MiB on."""
     smallest = functools.partialmethod(S3FileSystem._pipe_file, chunksize=5 * 2**20)
     monkeypatch.setattr(S3FileSystem, "_pipe_file", smallest)
     S3FileSystem.clear_instance_cache()
@@ -161,8 +161,8 @@ def test_large_outputs_are_put_in_parts(s3, monkeypatch):
     assert s3.keys(BUCKET, "out/") == []
 
 
-def test_large_inputs_are_fetched_in_parts(s3, whole, monkeypatch):
-    """By s3fs from 2026.3 on, which gives up where a part breaks off; the file is then begun anew."""
+def test_large_inputs_are_downloaded_in_parts(s3, whole, monkeypatch):
+    """s3fs 2026.3 and later does this, and gives up if a part is cut off; the download is then restarted."""
     monkeypatch.setitem(fsspec.config.conf, "s3", {"default_block_size": 512})
     for after in range(3):
         s3.faults = [Fault("cut", "GET", "bucket/in/sub/b.mp4", after=after)]
@@ -186,9 +186,9 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "method", "part"), FAULTS)
-def test_a_fault_that_passes_costs_nothing(s3, whole, kind, method, part, capsys):
-    s3.faults = [Fault(kind, method, part)]
+@pytest.mark.parametrize(("kind", "method", "fragment"), FAULTS)
+def test_a_temporary_fault_has_no_effect(s3, whole, kind, method, fragment, capsys):
+    s3.faults = [Fault(kind, method, fragment)]
     assert extract(*TREE) == 0
     assert s3.faults[0].times == 0
     assert outputs(s3) == whole
@@ -196,7 +196,7 @@ def test_a_fault_that_passes_costs_nothing(s3, whole, kind, method, part, capsys
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "part", "says"),
+    ("kind", "method", "fragment", "message"),
     [
         ("slow", "GET", "bucket/in/sub/b.mp4", "s3://bucket/in/sub/b.mp4: cannot be fetched"),
         ("cut", "GET", "bucket/in/sub/b.mp4", "s3://bucket/in/sub/b.mp4: cannot be fetched"),
@@ -208,15 +208,17 @@ def test_a_fault_that_passes_costs_nothing(s3, whole, kind, method, part, capsys
         ("reset", "HEAD", "bucket", "s3://bucket/out"),
     ],
 )
-def test_a_fault_that_stays_is_one_line_and_can_be_gone_on_from(s3, whole, kind, method, part, says, capsys):
-    s3.faults = [Fault(kind, method, part, times=ALWAYS)]
+def test_a_permanent_fault_is_one_line_and_the_run_can_be_resumed(
+    s3, whole, kind, method, fragment, message, capsys
+):
+    s3.faults = [Fault(kind, method, fragment, times=ALWAYS)]
     assert extract(*TREE) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert says in line
-    assert line.endswith("try again: what is done is kept")
+    assert message in line
+    assert line.endswith("try again: finished work is kept")
     for key, data in outputs(s3).items():
         if key.endswith(".npz"):
-            assert data == whole[key]  # or not there
+            assert data == whole[key]  # or missing
     assert len(s3.requests) < 100
     s3.forget()
     assert extract(*TREE) == 0
@@ -224,7 +226,7 @@ def test_a_fault_that_stays_is_one_line_and_can_be_gone_on_from(s3, whole, kind,
     assert capsys.readouterr().err == ""
 
 
-def test_an_interrupted_run_goes_on(s3, whole):
+def test_an_interrupted_run_resumes(s3, whole):
     def interrupt():
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -234,7 +236,7 @@ def test_an_interrupted_run_goes_on(s3, whole):
     assert outputs(s3) == whole
 
 
-def test_objects_that_go_or_change_after_they_were_listed(s3, clip, capsys):
+def test_objects_that_vanish_or_change_after_they_were_listed(s3, clip, capsys):
     for name in "abc":
         s3.put(BUCKET, f"going/{name}.mp4", clip)
     tree = ["s3://bucket/going/", "--out", "s3://bucket/out/"]
@@ -247,11 +249,11 @@ def test_objects_that_go_or_change_after_they_were_listed(s3, clip, capsys):
     assert line == "crisscross-extract: error: s3://bucket/going/a.mp4: no such object; check the URL"
     (failure,) = map(json.loads, s3.get(BUCKET, "out/failed.jsonl").splitlines())
     assert failure["path"] == "s3://bucket/going/a.mp4"
-    # What was read is not what was listed: the next run reads it again.
+    # The object that was read is not the one that was listed: the next run reads it again.
     assert extract(*tree) == 0
     assert "1 file done, 1 already there, 0 failed" in capsys.readouterr().out
     assert s3.keys(BUCKET, "out/") == ["out/b.npz", "out/c.npz", "out/index.csv"]
-    # An output that goes is made again.
+    # An output that vanishes is written again.
     before = outputs(s3)
     s3.faults = [Fault("call", "GET", "out/c.npz", then=lambda: s3.remove(BUCKET, "out/c.npz"))]
     assert extract(*tree) == 0
@@ -260,17 +262,17 @@ def test_objects_that_go_or_change_after_they_were_listed(s3, clip, capsys):
 
 
 def test_lists_of_shards_outlive_a_listing_that_fails(s3, whole, capsys):
-    """The parts were taken for missing, and removed."""
+    """Before, the shards' lists were taken for missing, and removed."""
     s3.faults = [Fault("slow", "PUT", "bucket/out/index.csv", times=ALWAYS)]
     assert [extract(*TREE, "--shard", f"{shard}/2") for shard in range(2)] == [0, 1]
     assert "out/index.csv: cannot be written" in capsys.readouterr().err
-    parts = ["out/.parts/0-of-2/index.csv", "out/.parts/1-of-2/index.csv"]
-    assert s3.keys(BUCKET, "out/.parts/") == parts
+    lists = ["out/.parts/0-of-2/index.csv", "out/.parts/1-of-2/index.csv"]
+    assert s3.keys(BUCKET, "out/.parts/") == lists
     one = ["s3://bucket/in/a.mp4", "--out", "s3://bucket/out/"]
     s3.faults = [Fault("slow", "GET", "prefix=out/.parts/&", times=ALWAYS)]
     assert extract(*one) == 1
     assert "s3://bucket/out/.parts: cannot be listed" in capsys.readouterr().err
-    assert s3.keys(BUCKET, "out/.parts/") == parts
+    assert s3.keys(BUCKET, "out/.parts/") == lists
     s3.forget()
     assert extract(*one) == 0
     assert outputs(s3) == whole
@@ -296,11 +298,11 @@ def test_credentials_missing_or_wrong(s3, clip, arguments, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("a.mp4").write_bytes(clip)
     with s3.guarded("s3:*") as user:
-        for environment, says in WRONG:
+        for environment, message in WRONG:
             log_in(s3, monkeypatch, **{**user, **environment})
             assert extract(*arguments) == 1
             (line,) = capsys.readouterr().err.splitlines()
-            assert says in line
+            assert message in line
             assert line.endswith("; check your credentials and rights")
             assert s3.keys(BUCKET, "out/") == []
         log_in(s3, monkeypatch, **user)
@@ -322,7 +324,7 @@ def test_rights_that_are_not_enough(s3, whole, monkeypatch, capsys):
         assert extract(*TREE) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert "s3://bucket/out/failed.jsonl: cannot be removed (PermissionError" in line
-    with s3.guarded("s3:GetObject") as user:  # S3 refuses to say what is missing to those who may not list
+    with s3.guarded("s3:GetObject") as user:  # S3 does not report missing objects to users who may not list
         log_in(s3, monkeypatch, **user)
         assert not remote.is_gone("s3://bucket/in/gone.mp4")
     log_in(s3, monkeypatch)
@@ -332,7 +334,7 @@ def test_rights_that_are_not_enough(s3, whole, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (
             ["s3://nowhere/in/", "--out", "here/"],
@@ -341,7 +343,7 @@ def test_rights_that_are_not_enough(s3, whole, monkeypatch, capsys):
         ),
         (["s3://nowhere/*.mp4", "--out", "here/"], 1, "there is no bucket 'nowhere'; check the URL"),
         (["s3://nowhere/a.mp4", "--out", "here/"], 1, "there is no bucket 'nowhere'; check the URL"),
-        ([*TREE[:2], "s3://nowhere/out/"], 2, "there is no bucket 'nowhere'; make it, or check the URL"),
+        ([*TREE[:2], "s3://nowhere/out/"], 2, "there is no bucket 'nowhere'; create it, or check the URL"),
         (
             ["s3://bucket/gone.mp4", "--out", "here/"],
             1,
@@ -353,12 +355,12 @@ def test_rights_that_are_not_enough(s3, whole, monkeypatch, capsys):
         (["s3://Not_A_Bucket!/a.mp4", "--out", "here/"], 1, "cannot be fetched (ParamValidationError"),
     ],
 )
-def test_what_is_not_there_is_one_line(s3, arguments, code, says, tmp_path, monkeypatch, capsys):
+def test_what_is_not_there_is_one_line(s3, arguments, code, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):  # what failed before must not keep a run from beginning
+    for _ in range(2):  # earlier failures must not stop a run from starting
         assert extract(*arguments) == code
         (line,) = capsys.readouterr().err.splitlines()
-        assert says in line
+        assert message in line
     assert len(s3.requests) < 50
 
 
@@ -368,7 +370,7 @@ def test_no_server_is_one_line(s3, tmp_path, monkeypatch, capsys):
     for arguments in (TREE, WRITES):
         assert extract(*arguments) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.endswith("; check the connection and the endpoint, and try again: what is done is kept")
+        assert line.endswith("; check the connection and the endpoint, and try again: finished work is kept")
     log_in(s3, monkeypatch, AWS_ENDPOINT_URL="127.0.0.1:1")
     assert extract(*TREE) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -379,7 +381,7 @@ def test_no_server_is_one_line(s3, tmp_path, monkeypatch, capsys):
 
 
 def test_shards_in_processes_of_their_own(s3, whole):
-    """One is told of the server by boto's variable, one by fsspec's."""
+    """One process finds the server by boto's variable, one by fsspec's."""
     command = [sys.executable, "-m", "crisscross_zoo.cli.extract", *TREE, *OPTIONS, "--quiet"]
     boto = {**os.environ, **s3.environment(), "OMP_NUM_THREADS": "1"}
     of_fsspec = {**boto, "FSSPEC_S3_ENDPOINT_URL": boto["AWS_ENDPOINT_URL"]}
@@ -394,11 +396,11 @@ def test_shards_in_processes_of_their_own(s3, whole):
         )
         for shard, env in enumerate((boto, of_fsspec))
     ]
-    said = [process.communicate(timeout=240)[1] for process in running]
+    errors = [process.communicate(timeout=240)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0]
-    assert said == ["", ""]
+    assert errors == ["", ""]
     assert [fault.times for fault in s3.faults] == [0, 0]
-    assert extract(*TREE) == 0  # takes the parts in
+    assert extract(*TREE) == 0  # merges the shards' lists
     assert outputs(s3) == whole
 
 

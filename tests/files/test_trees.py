@@ -1,4 +1,4 @@
-"""Trees of splits and classes: which folder is which, and what is said where one is missing."""
+"""Trees of splits and classes: finding the folders, and the error for a missing one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def make(root: Path, *folders: str) -> str:
     return str(root)
 
 
-def test_the_first_split_that_is_there_is_taken(tmp_path: Path) -> None:
+def test_the_first_split_that_exists_is_taken(tmp_path: Path) -> None:
     root = make(tmp_path, "test", "validation")
     assert split_folder(root, TEST_SPLITS, below="VIDEO") == str(tmp_path / "validation")
 
 
-def test_a_missing_split_is_told_with_where_it_is_looked_for(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_split_has_the_expected_path(tmp_path: Path) -> None:
     root = make(tmp_path / "k", "val", ".hidden")
     with pytest.raises(ConfigError) as caught:
         split_folder(root, ["train"], below="CLASS/VIDEO")
@@ -34,7 +34,7 @@ def test_a_missing_split_is_told_with_where_it_is_looked_for(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["train", "eval"])
-def test_a_root_that_is_a_split_is_told_its_parent(tmp_path: Path, name: str) -> None:
+def test_the_error_for_a_root_that_is_a_split_has_its_parent(tmp_path: Path, name: str) -> None:
     root = make(tmp_path / name)
     with pytest.raises(ConfigError, match=f"looks like a split itself: name its parent, {tmp_path}$"):
         split_folder(root, ["eval"], below="VIDEO")

@@ -33,7 +33,7 @@ from container_bytes import (
     telecined,
     ts_starts,
 )
-from make_media import numbered_picture
+from make_media import numbered_frame
 from numbered import (
     AAC,
     AV1,
@@ -802,7 +802,7 @@ for _suffix in ("vob", "ts", "mkv"):
 
 def grey_pictures() -> list[np.ndarray]:
     """The base's pictures, without colour."""
-    return [(16 + numbered_picture(n).mean(axis=-1) * 219 / 255).astype(np.uint8) for n in range(COUNT)]
+    return [(16 + numbered_frame(n).mean(axis=-1) * 219 / 255).astype(np.uint8) for n in range(COUNT)]
 
 
 @combination("h264-raw-fields", "h264", audio=None)

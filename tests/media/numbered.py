@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from make_media import numbered_picture
+from make_media import numbered_frame
 
 FPS = 25
 COUNT = 75
@@ -146,7 +146,7 @@ class Shelf:
         path = self._folder / "base.nut"  # Matroska would round the sound's time stamps
         if "base" not in self._made:
             raw, wav = self._folder / "base.rgb", self._folder / "base.wav"
-            raw.write_bytes(b"".join(numbered_picture(n).tobytes() for n in range(COUNT)))
+            raw.write_bytes(b"".join(numbered_frame(n).tobytes() for n in range(COUNT)))
             with wave.open(str(wav), "wb") as file:
                 file.setnchannels(2)
                 file.setsampwidth(2)

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from make_media import make_media, numbered_picture, read_number, sine
+from make_media import make_media, numbered_frame, read_number, sine
 
 from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
 from crisscross_zoo.media import decode
@@ -168,7 +168,7 @@ def test_rotated_video_is_turned_upright(tmp_path, rotation, turns):
     ],
 )
 def test_a_photo_is_turned_as_its_exif_says(tmp_path, orientation, stored):
-    pixels = np.ascontiguousarray(stored(numbered_picture(0b101100000001)))
+    pixels = np.ascontiguousarray(stored(numbered_frame(0b101100000001)))
     context = av.CodecContext.create("mjpeg", "w")
     context.height, context.width = pixels.shape[:2]
     context.pix_fmt, context.time_base = "yuvj420p", Fraction(1, 25)
@@ -188,7 +188,7 @@ def test_odd_sizes_keep_every_pixel(tmp_path):
     )
     ((_, picture),) = list(read_frames(scan(path), np.array([0.1]), on_damage=no_damage))
     assert picture.shape == (67, 193, 3)
-    assert np.abs(picture.astype(int) - numbered_picture(2, 193, 67)).max() <= 4
+    assert np.abs(picture.astype(int) - numbered_frame(2, 193, 67)).max() <= 4
 
 
 def test_time_zero_is_the_first_picture(tmp_path):
@@ -349,7 +349,7 @@ def test_a_still_is_one_picture(tmp_path):
     with av.open(str(path), "w", format="image2") as container:
         stream = container.add_stream("png", rate=25)
         stream.width, stream.height, stream.pix_fmt = 192, 64, "rgb24"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_picture(5), format="rgb24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_frame(5), format="rgb24")))
     assert pictures(path, [0.0, 0.5]) == [5, 5]
     assert scan(path).video.span == (0.0, 0.04)
 
@@ -364,7 +364,7 @@ def test_of_several_streams_the_best_is_taken(tmp_path):
             streams.append(stream)
         for number in range(10):
             for stream in streams:
-                picture = numbered_picture(number, stream.width, stream.height)
+                picture = numbered_frame(number, stream.width, stream.height)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         for stream in streams:
             container.mux(stream.encode(None))
@@ -434,7 +434,7 @@ def test_a_broken_time_stamp_does_not_fill_hours(tmp_path):
         stream.width, stream.height, stream.pix_fmt = 192, 64, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 25)
         for number in range(50):
-            frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 25)
             for packet in stream.encode(frame):
                 if number == 49:

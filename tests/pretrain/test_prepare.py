@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from make_media import make_media, numbered_picture, read_number, sine
+from make_media import make_media, numbered_frame, read_number, sine
 from make_trees import contents
 from pretrain_case import forked_packing, tiny_config
 
@@ -123,7 +123,7 @@ def test_a_gap_in_the_sound_becomes_silence_of_its_length(tmp_path: Path) -> Non
         )
         video.width, video.height, video.pix_fmt = 192, 64, "yuv420p"
         for k in range(250):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(numbered_picture(k))))
+            container.mux(video.encode(av.VideoFrame.from_ndarray(numbered_frame(k))))
         container.mux(video.encode(None))
         for first in (0, 128_000):
             frame = av.AudioFrame.from_ndarray(sine(2, 16_000, 1).T.copy(), "s16", "mono")

@@ -51,15 +51,15 @@ def noise() -> torch.Tensor:
 
 
 def assert_uniform(drawn, first, last):
-    """Every whole number from first to last, both inclusive, comes equally often, and no other."""
+    """Assert that the integers from first to last, both inclusive, are equally frequent, and that there is no other."""
     values, counts = np.unique(drawn, return_counts=True)
     assert values.tolist() == list(range(first, last + 1))
-    share = 1 / len(values)
-    deviation = np.sqrt(len(drawn) * share * (1 - share))
-    assert np.abs(counts - len(drawn) * share).max() <= DEVIATIONS * deviation
+    fraction = 1 / len(values)
+    deviation = np.sqrt(len(drawn) * fraction * (1 - fraction))
+    assert np.abs(counts - len(drawn) * fraction).max() <= DEVIATIONS * deviation
 
 
-# --- what is applied, against the released code ----------------------------------------------------------
+# --- applying, against the released code -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("centre", "position"), [(50, 62), (180, 181)])
@@ -120,7 +120,7 @@ def test_masks_are_filled_with_the_mean_and_nothing_else_changes():
     assert torch.equal(twice[..., ~columns], ours[..., ~columns])
 
 
-# --- what is random --------------------------------------------------------------------------------------
+# --- drawing ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "range_"), [("pretraining", 0.2), ("linear", 0.2), ("standard", 0.1)])
@@ -190,7 +190,7 @@ def test_the_released_warp_has_the_measured_range():
     assert (shortest.min(), shortest[:, 1].max()) == (1, 40)
 
 
-def test_the_warp_is_left_out_where_it_is_off_or_the_spectrogram_too_short():
+def test_the_warp_is_skipped_if_it_is_off_or_the_spectrogram_too_short():
     assert draw_warp(200, AudioAugment(), generator()) is None
     assert draw_warp(41, PAPER, generator()) is None
     assert draw_warp(42, PAPER, generator()) is not None
@@ -205,9 +205,9 @@ def test_crops_have_the_measured_sizes(augment):
     top, left, height, width = crops.T
     assert (height.min(), height.max()) == (48, 80)
     assert (width.min(), width.max()) == (120, 301)
-    share = 0.5 / 0.9  # of U(0.6, 1.5) not below 1; 0.55 was measured
-    deviation = np.sqrt(share * (1 - share) / DRAWS)
-    assert abs((height == 80).mean() - share) < DEVIATIONS * deviation
+    fraction = 0.5 / 0.9  # of U(0.6, 1.5) not below 1; 0.55 was measured
+    deviation = np.sqrt(fraction * (1 - fraction) / DRAWS)
+    assert abs((height == 80).mean() - fraction) < DEVIATIONS * deviation
     assert crops.min() >= 0
     assert (top + height).max() == 80
     assert (left + width).max() == 301
@@ -230,7 +230,7 @@ def test_a_crop_of_a_tall_canvas_may_be_taller_than_the_spectrogram():
 @pytest.mark.parametrize("seconds", [0.0325, 0.4, 1, 2, 5])
 @pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("name", AUDIO_AUGMENTS)
-def test_any_length_gives_100_columns_a_second(name, released, seconds):
+def test_any_length_gives_100_columns_per_second(name, released, seconds):
     augment = dataclasses.replace(AUDIO_AUGMENTS[name], released=released)
     wave = wave_of(seconds)
     for seed in range(5):
@@ -339,7 +339,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(seconds):
 
 
 def test_the_bits_of_each_step_do_not_depend_on_the_number_of_threads():
-    """On more threads than the log-mel's matrix product gives the same bits with."""
+    """With more threads than those with which the log-mel's matrix product is reproducible."""
     spectrogram = torch.from_numpy(seeded_normal(7, (1, 80, 1_000))) + 1
 
     def steps(count):
@@ -384,7 +384,7 @@ def test_another_front_end_does():
         (np.zeros(()), r"the shape \(\)"),
         (np.zeros(0), r"the shape \(0,\)"),
         (np.full(16_000, np.nan), "not finite"),
-        (np.full(16_000, 3000.0), "divide 16-bit sound by 32768"),
+        (np.full(16_000, 3000.0), "divide 16-bit samples by 32768"),
         (torch.zeros(512), "512 samples at 16000 Hz.*at least 513"),
         ([0.0] * 16_000, "the wave is a list"),
     ],
@@ -443,7 +443,7 @@ def test_every_setting_is_described():
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(83, 204), (82, 205), (80, 202)])
-def test_what_cannot_be_halved_of_the_canvas_is_one_more_behind(rows, columns):
+def test_an_odd_margin_of_the_canvas_has_one_more_at_the_end(rows, columns):
     spectrogram = noise()
     above, before = (rows - 80) // 2, (columns - 201) // 2
     canvas = torch.zeros(1, rows, columns)
@@ -453,7 +453,7 @@ def test_what_cannot_be_halved_of_the_canvas_is_one_more_behind(rows, columns):
         assert torch.equal(ours, canvas[:, top : top + 80, left : left + 201])
 
 
-def test_the_canvas_is_cut_to_whole_rows_and_columns():
+def test_the_canvas_is_truncated_to_whole_rows_and_columns():
     augment = AudioAugment(canvas=(1.3, 1.501))
     assert canvas_size(81, 201, augment) == (105, 301)
 

@@ -50,7 +50,7 @@ def noise(*shape, seed=1):
 
 
 def choices(**changes):
-    """The whole 240x320 frame, untouched, but for the changes."""
+    """Return choices that keep the whole 240x320 frame as it is, except for the changes."""
     plain = VideoChoices(
         crop=(0, 0, 240, 320), flip=False, jitter=(), grey=False, blur=None, cutout=(0, 0, 0, 0)
     )
@@ -77,7 +77,7 @@ def uniform(low, high):
 
 @pytest.fixture(autouse=True)
 def _one_thread(_same_threads):
-    """On a busy machine two threads wait for each other longer than they work."""
+    """On a busy machine two threads spend more time waiting than working."""
     torch.set_num_threads(1)
 
 
@@ -87,7 +87,7 @@ def clip():
 
 
 @pytest.fixture(scope="module")
-def picture():
+def pixels():
     """Noise, and every mixture of 6 levels: greys, pure colours, ties of two channels. (3, 2, 36, 36) float32."""
     mixtures = np.array(list(itertools.product([0, 51, 102, 128, 200, 255], repeat=3)), np.uint8)
     frames = noise(2, 36, 36, 3)
@@ -106,7 +106,7 @@ def test_the_defaults_are_table_s1():
     assert (a.aspect, a.blur_sigma, a.released) == ((3 / 4, 4 / 3), (0.1, 2.0), False)
 
 
-def test_what_the_other_trainings_leave_out():
+def test_what_the_other_trainings_omit():
     assert set(VIDEO_AUGMENTS) == {"pretraining", "linear", "finetuning", "standard"}
     assert VIDEO_AUGMENTS["linear"] == VIDEO_AUGMENTS["finetuning"] == VideoAugment(blur=0.0)
     assert VIDEO_AUGMENTS["standard"] == VideoAugment(area=(0.7, 1.0), grey=0.0, blur=0.0, cutout=0)
@@ -164,8 +164,8 @@ def test_crops_are_spread_as_torchvisions(height, width):
     ours = [
         draw_crop(VideoAugment(), height=height, width=width, rng=r) for r in [rng()] for _ in range(DRAWS)
     ]
-    picture = torch.empty(3, height, width)
-    theirs = [RandomResizedCrop.get_params(picture, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(DRAWS)]
+    image = torch.empty(3, height, width)
+    theirs = [RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(DRAWS)]
 
     def features(crops):
         top, left, h, w = np.array(crops, float).T
@@ -206,10 +206,10 @@ def test_area_is_uniform_and_aspect_log_uniform():
     ],
 )
 def test_what_does_not_fit_is_cropped_in_the_centre(height, width, expected):
-    picture = torch.empty(3, height, width)
+    image = torch.empty(3, height, width)
     crop = draw_crop(VideoAugment(area=(0.95, 1.0)), height=height, width=width, rng=rng())
     assert crop == expected
-    assert crop == tuple(RandomResizedCrop.get_params(picture, (0.95, 1.0), (3 / 4, 4 / 3)))
+    assert crop == tuple(RandomResizedCrop.get_params(image, (0.95, 1.0), (3 / 4, 4 / 3)))
 
 
 @pytest.mark.parametrize("aspect", [(3.0, 4.0), (0.1, 0.2)])
@@ -310,35 +310,35 @@ def test_a_step_that_is_off_leaves_the_others_as_they_were():
         assert (off.crop, off.blur) == (all_on.crop, all_on.blur)
 
 
-# --- painting: each step against torchvision ---------------------------------------------------------------------
+# --- applying: each step against torchvision ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 @pytest.mark.parametrize("factor", [0.0, 0.6, 0.93, 1.0, 1.4, 2.5])
-def test_a_factor_does_what_torchvisions_does(picture, name, factor):
+def test_a_factor_does_what_torchvisions_does(pixels, name, factor):
     reference = getattr(tvf, f"adjust_{name}")
-    ours = picture.clone()
+    ours = pixels.clone()
     module._JITTER[name](ours, factor)
-    frames = picture.transpose(0, 1)
+    frames = pixels.transpose(0, 1)
     in_float = reference(frames / 255, factor).transpose(0, 1) * 255
     in_uint8 = reference(frames.to(torch.uint8), factor).transpose(0, 1).float()
     assert (ours - in_float).abs().max() < FLOAT_LEVELS
-    # torchvision cuts the result to whole levels, and before that the grey levels that |1 - factor| multiplies
+    # torchvision truncates the result to whole levels, and before that the grey levels that |1 - factor| multiplies
     assert (ours - in_uint8).abs().max() < UINT8_LEVELS * (1 + abs(1 - factor))
-    assert ((ours - picture).abs().max() == 0) == (factor == 1)
+    assert ((ours - pixels).abs().max() == 0) == (factor == 1)
 
 
 @pytest.mark.parametrize("turn", [-0.5, -0.2, -0.07, -1e-4, 0.0, 0.1, 1 / 6, 0.2, 0.5])
-def test_the_hue_turns_as_torchvisions(picture, turn):
-    ours = picture.clone()
+def test_the_hue_turns_as_torchvisions(pixels, turn):
+    ours = pixels.clone()
     module._hue(ours, turn)
-    frames = picture.transpose(0, 1)
+    frames = pixels.transpose(0, 1)
     in_float = tvf.adjust_hue(frames / 255, turn).transpose(0, 1) * 255
     in_uint8 = tvf.adjust_hue(frames.to(torch.uint8), turn).transpose(0, 1).float()
     assert (ours - in_float).abs().max() < FLOAT_LEVELS
     assert (ours - in_uint8).abs().max() < HUE_UINT8_LEVELS
-    assert torch.allclose(ours.amax(0), picture.amax(0), atol=1e-3, rtol=0)
-    assert torch.allclose(ours.amin(0), picture.amin(0), atol=1e-3, rtol=0)
+    assert torch.allclose(ours.amax(0), pixels.amax(0), atol=1e-3, rtol=0)
+    assert torch.allclose(ours.amin(0), pixels.amin(0), atol=1e-3, rtol=0)
 
 
 def test_a_third_of_a_turn_makes_red_green():
@@ -351,27 +351,27 @@ def test_a_third_of_a_turn_makes_red_green():
     torch.testing.assert_close(turned, expected, atol=1e-3, rtol=0)
 
 
-def test_grey_is_torchvisions(picture):
-    ours = module._luma(picture)
-    theirs = tvf.rgb_to_grayscale(picture.transpose(0, 1) / 255).transpose(0, 1) * 255
+def test_grey_is_torchvisions(pixels):
+    ours = module._luma(pixels)
+    theirs = tvf.rgb_to_grayscale(pixels.transpose(0, 1) / 255).transpose(0, 1) * 255
     assert ours.shape == (1, 2, 36, 36)
     assert (ours - theirs).abs().max() < FLOAT_LEVELS
 
 
 @pytest.mark.parametrize("radius", [0, 1, 5, 11])
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.3, 2.0])
-def test_the_blur_is_torchvisions(picture, radius, sigma):
-    ours = module._blur(picture, sigma, sigma, radius=radius, whole_levels=False)
-    frames, kernel = picture.transpose(0, 1), [2 * radius + 1] * 2
+def test_the_blur_is_torchvisions(pixels, radius, sigma):
+    ours = module._blur(pixels, sigma, sigma, radius=radius, whole_levels=False)
+    frames, kernel = pixels.transpose(0, 1), [2 * radius + 1] * 2
     in_float = tvf.gaussian_blur(frames, kernel, [sigma] * 2).transpose(0, 1)
     in_uint8 = tvf.gaussian_blur(frames.to(torch.uint8), kernel, [sigma] * 2).transpose(0, 1).float()
     assert (ours - in_float).abs().max() < FLOAT_LEVELS
     assert (ours - in_uint8).abs().max() < UINT8_LEVELS
 
 
-def test_the_two_sigmas_are_horizontal_and_vertical(picture):
-    ours = module._blur(picture, 0.7, 1.9, radius=5, whole_levels=False)
-    theirs = tvf.gaussian_blur(picture.transpose(0, 1), [11, 11], [0.7, 1.9]).transpose(0, 1)
+def test_the_two_sigmas_are_horizontal_and_vertical(pixels):
+    ours = module._blur(pixels, 0.7, 1.9, radius=5, whole_levels=False)
+    theirs = tvf.gaussian_blur(pixels.transpose(0, 1), [11, 11], [0.7, 1.9]).transpose(0, 1)
     assert (ours - theirs).abs().max() < FLOAT_LEVELS
 
 
@@ -392,7 +392,7 @@ def test_the_crop_is_cut_out_and_then_resized(clip):
             assert np.abs(ours_frame.permute(1, 2, 0).numpy() - pillow).max() < UINT8_LEVELS
 
 
-# --- painting: what the released code does -----------------------------------------------------------------------
+# --- applying: what the released code does -----------------------------------------------------------------------
 
 
 def test_the_released_blur_is_the_golden_one(golden, clip):
@@ -407,7 +407,7 @@ def test_the_released_blur_is_the_golden_one(golden, clip):
     right = (
         module._blur(frame, 2.0, 2.0, radius=5, whole_levels=True)[:, 0, ::4, ::4].permute(1, 2, 0).numpy()
     )
-    assert np.abs(right - released).max() > 5 * RELEASED_LEVELS  # the golden tells the two apart
+    assert np.abs(right - released).max() > 5 * RELEASED_LEVELS  # the golden distinguishes the two
 
 
 def test_the_released_blur_spreads_a_horizontal_line_only():
@@ -448,7 +448,7 @@ def test_the_cutout_sets_or_in_the_released_code_multiplies(clip, released):
     assert abs(mean - whole[:, -1].double().mean().item()) > 0.1  # so the last frame's mean would not do
 
 
-# --- the whole ---------------------------------------------------------------------------------------------------
+# --- all steps ---------------------------------------------------------------------------------------------------
 
 
 def test_with_all_off_it_is_resized_and_normalised(clip):
@@ -497,7 +497,7 @@ def test_the_steps_come_in_order(clip):
     assert told_apart > 15
 
 
-def test_augment_video_draws_and_then_paints(clip):
+def test_augment_video_draws_and_then_applies(clip):
     for strong, released in itertools.product(VIDEO_AUGMENTS.values(), (False, True)):
         augment = dataclasses.replace(strong, released=released)
         chosen = draw_choices(augment, height=240, width=320, size=56, rng=rng(5))
@@ -570,7 +570,7 @@ def test_what_is_no_clip_is_refused(frames, message):
 @pytest.mark.parametrize(("frames", "size"), [(8, 112), (5, 111), (1, 225)])
 @pytest.mark.parametrize("released", [False, True])
 def test_the_number_of_threads_changes_no_bit(frames, size, released):
-    """Odd sizes, so that the threads' shares begin anywhere; one frame, so that a mean of all would be split."""
+    """Odd sizes, so that the threads' chunks begin anywhere; one frame, so that a mean of all would be split."""
     augment, config = VideoAugment(blur=0.8, released=released), VideoConfig(size=size)
     clip, views = noise(frames, 150, 201, 3), {}
     for n in (1, 2):

@@ -42,20 +42,20 @@ def test_the_transform_agrees_with_the_released_code(golden, clip, size, key, st
     ],
 )
 def test_sizes_and_offsets_are_the_released_ones(monkeypatch, width, height, size, resized, corner):
-    """A picture of its own coordinates shows where the crop begins; the resize is stood in for."""
-    asked = [(width, height)]
+    """An image of its own coordinates shows where the crop begins; the resize is a stand-in."""
+    sizes = [(width, height)]
 
     def coordinates(w, h):
         x, y = np.meshgrid(np.arange(w), np.arange(h))
         return torch.from_numpy(np.stack([x % 256, y % 256, x // 256], axis=-1).astype(np.uint8))
 
     def resize(images, wanted):
-        asked.append((wanted[1], wanted[0]))
-        return coordinates(*asked[-1]).permute(2, 0, 1)[None].expand(len(images), -1, -1, -1)
+        sizes.append((wanted[1], wanted[0]))
+        return coordinates(*sizes[-1]).permute(2, 0, 1)[None].expand(len(images), -1, -1, -1)
 
     monkeypatch.setattr("crisscross_zoo.transforms.frames._resize", resize)
     cropped = resize_crop_frame(coordinates(width, height), size=size, crop_ratio=0.875)
-    assert asked[-1] == resized
+    assert sizes[-1] == resized
     assert (int(cropped[0, 0, 0]), int(cropped[1, 0, 0])) == corner
     assert cropped.shape == (3, size, size)
 

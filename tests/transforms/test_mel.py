@@ -77,7 +77,7 @@ def test_edges_are_reflected_not_padded_with_zeros():
 
 
 @pytest.mark.parametrize("samples", [513, 1_000, 15_999, 16_000, 16_159, 16_160])
-def test_a_wave_has_100_columns_a_second(samples):
+def test_a_wave_has_100_columns_per_second(samples):
     assert log_mel(torch.zeros(samples), CONFIG).shape == (1, 80, samples // 160)
 
 
@@ -89,7 +89,7 @@ def test_ten_times_the_amplitude_adds_the_logarithm_of_a_hundred():
     )
 
 
-def test_a_waves_numbers_do_not_depend_on_its_batch():
+def test_a_waves_values_do_not_depend_on_its_batch():
     waves = torch.randn(5, 16_000)
     batch = log_mel(waves, CONFIG)
     assert batch.shape == (5, 1, 80, 100)
@@ -163,7 +163,7 @@ def test_what_is_no_wave_is_refused(wave, message):
         mono_at_rate(wave, CONFIG)
 
 
-def test_a_batch_of_mono_waves_and_a_wave_of_many_channels_are_told_apart():
+def test_a_batch_of_mono_waves_and_a_wave_of_many_channels_are_distinguished():
     waves = torch.rand(9, 16_000) - 0.5
     assert torch.equal(mono_at_rate(waves[:, None], CONFIG), waves)
     assert torch.equal(mono_at_rate(waves[None], CONFIG), waves.mean(0)[None])
@@ -187,7 +187,7 @@ def test_an_unknown_backend_is_refused():
         log_mel(torch.zeros(16_000), CONFIG, backend="libros")
 
 
-def test_librosa_is_imported_only_when_asked_for():
+def test_librosa_is_imported_only_for_its_backend():
     code = (
         "import sys, torch; from crisscross_zoo.encoders import AudioEncoder;"
         "AudioEncoder(depth=10, width=1).preprocess(torch.zeros(8000)); print('librosa' in sys.modules)"
@@ -196,8 +196,8 @@ def test_librosa_is_imported_only_when_asked_for():
     assert ran.stdout == "False\n"
 
 
-def test_sound_that_was_never_scaled_is_noticed():
-    with pytest.raises(InputError, match="divide 16-bit sound by 32768"):
+def test_audio_that_was_never_scaled_is_noticed():
+    with pytest.raises(InputError, match="divide 16-bit samples by 32768"):
         mono_at_rate(np.full(16_000, 3000.0, np.float32), AudioConfig())
     with pytest.raises(ConfigError, match="sample_rate='16k'"):
         mono_at_rate(np.zeros(16_000, np.float32), AudioConfig(), sample_rate="16k")

@@ -1,4 +1,4 @@
-"""The resampler that needs torch alone gives torchaudio's bits, and is taken where torchaudio does not import."""
+"""The resampler that needs torch alone gives torchaudio's bits, and is used if torchaudio cannot be imported."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def safetensors_files(
 
 
 def pth_bytes(value: object, *, legacy: bool = False) -> bytes:
-    """What ``torch.save`` writes, in its zip form or its legacy one."""
+    """Return the bytes of ``torch.save``, in its zip form or its legacy one."""
     buffer = io.BytesIO()
     torch.save(value, buffer, _use_new_zipfile_serialization=not legacy)
     return buffer.getvalue()
@@ -69,7 +69,7 @@ def zip_bytes(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED
 
 
 def set_constants(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
-    """Set constants of the Hub's client, in its modules that hold a copy too: which do, changes with its version."""
+    """Set constants of the Hub's client, also in its modules that hold a copy; these depend on its version."""
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
         for module in [m for n, m in sys.modules.items() if n.startswith("huggingface_hub.")]:
@@ -110,7 +110,7 @@ def write_manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[
 
 
 def tiny_manifest(**changes: dict[str, Any]) -> dict[str, Any]:
-    """A manifest with one ``tiny`` entry a modality; ``video={...}`` changes fields of that entry."""
+    """Return a manifest with one ``tiny`` entry per modality; ``video={...}`` changes fields of that entry."""
     return {
         "schema": 1,
         "citations": {

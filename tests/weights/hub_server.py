@@ -49,7 +49,7 @@ class Repo:
 
 @dataclass
 class Faults:
-    """What goes wrong with GETs of files; each counts down to nothing unless it is ``always``.
+    """Faults of GETs of files; each counts down to zero unless it is ``always``.
 
     Attributes:
         statuses: Answered first, one each.
@@ -67,7 +67,7 @@ class Faults:
 
 
 class _Server(ThreadingHTTPServer):
-    """Says nothing of clients that hang up, which some do after an error."""
+    """Prints nothing about clients that hang up, which some do after an error."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
@@ -88,7 +88,7 @@ class HubServer:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def stop(self) -> None:
-        """Answer nobody any more, not even on connections that are open."""
+        """Stop answering, also on open connections."""
         self.http.shutdown()
         self.http.server_close()
         close_sessions()
@@ -140,9 +140,7 @@ def _handler_of(server: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def route(self, method: str) -> None:
             path = unquote(urlsplit(self.path).path)
-            if not path.startswith(
-                "/api/agent-"
-            ):  # a list that the client fetches once a day, for its own ends
+            if not path.startswith("/api/agent-"):  # a list that the client downloads once a day for itself
                 with server.lock:
                     server.requests.append((method, path, dict(self.headers)))
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -250,15 +248,17 @@ def _handler_of(server: HubServer) -> type[BaseHTTPRequestHandler]:
                 self.answer(401, b"", {"X-Error-Message": "Invalid credentials in Authorization header"})
                 return
             if path == "/api/repos/create":
-                asked = json.loads(body)
+                request = json.loads(body)
                 repo = (
-                    f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+                    f"{request['organization']}/{request['name']}"
+                    if request.get("organization")
+                    else request["name"]
                 )
                 exists = repo in server.repos
                 if not exists:
                     server.repos[repo].private = "private" in (
-                        asked.get("visibility"),
-                        asked.get("private") and "private",
+                        request.get("visibility"),
+                        request.get("private") and "private",
                     )
                 self.answer_json({"url": f"{server.url}/{repo}", "name": repo}, 409 if exists else 200)
             elif path == "/api/validate-yaml":

@@ -30,7 +30,7 @@ def same(a: State, b: State) -> bool:
 
 
 def full_model(states: States) -> State:
-    """The full model's names: backbones, their aliases inside the encoders, and heads."""
+    """Return the full model's names: backbones, their aliases inside the encoders, and heads."""
     full: State = {}
     for modality, state in states.items():
         full |= {f"{modality}_backbone.{name}": value for name, value in state.items()}
@@ -64,7 +64,7 @@ def test_every_form_of_a_release_file_gives_the_same_tensors(
     "wrap", [lambda s: {"model": s, "epoch": 3}, lambda s: {"state_dict": s}, lambda s: s]
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_full_model_gives_the_backbone_asked_for(
+def test_a_full_model_gives_the_requested_backbone(
     modality: str, wrap: Any, prefix: str, narrow_states: States, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.pth.tar"
@@ -84,9 +84,9 @@ def test_depth_and_width_are_read_off_the_shapes(depth: int, tmp_path: Path) -> 
 
 
 def test_released_names_and_shapes_load_strictly(golden: Any, tmp_path: Path) -> None:
-    known = golden("state_dicts.json")
+    released = golden("state_dicts.json")
     for modality in ("video", "audio"):
-        entries = known[f"{modality}18"]["entries"]
+        entries = released[f"{modality}18"]["entries"]
         state = {name: torch.zeros(shape, dtype=getattr(torch, dtype)) for name, shape, dtype in entries}
         path = tmp_path / f"{modality}.pth.tar"
         path.write_bytes(pth_bytes(state))
@@ -128,7 +128,7 @@ def test_convert_writes_the_same_bytes_each_time(narrow_states: States, tmp_path
     assert load_encoder("video", source).weights_sha256 == sha256
 
 
-def test_convert_does_not_overwrite_unless_told(narrow_states: States, tmp_path: Path) -> None:
+def test_convert_overwrites_only_with_the_option(narrow_states: States, tmp_path: Path) -> None:
     source, out = tmp_path / "x.pth", tmp_path / "out.safetensors"
     source.write_bytes(pth_bytes(narrow_states["audio"]))
     out.write_text("mine")
@@ -171,7 +171,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
 
 
 def damaged(state: State) -> dict[str, tuple[bytes, str]]:
-    """Hostile and broken files by name, with what must be said of them."""
+    """Return hostile and broken files by name, with the expected messages."""
     good = pth_bytes(state)
     zipped = zip_bytes({"x.pth.tar": good})
     broken_crc = bytearray(zip_bytes({"x.pth.tar": good}, zipfile.ZIP_STORED))
@@ -264,11 +264,11 @@ def test_hostile_and_broken_files_are_refused_with_file_reason_and_remedy(
     assert sorted(p for p in tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("is_", "asked"), [("video", "audio"), ("audio", "video")])
+@pytest.mark.parametrize(("is_", "requested"), [("video", "audio"), ("audio", "video")])
 @pytest.mark.parametrize("suffix", [".pth.tar", ".safetensors"])
 def test_the_other_modality_is_refused_by_name(
     is_: str,
-    asked: Any,
+    requested: Any,
     suffix: str,
     narrow_states: States,
     safetensors_files: dict[str, Path],
@@ -281,7 +281,7 @@ def test_the_other_modality_is_refused_by_name(
     with pytest.raises(
         CheckpointError, match=f"this is {'an audio' if is_ == 'audio' else 'a video'} checkpoint"
     ):
-        load_encoder(asked, path)
+        load_encoder(requested, path)
 
 
 def test_a_zip_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_zip_that_lies_about_its_size_is_refused_while_reading(
     struct.pack_into("<I", data, directory + 24, 1000)  # the declared size
     path = tmp_path / "bomb.pth.tar.zip"
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"a damaged zip|its member goes on"):
+    with pytest.raises(CheckpointError, match=r"a damaged zip|its member is longer than declared"):
         read_pth(path, "video")
 
 

@@ -100,7 +100,7 @@ def test_a_cached_checkpoint_needs_no_server(server: HubServer, on_hub: str) -> 
     assert load_encoder("video", "org/tiny", local_files_only=True).weights_id == f"org/tiny@{on_hub}"
 
 
-def test_a_hub_id_takes_the_revision_asked_for(
+def test_a_hub_id_takes_the_requested_revision(
     server: HubServer, safetensors_files: Files, narrow_states: States, tmp_path: Path
 ) -> None:
     other = {name: value + 1 for name, value in narrow_states["audio"].items()}
@@ -139,7 +139,7 @@ def test_cache_dir_is_used_instead(server: HubServer, on_hub: str, tmp_path: Pat
         load_encoder("video", "tiny", local_files_only=True)
 
 
-def test_offline_with_nothing_cached_says_how_to_get_it(server: HubServer, on_hub: str) -> None:
+def test_offline_with_nothing_cached_has_a_remedy(server: HubServer, on_hub: str) -> None:
     for weights in ("tiny", "org/tiny"):
         with pytest.raises(
             WeightsNotAvailableError, match="not in the cache, and the network may not be used"
@@ -189,24 +189,24 @@ def test_a_token_opens_a_private_repository(
     load_encoder("video", "org/private", cache_dir=Path(str(origin.constants.HF_HUB_CACHE)) / "other")
 
 
-def test_a_5xx_to_the_first_question_is_survived(server: HubServer, on_hub: str) -> None:
+def test_a_5xx_to_the_first_request_is_survived(server: HubServer, on_hub: str) -> None:
     server.faults.head_statuses = [503]
     assert load_encoder("video", "tiny").weights_id == "tiny"
     assert server.count("HEAD") > 1
 
 
-def test_a_5xx_that_passes_is_survived(
+def test_a_temporary_5xx_is_survived(
     server: HubServer, on_hub: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults.statuses = [502, 503]
     assert load_encoder("video", "tiny").weights_id == "tiny"
     assert server.count("GET") == 3
     ours = [r.getMessage() for r in caplog.records if r.name.startswith("crisscross_zoo")]
-    assert len(ours) == 2  # a line a retry
+    assert len(ours) == 2  # one line per retry
     assert all("org/tiny: " in line and "; trying again in 0 s" in line for line in ours)
 
 
-def test_a_5xx_that_stays_is_one_line(server: HubServer, on_hub: str) -> None:
+def test_a_permanent_5xx_is_one_line(server: HubServer, on_hub: str) -> None:
     server.faults.statuses = [503] * 20
     with pytest.raises(DownloadError, match=r"cannot download from http://127.*503") as caught:
         load_encoder("video", "tiny")
@@ -214,7 +214,7 @@ def test_a_5xx_that_stays_is_one_line(server: HubServer, on_hub: str) -> None:
     assert server.count("GET") == 3
 
 
-def test_a_truncated_body_is_gone_on_with(server: HubServer, on_hub: str) -> None:
+def test_a_truncated_body_is_resumed(server: HubServer, on_hub: str) -> None:
     server.faults.truncate = [10_000]
     assert load_encoder("video", "tiny").weights_id == "tiny"
     assert server.count("GET") == 2
@@ -236,7 +236,7 @@ def test_bytes_that_stay_wrong_are_refused(weights: str, server: HubServer, on_h
     with pytest.raises(ChecksumError, match=r"has sha256 \w{12}\.\.\., it must be \w{12}") as caught:
         load_encoder("video", weights)
     assert one_line(caught.value).startswith("org/tiny: ")
-    with pytest.raises(ChecksumError, match="load it once online"):  # what is cached is not trusted either
+    with pytest.raises(ChecksumError, match="load it once online"):  # cached files are not trusted either
         load_encoder("video", weights, local_files_only=True)
     server.faults.corrupt = 0
     load_encoder("video", weights)
@@ -346,7 +346,7 @@ def test_the_release_goes_to_cache_dir(server: HubServer, released: Path, tmp_pa
     assert not released.exists()
 
 
-def test_offline_without_the_release_says_how_to_get_it(
+def test_offline_without_the_release_has_a_remedy(
     server: HubServer, released: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(WeightsNotAvailableError, match="not in the cache") as caught:
@@ -366,7 +366,7 @@ def test_no_token_is_sent_to_the_release(
     assert not any("hf_secret" in str(headers) for _, _, headers in server.requests)
 
 
-def test_a_release_whose_server_is_tired_is_tried_again(server: HubServer, released: Path) -> None:
+def test_a_release_is_tried_again_after_server_errors(server: HubServer, released: Path) -> None:
     server.faults.statuses = [503, 429, 500]
     load_encoder("video", "tiny")
     assert server.count("GET") == 4
@@ -394,7 +394,7 @@ def test_the_server_may_name_the_wait(
         ([404], "the server answers 404; the release may", 1),
     ],
 )
-def test_a_release_that_cannot_be_had_is_one_line(
+def test_a_release_that_cannot_be_downloaded_is_one_line(
     statuses: list[int], reason: str, tries: int, server: HubServer, released: Path
 ) -> None:
     server.faults.statuses = statuses
@@ -420,7 +420,7 @@ def test_a_release_without_a_network_is_one_line_at_once(
     assert not caplog.records
 
 
-def test_a_release_that_breaks_off_is_gone_on_with(server: HubServer, released: Path) -> None:
+def test_an_interrupted_release_is_resumed(server: HubServer, released: Path) -> None:
     server.faults.truncate = [1000, 50_000]
     load_encoder("video", "tiny")
     assert [h.get("Range") for m, _, h in server.requests if m == "GET"] == [
@@ -461,7 +461,7 @@ def test_a_release_that_changed_meanwhile_is_downloaded_whole(
     assert torch.equal(encoder.state_dict()["conv1.0.weight"], other["conv1.0.weight"])
 
 
-def test_a_partial_file_as_long_as_the_release_starts_anew(server: HubServer, released: Path) -> None:
+def test_a_partial_file_as_long_as_the_release_is_downloaded_again(server: HubServer, released: Path) -> None:
     load_encoder("video", "tiny")
     (released / "tiny-video.safetensors").unlink()
     partial = released / "tiny-video.zip.partial"
@@ -594,7 +594,7 @@ def test_a_killed_download_is_resumed_by_another_process(
     partial = released / "tiny-video.zip.partial"
     server.faults.truncate = [whole // 2]
     first = start(server, tmp_path / "hf", "tiny")
-    # The first request is cut in half; the process then waits a second before it goes on, and dies meanwhile.
+    # The first request is cut in half; the process then waits a second before it resumes, and dies in between.
     while not (partial.is_file() and partial.stat().st_size == whole // 2):
         assert first.poll() is None
         time.sleep(0.01)

@@ -127,7 +127,7 @@ def test_a_checkpoint_of_pytorch_has_the_hash_of_its_converted_form(
     assert load_encoder("video", path).weights_sha256 == file_sha256(safetensors_files["video"])
 
 
-def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_looked_up() -> None:
+def test_wrong_arguments_are_refused_before_anything_is_looked_up() -> None:
     for arguments, message in (
         ({"modality": "vidoe"}, "did you mean 'video'"),
         ({"pooling": "linaer"}, "did you mean 'linear'"),
@@ -144,7 +144,7 @@ def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_looked_up()
             load_encoder(**{"modality": "video", "local_files_only": True, **arguments})  # type: ignore[arg-type]
 
 
-def test_a_planned_checkpoint_says_what_to_use_instead(write_manifest: Callable[..., Path]) -> None:
+def test_the_error_for_a_planned_checkpoint_has_an_alternative(write_manifest: Callable[..., Path]) -> None:
     write_manifest(audio={"status": "planned"})
     with pytest.raises(WeightsNotAvailableError, match=r"tiny: .*planned and not shipped yet; use 'demo'"):
         load_encoder("audio", "tiny")
@@ -184,16 +184,16 @@ def test_a_bundled_checkpoint_is_read_from_the_installation(
         load_encoder("video", "tiny", local_files_only=True)
 
 
-def test_the_rule_that_tells_names_paths_and_repositories_apart(
+def test_the_rule_that_distinguishes_names_paths_and_repositories(
     server: HubServer, write_manifest: Callable[..., Path], safetensors_files: dict[str, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     write_manifest()
     monkeypatch.chdir(tmp_path)
     content = safetensors_files["video"].read_bytes()
-    for place in ("tiny", "runs/best", "plain"):
-        Path(place).mkdir(parents=True)
-        (Path(place) / "model.safetensors").write_bytes(content)
+    for path in ("tiny", "runs/best", "plain"):
+        Path(path).mkdir(parents=True)
+        (Path(path) / "model.safetensors").write_bytes(content)
     commit = server.repos["runs/best"].commit({"model.safetensors": content})
 
     def found(weights: str | Path) -> str:
@@ -203,9 +203,9 @@ def test_the_rule_that_tells_names_paths_and_repositories_apart(
     assert found("./tiny") == found(Path("tiny")) == "tiny"
     with pytest.raises(
         Exception, match=r"127\.0\.0\.1:9"
-    ):  # the name goes before the folder: its origin is asked
+    ):  # the name precedes the folder: its origin is requested
         found("tiny")
-    assert found("runs/best") == "best"  # what exists goes before the Hub
+    assert found("runs/best") == "best"  # an existing path precedes the Hub
     assert server.requests == []
     assert found("runs/best@main") == f"runs/best@{commit}"
     assert server.requests != []

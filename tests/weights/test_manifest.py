@@ -41,18 +41,16 @@ def test_the_six_released_checkpoints_and_the_demo_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "numbers"),
+    ("name", "values"),
     [
         ("kinetics-sound", (88.3, 60.5, 82.8, 93.0)),
         ("kinetics400", (91.5, 64.7, 86.8, 96.0)),
         ("audioset", (92.4, 67.4, 90.5, 97.0)),
     ],
 )
-def test_results_are_the_published_ones_and_gaps_say_what_they_are(
-    name: str, numbers: tuple[float, ...]
-) -> None:
+def test_results_are_the_published_ones_and_gaps_have_notes(name: str, values: tuple[float, ...]) -> None:
     results = [r for m in ("video", "audio") for r in find_weights(name, m).results]
-    assert tuple(r.value for r in results if r.value is not None) == numbers
+    assert tuple(r.value for r in results if r.value is not None) == values
     assert [r.benchmark for r in results if r.value is not None] == ["UCF101", "HMDB51", "ESC-50", "DCASE"]
     gaps = [r for r in results if r.value is None]
     assert gaps
@@ -87,10 +85,10 @@ def test_entries_become_json_and_their_configs_come_back() -> None:
 
 def change(manifest: dict[str, Any], where: str, value: Any) -> None:
     """Set the field at ``a.b.0.c``; ``...`` deletes it."""
-    *path, last = [int(part) if part.isdigit() else part for part in where.split(".")]
+    *path, last = [int(key) if key.isdigit() else key for key in where.split(".")]
     target: Any = manifest
-    for part in path:
-        target = target[part]
+    for key in path:
+        target = target[key]
     if value is ...:
         del target[last]
     else:
@@ -131,7 +129,7 @@ C0 = "checkpoints.0"
         (f"{C0}.hub.sha256", "abc", "hub: field 'sha256' is 'abc', it must be 64 hexadecimal"),
         (f"{C0}.hub.revision", "main", "hub: field 'revision' is 'main', it must be a commit"),
         (f"{C0}.origin.url", "ftp://x/y", "origin: field 'url' is 'ftp://x/y', it must be an http"),
-        (f"{C0}.origin", None, "is released, but hub, origin and bundled all say nothing"),
+        (f"{C0}.origin", None, "is released, but hub, origin and bundled are all empty"),
         (f"{C0}.bundled", {"file": "../x.safetensors", "sha256": None}, "bundled: field 'file'"),
         (f"{C0}.bundled", {"file": "x.safetensors", "sha256": None}, "bundled: field 'sha256' is null"),
     ],

@@ -26,7 +26,7 @@ from crisscross_zoo.weights.card import release_card
 from crisscross_zoo.weights.manifest import Hub, find_weights
 from crisscross_zoo.weights.publish import publish, write_folder
 
-# What the Hub's client does with its own transport is not ours to mend.
+# Warnings of the Hub's client about its own transport are ignored.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 TOKEN = "hf_writer"
@@ -73,7 +73,7 @@ def test_publishing_pushes_one_commit_and_notes_it_in_the_manifest(
     assert manifest.read_text().endswith("}\n")
     assert [p.name for p in manifest.parent.iterdir() if p.suffix == ".tmp"] == []
 
-    # What was published is what everyone now loads, by name, by id and by the Hub's own habit.
+    # The published checkpoint is now loaded by name, by id and by from_pretrained.
     server.requests.clear()
     encoder = load_encoder("video", "tiny")
     assert server.count("GET", "resolve") == 1
@@ -134,7 +134,7 @@ def test_a_hub_that_fails_is_one_line(
         publish("tiny", "video", repo="org/tiny", token=TOKEN)
 
 
-def test_two_checkpoints_do_not_share_a_repository(
+def test_two_checkpoints_need_two_repositories(
     server: HubServer, write_manifest: Manifest, manifest: Path
 ) -> None:
     taken = {"repo": "org/taken", "file": "model.safetensors", "revision": "0" * 40, "sha256": "0" * 64}
@@ -144,7 +144,7 @@ def test_two_checkpoints_do_not_share_a_repository(
     assert server.requests == []
 
 
-def test_what_is_not_the_authors_is_not_published_under_their_card(
+def test_another_checkpoint_is_not_published_under_the_authors_card(
     write_manifest: Manifest, tmp_path: Path
 ) -> None:
     write_manifest(
@@ -160,7 +160,7 @@ def test_a_planned_checkpoint_is_not_published(tmp_path: Path, write_manifest: C
         write_folder(tmp_path / "out", "tiny", "video", repo="org/tiny")
 
 
-def test_a_manifest_that_cannot_be_written_is_said_before_the_push(
+def test_a_manifest_that_cannot_be_written_fails_before_the_push(
     server: HubServer, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: False)
@@ -171,7 +171,7 @@ def test_a_manifest_that_cannot_be_written_is_said_before_the_push(
 
 @pytest.mark.parametrize("name", ["audioset", "kinetics400", "kinetics-sound"])
 @pytest.mark.parametrize("modality", ["video", "audio"])
-def test_the_card_has_data_license_numbers_limits_and_impact(name: str, modality: str) -> None:
+def test_the_card_has_data_license_results_limits_and_impact(name: str, modality: str) -> None:
     entry = find_weights(name, modality)  # type: ignore[arg-type]
     hub = Hub(repo="org/some-name", file="model.safetensors", revision=None, sha256="ab" * 32)
     card = release_card(entry, hub)
@@ -180,10 +180,10 @@ def test_the_card_has_data_license_numbers_limits_and_impact(name: str, modality
     assert data["library_name"] == "crisscross-zoo"
     assert data["pipeline_tag"] == "feature-extraction"
     assert modality in data["tags"]
-    known = [r for r in entry.results if r.value is not None]
-    assert [r.metric_value for r in card.data.eval_results] == [r.value for r in known]
+    given = [r for r in entry.results if r.value is not None]
+    assert [r.metric_value for r in card.data.eval_results] == [r.value for r in given]
     text = card.text
-    for result in known:
+    for result in given:
         assert f"| {result.benchmark} | {result.protocol} | {result.metric} | {result.value} |" in text
     for phrase in (
         f"{entry.pretrained_on.dataset} ({entry.pretrained_on.size})",

@@ -1,4 +1,4 @@
-"""What other libraries raise is told in one line, with what to do; what is nobody's known trouble goes through."""
+"""Errors of other libraries become one line, with what to do; unknown errors are raised as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crisscross_zoo.errors import MediaNotFoundError, TrainingError, UnreadableM
 from crisscross_zoo.workers.errors import file_error, training_errors
 
 
-def test_whatever_is_raised_over_a_file_is_that_files_error() -> None:
+def test_any_exception_of_a_file_is_that_files_error() -> None:
     own = MediaNotFoundError("no such file", path="a.mp4")
     assert file_error(own, "b.mp4") is own
     error = file_error(IndexError("list index\nout of range"), "a.mp4", doing="copying")
@@ -25,17 +25,17 @@ def test_whatever_is_raised_over_a_file_is_that_files_error() -> None:
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory.; use less"),
         (
             RuntimeError("DataLoader worker (pid 3)\n is killed"),
-            "DataLoader worker (pid 3) is killed; run it again with fewer --workers; it goes on from there",
+            "DataLoader worker (pid 3) is killed; run it again with fewer --workers; it resumes from there",
         ),
     ],
 )
-def test_what_torch_raises_in_training_is_told_in_a_line(raised: Exception, line: str) -> None:
+def test_torchs_errors_in_training_become_one_line(raised: Exception, line: str) -> None:
     with pytest.raises(TrainingError) as caught, training_errors(memory="use less"):
         raise raised
     assert str(caught.value) == line
 
 
-def test_other_errors_go_through() -> None:
+def test_other_errors_are_raised_as_they_are() -> None:
     for raised in (RuntimeError("shapes differ"), KeyError("a")):
         with pytest.raises(type(raised)) as caught, training_errors(memory="use less"):
             raise raised

@@ -29,13 +29,13 @@ def files(tmp_path_factory):
 
 def collect(paths, **kwargs):
     found = {}
-    for serial, path, news in read_files(paths, SAMPLING, **kwargs):
-        found.setdefault((serial, str(path)), []).append(news)
+    for serial, path, event in read_files(paths, SAMPLING, **kwargs):
+        found.setdefault((serial, str(path)), []).append(event)
     return found
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_file_comes_whole_and_a_bad_one_costs_itself_alone(files, workers, tmp_path):
+def test_every_file_is_complete_and_a_bad_one_affects_no_other(files, workers, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video\n" * 99)
     paths = [files[0], bad, *files[1:], tmp_path / "missing.mp4"]
@@ -43,20 +43,20 @@ def test_every_file_comes_whole_and_a_bad_one_costs_itself_alone(files, workers,
     assert sorted(found) == [(k, str(p)) for k, p in enumerate(paths)]
     assert isinstance(found[1, str(bad)][-1], CrissCrossError)
     assert isinstance(found[6, str(paths[6])][-1], MediaNotFoundError)
-    for (serial, _), news in found.items():
+    for (serial, _), events in found.items():
         if serial not in (1, 6):
-            assert isinstance(news[-1], FileRead)
-            assert sum(isinstance(n, Clip) for n in news) == len(news[0].windows["video"])
+            assert isinstance(events[-1], FileRead)
+            assert sum(isinstance(e, Clip) for e in events) == len(events[0].windows["video"])
 
 
 def test_processes_and_thread_give_the_same_bytes(files):
     one, other = collect(files, workers=0), collect(files, workers=2)
-    for key, news in one.items():
-        for a, b in zip(news[1:-1], other[key][1:-1], strict=True):
+    for key, events in one.items():
+        for a, b in zip(events[1:-1], other[key][1:-1], strict=True):
             np.testing.assert_array_equal(a.values, b.values)
 
 
-def test_a_crashed_decoder_costs_one_file(files, monkeypatch):
+def test_a_crashed_decoder_affects_one_file(files, monkeypatch):
     killed: list[subprocess.Popen] = []
     start = pool._WorkerProcess._start
 
@@ -67,29 +67,29 @@ def test_a_crashed_decoder_costs_one_file(files, monkeypatch):
 
     monkeypatch.setattr(pool._WorkerProcess, "_start", start_and_remember)
     found = {}
-    for serial, _, news in read_files(files, SAMPLING, workers=1, queue_size=1):
+    for serial, _, event in read_files(files, SAMPLING, workers=1, queue_size=1):
         if serial == 1 and 1 not in found:
             os.kill(killed[0].pid, signal.SIGKILL)
-        found.setdefault(serial, []).append(news)
-    crashed = [s for s, news in found.items() if isinstance(news[-1], DecoderCrashError)]
-    assert len(crashed) == 1  # file 1, or 2 if the worker had gone on to it
+        found.setdefault(serial, []).append(event)
+    crashed = [s for s, events in found.items() if isinstance(events[-1], DecoderCrashError)]
+    assert len(crashed) == 1  # file 1, or 2 if the worker had already continued with it
     assert "signal 9" in str(found[crashed[0]][-1])
     assert len(found) == len(files)
     assert len(killed) == 2
 
 
-def test_a_file_that_hangs_costs_itself_alone(monkeypatch):
+def test_a_file_that_hangs_affects_no_other(monkeypatch):
     job = functools.partial(hang_at, name="b")
     started = time.monotonic()
     found = {}
     for _, path, item in pool.work_on_files(["a", "b", "c"], job, workers=1, timeout=0.5):
         found.setdefault(path, []).append(item)
         if path == "a":
-            time.sleep(1.5)  # who takes the items may be slow
+            time.sleep(1.5)  # the consumer may be slow
     assert (found["a"], found["c"]) == (["a"], ["c"])
     (error,) = found["b"]
     assert isinstance(error, DecoderCrashError)
-    assert "hung the decoder (nothing came for" in str(error)
+    assert "hung the decoder (silent for" in str(error)
     assert "allow more time (timeout)" in str(error)
     assert time.monotonic() - started < 50
 
@@ -130,8 +130,8 @@ def test_paths_are_taken_as_they_are_needed(files):
 def test_a_worker_that_cannot_start_does_not_blame_the_file(files, monkeypatch):
     monkeypatch.setattr(pool.sys, "executable", "false")
     found = collect(files[:1], workers=1)
-    (news,) = found[0, str(files[0])]
-    assert "the decoding process does not start" in str(news)
+    (event,) = found[0, str(files[0])]
+    assert "the decoding process does not start" in str(event)
 
 
 def test_a_crash_on_a_workers_first_file_is_the_files(files, monkeypatch, tmp_path):
@@ -140,18 +140,18 @@ def test_a_crash_on_a_workers_first_file_is_the_files(files, monkeypatch, tmp_pa
     dies.chmod(0o755)
     monkeypatch.setattr(pool.sys, "executable", str(dies))
     found = collect(files[:1], workers=1)
-    (news,) = found[0, str(files[0])]
-    assert "crashed the decoder (signal 11)" in str(news)
+    (event,) = found[0, str(files[0])]
+    assert "crashed the decoder (signal 11)" in str(event)
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "says"),
+    ("code", "kind", "message"),
     [
         (0xC0000005, DecoderCrashError, "crashed the decoder (exit code 0xc0000005)"),  # access violation
         (1, pool.WorkerStartError, "the decoding process does not start (exit code 1)"),
     ],
 )
-def test_a_crash_on_windows_is_told_by_its_exit_code(files, monkeypatch, code, kind, says):
+def test_a_crash_on_windows_is_recognised_by_its_exit_code(files, monkeypatch, code, kind, message):
     class Ended:
         """A process as Windows reports one that ended on its first file."""
 
@@ -167,7 +167,7 @@ def test_a_crash_on_windows_is_told_by_its_exit_code(files, monkeypatch, code, k
     monkeypatch.setattr(pool.subprocess, "Popen", lambda *_, **__: Ended())
     ((_, (error,)),) = collect(files[:1], workers=1).items()
     assert type(error) is kind
-    assert says in str(error)
+    assert message in str(error)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -194,4 +194,4 @@ def test_a_worker_ends_with_its_parent_though_its_file_is_long(tmp_path):
         if not status.exists() or "State:\tZ" in status.read_text():
             return
         time.sleep(0.02)
-    raise AssertionError("it is still there")
+    raise AssertionError("the worker still runs")

@@ -1,4 +1,4 @@
-"""Samples are decided by their keys; a file that fails is replaced, and what it raised is told."""
+"""Samples are determined by their keys; a file that fails is replaced, and its error is recorded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Numbers(SampleDataset[float]):
         super().__init__(range(5), seed=seed, remedy="mend them")
         self.broken, self.error = broken, error or ValueError("odd\nbytes")
 
-    def path(self, place: int) -> str:
-        return f"{place}.mp4"
+    def path(self, index: int) -> str:
+        return f"{index}.mp4"
 
-    def draw(self, place: int, random: np.random.Generator) -> float:
-        if place < self.broken:
+    def draw(self, index: int, random: np.random.Generator) -> float:
+        if index < self.broken:
             raise self.error
         return float(random.random())
 
@@ -50,7 +50,7 @@ def test_a_file_that_fails_is_replaced_by_the_same_other_each_time() -> None:
     assert {*Counter(taken)} == {"1.mp4", "2.mp4", "3.mp4", "4.mp4"}
 
 
-def test_an_error_of_this_package_is_told_as_it_is() -> None:
+def test_an_error_of_this_package_is_recorded_as_it_is() -> None:
     error = UnreadableMediaError("is empty", remedy="fetch it", path="0.mp4")
     (_, _, failures) = Numbers(1, error=error)[SampleKey(0, 0, 0)]
     assert failures[0]["reason"] == "is empty"
@@ -67,7 +67,7 @@ def test_a_skipped_file_is_not_read() -> None:
     assert failures[0]["reason"] == "is not read any more, see skipped.jsonl"
 
 
-def test_file_after_file_that_fails_is_an_error_which_data_processes_hand_on() -> None:
+def test_file_after_file_that_fails_is_an_error_which_data_workers_pass_on() -> None:
     dataset = Numbers(5)
     with pytest.raises(
         MediaError, match=f"{TRIES} files in turn cannot be used: reading it failed"
