@@ -1,4 +1,4 @@
-"""Media files in, clips out. The only room that opens media.
+"""Read clips of media files. The only package that opens media files.
 
 The public names are loaded on first use: importing this package does not import torch.
 """

@@ -1,4 +1,4 @@
-"""What to do about a file that FFmpeg cannot read, by its first bytes, and about one that is damaged or joined."""
+"""Errors with a remedy: of files that FFmpeg cannot read, by their first bytes, and of damaged and joined files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from crisscross_zoo.errors import TruncatedMediaError, UnreadableMediaError
 
-RESTARTS = "the timestamps begin again"
-"""So begins the finding on recordings that were joined in a format that has no index, such as MPEG-TS."""
+RESTARTS = "the timestamps restart"
+"""Begins the finding of joined recordings in a format without an index, such as MPEG-TS."""
 
-JOINED = "another file is joined to its end, which is not read"
-"""The finding on files that were joined in a format of which FFmpeg reads the first alone, such as MP4."""
+JOINED = "another file is joined to its end and is not read"
+"""The finding of joined files in a format of which FFmpeg reads only the first, such as MP4."""
 
 _HEAD_BYTES = 64
 _ID3_HEADER_BYTES = 10
-_WEBP_FLAGS = 20  # the byte that tells an animation
+_WEBP_FLAGS = 20  # the byte that flags an animation
 
 
 def strict_error(finding: str, path: str | os.PathLike[str]) -> TruncatedMediaError:
-    """Return the error with which strict reading refuses a file.
+    """Return the error that strict reading raises for a file.
 
     Args:
         finding: What is wrong with the file.
@@ -28,7 +28,7 @@ def strict_error(finding: str, path: str | os.PathLike[str]) -> TruncatedMediaEr
     if JOINED in finding:
         return TruncatedMediaError(
             f"is several recordings in one file: {finding}",
-            remedy="split it where it was joined, or pass strict=False to read the first alone",
+            remedy="split it where it was joined, or pass strict=False to read only the first",
             path=path,
         )
     if RESTARTS in finding:
@@ -44,10 +44,10 @@ def strict_error(finding: str, path: str | os.PathLike[str]) -> TruncatedMediaEr
 
 
 def known_trouble(path: str) -> UnreadableMediaError | None:
-    """Return the error for a file of a kind that players may know and FFmpeg refuses, None for any other.
+    """Return the error of a file of a kind that some players play and FFmpeg refuses, None for any other file.
 
     Args:
-        path: A local file that could not be opened, or in which nothing could be decoded.
+        path: A local file that could not be opened, or of which nothing could be decoded.
     """
     try:
         with Path(path).open("rb") as file:
@@ -60,7 +60,8 @@ def known_trouble(path: str) -> UnreadableMediaError | None:
                     path=path,
                 )
             if head[:3] == b"ID3" and len(head) > _ID3_HEADER_BYTES:
-                # Its length is in four bytes of 7 bits, without its header and the footer that flag 16 stands for.
+                # The tag's length is in four bytes of 7 bits each; it excludes the header, and the footer that flag 16
+                # announces.
                 length = sum(
                     (byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
                 )

@@ -1,8 +1,8 @@
-"""Decoded audio to mono 16-bit samples at one rate, placed on the file's clock.
+"""Convert decoded audio to mono 16-bit samples at one rate, positioned on the file's clock.
 
-FFmpeg's resampler does rate and downmix in ``s16p``, as the reference does (planar float would skip the downmix's
-normalisation). Of ambisonic sound, channel W is taken, which is its mono version; channels without a layout, or in one
-that the resampler refuses, are averaged.
+FFmpeg's resampler converts the sample rate and mixes down in ``s16p``, as the reference does (planar float would skip
+the downmix's normalisation). Of ambisonic audio, channel W is used, which is its mono version. Channels without a
+layout, or with a layout that the resampler refuses, are averaged.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from crisscross_zoo.media.packets import OnDamage, reason_of
 from crisscross_zoo.media.tracks import AudioTrack
 
 Piece = tuple[int, npt.NDArray[np.int16]]
-"""Samples, shape (m,), and the place of the first, in samples since time 0."""
+"""The position of the first sample, in samples since time 0, and the samples, shape (m,)."""
 
 MAX_CLOCK_DRIFT_SECONDS = 0.1
-"""Audio whose timestamps differ by more from the samples counted so far is placed anew: a gap or an overlap."""
+"""Audio whose timestamps differ by more from the samples counted so far is repositioned: a gap or an overlap."""
 
 MAX_STEP_SECONDS = 0.002
-"""Where timestamps are exact, and after audio that could not be decoded, it is placed anew where one of them is further
-from the end of the frame before."""
+"""Where timestamps are exact, and after audio that could not be decoded, a frame is repositioned if its timestamp is
+further than this from the end of the frame before."""
 
 MAX_LOST_SECONDS = 0.25
-"""Audio may be shorter by this than its packets say: what encoders pad at either end is not given out."""
+"""Decoded audio may be shorter by this than its packets' durations: decoders drop the padding of encoders."""
 
 OUT_OF_PHASE = 0.05
-"""Stereo whose average has less than this share of the power of its channels cancels out."""
+"""Stereo cancels out if the power of its average is less than this fraction of the power of its channels."""
 
-_LOOKED_AT = 8  # every so many frames of stereo
+_PHASE_STRIDE = 8  # the phase is measured on one of so many frames
 
-_AUDIBLE = 1e-4  # mean square of a channel, of 1; what is softer is not looked at
+_AUDIBLE = 1e-4  # mean square of a channel whose full scale is 1; the phase of softer audio is not judged
 
 
 class MonoAudio:
-    """Decoded frames to mono int16 at one rate, each piece with its place in samples since time 0.
+    """Convert decoded frames to mono int16 at one rate, each piece with its position in samples since time 0.
 
     Args:
-        sample_rate: To resample to, Hz.
-        track: Says where the frames lie.
-        on_damage: Called with one phrase for whatever was lost.
+        sample_rate: The rate to resample to, Hz.
+        track: The audio stream's timing.
+        on_damage: Called with one phrase for each loss.
         on_note: Called with one phrase for what is unusual.
-        start: Where a first frame without a timestamp lies, seconds.
+        start: Time of a first frame without a timestamp, seconds.
 
     Attributes:
-        heard: Whether anything came out.
-        seconds: How much was put in.
+        has_output: Whether any samples were returned.
+        seconds: Duration of the input so far.
     """
 
     def __init__(
@@ -71,37 +71,37 @@ class MonoAudio:
         self._track = track
         self._resampler: AudioResampler | None = None
         self._form: tuple[int, str, str] | None = None
-        self._is_ready = False  # whether frames have the form of the output: of copies
-        self._mixes: dict[tuple[int, str, str], bool] = {}  # whether the resampler takes this form
+        self._is_ready = False  # whether frames have the output's form already, as in prepared copies
+        self._mixes: dict[tuple[int, str, str], bool] = {}  # whether the resampler accepts this form
         self._broken = False  # whether the last packet could not be decoded
-        self._ended = start  # where the last frame ended by its timestamp
-        self._next_seconds = start  # where the input should go on
-        self._first = self._place = 0  # of the current resampler's output
-        self._unheard: list[av.AudioFrame] = []  # frames of a piece of which nothing has come out yet
+        self._ended = start  # end of the last frame by its timestamp
+        self._next_seconds = start  # expected time of the next frame
+        self._first = self._position = 0  # of the current resampler's output
+        self._pending: list[av.AudioFrame] = []  # frames of a piece that has no output yet
         self._phase = _Phase() if on_note is not None else None
         self._on_note = on_note
-        self.heard = False
+        self.has_output = False
         self.seconds = 0.0
 
     def of(self, frames: Iterable[av.AudioFrame | None]) -> Iterator[Piece]:
-        """Resample all of ``frames``, None where some are lost; places ascend from 0 and never overlap."""
+        """Resample all of ``frames``, None where some are lost; positions ascend from 0 and pieces never overlap."""
         cursor, overlap = 0, 0
         for first, samples in itertools.chain.from_iterable(
             itertools.chain(map(self.add, frames), [self.flush()])
         ):
             keep = samples[max(0, cursor - first) :]
-            if cursor > 0 and cursor > first:  # what leads time 0 is the codec's delay
+            if cursor > 0 and cursor > first:  # audio before time 0 is the codec's delay
                 overlap += len(samples) - len(keep)
             if len(keep):
                 yield max(first, cursor), keep
                 cursor = max(first, cursor) + len(keep)
         if overlap > MAX_CLOCK_DRIFT_SECONDS * self._rate:
-            self._on_damage(f"audio: {overlap / self._rate:.2f} s that overlap what came before are left out")
+            self._on_damage(f"audio: {overlap / self._rate:.2f} s overlap earlier audio and are dropped")
         if self._phase is not None and self._on_note is not None and self._phase.cancels:
             self._on_note("audio: the two channels are out of phase and cancel out in the average")
 
     def add(self, frame: av.AudioFrame | None) -> Iterator[Piece]:
-        """Resample a frame; one that does not follow on, or has another form, starts a new piece."""
+        """Resample a frame; a frame that does not follow the last one, or has another form, starts a new piece."""
         if frame is None:
             self._broken = True
         if frame is None or frame.samples == 0 or frame.sample_rate <= 0:
@@ -127,24 +127,24 @@ class MonoAudio:
             self._form = form
             self._is_ready = form[:2] == (self._rate, "mono") and form[2] in ("s16", "s16p")
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
-            self._first = self._place = round(seconds * self._rate)
+            self._first = self._position = round(seconds * self._rate)
             self._next_seconds = seconds
         self._next_seconds += frame.samples / frame.sample_rate
         self._ended = seconds + frame.samples / frame.sample_rate
-        frame.pts = None  # places are counted here; the resampler need not know
-        if self._place == self._first:
-            self._unheard.append(frame)
+        frame.pts = None  # positions are counted here; the resampler does not need timestamps
+        if self._position == self._first:
+            self._pending.append(frame)
         else:
-            self._unheard.clear()
-        yield from self._placed(frame)
+            self._pending.clear()
+        yield from self._resampled(frame)
 
     def flush(self) -> Iterator[Piece]:
-        """Give what is still inside, before a gap or at the end."""
+        """Yield what the resampler still holds, before a gap or at the end."""
         if self._resampler is None or self._form is None:
             return
-        yield from self._placed(None)
-        if self._place == self._first:
-            # Shorter than the resampler's filter, so that nothing comes out: let silence follow, and cut it off.
+        yield from self._resampled(None)
+        if self._position == self._first:
+            # The piece is shorter than the resampler's filter and gave no output: append silence, and cut it off again.
             rate, layout, form = self._form
             silence = av.AudioFrame(format=form, layout=layout, samples=rate // 10)
             silence.sample_rate = rate
@@ -152,37 +152,37 @@ class MonoAudio:
                 plane.update(bytes(plane.buffer_size))
             length = max(1, round(self._next_seconds * self._rate) - self._first)
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
-            pieces = [p for f in (*self._unheard, silence) for p in self._placed(f)]
+            pieces = [p for f in (*self._pending, silence) for p in self._resampled(f)]
             if pieces:
                 yield self._first, np.concatenate([samples for _, samples in pieces])[:length]
-        self._unheard.clear()
+        self._pending.clear()
         self._resampler = None
 
-    def _placed(self, frame: av.AudioFrame | None) -> Iterator[Piece]:
+    def _resampled(self, frame: av.AudioFrame | None) -> Iterator[Piece]:
         if self._resampler is None:
             return
         try:
             resampled = [frame] if self._is_ready else self._resampler.resample(frame)
         except (av.error.FFmpegError, ValueError) as error:
-            self._on_damage(f"audio: of a form that cannot be resampled ({reason_of(error)})")
+            self._on_damage(f"audio: a format that cannot be resampled ({reason_of(error)})")
             self._resampler = None  # not safe to use again; the rest of the piece is lost
             return
         for piece in resampled:
-            if piece is not None:  # a resampler with nothing to do hands None back
+            if piece is not None:  # a resampler with nothing to do returns None
                 samples = np.frombuffer(memoryview(piece.planes[0]), np.int16, piece.samples)
-                self.heard = True
-                yield self._place, samples
-                self._place += len(samples)
+                self.has_output = True
+                yield self._position, samples
+                self._position += len(samples)
 
 
 def cut_out(pieces: Iterable[Piece], begin: int, length: int) -> npt.NDArray[np.int16]:
-    """Return samples ``begin`` to ``begin + length`` of placed pieces, silence where there is none."""
+    """Return samples ``begin`` to ``begin + length`` of the pieces' audio, silence between and beyond pieces."""
     samples = np.zeros(length, np.int16)
-    for place, piece in pieces:
-        low, high = max(begin, place), min(begin + length, place + len(piece))
+    for position, piece in pieces:
+        low, high = max(begin, position), min(begin + length, position + len(piece))
         if low < high:
-            samples[low - begin : high - begin] = piece[low - place : high - place]
-        if place + len(piece) >= begin + length:
+            samples[low - begin : high - begin] = piece[low - position : high - position]
+        if position + len(piece) >= begin + length:
             break
     return samples
 
@@ -192,18 +192,18 @@ def _form(frame: av.AudioFrame) -> tuple[int, str, str]:
 
 
 def _is_mixed(frame: av.AudioFrame, rate: int) -> bool:
-    """Whether the resampler mixes such frames down as they should be."""
+    """Return whether the resampler mixes such frames down correctly."""
     if frame.layout.name.startswith("ambisonic") or frame.layout.name.endswith(" channels"):
         return False
     try:
         AudioResampler(format="s16p", layout="mono", rate=rate).resample(frame)
-    except (av.error.FFmpegError, ValueError):  # BL+BR, without a speaker in front
+    except (av.error.FFmpegError, ValueError):  # such as BL+BR, without a front speaker
         return False
     return True
 
 
 def _mean(frame: av.AudioFrame) -> av.AudioFrame:
-    """Return the mean of the frame's channels as a frame; of ambisonic ones channel W, the first."""
+    """Return the mean of the frame's channels as a frame; for ambisonic audio channel W, the first."""
     values = channels_of(frame)
     ambisonic = frame.layout.name.startswith("ambisonic")
     mono = values[:1] if ambisonic else values.mean(0, dtype=np.float64, keepdims=True)
@@ -225,15 +225,15 @@ _SAMPLES = {
 
 
 def _planes(frame: av.AudioFrame) -> tuple[AudioPlane, ...]:
-    """The frame's planes. PyAV finds one too many, which is none, where there are eight or more: it would crash."""
+    """Return the frame's planes. With eight or more, PyAV lists one that does not exist and crashes when it is read."""
     return frame.planes[: frame.layout.nb_channels if frame.format.is_planar else 1]
 
 
 def channels_of(frame: av.AudioFrame) -> npt.NDArray[Any]:
-    """The frame's samples, shape (channels, samples).
+    """Return the frame's samples, shape (channels, samples).
 
     Raises:
-        ValueError: they are of a format that numpy has no type for.
+        ValueError: numpy has no type for their format.
     """
     form, channels = frame.format.name, frame.layout.nb_channels
     if (kind := _SAMPLES.get(form.removesuffix("p"))) is None:
@@ -244,10 +244,10 @@ def channels_of(frame: av.AudioFrame) -> npt.NDArray[Any]:
 
 
 def frame_of(values: npt.NDArray[Any], form: str, layout: str) -> av.AudioFrame:
-    """Undo :func:`channels_of`.
+    """Return a frame of samples of shape (channels, samples): undo :func:`channels_of`.
 
     Raises:
-        ValueError: ``layout`` has no name that is known.
+        ValueError: FFmpeg does not know the name ``layout``.
     """
     frame = av.AudioFrame(format=form, layout=layout, samples=values.shape[1])
     for plane, row in zip(_planes(frame), values if frame.format.is_planar else [values.T], strict=True):
@@ -257,7 +257,7 @@ def frame_of(values: npt.NDArray[Any], form: str, layout: str) -> av.AudioFrame:
 
 
 class _Phase:
-    """Holds the power of a stereo stream's average against that of its channels."""
+    """Compare the power of a stereo stream's average with that of its channels."""
 
     def __init__(self) -> None:
         self._channels = self._average = 0.0
@@ -265,7 +265,7 @@ class _Phase:
 
     def add(self, frame: av.AudioFrame) -> None:
         self._frames += 1
-        if frame.layout.nb_channels != 2 or self._frames % _LOOKED_AT != 1:
+        if frame.layout.nb_channels != 2 or self._frames % _PHASE_STRIDE != 1:
             return
         values = channels_of(frame)
         left, right = values.astype(np.float32)

@@ -1,6 +1,6 @@
-"""Which clips to take from a file, and the clips themselves, one after another.
+"""Choose the clips of a file, and read them one after another.
 
-Frames come cropped as the encoder wants them (uint8), sound as int16: what is least to carry to the device.
+Frames are resized and cropped to the encoder's size (uint8), audio is int16: the smallest form to copy to the device.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ from crisscross_zoo.workers.errors import file_error
 from crisscross_zoo.workers.pool import work_on_files
 
 UNCOVERED_SECONDS = 1.0
-"""Audio that goes on for longer where there is no video is noted."""
+"""A note reports audio that lasts longer than this before or after the video."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """Clips at random places, augmented or not: what linear classifiers are trained on (section E.1).
+    """Clips at random positions, augmented or not: what linear classifiers are trained on (section E.1).
 
-    Places and augmentations follow from the seed, the epoch, the file's name and the clip's number alone.
+    Positions and augmentations depend on the seed, the epoch, the file's name and the clip's number only.
 
     Attributes:
-        video: What is done to pictures; None: they are cropped as for evaluation.
-        audio: What is done to sound; None: nothing.
-        seed: Another one gives other clips.
-        epoch: So does this, from 0.
+        video: Augmentation of video clips; None: frames are resized and cropped as for evaluation.
+        audio: Augmentation of audio clips; None: none.
+        seed: Another seed gives other clips.
+        epoch: Another epoch gives other clips; counted from 0.
     """
 
     video: VideoAugment | None = None
@@ -73,9 +73,9 @@ class Views:
     epoch: int = 0
 
     def rng(self, path: StrPath, *more: int) -> np.random.Generator:
-        """Return the random numbers of a file, or of one clip of it."""
+        """Return the random number generator of a file, or of one of its clips."""
         name = hashlib.sha256(os.fsencode(os.path.basename(path))).digest()[:8]
-        epoch = [self.epoch] if self.epoch else []  # that of clips which are drawn once
+        epoch = [self.epoch] if self.epoch else []  # epoch 0 gives the same clips as views without an epoch
         return np.random.default_rng([self.seed, int.from_bytes(name, "little"), *epoch, *more])
 
 
@@ -84,15 +84,15 @@ class Sampling:
     """Which clips to take from every file.
 
     Attributes:
-        video: The clip that the video encoder sees, or None for sound alone.
-        audio: The clip that the audio encoder sees, or None for pictures alone.
+        video: The video encoder's config, or None for audio only.
+        audio: The audio encoder's config, or None for video only.
         stride: Seconds between dense windows. None: end to end; with both modalities, the video window's length.
-        clips: Take this many uniformly spread clips in place of dense windows.
-        views: Take ``clips`` random, augmented ones in place of spread ones.
-        edges: "drop": with both modalities, leave out rows whose windows are not centred within half a frame of each
+        clips: Take this many uniform clips instead of dense windows.
+        views: Take ``clips`` random, augmented clips instead of uniform ones.
+        edges: "drop": with both modalities, drop rows whose windows are not centred within half a frame of each
             other, as at the ends of a file, where windows are moved inside.
         strict: Refuse files that are truncated or damaged.
-        torchcodec: Device on which torchcodec decodes the pictures; None: PyAV does, on the CPU.
+        torchcodec: Device on which torchcodec decodes the frames; None: PyAV decodes them on the CPU.
     """
 
     video: VideoConfig | None
@@ -107,13 +107,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class FileOpened:
-    """First news of a file: where its clips lie.
+    """The first event of a file: where its clips lie.
 
     Attributes:
-        source: Its ``path`` as given, ``bytes`` and ``modified_ns``: what tells it from other files.
+        source: The file's identity: its ``path`` as given, ``bytes`` and ``modified_ns``.
         duration: Length of the file in seconds.
         windows: Per modality found, ``[start, end)`` of the real part of each clip: float64 seconds, shape (n, 2).
-        missing: Modalities asked for that the file does not have.
+        missing: Requested modalities that the file does not have.
     """
 
     source: dict[str, str | int]
@@ -129,8 +129,8 @@ class Clip:
     Attributes:
         modality: "video" or "audio".
         row: Row of the file's windows.
-        values: uint8 RGB, shape (frames, size, size, 3), or int16, shape (clip_samples,). Of an augmented clip, what
-            the network takes: float32, shape (3, frames, size, size) or (1, n_mels, columns).
+        values: uint8 RGB, shape (frames, size, size, 3), or int16, shape (clip_samples,). An augmented clip has the
+            network's input: float32, shape (3, frames, size, size) or (1, n_mels, columns).
     """
 
     modality: str
@@ -140,12 +140,12 @@ class Clip:
 
 @dataclass(frozen=True)
 class FileRead:
-    """Last news of a file: it was read to its end.
+    """The last event of a file: it was read to its end.
 
     Attributes:
-        damage: What was wrong with it although it could be read, one phrase each.
+        damage: What was wrong with the file although it could be read, one phrase each.
         notes: What is unusual, one phrase each.
-        failed: Modalities of which nothing could be decoded; clips of them that came do not count.
+        failed: Modalities of which nothing could be decoded; ignore clips of them that were yielded before.
     """
 
     damage: tuple[str, ...]
@@ -154,11 +154,11 @@ class FileRead:
 
 
 ReadEvent = FileOpened | Clip | FileRead | CrissCrossError
-"""What comes of a file: opened, its clips, and last that it was read; or an error, which ends it."""
+"""The events of a file: one :class:`FileOpened`, its clips, one :class:`FileRead`; or an error, which is the last."""
 
 
 def file_events(path: StrPath, sampling: Sampling) -> Iterator[ReadEvent]:
-    """Read one file as :func:`read_clips` does, but yield the error that ends it in place of raising it."""
+    """Read one file as :func:`read_clips` does, but yield an error instead of raising it."""
     try:
         if remote.is_url(path):
             yield from _remote_events(path, sampling)
@@ -172,31 +172,31 @@ def _remote_events(url: StrPath, sampling: Sampling) -> Iterator[ReadEvent]:
     source = remote.source_of(url)
     with remote.local_copy(url) as local:
         try:
-            for news in read_clips(local, sampling):
-                yield dataclasses.replace(news, source=source) if isinstance(news, FileOpened) else news
+            for event in read_clips(local, sampling):
+                yield dataclasses.replace(event, source=source) if isinstance(event, FileOpened) else event
         except CrissCrossError as error:
             error.path = os.fspath(url)
             yield error
 
 
 def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip | FileRead]:
-    """Read one file: where its clips lie, every clip, and what was damaged, in this order.
+    """Read one file: yield where its clips lie, then every clip, then the damage and the notes.
 
     Raises:
         MediaError: the file cannot be used; see :func:`crisscross_zoo.media.scan.scan`.
-        NoStreamError: it has none of the modalities asked for.
-        UnreadableMediaError: nothing can be decoded of any modality, or with ``sampling.strict`` of one.
+        NoStreamError: the file has none of the requested modalities.
+        UnreadableMediaError: no modality can be decoded, or with ``sampling.strict`` one modality cannot.
         TruncatedMediaError: a stream that is used is damaged and ``sampling.strict`` is set.
     """
     media = scan(path)
     wanted = [m for m, c in (("video", sampling.video), ("audio", sampling.audio)) if c is not None]
-    told = _Told(path, strict=sampling.strict)
+    report = _Report(path, strict=sampling.strict)
     for finding in media.findings_of(wanted):
-        (told.note if finding.harmless else told.damage)(str(finding))
-    starts, windows = _place_clips(media, sampling, told.note)
+        (report.note if finding.harmless else report.damage)(str(finding))
+    starts, windows = _choose_windows(media, sampling, report.note)
     if not starts:
         raise media.lacks("audio" if wanted == ["audio"] else "video")
-    # As remote.source_of, of the file as it was opened.
+    # As remote.source_of, but for the file as it was when it was opened.
     source: dict[str, str | int] = {
         "path": os.fspath(media.path),
         "bytes": media.size,
@@ -208,19 +208,19 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
         if modality not in starts:
             continue
         try:
-            yield from clips(media, starts[modality], sampling, told)
+            yield from clips(media, starts[modality], sampling, report)
         except UnreadableMediaError as error:
             if sampling.strict:
                 raise
             failed[modality] = error
-            told.damage(f"{modality}: {error.reason}")
+            report.damage(f"{modality}: {error.reason}")
     if len(failed) == len(starts):
         raise next(iter(failed.values()))
-    yield FileRead(tuple(told.damages), tuple(told.notes), tuple(failed))
+    yield FileRead(tuple(report.damages), tuple(report.notes), tuple(failed))
 
 
-class _Told:
-    """What is to be told of a file: damage and notes, each once; with ``strict`` damage ends the reading."""
+class _Report:
+    """Collect the damage and the notes of a file, each phrase once; with ``strict``, raise at the first damage."""
 
     def __init__(self, path: StrPath, *, strict: bool) -> None:
         self._path, self._strict = path, strict
@@ -236,7 +236,7 @@ class _Told:
         self.notes[phrase] = None
 
 
-def _video_clips(media: Media, starts: FloatArray, sampling: Sampling, told: _Told) -> Iterator[Clip]:
+def _video_clips(media: Media, starts: FloatArray, sampling: Sampling, report: _Report) -> Iterator[Clip]:
     video, views = sampling.video, sampling.views
     assert video is not None
     augment = None if views is None else views.video
@@ -244,7 +244,7 @@ def _video_clips(media: Media, starts: FloatArray, sampling: Sampling, told: _To
         media,
         starts,
         video,
-        on_damage=told.damage,
+        on_damage=report.damage,
         crop=augment is None,
         torchcodec=sampling.torchcodec,
     )
@@ -256,10 +256,10 @@ def _video_clips(media: Media, starts: FloatArray, sampling: Sampling, told: _To
             yield Clip("video", row, view.numpy())
 
 
-def _audio_clips(media: Media, starts: FloatArray, sampling: Sampling, told: _Told) -> Iterator[Clip]:
+def _audio_clips(media: Media, starts: FloatArray, sampling: Sampling, report: _Report) -> Iterator[Clip]:
     audio, views = sampling.audio, sampling.views
     assert audio is not None
-    taken = audio_clips(media, starts, audio, on_damage=told.damage, on_note=told.note)
+    taken = audio_clips(media, starts, audio, on_damage=report.damage, on_note=report.note)
     for row, samples in enumerate(taken):
         if views is None or views.audio is None:
             yield Clip("audio", row, samples)
@@ -269,12 +269,12 @@ def _audio_clips(media: Media, starts: FloatArray, sampling: Sampling, told: _To
             yield Clip("audio", row, view.numpy())
 
 
-def _place_clips(
+def _choose_windows(
     media: Media, sampling: Sampling, on_note: Callable[[str], None]
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-    """Starts and windows per modality. With both asked for, row i of each is centred on the same instant.
+    """Return starts and windows per modality; with both modalities, row i of each is centred on the same time.
 
-    Rows lie where there is video, or where there is audio if that is all that is used.
+    Rows lie in the span of the video stream, or in that of the audio stream if the video stream is not used.
     """
     rates = {}
     lengths = {}
@@ -293,7 +293,7 @@ def _place_clips(
         ("after the last frame", spans.get("audio", extent)[1] - extent[1]),
     ):
         if seconds > UNCOVERED_SECONDS:
-            on_note(f"audio: {seconds:.2f} s {name} have no rows; modality 'audio' has them")
+            on_note(f"audio: {seconds:.2f} s {name} have no rows; modality 'audio' includes them")
     if sampling.clips is not None:
         lead = max(
             lengths, key=lambda k: lengths[k]
@@ -314,14 +314,16 @@ def _place_clips(
     windows = {k: real_windows(s, spans[k], lengths[k]) for k, s in starts.items()}
     if len(starts) == 2:
         middles = centres_of(windows["video"])
-        heard = (windows["audio"][:, 0] <= middles) & (middles <= windows["audio"][:, 1])
-        if count := int((~heard).sum()):
-            on_note(f"audio: {count} of {len(heard)} rows lie where there is none; theirs is the nearest")
+        covered = (windows["audio"][:, 0] <= middles) & (middles <= windows["audio"][:, 1])
+        if count := int((~covered).sum()):
+            on_note(
+                f"audio: {count} of {len(covered)} rows lie outside the audio; they get the nearest audio window"
+            )
     if sampling.edges == "drop" and len(starts) == 2:
         alike = centred_alike(windows["video"], windows["audio"], rates["video"])
         if not alike.any():
             raise MediaError(
-                f"no row has both windows centred on one instant (windows of {lengths['video']:g} and"
+                f"no row has a video and an audio window with the same centre (windows of {lengths['video']:g} and"
                 f" {lengths['audio']:g} s in {extent[1] - extent[0]:.2f} s)",
                 remedy="use edges 'keep', or a shorter audio clip",
                 path=media.path,
@@ -339,39 +341,39 @@ def video_clips(
     crop: bool = True,
     torchcodec: str | None = None,
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Decode the clips that begin at ``starts``, each picture once however many clips share it.
+    """Decode the clips that begin at ``starts``; a frame that several clips share is decoded once.
 
     Args:
         media: From :func:`crisscross_zoo.media.scan.scan`, with a video track.
         starts: Seconds, shape (n,), ascending.
         config: Frames, frame rate and size of a clip.
-        on_damage: Told, in one phrase, of what could not be decoded.
-        crop: Resize and crop as for evaluation; otherwise pictures stay as they are.
-        torchcodec: Device on which torchcodec decodes, and crops, in place of PyAV.
+        on_damage: Called with one phrase for what could not be decoded.
+        crop: Resize and crop as for evaluation; otherwise frames keep their size.
+        torchcodec: Device on which torchcodec decodes, and crops, instead of PyAV.
 
     Yields:
         One clip per start: uint8 RGB, shape (frames, size, size, 3), or (frames, H, W, 3) without ``crop``.
     """
     assert media.video is not None
     wanted = frame_times(starts, media.video.span, config.frames, config.fps)
-    times, places = np.unique(wanted, return_inverse=True)
-    places = places.reshape(wanted.shape)
-    needs = places.max(axis=1)
-    oldest = np.minimum.accumulate(places.min(axis=1)[::-1])[::-1]
-    held: deque[npt.NDArray[np.uint8]] = deque()  # pictures for times[dropped:]
+    times, numbers = np.unique(wanted, return_inverse=True)
+    numbers = numbers.reshape(wanted.shape)
+    needs = numbers.max(axis=1)
+    oldest = np.minimum.accumulate(numbers.min(axis=1)[::-1])[::-1]
+    held: deque[npt.NDArray[np.uint8]] = deque()  # frames for times[dropped:]
     dropped = row = 0
-    pictures: Iterator[tuple[int, npt.NDArray[np.uint8] | Tensor]]
+    frames: Iterator[tuple[int, npt.NDArray[np.uint8] | Tensor]]
     if torchcodec is None:
-        pictures = read_frames(media, times, on_damage=on_damage)
+        frames = read_frames(media, times, on_damage=on_damage)
     else:
-        pictures = torchcodec_frames.read_frames(media, times, device=torchcodec)
-    for count, picture in pictures:
+        frames = torchcodec_frames.read_frames(media, times, device=torchcodec)
+    for count, frame in frames:
         if crop:
-            cropped = resize_crop_frame(picture, size=config.size, crop_ratio=config.crop_ratio)
-            picture = cropped.permute(1, 2, 0)
-        held.extend([picture.cpu().numpy() if isinstance(picture, Tensor) else picture] * count)
+            cropped = resize_crop_frame(frame, size=config.size, crop_ratio=config.crop_ratio)
+            frame = cropped.permute(1, 2, 0)
+        held.extend([frame.cpu().numpy() if isinstance(frame, Tensor) else frame] * count)
         while row < len(starts) and needs[row] < dropped + len(held):
-            yield np.stack([held[k - dropped] for k in places[row]])
+            yield np.stack([held[k - dropped] for k in numbers[row]])
             row += 1
             for _ in range(oldest[row] - dropped if row < len(starts) else 0):
                 held.popleft()
@@ -386,14 +388,14 @@ def audio_clips(
     on_damage: Callable[[str], None],
     on_note: Callable[[str], None] | None = None,
 ) -> Iterator[npt.NDArray[np.int16]]:
-    """Decode the sound that begins at ``starts``; what lies beyond the stream, or in a gap of it, is silence.
+    """Decode the audio clips that begin at ``starts``; beyond the stream, and in its gaps, a clip is silent.
 
     Args:
         media: From :func:`crisscross_zoo.media.scan.scan`, with an audio track.
         starts: Seconds, shape (n,), ascending.
         config: Length and sample rate of a clip.
-        on_damage: Told, in one phrase, of what could not be decoded.
-        on_note: Told, in one phrase, of what is unusual.
+        on_damage: Called with one phrase for what could not be decoded.
+        on_note: Called with one phrase for what is unusual.
 
     Yields:
         One clip per start: int16, shape (clip_samples,); divide by 32767 for [-1, 1].
@@ -403,15 +405,15 @@ def audio_clips(
     pieces: deque[tuple[int, npt.NDArray[np.int16]]] = deque()
     row = 0
 
-    for place, piece in read_audio(media, config.sample_rate, on_damage=on_damage, on_note=on_note):
-        while row < len(firsts) and firsts[row] + length <= place:
+    for position, piece in read_audio(media, config.sample_rate, on_damage=on_damage, on_note=on_note):
+        while row < len(firsts) and firsts[row] + length <= position:
             yield cut_out(pieces, int(firsts[row]), length)
             row += 1
-        if row == len(firsts):  # what is wrong with the audio is told at its end
+        if row == len(firsts):  # read on: damage of the audio is reported at its end
             continue
         while pieces and pieces[0][0] + len(pieces[0][1]) <= firsts[row]:
             pieces.popleft()
-        pieces.append((place, piece))
+        pieces.append((position, piece))
     for first in firsts[row:]:
         yield cut_out(pieces, int(first), length)
 
@@ -424,18 +426,18 @@ def read_files(
     queue_size: int = 16,
     timeout: float | None = None,
 ) -> Generator[tuple[int, StrPath, ReadEvent], None, None]:
-    """Read the clips of many files; a bad one costs itself alone.
+    """Read the clips of many files; a file that fails does not affect the others.
 
     Args:
-        paths: Files; taken one by one as readers get free.
+        paths: Files; the next one is taken when a worker is free.
         sampling: Which clips to take.
         workers: Decoding processes. 0 decodes in one thread of this process, where a decoder crash is fatal.
-        queue_size: News items held before readers wait.
-        timeout: Seconds after which a process from which nothing comes is killed.
+        queue_size: Events in the queue before workers wait.
+        timeout: Seconds after which a silent worker is killed.
 
     Yields:
-        ``(serial, path, news)``: serial numbers ``paths`` from 0. News of one file come in order, those of several
-        files mixed.
+        ``(serial, path, event)``: ``serial`` is the file's number in ``paths``, from 0. Events of one file are in
+        order; events of different files are interleaved.
     """
     job = functools.partial(file_events, sampling=sampling)
     return work_on_files(paths, job, workers=workers, queue_size=queue_size, timeout=timeout)

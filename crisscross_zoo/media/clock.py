@@ -1,12 +1,13 @@
-"""One clock for a whole file, made of its packets' timestamps: pure arithmetic.
+"""Compute one continuous clock for a file from its packets' timestamps: pure arithmetic.
 
-Decoding timestamps (DTS) ascend in every intact file, whatever has happened to presentation timestamps (PTS), so jumps
-are looked for in them:
+Decoding timestamps (DTS) ascend in every intact file, even if presentation timestamps (PTS) are broken, so jumps are
+searched in the DTS:
 
-- a few that lie elsewhere, between ones that go on as before, are broken: what they stamp counts as unstamped;
-- where they jump back, and what is shown with them, another recording begins, whose clock goes on where the video of
-  the one before ended. Streams that jump back at the same place get the same shift, so that they stay together;
-- where they jump ahead by more than the file's length, and what is shown with them, the same; a shorter gap is kept.
+- A few that lie far from those before and after them are broken: their packets count as packets without timestamps.
+- Where DTS jump back, and the PTS with them, another recording begins. Its clock continues where the video of the
+  recording before ended. Streams that jump back at the same position in the file get the same shift, so that they stay
+  in sync.
+- Where DTS jump ahead by more than the file's length, and the PTS with them, the same. A shorter gap is kept.
 
 The rules are in docs/time.md.
 """
@@ -28,23 +29,23 @@ RESTART_SECONDS = 0.1
 """Decoding timestamps that go back by more are a restart."""
 
 STRAY_SECONDS = 60.0
-"""A timestamp is not believed if it lies outside twice the file's length by more; nor one that comes by so much after
-all decoding, where neither the header nor the other stream lasts so long."""
+"""A timestamp is ignored if it lies outside twice the file's length by more than this. It is also ignored if it lies
+this much after the last decoding timestamp, unless the header or the other stream lasts as long."""
 
 GAP_SECONDS = 1.0
-"""A gap that is longer is reported."""
+"""A longer gap is reported."""
 
 MISPLACED_SECONDS = 1.0
-"""A frame that is shown by more before its decoding, or after that of the 32 that follow, is misplaced."""
+"""A PTS is misplaced if it lies by more than this before its packet's DTS, or after the DTS of the next 32 packets."""
 
 _TOGETHER_SECONDS = (
-    5.0  # restarts of two streams that lie no further apart, on the old clock and the new, are one
+    5.0  # restarts of two streams are one if they lie no further apart, both on the old clock and on the new
 )
 _FEWEST = 3  # packets at either end of a stream that make a recording of their own
-_LONGEST_STRAY = 64  # packets
+_LONGEST_STRAY = 64  # packets in a row with broken timestamps
 
 LONGEST_REORDERING = 32
-"""No codec shows a frame later than this many others that come after it in the file."""
+"""No codec shows a frame after more than this many of the frames that follow it in the file."""
 
 
 @dataclass
@@ -52,26 +53,26 @@ class StreamStamps:
     """Timestamps of one stream's packets in the order of the file.
 
     Attributes:
-        tick: Seconds a unit.
-        pts: When each is shown, :data:`NO_STAMP` where that is missing.
-        dts: When each is decoded, likewise.
-        durations: How long each lasts, 0 where that is not known.
-        places: Which packet of the file each is.
-        unseen: Whether each is decoded for the sake of others alone; its timestamps may lie anywhere.
-        keys: Whether each decodes on its own.
+        tick: The time base: seconds per unit of a timestamp.
+        pts: Presentation timestamps, :data:`NO_STAMP` where one is missing.
+        dts: Decoding timestamps, likewise.
+        durations: Durations, 0 where one is not known.
+        positions: Each packet's number among the packets of all streams of the file.
+        unseen: Whether each packet is decoded but not shown; its timestamps may then lie anywhere.
+        keys: Whether each packet is a key frame.
     """
 
     tick: float
     pts: Stamps
     dts: Stamps
     durations: Stamps
-    places: Stamps
+    positions: Stamps
     unseen: npt.NDArray[np.bool_]
     keys: npt.NDArray[np.bool_]
 
     @property
     def step(self) -> float:
-        """Usual distance of two packets in ticks."""
+        """Median distance of two successive packets, in ticks."""
         known, stamps = self._known()
         steps = np.diff(stamps)[np.diff(known) == 1]
         steps = steps[steps > 0]
@@ -81,7 +82,7 @@ class StreamStamps:
         return float(np.median(lengths)) if len(lengths) else 1.0 / self.tick
 
     def decoding(self) -> npt.NDArray[np.float64]:
-        """DTS in ticks, or what they must be about where they are missing; 0, 1, ... where all are."""
+        """Return the DTS in ticks, extrapolated where they are missing; 0, 1, ... if all timestamps are missing."""
         numbers = np.arange(len(self.dts))
         known, stamps = self._known()
         if not len(known):
@@ -91,7 +92,7 @@ class StreamStamps:
         return filled
 
     def _known(self) -> tuple[npt.NDArray[np.int64], Stamps]:
-        """Numbers of the packets whose DTS is known, and these; PTS where no DTS is there at all."""
+        """Return the numbers of the packets with a DTS, and these DTS; PTS instead if the stream has no DTS."""
         stamps = self.pts if (self.dts == NO_STAMP).all() else self.dts
         known = np.flatnonzero((stamps != NO_STAMP) & ~self.unseen)
         return known, stamps[known]
@@ -99,13 +100,13 @@ class StreamStamps:
 
 @dataclass
 class Clock:
-    """What :func:`run_through` makes of one stream's timestamps.
+    """One stream's timestamps on the continuous clock, from :func:`run_through`.
 
     Attributes:
-        pts: On the clock that runs through, :data:`NO_STAMP` where missing or not believed.
-        dts: Likewise; every packet has one.
-        strays: Packets whose timestamps are not believed.
-        restarts: Numbers of the packets at which the clock began again.
+        pts: Presentation timestamps, :data:`NO_STAMP` where one is missing or ignored.
+        dts: Decoding timestamps; every packet has one.
+        strays: Number of packets whose timestamps are ignored.
+        restarts: Numbers of the packets at which the clock restarts.
     """
 
     pts: Stamps
@@ -115,14 +116,14 @@ class Clock:
 
 
 def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[Stream, Clock]:
-    """Put the streams of a file on one clock that runs through all of it.
+    """Put the streams of a file on one continuous clock.
 
     Args:
-        streams: By name, each with a packet or more.
-        stated: Length of the file by its header in seconds, 0 where there is none.
+        streams: The streams by name, each with at least one packet.
+        stated: Length of the file by its header in seconds, 0 if the header states none.
 
     Returns:
-        A clock by the same names.
+        A clock for each of the names.
     """
     clocks: dict[Stream, Clock] = {}
     length = max([stated, *(float(s.durations.sum()) * s.tick for s in streams.values())])
@@ -135,10 +136,10 @@ def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[S
         good = np.flatnonzero(~strays) if not strays.all() else np.arange(len(pts))
         dts = np.rint(np.interp(np.arange(len(pts)), good, decoding[good])).astype(np.int64)
         clocks[name] = Clock(pts, dts, int(strays.sum()), restarts)
-    for name, clock in clocks.items():  # within each recording: a broken one must not move those after it
+    for name, clock in clocks.items():  # per recording: a broken timestamp must not move later recordings
         edges = [0, *clock.restarts, len(clock.pts)]
-        parts = [np.arange(a, b) for a, b in itertools.pairwise(edges)]
-        wrong = np.concatenate([_misplaced(part, name, streams, clocks, stated) for part in parts])
+        recordings = [np.arange(a, b) for a, b in itertools.pairwise(edges)]
+        wrong = np.concatenate([_misplaced(packets, name, streams, clocks, stated) for packets in recordings])
         clock.pts[wrong] = NO_STAMP
         clock.strays += len(wrong)
     _continue(streams, clocks)
@@ -146,15 +147,15 @@ def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[S
 
 
 def _misplaced(
-    part: Stamps,
+    packets: Stamps,
     name: Stream,
     streams: Mapping[Stream, StreamStamps],
     clocks: Mapping[Stream, Clock],
     stated: float,
 ) -> Stamps:
-    """Of the packets of one recording, the numbers of those shown at a time that no decoding order explains."""
+    """Return the numbers of those of one recording's ``packets`` whose PTS no order of decoding can explain."""
     stream, clock = streams[name], clocks[name]
-    stamped: Stamps = part[(clock.pts[part] != NO_STAMP) & ~stream.unseen[part]]
+    stamped: Stamps = packets[(clock.pts[packets] != NO_STAMP) & ~stream.unseen[packets]]
     if not len(stamped):
         return stamped
     pts, dts = clock.pts[stamped], clock.dts[stamped]
@@ -164,28 +165,28 @@ def _misplaced(
     followed = len(dts) - LONGEST_REORDERING
     if followed > 0:
         latest[:followed] = np.maximum(dts[LONGEST_REORDERING:], dts[:followed]) + abs(usual) + room
-    # At the end nothing follows by which to judge: a picture that stays there is shown long after its decoding.
+    # The last packets have none after them to be judged by: a still at the end is shown long after its decoding.
     tail = np.arange(len(dts)) >= followed
-    latest[tail] = np.maximum(latest[tail], _ends(part, name, streams, clocks, stated) / stream.tick)
+    latest[tail] = np.maximum(latest[tail], _ends(packets, name, streams, clocks, stated) / stream.tick)
     wrong: Stamps = stamped[(pts - dts < min(usual, 0) - room) | (pts > latest)]
     return wrong
 
 
 def _ends(
-    part: Stamps,
+    packets: Stamps,
     name: Stream,
     streams: Mapping[Stream, StreamStamps],
     clocks: Mapping[Stream, Clock],
     stated: float,
 ) -> float:
-    """Seconds up to which a recording surely lasts: by the header, or by the decoding of the other streams."""
+    """Return the seconds up to which a recording is known to last: by the header, or by the other streams' DTS."""
     stream, clock = streams[name], clocks[name]
-    ends = [max(float(clock.dts[part[0]]) * stream.tick, 0.0) + stated]
-    first, last = stream.places[part[0]], stream.places[part[-1]]
-    if part[-1] == len(clock.dts) - 1:
-        last = max(int(s.places[-1]) for s in streams.values())
+    ends = [max(float(clock.dts[packets[0]]) * stream.tick, 0.0) + stated]
+    first, last = stream.positions[packets[0]], stream.positions[packets[-1]]
+    if packets[-1] == len(clock.dts) - 1:
+        last = max(int(s.positions[-1]) for s in streams.values())
     for other, others in streams.items():
-        within = (others.places >= first) & (others.places <= last)
+        within = (others.positions >= first) & (others.positions <= last)
         if other != name and within.any():
             ends.append(float(clocks[other].dts[within].max()) * others.tick)
     return max(ends)
@@ -194,7 +195,7 @@ def _ends(
 def _jumps(
     stream: StreamStamps, decoding: npt.NDArray[np.float64], back: float, ahead: float
 ) -> tuple[npt.NDArray[np.bool_], list[int]]:
-    """Which packets have broken timestamps, and at which ones the clock begins again."""
+    """Return which packets have broken timestamps, and the numbers of the packets at which the clock restarts."""
     count, step = len(decoding), stream.step
     shown = (stream.pts != NO_STAMP) & ~stream.unseen
     strays = np.zeros(count, np.bool_)
@@ -212,41 +213,41 @@ def _jumps(
         if len(returned):
             done = here + int(returned[0])
             strays[here:done] = True
-            done += 1  # the jump with which they return
+            done += 1  # the jump back to the expected timestamps
             continue
         earlier = decoding[max(0, here - 1 - _LONGEST_STRAY) : here - 1][::-1]
-        went_on = np.flatnonzero(
+        continued = np.flatnonzero(
             np.abs(earlier + step * np.arange(2, len(earlier) + 2) - decoding[here]) <= near
         )
         if decoding[here] < last and len(
-            went_on
-        ):  # it is those before that lay ahead, by too little to be seen
-            strays[here - 1 - int(went_on[0]) : here] = True
+            continued
+        ):  # the packets before this one were ahead, by too little for a jump
+            strays[here - 1 - int(continued[0]) : here] = True
             continue
-        before, after = (stream.pts[part][shown[part]] for part in (slice(0, here), slice(here, None)))
+        before, after = (stream.pts[side][shown[side]] for side in (slice(0, here), slice(here, None)))
         before, after = before[-LONGEST_REORDERING:], after[:LONGEST_REORDERING]
         if not len(before) or not len(after):
             begins = True
         elif decoding[here] < last:
             begins = bool(after.min() < before.max() - back)
-        else:  # not in a pause, behind which frames are decoded before others that are shown before it
+        else:  # no restart if it is a pause: a frame shown after one may be decoded before one shown before it
             edges = np.concatenate([[0], jumps, [count]])
             low, high = (
                 edges[edges < here][-1],
                 edges[edges > here][0],
-            )  # jumps before and behind are other matters
+            )  # other jumps, before and after this one, do not count
             around = np.flatnonzero(shown[:high])
             around = around[around >= max(low, here - LONGEST_REORDERING)]
             around = around[around < here + LONGEST_REORDERING]
-            # A time beyond those behind the jump, or that one of them has, is broken.
+            # A PTS later than all that follow the jump, or equal to one of them, is broken.
             good = (stream.pts[around] <= after.max() + near) & ~np.isin(stream.pts[around], after)
             around = around[good | (around >= here)]
             later = stream.pts[around] > (last + decoding[here]) / 2
             at_once = (later[1:] >= later[:-1]).all()
-            first = around[later][:1]  # FFmpeg's own decoding timestamps may lag behind a key frame
+            first = around[later][:1]  # DTS that FFmpeg computes may lag behind a key frame
             begins = bool(at_once and len(first) and (first[0] >= here or stream.keys[first[0]]))
         if begins:
-            # Where FFmpeg makes decoding timestamps of presentation ones, they lag behind by a few packets.
+            # Where FFmpeg computes DTS from PTS, they lag behind by a few packets.
             while (
                 here - 1 > done
                 and shown[here - 1]
@@ -256,7 +257,7 @@ def _jumps(
                 here -= 1
                 decoding[here] = decoding[here + 1] - step
             restarts.append(here)
-    # What is too short at either end to be a recording is broken.
+    # A few packets at either end, too few for a recording, have broken timestamps.
     while restarts and restarts[0] < _FEWEST and count > 2 * _FEWEST:
         strays[: restarts.pop(0)] = True
     while restarts and count - restarts[-1] < _FEWEST and decoding[restarts[-1]] > decoding[restarts[-1] - 1]:
@@ -265,11 +266,11 @@ def _jumps(
 
 
 def _continue(streams: Mapping[Stream, StreamStamps], clocks: dict[Stream, Clock]) -> None:
-    """Shift what comes after each restart so that it goes on where the streams that restart together ended."""
+    """Shift the timestamps after each restart so that they continue where the streams that restart together ended."""
     waiting = {name: list(clock.restarts) for name, clock in clocks.items()}
-    shifted = dict.fromkeys(clocks, 0.0)  # by how many seconds the rest was shifted so far
+    shifted = dict.fromkeys(clocks, 0.0)  # seconds by which the rest has been shifted so far
     while any(waiting.values()):
-        first = min((n for n, w in waiting.items() if w), key=lambda n: streams[n].places[waiting[n][0]])
+        first = min((n for n, w in waiting.items() if w), key=lambda n: streams[n].positions[waiting[n][0]])
         together = {first: waiting[first].pop(0)}
         ended, begins = _around(streams[first], clocks[first], together[first], shifted[first])
         for name, left in waiting.items():
@@ -289,30 +290,31 @@ def _continue(streams: Mapping[Stream, StreamStamps], clocks: dict[Stream, Clock
 
 
 def _around(stream: StreamStamps, clock: Clock, at: int, shifted: float) -> tuple[float, float]:
-    """Seconds at which what comes before packet ``at`` ends, and at which what comes after begins, as it is now.
+    """Return when the packets before packet ``at`` end, and when those from it on begin: seconds on the current clock.
 
-    What a recording has before its own time 0, which is at ``shifted`` seconds now, is the decoder's delay. Where it
-    begins inside a group, decoding goes on, and frames on both sides are shown in one another's order.
+    What lies before a recording's own time 0, which is at ``shifted`` seconds now, is the decoder's delay. If a
+    recording begins inside a group of pictures, its DTS continue those before, since frames of both sides are
+    interleaved in presentation order.
     """
     if not stream.keys[at]:
         return float(clock.dts[at - 1] + stream.step) * stream.tick, float(clock.dts[at]) * stream.tick
     best = np.where(clock.pts == NO_STAMP, clock.dts, clock.pts)
     durations = np.where(stream.durations > 0, stream.durations, round(stream.step))
     edges = [0, *clock.restarts, len(best)]
-    place = edges.index(at)
-    before, after = np.arange(edges[place - 1], at), np.arange(at, edges[place + 1])
+    number = edges.index(at)
+    before, after = np.arange(edges[number - 1], at), np.arange(at, edges[number + 1])
     before, after = (p if stream.unseen[p].all() else p[~stream.unseen[p]] for p in (before, after))
     ended, begins = float((best[before] + durations[before]).max()), float(best[after].min())
     return ended * stream.tick, max(begins * stream.tick, shifted)
 
 
 def fill_in(pts: Stamps, order: Sequence[int] | npt.NDArray[np.int64], step: float) -> Stamps:
-    """Give frames without a timestamp one between those that are shown before and after them.
+    """Give each frame without a timestamp one between those of the frames shown before and after it.
 
     Args:
-        pts: By packet, :data:`NO_STAMP` where missing.
+        pts: By packet, :data:`NO_STAMP` where one is missing.
         order: Numbers of packets in the order in which their frames are shown.
-        step: Usual distance of two frames in ticks, for those at either end.
+        step: Usual distance of two frames in ticks, for frames at either end.
 
     Returns:
         ``pts`` with an ascending timestamp for every packet in ``order``.
@@ -320,23 +322,23 @@ def fill_in(pts: Stamps, order: Sequence[int] | npt.NDArray[np.int64], step: flo
     shown = np.asarray(order, np.int64)
     filled = pts.copy()
     known: list[int] = []
-    for place, stamp in enumerate(pts[shown].tolist()):
+    for position, stamp in enumerate(pts[shown].tolist()):
         if stamp != NO_STAMP and (not known or stamp > pts[shown[known[-1]]]):
-            known.append(place)
+            known.append(position)
     if not known:
         filled[shown] = np.rint(step * np.arange(len(shown))).astype(np.int64)
         return filled
-    places, values = np.array(known), pts[shown[known]].astype(np.float64)
+    positions, values = np.array(known), pts[shown[known]].astype(np.float64)
     everywhere = np.arange(len(shown))
-    stamps = np.interp(everywhere, places, values)
-    stamps = np.where(everywhere < places[0], values[0] - step * (places[0] - everywhere), stamps)
-    stamps = np.where(everywhere > places[-1], values[-1] + step * (everywhere - places[-1]), stamps)
+    stamps = np.interp(everywhere, positions, values)
+    stamps = np.where(everywhere < positions[0], values[0] - step * (positions[0] - everywhere), stamps)
+    stamps = np.where(everywhere > positions[-1], values[-1] + step * (everywhere - positions[-1]), stamps)
     filled[shown] = np.rint(stamps).astype(np.int64)
     return filled
 
 
 def gaps(clock: Clock, stream: StreamStamps) -> list[float]:
-    """Lengths of the gaps in a stream that are longer than :data:`GAP_SECONDS`, seconds, in their order."""
+    """Return the lengths of a stream's gaps longer than :data:`GAP_SECONDS`, in seconds, in the order of the file."""
     durations = np.where(stream.durations > 0, stream.durations, stream.step)
     empty = (np.diff(clock.dts) - durations[:-1]) * stream.tick
     return [float(g) for g in empty[empty > GAP_SECONDS]]

@@ -1,7 +1,7 @@
-"""Decode a whole file, once, in one forward pass without seeking: frames by time, and audio.
+"""Decode a whole file in one forward pass without seeking: frames by time, and audio.
 
-:func:`~crisscross_zoo.media.scan.scan` has read the file's timestamps before, see docs/time.md; both readers go by
-them, and say what did not come out as they promise.
+:func:`~crisscross_zoo.media.scan.scan` has read the file's timestamps before, see docs/time.md. Both readers use them,
+and report what the decoder does not return although the timestamps promise it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read_frames(
     Args:
         media: From :func:`~crisscross_zoo.media.scan.scan`, with a video track.
         times: Seconds, shape (n,), ascending.
-        on_damage: Called with one phrase for whatever was lost.
+        on_damage: Called with one phrase for each loss.
 
     Yields:
         ``(count, frame)``: the frame serves the next ``count`` of ``times``; uint8 RGB, shape (H, W, 3), upright.
@@ -72,7 +72,7 @@ def convert_frames(
     on_damage: OnDamage,
     source: BinaryIO | None = None,
 ) -> Iterator[tuple[int, Frame]]:
-    """Do as :func:`read_frames`, with what ``convert`` makes of a decoded frame, and of ``source`` if given."""
+    """Yield as :func:`read_frames` does, with each frame as ``convert`` returns it; read ``source`` if given."""
     track = with_packets(media, source)
     if not len(times):
         return
@@ -83,7 +83,7 @@ def convert_frames(
                 yield count, frame
                 done += count
         except NotAsIndexedError:
-            # Damaged, or a key frame that was none: decode all of it for the times that are left.
+            # A damaged packet, or one wrongly flagged as a key frame: decode the whole file for the remaining times.
             pass
         else:
             return
@@ -98,18 +98,18 @@ def read_audio(
     on_note: Callable[[str], None] | None = None,
     source: BinaryIO | None = None,
 ) -> Iterator[Piece]:
-    """Decode the audio stream to mono, placed by its timestamps, see :mod:`crisscross_zoo.media.audio`.
+    """Decode the audio stream to mono, positioned by its timestamps, see :mod:`crisscross_zoo.media.audio`.
 
     Args:
         media: From :func:`~crisscross_zoo.media.scan.scan`, with an audio track.
-        sample_rate: Samples a second to resample to, Hz.
-        on_damage: Called with one phrase for whatever was lost.
+        sample_rate: The rate to resample to, Hz.
+        on_damage: Called with one phrase for each loss.
         on_note: Called with one phrase for what is unusual.
-        source: The file's bytes, read instead of it.
+        source: The file's bytes, read instead of the file.
 
     Yields:
-        ``(first, samples)``: int16 samples, shape (m,), and the place of the first, in samples since time 0. Places
-        ascend and never overlap; what lies between them is a gap in the file.
+        ``(first, samples)``: int16 samples, shape (m,), and the position of the first, in samples since time 0. Pieces
+        ascend and never overlap; what lies between two pieces is a gap in the file.
 
     Raises:
         NoStreamError: the file has no audio stream.
@@ -137,7 +137,7 @@ def read_audio(
                 yield packet
 
         yield from mono.of(decode_audio(counted(), stream, on_damage, track.stamps))
-    if not mono.heard:
+    if not mono.has_output:
         raise UnreadableMediaError(
             "its audio cannot be decoded", remedy="check it in a player", path=media.path
         )
@@ -146,10 +146,10 @@ def read_audio(
 
 
 def scan_again(media: Media, source: BinaryIO | None = None) -> Media:
-    """Return the same with what an index does not keep.
+    """Scan the file of ``media`` again, for the entries per packet, which an index does not keep.
 
     Raises:
-        UnreadableMediaError: it has no stream any more, or cannot be read.
+        UnreadableMediaError: the file has no stream any more, or cannot be read.
     """
     try:
         return scan(media.path, source, media.format)
@@ -158,11 +158,11 @@ def scan_again(media: Media, source: BinaryIO | None = None) -> Media:
 
 
 def with_packets(media: Media, source: BinaryIO | None = None) -> VideoTrack:
-    """Return the video track with its packets, for which a file read from an index is scanned again.
+    """Return the video track with its packets; if ``media`` comes from an index, scan the file again for them.
 
     Raises:
         NoStreamError: the file has no video stream.
-        UnreadableMediaError: it has none any more.
+        UnreadableMediaError: the file has no video stream any more.
     """
     if media.video is None:
         raise media.lacks("video")
@@ -181,7 +181,7 @@ def _one_pass(
     on_damage: OnDamage,
     source: BinaryIO | None,
 ) -> Iterator[tuple[int, Frame]]:
-    """One pass over the file; ``only_needed`` decodes no more than the index asks for."""
+    """Decode the file in one pass; with ``only_needed``, only the packets that ``times`` need."""
     plan = DecodingPlan(track, times) if only_needed else None
     unprobed = only_needed and opens_unprobed(media.format, track.codec)
     with open_media(media.path, source, media.format, unprobed=unprobed) as container:

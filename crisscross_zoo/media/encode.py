@@ -1,7 +1,7 @@
-"""Pictures and sound to a file.
+"""Encode frames and audio.
 
-:func:`write_clip` makes H.264 and AAC in MP4 of arrays, :func:`preview_clip` bytes that a browser plays (VP9 and Opus
-in WebM), :func:`reencode` a small copy of a file that is quick to read at random (H.264 and FLAC in MP4).
+:func:`write_clip` encodes arrays as H.264 and AAC in MP4, :func:`preview_clip` as bytes that a browser plays (VP9 and
+Opus in WebM). :func:`reencode` writes a small copy of a file with fast random access (H.264 and FLAC in MP4).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from crisscross_zoo.media.tracks import Media, VideoTrack
 from crisscross_zoo.settings import Range, Settings
 
 KEY_FRAME_EVERY = 8
-"""Pictures from one that stands alone to the next: few, since a reader in the middle must begin with such a one."""
+"""Frames from one key frame to the next: few, since random access must start at a key frame."""
 
 _AUDIO_FRAME = 1024
 _AUDIO_BITS = 64_000
@@ -58,7 +58,7 @@ _SILENCE = 1 << 16  # samples of a gap that are written at a time
 _COPY_CONTAINER_OPTIONS = {
     **_CONTAINER_OPTIONS,
     "movie_timescale": "720000",
-}  # where streams begin, to 1.4 us
+}  # keeps the start times of streams to 1.4 us
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +66,15 @@ class CopyOptions(Settings):
     """How :func:`reencode` writes a copy.
 
     Attributes:
-        short_side: Pixels of the shorter side, at most; pictures are not made larger.
-        fps: Pictures a second, at most; None: all that there are.
-        gop: Pictures from one that stands alone to the next, at most; there are no B-pictures.
+        short_side: Largest length of the shorter side, pixels; frames are never enlarged.
+        fps: Highest frame rate; None: keep all frames.
+        gop: Most frames from one key frame to the next; there are no B-frames.
         crf: Quality of libx264, 0 (lossless) to 51.
-        fast_decode: Leave out what costs decoders time: CABAC, the deblocking filter, weighted prediction.
-        sample_rate: Of the sound, which becomes mono, Hz.
+        fast_decode: Disable what is slow to decode: CABAC, the deblocking filter, weighted prediction.
+        sample_rate: Sample rate of the audio, which becomes mono, Hz.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a value is out of range.
     """
 
     short_side: Annotated[int, Range(16, 4096)] = 256
@@ -93,20 +93,20 @@ def write_clip(
     fps: int,
     sample_rate: int,
 ) -> None:
-    """Write an MP4 file of H.264 pictures and mono AAC sound, whole or not at all; what was there is replaced.
+    """Write an MP4 file of H.264 video and mono AAC audio atomically; an existing file is replaced.
 
-    The same arrays give the same bytes with the same FFmpeg. Key frames are :data:`KEY_FRAME_EVERY` pictures apart.
+    The same arrays give the same bytes with the same FFmpeg. Key frames are :data:`KEY_FRAME_EVERY` frames apart.
 
     Args:
-        path: Of the file; its folder is made if need be.
+        path: The file to write; its folder is created if it does not exist.
         frames: RGB, uint8, (T, H, W, 3), with T above 0 and even H and W.
         wave: float32, (samples,), in [-1, 1], mono.
-        fps: Pictures a second.
-        sample_rate: Of ``wave``, Hz; one that AAC has.
+        fps: Frames per second.
+        sample_rate: Sample rate of ``wave``, Hz; one that AAC supports.
 
     Raises:
-        InputError: the arrays have not these forms.
-        ConfigError: a rate is not possible.
+        InputError: an array has another dtype or shape.
+        ConfigError: ``fps`` or ``sample_rate`` is not possible.
         OSError: the file cannot be written.
     """
     _check_frames(frames)
@@ -114,7 +114,7 @@ def write_clip(
     if fps < 1 or sample_rate not in _AAC_RATES:
         raise ConfigError(
             f"fps={fps!r}, sample_rate={sample_rate!r}: not possible",
-            remedy=f"pass fps from 1 and a rate of {', '.join(map(str, _AAC_RATES))}",
+            remedy=f"pass fps of at least 1 and a sample_rate of {', '.join(map(str, _AAC_RATES))}",
         )
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4", options=_CONTAINER_OPTIONS) as container:
@@ -122,8 +122,8 @@ def write_clip(
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt, video.gop_size = "yuv420p", KEY_FRAME_EVERY
         audio = container.add_stream("aac", sample_rate, layout="mono", bit_rate=_AUDIO_BITS)
-        _mux_pictures(container, video, frames)
-        _mux_sound(container, audio, wave, sample_rate)
+        _mux_frames(container, video, frames)
+        _mux_audio(container, audio, wave, sample_rate)
     write_atomically(path, memory.getvalue())
 
 
@@ -134,22 +134,23 @@ def preview_clip(
     fps: float | Fraction,
     sample_rate: int,
 ) -> bytes:
-    """Encode a small clip for a web page: VP9 pictures and mono Opus sound in WebM, which need no licensed codec.
+    """Encode a small clip for a web page: VP9 video and mono Opus audio in WebM, which need no licensed codec.
 
     The same arrays give the same bytes with the same FFmpeg.
 
     Args:
-        frames: RGB, uint8, (T, H, W, 3), with T above 0 and even H and W; None for sound alone.
-        wave: float32, (samples,), in [-1, 1], mono, with one sample or more; None for pictures alone.
-        fps: Pictures a second; unused without pictures.
-        sample_rate: Of ``wave``, Hz: 8000, 12000, 16000, 24000 or 48000, which Opus has; unused without sound.
+        frames: RGB, uint8, (T, H, W, 3), with T above 0 and even H and W; None for audio only.
+        wave: float32, (samples,), in [-1, 1], mono, with one sample or more; None for video only.
+        fps: Frames per second; unused without frames.
+        sample_rate: Sample rate of ``wave``, Hz: 8000, 12000, 16000, 24000 or 48000, which Opus supports; unused
+            without audio.
 
     Returns:
         The bytes of a WebM file.
 
     Raises:
-        InputError: the arrays have not these forms, or neither is given.
-        ConfigError: a rate is not possible.
+        InputError: an array has another dtype or shape, or neither is given.
+        ConfigError: ``fps`` or ``sample_rate`` is not possible.
     """
     if frames is None and wave is None:
         raise InputError("neither frames nor a wave", remedy="pass one of them, or both")
@@ -160,10 +161,10 @@ def preview_clip(
     if wave is not None:
         _check_wave(wave)
         if not len(wave):
-            raise InputError("the wave is empty", remedy="pass None for no sound")
+            raise InputError("the wave is empty", remedy="pass None for no audio")
         if sample_rate not in _OPUS_RATES:
             raise ConfigError(
-                f"sample_rate={sample_rate!r} is not one of Opus",
+                f"sample_rate={sample_rate!r} is not supported by Opus",
                 remedy=f"resample to {', '.join(map(str, _OPUS_RATES))} Hz",
             )
     memory = io.BytesIO()
@@ -177,37 +178,37 @@ def preview_clip(
         if wave is not None:
             audio = container.add_stream("libopus", sample_rate, layout="mono", bit_rate=_PREVIEW_AUDIO_BITS)
         if video is not None and frames is not None:
-            _mux_pictures(container, video, frames)
+            _mux_frames(container, video, frames)
         if audio is not None and wave is not None:
-            _mux_sound(container, audio, wave, sample_rate)
+            _mux_audio(container, audio, wave, sample_rate)
     return memory.getvalue()
 
 
 def reencode(
     media: Media, path: str | Path, options: CopyOptions, *, on_damage: Callable[[str], None]
 ) -> None:
-    """Write a copy of a file's pictures and sound that is quick to read at random, whole or not at all.
+    """Write a copy of a file's video and audio with fast random access, atomically.
 
-    Pictures are those that :func:`~crisscross_zoo.media.decode.read_frames` gives, upright, in the file's own colours,
-    scaled; sound is what :func:`~crisscross_zoo.media.decode.read_audio` gives, every sample of it, with silence in
-    its gaps. Times stay: pictures to a 90,000th of a second, sound to the sample. With a lower ``fps`` a picture is
-    that shown at a multiple of ``1 / fps``. Memory does not grow with the file's length. The same file and options
-    give the same bytes with the same FFmpeg.
+    The frames are those of :func:`~crisscross_zoo.media.decode.read_frames`, upright, in the file's own colours and
+    scaled. The audio is that of :func:`~crisscross_zoo.media.decode.read_audio`, every sample of it, with silence in
+    its gaps. Times are kept: those of frames to a 90,000th of a second, those of audio to the sample. With a lower
+    ``fps``, each frame is the one shown at a multiple of ``1 / fps``. Memory does not grow with the file's length. The
+    same file and options give the same bytes with the same FFmpeg.
 
     Args:
         media: From :func:`~crisscross_zoo.media.scan.scan`, with both tracks.
-        path: Of the MP4 file to write; its folder is made if need be, what was there is replaced.
+        path: The MP4 file to write; its folder is created if it does not exist, an existing file is replaced.
         options: How to write it.
-        on_damage: Told, in one phrase, of what could not be decoded.
+        on_damage: Called with one phrase for what could not be decoded.
 
     Raises:
-        NoStreamError: the file has no pictures or no sound.
-        UnreadableMediaError: nothing of one of them can be decoded, or the pictures differ in size.
+        NoStreamError: the file has no video stream or no audio stream.
+        UnreadableMediaError: nothing of a stream can be decoded, or the frames differ in size.
         OutputError: the copy cannot be written.
     """
-    pictures = _sized_pictures(media, options, on_damage)
-    sounds = _whole_sound(media, options.sample_rate, on_damage)
-    first = next(pictures)
+    frames = _sized_frames(media, options, on_damage)
+    audio_frames = _whole_audio(media, options.sample_rate, on_damage)
+    first = next(frames)
     try:
         with (
             atomic_path(path) as temporary,
@@ -222,9 +223,9 @@ def reencode(
             video.codec_context.colorspace = first.colorspace or _NO_COLORSPACE  # 0: it was RGB
             audio = container.add_stream("flac", options.sample_rate, layout="mono")
             audio.codec_context.format = "s16"
-            lengths: dict[int, int] = {}  # of the pictures in the encoder, which does not keep the last one's
+            lengths: dict[int, int] = {}  # durations of frames in the encoder, which loses the last one's
 
-            def mux_pictures(frame: av.VideoFrame | None) -> None:
+            def mux_video(frame: av.VideoFrame | None) -> None:
                 if frame is not None and frame.pts is not None:
                     lengths[frame.pts] = frame.duration
                 for packet in video.encode(frame):
@@ -232,16 +233,16 @@ def reencode(
                     packet.duration = lengths.pop(packet.pts)
                     container.mux(packet)
 
-            for frame in heapq.merge(itertools.chain([first], pictures), sounds, key=attrgetter("time")):
+            for frame in heapq.merge(itertools.chain([first], frames), audio_frames, key=attrgetter("time")):
                 if isinstance(frame, av.VideoFrame):
-                    mux_pictures(frame)
+                    mux_video(frame)
                 elif isinstance(frame, av.AudioFrame):
                     container.mux(audio.encode(frame))
-            mux_pictures(None)
+            mux_video(None)
             container.mux(audio.encode(None))
     except CrissCrossError:
         raise
-    except OSError as error:  # of the writing: the readers keep their own to themselves
+    except OSError as error:  # from writing: the readers handle their own
         raise OutputError(
             f"cannot be written ({error.strerror})", remedy="choose another folder", path=path
         ) from None
@@ -252,7 +253,7 @@ def reencode(
 
 def _x264_options(options: CopyOptions) -> dict[str, str]:
     tune = {"tune": "fastdecode"} if options.fast_decode else {}
-    # With mbtree x264 now and then gives other bytes where a side is no multiple of 16; it gains nothing here.
+    # With mbtree, x264 now and then gives other bytes if a side is no multiple of 16; mbtree gains nothing here.
     quality = {"crf": f"{options.crf:g}", "preset": "veryfast", "mbtree": "0"}
     return {**quality, "bf": "0", "threads": "1", **tune}
 
@@ -264,24 +265,24 @@ def _copy_rate(media: Media, options: CopyOptions) -> Fraction:
 
 
 def _copy_times(track: VideoTrack, fps: float | None) -> npt.NDArray[np.float64]:
-    """Seconds at which the copy takes pictures, ascending: each picture's own, or multiples of ``1 / fps``."""
+    """Return the ascending seconds at which the copy takes frames: each frame's own, or multiples of ``1 / fps``."""
     start, end = track.span
     if fps is not None and (track.rate > fps or not (track.constant or track.counted)):
         return start + np.arange(max(1, math.ceil((end - start) * fps - 0.01))) / fps
     assert track.packets is not None
     times = np.unique(track.seconds(track.packets.stamps[track.packets.shown]))
-    times = times[(times > start) & (times < end)]  # what comes before the first frame cannot be decoded
+    times = times[(times > start) & (times < end)]  # frames before the first one shown cannot be decoded
     return np.concatenate([[start], times])
 
 
-def _sized_pictures(
+def _sized_frames(
     media: Media, options: CopyOptions, on_damage: Callable[[str], None]
 ) -> Iterator[av.VideoFrame]:
-    """The copy's pictures with their times and lengths."""
+    """Yield the copy's frames with their timestamps and durations."""
     track = with_packets(media)
     media = dataclasses.replace(media, video=track)
     times = _copy_times(track, options.fps)
-    # Never later than the time itself, at which the picture must be there.
+    # Rounded down: at its time, a frame must be shown.
     ticks, distinct = np.unique(np.floor(times / float(_TICK) + 1e-3).astype(np.int64), return_index=True)
     times = times[distinct]
     ends = [*ticks[1:].tolist(), max(math.floor(track.span[1] / float(_TICK)), int(ticks[-1]) + 1)]
@@ -292,12 +293,12 @@ def _sized_pictures(
         frame.pts, frame.time_base = int(ticks[done]), _TICK
         done += count
         frame.duration = ends[done - 1] - frame.pts
-        frame.pict_type = PictureType.NONE  # the encoder would keep the original's key frames
+        frame.pict_type = PictureType.NONE  # otherwise the encoder keeps the original's key frames
         yield frame
 
 
 class _CopyScaler:
-    """Decoded frames to upright ones of the copy's size, yuv420p in limited range, in their own colour space."""
+    """Convert decoded frames to upright ones of the copy's size: yuv420p, limited range, their own colour space."""
 
     def __init__(self, path: str, short_side: int) -> None:
         self._path = path
@@ -312,7 +313,7 @@ class _CopyScaler:
         if form != self._form:
             raise UnreadableMediaError(
                 f"its frames change from {_form_text(self._form)} to {_form_text(form)}",
-                remedy="leave it out",
+                remedy="exclude it",
                 path=self._path,
             )
         short = min(frame.width, frame.height)
@@ -323,7 +324,7 @@ class _CopyScaler:
         small = self._reformatter.reformat(
             frame, width, height, "yuv420p", interpolation=_SCALING, dst_color_range=ColorRange.MPEG
         )
-        small.color_range = ColorRange.MPEG  # which not every PyAV notes
+        small.color_range = ColorRange.MPEG  # not every PyAV sets it
         return small if orientation == Orientation() else _upright(small, orientation)
 
 
@@ -334,7 +335,7 @@ def _form_text(form: tuple[int, int, Orientation]) -> str:
 
 
 def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
-    """Turn a yuv420p frame."""
+    """Return a yuv420p frame turned upright."""
     lines, half = frame.to_ndarray(), frame.height // 2
     planes = [
         lines[: frame.height],
@@ -349,30 +350,30 @@ def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
     return turned
 
 
-def _whole_sound(media: Media, sample_rate: int, on_damage: Callable[[str], None]) -> Iterator[av.AudioFrame]:
-    """The sound from its first sample on, with silence in its gaps."""
+def _whole_audio(media: Media, sample_rate: int, on_damage: Callable[[str], None]) -> Iterator[av.AudioFrame]:
+    """Yield the audio from its first sample on, with silence in its gaps."""
     end: int | None = None
-    for place, samples in read_audio(media, sample_rate, on_damage=on_damage):
-        for first in range(place if end is None else end, place, _SILENCE):
-            yield _sound_frame(np.zeros(min(_SILENCE, place - first), np.int16), first, sample_rate)
-        yield _sound_frame(samples, place, sample_rate)
-        end = place + len(samples)
+    for position, samples in read_audio(media, sample_rate, on_damage=on_damage):
+        for first in range(position if end is None else end, position, _SILENCE):
+            yield _mono_frame(np.zeros(min(_SILENCE, position - first), np.int16), first, sample_rate)
+        yield _mono_frame(samples, position, sample_rate)
+        end = position + len(samples)
 
 
-def _sound_frame(samples: npt.NDArray[np.int16], place: int, sample_rate: int) -> av.AudioFrame:
+def _mono_frame(samples: npt.NDArray[np.int16], position: int, sample_rate: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "s16", "mono")
-    frame.sample_rate, frame.pts, frame.time_base = sample_rate, place, Fraction(1, sample_rate)
+    frame.sample_rate, frame.pts, frame.time_base = sample_rate, position, Fraction(1, sample_rate)
     return frame
 
 
 def _check_frames(frames: npt.NDArray[np.uint8]) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
         raise InputError(
-            f"frames are {frames.dtype} {frames.shape}", remedy="pass uint8 (T, H, W, 3), one picture or more"
+            f"frames are {frames.dtype} {frames.shape}", remedy="pass uint8 (T, H, W, 3), at least one frame"
         )
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise InputError(
-            f"pictures of {frames.shape[1]} x {frames.shape[2]} pixels", remedy="pass even sides"
+            f"frames of {frames.shape[1]} x {frames.shape[2]} pixels", remedy="pass an even height and width"
         )
 
 
@@ -381,13 +382,13 @@ def _check_wave(wave: npt.NDArray[np.float32]) -> None:
         raise InputError(f"the wave is {wave.dtype} {wave.shape}", remedy="pass float32 (samples,), finite")
 
 
-def _mux_pictures(container: OutputContainer, stream: VideoStream, frames: npt.NDArray[np.uint8]) -> None:
-    for picture in frames:
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+def _mux_frames(container: OutputContainer, stream: VideoStream, frames: npt.NDArray[np.uint8]) -> None:
+    for frame in frames:
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
     container.mux(stream.encode(None))
 
 
-def _mux_sound(
+def _mux_audio(
     container: OutputContainer, stream: AudioStream, wave: npt.NDArray[np.float32], sample_rate: int
 ) -> None:
     for first in range(0, len(wave), _AUDIO_FRAME):

@@ -1,4 +1,4 @@
-"""Frames of a video stream: decoded by their packets' numbers, shown by the track's clock, turned upright."""
+"""Decode a video stream's frames by their packets' numbers, pick those shown at given times, and turn them upright."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ Frame = TypeVar("Frame")
 INDEXED_FORMATS = frozenset({MP4_FORMAT, "matroska,webm"})
 """Formats whose key-frame flags can be trusted, so that packets no clip needs are not decoded."""
 
-# Frames that a decoder holds back for others that are shown before them, where it is more than one.
+# Most frames that a decoder reorders, i.e. holds back for frames that are shown before them, if more than one.
 _LONGEST_DELAYS = {"h264": 16, "hevc": 16}
 
-# Codecs whose non-reference frames can be left out without changing the others (checked in tests/media).
+# Codecs whose non-reference frames can be skipped without changing the others (checked in tests/media).
 _SKIPPABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video"})
 
 
 class NotAsIndexedError(Exception):
-    """A frame that the index promises did not come out of the decoder."""
+    """The decoder did not return a frame that the index promises."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A frame as it comes out of the decoder.
+    """A frame as the decoder returns it.
 
     Attributes:
-        frame: It; its ``pts`` is the number of the packet that it comes from, None where that is not known.
-        after: Number of the packet that the decoder had been given last.
-        inside: How many frames the decoder still held.
-        due: Number of the packet given so many packets with a frame before.
+        frame: The frame; its ``pts`` is the number of the packet that it comes from, None if that is not known.
+        after: Number of the last packet that the decoder was given.
+        inside: How many frames the decoder still holds.
+        due: Number of the packet with a frame that the decoder was given ``inside`` such packets before the last.
     """
 
     frame: av.VideoFrame
@@ -53,11 +53,11 @@ class Decoded:
 
 
 class DecodingPlan:
-    """Which packets to decode so that the frames at some times come out, and nothing else if possible.
+    """Which packets to decode for the frames at given times, and as few others as possible.
 
-    Packets form groups that start with a key frame, in decoding order. A group with no needed frame is dropped
-    before the decoder. Frames shown before their group's key frame also need the group before. In a group,
-    non-reference frames that are not needed are skipped by the decoder, which leaves the others bit for bit the same.
+    Packets form groups that start with a key frame, in decoding order. A group without a needed frame is not decoded.
+    Frames shown before their group's key frame also need the group before. Within a group, the decoder skips
+    non-reference frames that are not needed, which leaves the others bit for bit the same.
     """
 
     def __init__(self, track: VideoTrack, times: npt.NDArray[np.float64]) -> None:
@@ -67,7 +67,7 @@ class DecodingPlan:
         self.picks = track.numbers_at(times)
         self.needed = np.zeros(len(stamps), np.bool_)
         self.needed[self.picks] = True
-        self.needed[1:] |= self.needed[:-1] & ~shown[1:]  # which may be the second field of the same frame
+        self.needed[1:] |= self.needed[:-1] & ~shown[1:]  # it may be the second field of the same frame
         group = np.maximum(np.cumsum(keys) - 1, 0)
         key_stamps = stamps[np.flatnonzero(keys)] if keys.any() else stamps[:1]
         wanted = np.zeros(len(key_stamps), np.bool_)
@@ -78,7 +78,7 @@ class DecodingPlan:
         self.skips = track.codec in _SKIPPABLE_CODECS
 
     def check_key(self, frame: av.VideoFrame) -> None:
-        """Raise if the packet of ``frame`` is flagged as a key frame and was none: its group may not decode alone."""
+        """Raise if ``frame`` is no key frame although its packet is flagged as one: its group may need earlier ones."""
         number = frame.pts
         if (
             number is not None
@@ -89,7 +89,7 @@ class DecodingPlan:
             raise NotAsIndexedError
 
     def check(self, done: int, count: int, number: int | None) -> None:
-        """Raise unless the frame of packet ``number`` is the one for these of the times."""
+        """Raise unless the frame of packet ``number`` is the one for times ``done`` to ``done + count``."""
         if number is None or np.any(self.picks[done : done + count] != number):
             raise NotAsIndexedError
 
@@ -101,14 +101,14 @@ def decode_video(
     on_damage: OnDamage,
     shown: npt.NDArray[np.bool_] | None = None,
 ) -> Iterator[Decoded]:
-    """Decode a video stream's packets, numbered from 0 in place of their timestamps: those of the plan, or all.
+    """Decode a video stream's packets with their numbers from 0 as timestamps: those of the plan, or all.
 
     Args:
-        packets: All of the stream, or from a key frame on.
+        packets: All packets of the stream, or those from a key frame on.
         stream: The stream, of an open file.
-        plan: Which of them to decode.
-        on_damage: Called with one phrase if some cannot be decoded.
-        shown: Which of them hold a frame to be shown: of others it is no damage.
+        plan: Which packets to decode; None: all.
+        on_damage: Called with one phrase if some packets cannot be decoded.
+        shown: Which packets hold a frame to be shown; failing to decode another packet is no damage.
     """
     decoder = PacketDecoder(stream, on_damage)
     context = stream.codec_context
@@ -153,23 +153,23 @@ def shown_frames(
     path: str,
     on_damage: OnDamage,
 ) -> Iterator[tuple[int, Frame]]:
-    """Of decoded frames, yield those shown at ``times``: at each, the last one that is shown by then.
+    """Yield the decoded frames shown at ``times``: at each time, the last frame whose timestamp is not later.
 
     Args:
         decoded: From :func:`decode_video`, of the track's packets.
         track: The track, scanned.
         times: Seconds, shape (n,), ascending, n >= 1.
-        convert: Makes of a decoded frame what is given.
-        plan: What was decoded; each frame is held against it. None: all.
+        convert: Converts a decoded frame to what is yielded.
+        plan: What was decoded; each frame is checked against it. None: all packets were decoded.
         path: The file, for errors.
-        on_damage: Called with one phrase for whatever was lost.
+        on_damage: Called with one phrase for each loss.
 
     Yields:
         ``(count, frame)``: the frame serves the next ``count`` of ``times``.
 
     Raises:
-        UnreadableMediaError: no frame came out.
-        NotAsIndexedError: with a plan: it cannot be kept to.
+        UnreadableMediaError: the decoder returned no frame.
+        NotAsIndexedError: with a plan, the decoder returned other frames than planned.
     """
     wall = times + EARLY_SECONDS
     clock = _CountedClock(track) if track.counted else _StampedClock(track)
@@ -212,7 +212,7 @@ def shown_frames(
 
 
 class _StampedClock:
-    """Says when a frame is shown by the timestamp of the packet it comes from."""
+    """Time of a frame by the timestamp of the packet that it comes from."""
 
     def __init__(self, track: VideoTrack) -> None:
         assert track.packets is not None
@@ -235,7 +235,7 @@ class _StampedClock:
         return seconds if seconds >= self._start - EARLY_SECONDS else None
 
     def losses(self, until: float) -> list[str]:
-        """What was lost of the frames that are shown before ``until`` seconds, in phrases."""
+        """Return a phrase for each loss among the frames that are shown before ``until`` seconds."""
         due = self._packets.shown & (self._seconds >= self._start - EARLY_SECONDS) & (self._seconds < until)
         lost = int((due & ~self._came).sum())
         return [
@@ -250,10 +250,10 @@ class _StampedClock:
 
 
 class _CountedClock:
-    """Says when a frame is shown by the packet that the decoder was given last, less what the decoder held back.
+    """Time of a frame by the last packet that the decoder was given, less the decoder's delay.
 
-    This is how FFmpeg shows AVI, but for the delay, which it keeps; where a packet gives no frame, time passes. Packed
-    B-frames are shown with the packet that brings them, as by the decoders that they were made for.
+    FFmpeg shows AVI in the same way, but does not subtract the delay. A packet without a frame takes time too. Packed
+    B-frames are shown with the packet that holds them, as by the decoders that they were made for.
     """
 
     def __init__(self, track: VideoTrack) -> None:
@@ -300,14 +300,14 @@ class Orientation(NamedTuple):
     flip_columns: bool = False
 
     def apply(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Turn an array of shape (H, W, ...)."""
+        """Return an array of shape (H, W, ...) turned upright."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
         return np.ascontiguousarray(pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1])
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
-    """Return the nine numbers of a frame's display matrix, () where it has none."""
+    """Return the nine values of a frame's display matrix, () if it has none."""
     data: Any  # PyAV's own types take it for a mapping
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
@@ -322,7 +322,8 @@ def _unlisted(kinds: type[SideDataType], value: Any) -> SideDataType:
     return kind
 
 
-# Of a frame with such side data (in PyAV 18 EXIF, which photos and cameras' MJPEG have) PyAV would give none at all.
+# Otherwise PyAV returns no side data at all of a frame with an unlisted kind (in PyAV 18 EXIF, as in photos and in
+# cameras' MJPEG).
 SideDataType._missing_ = classmethod(_unlisted)  # type: ignore[assignment, method-assign]
 
 
@@ -340,13 +341,13 @@ def orientation_of(matrix: Sequence[int]) -> Orientation:
 
 
 class RgbConverter:
-    """Frames to upright RGB arrays, with one reused scaler (4 to 5 times faster than a new one a frame)."""
+    """Convert frames to upright RGB arrays, with one reused scaler (4 to 5 times faster than a new one per frame)."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        """Return (H, W, 3), upright."""
+        """Return the frame as uint8 RGB, shape (H, W, 3), upright."""
         rgb: npt.NDArray[Any] = self._reformatter.reformat(
             frame, frame.width, frame.height, "rgb24"
         ).to_ndarray()

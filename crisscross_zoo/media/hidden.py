@@ -1,9 +1,9 @@
-"""Packets that no frame to show comes of: placeholders and hidden frames, told by their first bits.
+"""Detect packets without a frame to show, placeholders and hidden frames, by their first bits.
 
-MPEG-4 Part 2 (XviD, DivX) writes a "not coded" frame where the one before is to stay (ISO/IEC 14496-2, 6.2.3 and
-6.2.5), or behind a packet that holds two frames. Theora has headers in the middle of chained files (Theora I
-specification, 6.1). VP8 (RFC 6386, 9.1) and VP9 (bitstream specification, 6.2) have frames that are only referred to.
-H.264 may come a field a packet (ITU-T H.264, 7.3.2.1.1 and 7.3.3), of which the decoder makes one frame of two.
+MPEG-4 Part 2 (XviD, DivX) writes a "not coded" frame to repeat the frame before (ISO/IEC 14496-2, 6.2.3 and 6.2.5), or
+after a packet that holds two frames. Theora has headers in the middle of chained files (Theora I specification, 6.1).
+VP8 (RFC 6386, 9.1) and VP9 (bitstream specification, 6.2) have frames that are references only. H.264 may have one
+field per packet (ITU-T H.264, 7.3.2.1.1 and 7.3.3); the decoder joins two fields to one frame.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from typing import Any
 import av
 
 _VOP = b"\x00\x00\x01\xb6"
-_LONGEST_NOT_CODED = 64  # bytes, with what may stand before it
+_LONGEST_NOT_CODED = 64  # bytes, with headers that may precede it
 
 
 class HiddenPackets:
-    """Tells the hidden packets of a stream, in the order of the file.
+    """Find the packets of a stream without a frame to show, packet by packet in the order of the file.
 
     Args:
         codec: FFmpeg's name of the codec.
-        extradata: The stream's own header, which may say how MPEG-4 counts time.
+        extradata: The stream's own header, which may hold the resolution of MPEG-4's time.
 
     Attributes:
         packed: Whether a packet held two frames.
-        second: Whether the last packet was the second field of the frame that the one before began.
+        second: Whether the last packet was the second field of the frame that the packet before began.
         unseen: Whether the last packet's timestamps may lie anywhere: it is discarded, a header or a second field.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._codec = codec
         self.packed = self.second = self.unseen = False
-        self._owed = 0  # frames of earlier packets that the decoder gives for placeholders that follow
+        self._owed = 0  # frames of earlier packets that the decoder returns for placeholders that follow
         self._time_bits: int | None = None
         self._fields = _Fields(extradata or b"") if codec == "h264" else None
         if codec == "mpeg4" and extradata:
             self._time_bits = _time_bits(extradata)
 
     def shows(self, packet: av.Packet[Any]) -> bool:
-        """Return whether the stream's next packet gives a frame that is to be shown."""
+        """Return whether the stream's next packet has a frame to show."""
         hidden = False
         if self._fields is not None:
-            self.second = hidden = self._fields.looks_at(packet.is_keyframe) and self._fields.ends(
+            self.second = hidden = self._fields.must_parse(packet.is_keyframe) and self._fields.ends(
                 bytes(packet)
             )
         elif self._codec in ("mpeg4", "theora", "vp8", "vp9"):
@@ -53,13 +53,13 @@ class HiddenPackets:
 
     @classmethod
     def begin_inside(cls, packets: Sequence[av.Packet[Any]], codec: str, extradata: bytes | None) -> bool:
-        """Return whether the first of these packets is, or may be, the second field of a frame that is not there."""
+        """Return whether the first packet is, or may be, the second field of a frame whose first field is missing."""
         hidden = cls(codec, extradata)
         for packet in packets[:2]:
             hidden.shows(packet)
             if hidden._fields is None or not hidden._fields.open:
                 return False
-            if not hidden._fields.reference:  # those of the next have the same frame_num
+            if not hidden._fields.reference:  # the next frame's fields have the same frame_num
                 return True
         return True
 
@@ -81,14 +81,14 @@ class HiddenPackets:
         return owed == 0
 
     def _is_placeholder(self, data: bytes) -> bool:
-        if len(data) < 8 and _VOP not in data:  # as DivX and VfW write where the frame before is to stay
+        if len(data) < 8 and _VOP not in data:  # as DivX and VfW write to repeat the frame before
             return True
         short = len(data) <= _LONGEST_NOT_CODED and self._time_bits is not None
         return short and _not_coded(data, self._time_bits or 1)
 
 
 class _Bits:
-    """Reads bits from the most significant one on; beyond the end they are 0."""
+    """Read bits from the most significant one on; beyond the end they are 0."""
 
     def __init__(self, data: bytes) -> None:
         self._number, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -99,7 +99,7 @@ class _Bits:
         return value & ((1 << count) - 1)
 
     def golomb(self) -> int:
-        """An unsigned number in Exp-Golomb code."""
+        """Read an unsigned number in Exp-Golomb code."""
         zeros = 0
         while not self.take(1):
             zeros += 1
@@ -126,7 +126,7 @@ def _vp9_hides(data: bytes) -> bool:
 
 
 def _time_bits(data: bytes) -> int | None:
-    """Bits of vop_time_increment by the video object layer's header, None where there is none."""
+    """Return the number of bits of vop_time_increment by the video object layer's header, None without a header."""
     for code in range(0x20, 0x30):
         at = data.find(bytes((0, 0, 1, code)))
         if at >= 0:
@@ -143,7 +143,7 @@ def _time_bits(data: bytes) -> int | None:
         bits.take(16)
     if bits.take(1):
         bits.take(2 + 1)
-        if bits.take(1):  # of the buffer: 15 + 15 + 15 + 3 + 11 + 15 bits, and five markers
+        if bits.take(1):  # VBV parameters: 15 + 15 + 15 + 3 + 11 + 15 bits, and five markers
             bits.take(79)
     if bits.take(2) == 3 and version != 1:  # grayscale
         bits.take(4)
@@ -165,24 +165,24 @@ def _not_coded(data: bytes, time_bits: int) -> bool:
     return not bits.over and not coded and data.find(_VOP, at + 4) < 0
 
 
-_IN_SLICES, _SPS, _PPS = (1, 5), 7, 8  # types of H.264's units
-_LONGEST_HEADER = 32  # bytes of a slice that are looked at
+_IN_SLICES, _SPS, _PPS = (1, 5), 7, 8  # types of H.264's NAL units
+_LONGEST_HEADER = 32  # bytes of a slice that are parsed
 _WITH_CHROMA = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})  # profiles
 
 
 class _Fields:
-    """Tells the second fields among H.264's packets.
+    """Find the second fields among H.264's packets.
 
-    Two fields are one frame where they follow each other with the same frame_num, one the top and one the bottom.
+    Two successive fields with the same frame_num, one top and one bottom, are one frame.
     """
 
     def __init__(self, extradata: bytes) -> None:
-        self._length_bytes = 0  # of a unit's length in packets; 0: start codes
+        self._length_bytes = 0  # size of a NAL unit's length field in packets; 0: start codes
         self._sequences: dict[
             int, tuple[int, bool, bool]
         ] = {}  # bits of frame_num, colour planes, progressive
         self._sequence_of: dict[int, int] = {}  # by picture parameter set
-        self.reference = True  # whether the last field is one
+        self.reference = True  # whether the last field is a reference
         self._open: tuple[int, bool] | None = None  # a first field's frame_num, and whether it is the bottom
         if extradata[:1] == b"\x01" and len(extradata) > 6:
             self._length_bytes = (extradata[4] & 3) + 1
@@ -192,10 +192,10 @@ class _Fields:
         for unit in units:
             self._learn(unit)
 
-    def looks_at(self, is_key: bool) -> bool:
-        """Whether the next packet needs to be looked at: not where all frames are progressive."""
+    def must_parse(self, is_key: bool) -> bool:
+        """Return whether the next packet must be parsed: not if all frames are progressive."""
         if all(progressive for _, _, progressive in self._sequences.values()) and self._sequences:
-            return is_key and not self._length_bytes  # other parameters may come with it
+            return is_key and not self._length_bytes  # it may hold other parameter sets
         return True
 
     @property
@@ -204,8 +204,8 @@ class _Fields:
         return self._open is not None
 
     def ends(self, data: bytes) -> bool:
-        """Whether the next packet holds nothing but the second field of a frame."""
-        last: bool | None = None  # parity of the field before in this packet
+        """Return whether the next packet holds nothing but the second field of a frame."""
+        last: bool | None = None  # parity of the previous field in this packet
         second = False
         for unit in _units(data, self._length_bytes):
             kind = unit[0] & 31
@@ -232,11 +232,11 @@ class _Fields:
             number, sequence = _sequence(bits)
             self._sequences[number] = sequence
         elif kind == _PPS:
-            picture = bits.golomb()
-            self._sequence_of[picture] = bits.golomb()
+            number = bits.golomb()
+            self._sequence_of[number] = bits.golomb()
 
     def _field(self, unit: bytes) -> tuple[int, bool] | None:
-        """A slice's frame_num, and whether it is of a bottom field; None where it is of a frame."""
+        """Return a slice's frame_num and whether it belongs to a bottom field; None if it belongs to a frame."""
         bits = _Bits(unit[1:_LONGEST_HEADER].replace(b"\0\0\3", b"\0\0"))
         bits.golomb()  # first_mb_in_slice
         bits.golomb()  # slice_type
@@ -250,7 +250,7 @@ class _Fields:
 
 
 def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    """H.264's units in a packet: behind their length in so many bytes, or behind start codes where that is 0."""
+    """Yield a packet's NAL units, each after its length in ``length_bytes`` bytes, or after a start code if 0."""
     if length_bytes:
         at = 0
         while at + length_bytes < len(data):
@@ -270,7 +270,7 @@ def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
 
 
 def _avcc_units(extradata: bytes) -> Iterator[bytes]:
-    """Parameter sets of an AVC decoder configuration record (ISO/IEC 14496-15, 5.2.4.1)."""
+    """Yield the parameter sets of an AVC decoder configuration record (ISO/IEC 14496-15, 5.2.4.1)."""
     at = 5
     for mask in (31, 255):
         count, at = (extradata[at] & mask if at < len(extradata) else 0), at + 1
@@ -282,7 +282,7 @@ def _avcc_units(extradata: bytes) -> Iterator[bytes]:
 
 
 def _sequence(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
-    """A sequence parameter set's number, and of it: bits of frame_num, separate colour planes, frames alone."""
+    """Return a sequence parameter set's number, and its bits of frame_num, separate colour planes, frames only."""
     profile = bits.take(8)
     bits.take(16)
     number, chroma, planes = bits.golomb(), 1, False

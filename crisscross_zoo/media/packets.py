@@ -27,44 +27,44 @@ OnDamage = Callable[[str], None]
 
 
 def ignore_damage(_: str) -> None:
-    """Take a phrase of damage of which another pass tells, or of which nobody wants to know."""
+    """Ignore a phrase of damage that another pass reports, or that the caller does not report."""
 
 
 AnyStream = TypeVar("AnyStream", VideoStream, AudioStream)
 
-# Demuxers that make "video" of text, and ones that open other files or addresses named in the input.
+# Demuxers that render text as "video", and demuxers that open other files or URLs named in the input.
 _REFUSED_FORMATS = frozenset(
     {"tty", "bin", "xbin", "adf", "idf", "hls", "concat", "dash", "sdp", "applehttp"}
 )
 _REFUSED_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 
-# Of the decoders that FFmpeg probes a file with: they decode nothing, and one packet is enough.
+# Options of the decoders with which FFmpeg probes a file: they decode nothing, and stop after one packet.
 _UNPROBED = {"skip_frame": "all", "probesize": "32"}
 
-# Codecs of which MP4's header says all that reading needs, decoding times too. What comes out is held against the
-# index, so that a file whose header says too little is noticed.
+# Codecs for which MP4's header holds all that reading needs, decoding times included. Decoded frames are checked
+# against the index, so that a file whose header is incomplete is noticed.
 _UNPROBED_CODECS = frozenset({"h264", "hevc"})
 
 
 def opens_unprobed(format_name: str, video_codec: str | None) -> bool:
-    """Return whether a file can be opened without a look at its first frames."""
+    """Return whether a file can be opened without probing its first frames."""
     return format_name == MP4_FORMAT and video_codec in _UNPROBED_CODECS
 
 
 def open_media(
     path: StrPath, source: BinaryIO | None = None, format_name: str | None = None, *, unprobed: bool = False
 ) -> InputContainer:
-    """Open a file, or ``source``, which holds its bytes, as the format that the file was read as before.
+    """Open a file, or ``source`` with its bytes as the format that the file had when it was scanned.
 
-    What is open reads on from where ``source`` stands: one container of a source at a time. FFmpeg decodes the first
-    frames when it opens a file, to see what its header may not say; ``unprobed`` keeps it from that (1 ms instead
-    of 6 at 640x360, 22 at 1280x720). The decoders used later are not told.
+    The container reads from the current position of ``source``, so a source can have one container at a time. FFmpeg
+    decodes the first frames when it opens a file, for what the header may lack; ``unprobed`` prevents that (1 ms
+    instead of 6 at 640x360, 22 at 1280x720). The decoders used later are not affected.
     """
     name = os.fspath(path)
     if source is None:
         _check_regular(name)
     try:
-        # Local files only: a playlist must not make the decoder open addresses or pipes.
+        # Local files only: a playlist must not make FFmpeg open URLs or pipes.
         # The path is made absolute because FFmpeg takes "12:30.mp4" for a protocol.
         file: Any = os.path.abspath(name)
         if source is not None:
@@ -72,10 +72,10 @@ def open_media(
             file = source
         container: InputContainer = av.open(
             file,
-            # Bytes have no suffix to tell raw formats by. Stills have another demuxer, which is found by content.
+            # Bytes have no suffix that identifies raw formats. Stills have another demuxer, found by their content.
             format=None if source is None or format_name == "image2" else format_name,
             metadata_errors="replace",
-            # Not in options: PyAV up to 17.0 hands these to streams that FLV adds later, and crashes.
+            # Not in options: PyAV up to 17.0 passes those to streams that FLV adds later, and crashes.
             container_options={"protocol_whitelist": "file"},
             options=_UNPROBED if unprobed else {},
         )
@@ -85,7 +85,7 @@ def open_media(
         container.close()
         raise UnreadableMediaError(
             f"is not a media file (read as {container.format.name!r})",
-            remedy="pass video or sound files",
+            remedy="pass video or audio files",
             path=name,
         )
     return container
@@ -121,18 +121,18 @@ def _unreadable(path: str, error: Exception) -> MediaError:
 
 
 READ_ERRORS = (av.error.FFmpegError, OSError, IndexError)
-"""What reading packets may raise; IndexError is PyAV's for a packet of a stream that was not there at first (FLV)."""
+"""What reading packets may raise. PyAV raises IndexError at a packet of a stream that was added after opening (FLV)."""
 
 
 def reason_of(error: Exception) -> str:
-    """Return what an error of FFmpeg or the system says, in lower case."""
+    """Return the message of an error of FFmpeg or the system, in lower case."""
     if isinstance(error, IndexError):
         return "a stream begins in the middle of the file"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def best_streams(container: InputContainer) -> tuple[VideoStream | None, AudioStream | None]:
-    """Return the largest of the video streams marked as default, and the audio stream that FFmpeg holds best."""
+    """Return the largest of the video streams flagged as default, and the audio stream that FFmpeg considers best."""
     videos = [s for s in container.streams.video if _is_video(s)]
     video = max(
         videos, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height), default=None
@@ -151,11 +151,11 @@ def _is_video(stream: VideoStream) -> bool:
 def stream_at(
     container: InputContainer, index: int, codec: str, path: str, kind: type[AnyStream]
 ) -> AnyStream:
-    """Return the stream that a scan found.
+    """Return the stream that a scan found, or raise if it is gone.
 
     Args:
         container: The open file.
-        index: Of the stream in the file.
+        index: Index of the stream in the file.
         codec: FFmpeg's name of its codec.
         path: The file, for the error.
         kind: ``VideoStream`` or ``AudioStream``.
@@ -172,7 +172,7 @@ def stream_at(
 
 
 def changed(path: str, how: str) -> UnreadableMediaError:
-    """Return the error of a file that is not what it was when it was scanned."""
+    """Return the error of a file that has changed since it was scanned."""
     return UnreadableMediaError(
         f"has changed since it was indexed ({how})", remedy="index the folder again", path=path
     )
@@ -181,7 +181,7 @@ def changed(path: str, how: str) -> UnreadableMediaError:
 def read_packets(
     container: InputContainer, stream: VideoStream | AudioStream, on_damage: OnDamage
 ) -> Iterator[av.Packet[Any]]:
-    """Yield the stream's packets that hold data, up to where the file can be read."""
+    """Yield the stream's packets that hold data, up to the first read error."""
     try:
         for packet in container.demux(stream):
             if packet.size > 0:
@@ -191,18 +191,21 @@ def read_packets(
 
 
 class PacketDecoder:
-    """Decodes packet by packet, so that a bad packet costs no more than itself."""
+    """Decode packet by packet, so that a damaged packet does not affect the others."""
 
     def __init__(self, stream: VideoStream | AudioStream, on_damage: OnDamage) -> None:
         self.context = stream.codec_context
         self._damaged = f"{stream.type}: some packets are damaged and cannot be decoded"
         self._on_damage = on_damage
         self.failed = False  # whether the last packet could not be decoded
-        if self.context.thread_count != 1:  # it cannot be set again once the codec is open
+        if self.context.thread_count != 1:  # it cannot be set once the codec is open
             self.context.thread_count = 1
 
     def decode(self, packet: av.Packet[Any] | None, *, needed: bool = True) -> list[Any]:
-        """Return the frames that come out; None: those that are still inside. What is not needed may be damaged."""
+        """Return the frames that the decoder returns for a packet; for None, those that it still holds.
+
+        With ``needed`` False, a packet that cannot be decoded is not reported.
+        """
         self.failed = False
         try:
             return list(self.context.decode(packet))
@@ -219,7 +222,7 @@ def decode_audio(
     on_damage: OnDamage,
     stamps: npt.NDArray[np.int64] | None = None,
 ) -> Iterator[av.AudioFrame | None]:
-    """Decode an audio stream's packets; ``stamps``, if given, take the place of their own, one each.
+    """Decode an audio stream's packets; ``stamps``, if given, replace their own timestamps, one per packet.
 
     Yields:
         Frames, and None for a packet that could not be decoded.

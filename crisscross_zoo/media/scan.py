@@ -1,9 +1,9 @@
-"""Read a file's streams and timestamps without decoding it (15 ms a minute of video).
+"""Read a file's streams and timestamps without decoding it (15 ms per minute of video).
 
-The packets' own timestamps say where each stream begins and ends, which headers often do not, and which packets a set
-of clips needs. Times are seconds since the file's first frame shown, or its first audio sample where that leads by more
-than :data:`CODEC_DELAY_SECONDS` or there is no video. Memory does not grow with the length of the file, but for 10
-bytes a frame.
+The packets' timestamps give the start and end of each stream, which headers often lack, and the packets that a set of
+clips needs. Times are seconds since the file's first frame shown. If the first audio sample leads by more than
+:data:`CODEC_DELAY_SECONDS`, or there is no video, they are seconds since that sample. Memory does not grow with the
+length of the file, but for 10 bytes per frame.
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ CODEC_DELAY_SECONDS = 0.1
 """Audio that leads the video by less is codec delay, not content: the video's start stays time 0."""
 
 LONGEST_PACKET_SECONDS = {"video": 600.0, "audio": 5.0}
-"""A frame or a piece of audio that says it lasts longer is not believed."""
+"""The durations of video and audio packets are capped at these."""
 
 TRUNCATION_SECONDS = 1.0
-"""A file that ends this much earlier than it says (and 1 % of its length) is truncated."""
+"""A file is truncated if it ends this much, and 1 % of its length, earlier than its header states."""
 
-_AUDIO_FRAMES = 4  # decoded to see how long the first ones are
+_AUDIO_FRAMES = 4  # decoded to measure their lengths
 
-# Formats whose frames have no timestamps, or wrong ones: they are counted.
+# Formats whose frames have no timestamps, or wrong ones: they are timed by counting packets.
 _COUNTED_FORMATS = frozenset({"avi", "h264", "hevc", "vvc", "m4v", "mpegvideo", "mjpeg", "image2", "obu"})
 
 # Formats whose header states a real duration; elsewhere FFmpeg estimates it from the bit rate.
 _STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "flac", "ogg"})
 
-# How another file begins in formats of which FFmpeg reads the first alone where several were joined end to end.
+# The first bytes of a file, in formats of which FFmpeg reads only the first file if several are joined end to end.
 _BEGINNINGS = {
     MP4_FORMAT: re.compile(rb"\0\0\0.ftyp", re.DOTALL),
     "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)", re.DOTALL),
@@ -94,7 +94,7 @@ _EXACT_FORMATS = frozenset({MP4_FORMAT, "mpegts", "mpeg"})
 
 
 def decoder_versions() -> dict[str, str]:
-    """Versions of PyAV and of the libraries inside it that decide what frames and audio come out."""
+    """Return the versions of PyAV and of the libraries inside it, which determine the decoded frames and audio."""
     libraries = ("libavcodec", "libavformat", "libswscale", "libswresample")
     return {"av": av.__version__, **{n: ".".join(map(str, av.library_versions[n])) for n in libraries}}
 
@@ -104,17 +104,18 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
 
     Args:
         path: A local file.
-        source: The file's bytes, read instead of it; it must be able to seek, and stays open.
-        format_name: FFmpeg's name of the container format, where ``source`` does not show it.
+        source: The file's bytes, read instead of the file; it must be seekable, and stays open.
+        format_name: FFmpeg's name of the container format, if ``source`` alone does not identify it.
 
     Returns:
-        The best stream of each kind, with the times between which it has content, and what is wrong.
+        The best stream of each kind, with its span, and the findings.
 
     Raises:
-        InputError: ``path`` is no path.
-        MediaNotFoundError: there is no such file.
-        UnreadableMediaError: empty, not media, a folder or device, no permission, or nothing can be decoded.
-        NoStreamError: readable, but with neither video nor audio.
+        InputError: ``path`` is not a path.
+        MediaNotFoundError: the file does not exist.
+        UnreadableMediaError: the file is empty, not media, a folder or a device, has no read permission, or cannot be
+            decoded.
+        NoStreamError: the file is readable, but has neither video nor audio.
     """
     check_path("the path", path)
     with open_media(path, source, format_name) as container:
@@ -122,7 +123,7 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
         if video is None and audio is None:
             raise NoStreamError(
                 f"has neither video nor audio (read as {container.format.name!r})",
-                remedy="pass video or sound files",
+                remedy="pass video or audio files",
                 path=path,
             )
         found = _Scan(container, video, audio)
@@ -134,7 +135,7 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
         size, modified_ns = fingerprint_of(path)
     else:
         size, modified_ns = source.seek(0, os.SEEK_END), 0
-    video_track, audio_track = _Placing(found, path, source).tracks()
+    video_track, audio_track = _TrackBuilder(found, path, source).tracks()
     return Media(
         path=os.fspath(path),
         size=size,
@@ -147,7 +148,7 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
 
 
 def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
-    """Scan one file, as a job of processes; yields what it is, or the error that says why it cannot be read."""
+    """Scan one file, as a job of worker processes; yield its :class:`Media`, or the error with the reason."""
     try:
         yield scan(path).compact()
     except Exception as error:
@@ -155,7 +156,7 @@ def scan_file(path: StrPath) -> Iterator[Media | CrissCrossError]:
 
 
 class _StreamScan:
-    """Collects one stream's timestamps, and decodes until its first frames are out."""
+    """Collect one stream's timestamps, and decode packets until its first frames are returned."""
 
     def __init__(self, stream: VideoStream | AudioStream) -> None:
         context = stream.codec_context
@@ -167,13 +168,13 @@ class _StreamScan:
         self.pts: list[int] = []
         self.dts: list[int] = []
         self.durations: list[int] = []
-        self.places: list[int] = []
+        self.positions: list[int] = []
         self.keys: list[bool] = []
         self.shown: list[bool] = []
         self.unseen: list[bool] = []
-        self.seconds: list[bool] = []  # fields
+        self.second_fields: list[bool] = []
         self.corrupt = 0
-        self.first: int | None = None  # of video: the packet; of audio: the timestamp
+        self.first: int | None = None  # the first frame: of video its packet's number, of audio its timestamp
         self.lengths: list[int] = []  # of the first audio frames, samples
         self.rate = 0
         self.matrix: tuple[int, ...] = ()
@@ -183,16 +184,16 @@ class _StreamScan:
         self._context = context
         context.thread_count = 1
 
-    def add(self, packet: av.Packet[Any], place: int) -> None:
-        """Take the stream's next packet; an empty one is its end."""
+    def add(self, packet: av.Packet[Any], position: int) -> None:
+        """Add the stream's next packet, number ``position`` of the file; an empty one is the stream's end."""
         if packet.size > 0:
             self.pts.append(NO_STAMP if packet.pts is None else packet.pts)
             self.dts.append(NO_STAMP if packet.dts is None else packet.dts)
             self.durations.append(max(packet.duration or 0, 0))
-            self.places.append(place)
+            self.positions.append(position)
             self.shown.append(self._hidden.shows(packet))
             self.unseen.append(self._hidden.unseen)
-            self.seconds.append(self._hidden.second)
+            self.second_fields.append(self._hidden.second)
             self.keys.append(packet.is_keyframe and not self._hidden.second)
             if self._hidden.second:  # the frame lasts as long as both of its fields
                 before, here = self.pts[-2:]
@@ -228,21 +229,21 @@ class _StreamScan:
 
     def stamps(self) -> StreamStamps:
         longest = int(LONGEST_PACKET_SECONDS[self.kind] / self.tick)
-        arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.places))
-        pts, dts, durations, places = arrays
+        arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.positions))
+        pts, dts, durations, positions = arrays
         unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)
-        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), places, unseen, keys)
+        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), positions, unseen, keys)
 
 
 class _Scan:
     """One pass over a file's packets.
 
     Attributes:
-        streams: What was found of the video and audio stream, by kind, if anything can be decoded.
+        streams: The scans of the video and the audio stream, by kind; a stream that cannot be decoded is omitted.
         findings: What is wrong or unusual so far.
-        stated: Length of the file by its header, seconds; 0 where there is none.
-        length: Of what was read of all streams together, by their own timestamps from 0 or from the first, seconds.
+        stated: Length of the file by its header, seconds; 0 if the header states none.
+        length: Length of all streams together, by their timestamps from 0 or from the first one, seconds.
         read: Bytes of the file up to the end of the last packet.
     """
 
@@ -263,7 +264,7 @@ class _Scan:
 
     def _read(self, container: InputContainer) -> None:
         ticks = [float(s.time_base or 0) for s in container.streams]
-        start, end, place = np.inf, 0.0, 0
+        start, end, position = np.inf, 0.0, 0
         try:
             for packet in container.demux():
                 index = packet.stream_index
@@ -273,8 +274,8 @@ class _Scan:
                     start = min(start, begins)
                     end = max(end, begins + max(packet.duration or 0, 0) * ticks[index])
                 if (scanned := self._by_index.get(index)) is not None:
-                    scanned.add(packet, place)
-                    place += 1
+                    scanned.add(packet, position)
+                    position += 1
         except READ_ERRORS as error:
             self.findings.append(Finding(f"reading stops early ({reason_of(error)})"))
         self.length = max(end, end - start)
@@ -285,8 +286,8 @@ class _Scan:
                 self.findings.append(Finding("nothing in the stream can be decoded", scanned.kind))
 
 
-class _VideoPlace(NamedTuple):
-    """Where a video stream lies on its own clock: ``start`` and ``end`` in ticks of ``tick`` seconds."""
+class _VideoTiming(NamedTuple):
+    """A video stream's timing on its own clock: ``start`` and ``end`` in ticks of ``tick`` seconds."""
 
     packets: Packets
     counted: bool
@@ -296,8 +297,8 @@ class _VideoPlace(NamedTuple):
     end: float
 
 
-class _Placing:
-    """Puts the scanned streams on one clock, see the module's docstring, and adds what it finds to the findings."""
+class _TrackBuilder:
+    """Put the scanned streams on one clock, see the module's docstring, and add to the findings."""
 
     def __init__(self, found: _Scan, path: StrPath, source: BinaryIO | None) -> None:
         self._found, self._path, self._source = found, path, source
@@ -305,18 +306,18 @@ class _Placing:
         self._clocks = run_through(self._stamps, found.stated)
 
     def tracks(self) -> tuple[VideoTrack | None, AudioTrack | None]:
-        """Return the tracks that the file has."""
+        """Return the video track and the audio track, None for a stream that the file lacks."""
         starts: dict[Stream, float] = {}
-        place = self._video_place() if "video" in self._found.streams else None
-        if place is not None:
-            starts["video"] = place.start * place.tick
+        timing = self._video_timing() if "video" in self._found.streams else None
+        if timing is not None:
+            starts["video"] = timing.start * timing.tick
         if "audio" in self._found.streams:
             starts["audio"] = self._audio_start() * self._stamps["audio"].tick
         origins = self._origins(starts)
-        video = None if place is None else self._video_track(place, origins["video"])
+        video = None if timing is None else self._video_track(timing, origins["video"])
         audio = None if "audio" not in starts else self._audio_track(starts["audio"], origins["audio"])
         for kind in self._found.streams:
-            self._tell(kind)
+            self._report_clock(kind)
         tracks: dict[Stream, VideoTrack | AudioTrack | None] = {"video": video, "audio": audio}
         self._check_length({kind: track for kind, track in tracks.items() if track is not None})
         if _another_begins(self._found, self._path, self._source):
@@ -327,40 +328,40 @@ class _Placing:
         self._found.findings.append(Finding(text, stream, harmless))
 
     def _origins(self, starts: dict[Stream, float]) -> dict[Stream, float]:
-        """Return what each stream's clock shows at time 0, seconds."""
+        """Return each stream's timestamp at time 0, in seconds."""
         origin = starts.get("video", starts.get("audio", 0.0))
         if "audio" in starts and starts["audio"] < origin - CODEC_DELAY_SECONDS:
             origin = starts["audio"]
         if len(starts) == 2:
             lengths = [float(np.ptp(c.dts)) * self._stamps[k].tick for k, c in self._clocks.items()]
             if abs(starts["video"] - starts["audio"]) > max(self._found.stated, *lengths) + STRAY_SECONDS:
-                self._add(None, "video and audio have different clocks; both are taken to begin at once")
+                self._add(None, "video and audio have different clocks; both are taken to start at time 0")
                 return starts
         return dict.fromkeys(starts, origin)
 
     # Video
 
-    def _video_place(self) -> _VideoPlace:
+    def _video_timing(self) -> _VideoTiming:
         found, video, stamps, clock = (
             self._found, self._found.streams["video"], self._stamps["video"], self._clocks["video"]
         )  # fmt: skip
         shown = np.array(video.shown, np.bool_)
         first = video.first if video.first is not None and 0 <= video.first < len(shown) else 0
-        shown[first] = True  # it came out of the decoder
+        shown[first] = True  # the decoder has returned it
         keys = np.array(video.keys, np.bool_)
         if _is_counted(found.format) or bool((stamps.pts == NO_STAMP).all()):
             unstamped = bool((stamps.dts == NO_STAMP).all())
             tick = 1 / found.rate if unstamped else video.tick
-            seconds = np.array(video.seconds, np.bool_)
-            dts = clock.dts - np.cumsum(seconds) if unstamped else clock.dts.copy()
-            dts[seconds] = dts[np.flatnonzero(seconds) - 1]
+            second = np.array(video.second_fields, np.bool_)
+            dts = clock.dts - np.cumsum(second) if unstamped else clock.dts.copy()
+            dts[second] = dts[np.flatnonzero(second) - 1]
             end = float(dts.max()) + (1.0 if unstamped or len(dts) == 1 else stamps.step)
             if found.format == "avi" and not _avi_is_cut(self._path, self._source):
-                end = max(end, video.stated / video.tick)  # chunks that are empty follow the last frame
-            return _VideoPlace(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
+                end = max(end, video.stated / video.tick)  # empty chunks follow the last frame
+            return _VideoTiming(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
         pts = clock.pts.copy()
-        # Decoding timestamps of MP4 ascend, but where the parts of an edit list are read one after another. FFmpeg
-        # begins a part with the time of the last frame of the one before, which is over then.
+        # Decoding timestamps of MP4 ascend, except where one edit of an edit list follows another. FFmpeg begins an
+        # edit with the timestamp of the last frame of the edit before; that frame is over then.
         dts = stamps.dts[stamps.dts != NO_STAMP]
         edited = found.format == MP4_FORMAT and bool((np.diff(dts) < 0).any())
         if edited:
@@ -379,19 +380,19 @@ class _Placing:
         if lost := int((early < first).sum()):
             self._add("video", f"{counted(lost, 'frame')} before the first key frame cannot be decoded")
         if leading := int(((early > first) & (early <= first + LONGEST_REORDERING)).sum()):
-            text = "skipped at the start (references to frames before it)"
+            text = "skipped at the start (they refer to frames before the start)"
             self._add("video", f"{counted(leading, 'frame')} {text}", harmless=True)
         if before := int((early > first + LONGEST_REORDERING).sum()):
             text = "skipped (timestamps before the first frame)"
             self._add("video", f"{counted(before, 'frame')} {text}")
         last = int(np.argmax(np.where(shown, pts, NO_STAMP)))
         end = max(int(pts[last]), start) + float(stamps.durations[last] or stamps.step)
-        return _VideoPlace(Packets(pts, shown, keys), False, regular, video.tick, start, end)
+        return _VideoTiming(Packets(pts, shown, keys), False, regular, video.tick, start, end)
 
     def _filled(
         self, pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Give frames without a timestamp one, in the order in which the decoder gives them."""
+        """Give each frame without a timestamp one, in the order in which the decoder returns the frames."""
         came = np.zeros(len(shown), np.bool_)
         order: list[int] = []
         with open_media(self._path, self._source, self._found.format) as container:
@@ -407,36 +408,36 @@ class _Placing:
         if unstamped := int((came & (pts == NO_STAMP)).sum()):
             text = "without a usable timestamp, placed between the others"
             self._add("video", f"{counted(unstamped, 'frame')} {text}")
-        # What did not come out has a place only if it has a timestamp: the decoding will say that it is lost.
+        # A frame that the decoder did not return is kept only if it has a timestamp: decoding then reports its loss.
         shown = shown & (came | (pts != NO_STAMP))
         return (fill_in(pts, order, self._stamps["video"].step) if order else pts), shown
 
-    def _video_track(self, place: _VideoPlace, origin: float) -> VideoTrack:
+    def _video_track(self, timing: _VideoTiming, origin: float) -> VideoTrack:
         found, video = self._found, self._found.streams["video"]
-        stamps = place.packets.stamps[place.packets.shown]
+        stamps = timing.packets.stamps[timing.packets.shown]
         return VideoTrack(
             index=video.index,
             codec=video.codec,
-            span=(float(place.start * place.tick - origin), float(place.end * place.tick - origin)),
+            span=(float(timing.start * timing.tick - origin), float(timing.end * timing.tick - origin)),
             rate=found.rate,
-            counted=place.counted,
-            constant=not place.counted
-            and _is_constant(stamps[stamps >= place.start], place.tick, found.rate),
-            regular=place.regular,
-            tick=place.tick,
+            counted=timing.counted,
+            constant=not timing.counted
+            and _is_constant(stamps[stamps >= timing.start], timing.tick, found.rate),
+            regular=timing.regular,
+            tick=timing.tick,
             origin=float(origin),
             pictures=len(stamps),
             width=found.width,
             height=found.height,
             matrix=video.matrix,
             packed=video.packed,
-            packets=place.packets,
+            packets=timing.packets,
         )
 
     # Audio
 
     def _audio_start(self) -> int:
-        """Timestamp of the first sample that comes out of the decoder."""
+        """Return the timestamp of the first decoded sample."""
         clock, first = self._clocks["audio"], self._found.streams["audio"].first
         stamped = clock.pts[~self._stamps["audio"].unseen & (clock.pts != NO_STAMP)]
         if not len(stamped):
@@ -472,15 +473,16 @@ class _Placing:
 
     # Both
 
-    def _tell(self, stream: Stream) -> None:
+    def _report_clock(self, stream: Stream) -> None:
+        """Add findings for a stream's restarts, damaged packets, ignored timestamps and gaps."""
         clock = self._clocks[stream]
         corrupt = self._found.streams[stream].corrupt
         if corrupt == 1 and self._found.format == "wav" and _wav_is_open(self._path, self._source):
-            corrupt = 0  # the last one is shorter than others
+            corrupt = 0  # the last packet is only shorter than the others
         if clock.restarts:
             times = "once" if len(clock.restarts) == 1 else f"{len(clock.restarts)} times"
-            self._add(stream, f"{RESTARTS} {times}; time goes on where they ended")
-        if corrupt:  # after what may explain it: where recordings are joined, a packet is marked
+            self._add(stream, f"{RESTARTS} {times}; time continues where they ended")
+        if corrupt:  # after the restarts, which may be the cause: FFmpeg flags a packet at a joint
             self._add(stream, counted(corrupt, "damaged packet"))
         if clock.strays:
             self._add(stream, f"{counted(clock.strays, 'timestamp')} far off, ignored")
@@ -490,19 +492,19 @@ class _Placing:
             self._add(stream, f"{count} of {how_long}", harmless=True)
 
     def _check_length(self, tracks: Mapping[Stream, VideoTrack | AudioTrack]) -> None:
-        """Hold what was read against what the header says, which may count from 0 or from the first packet."""
+        """Compare the length read with the header's, which may count from 0 or from the first packet."""
         found = self._found
-        if found.format == MP4_FORMAT:  # which states each stream's duration, less what edit lists leave out
+        if found.format == MP4_FORMAT:  # states each stream's duration, without what edit lists hide
             for kind, track in tracks.items():
                 start, end = track.span
                 self._compare(kind, found.streams[kind].stated, max(end - start, end + track.origin))
-        else:  # to the end of a stream that is not used, too
+        else:  # the header's length includes streams that are not used
             ends = [track.span[1] for track in tracks.values()]
             self._compare(None, found.stated, max(found.length, *ends))
 
     def _compare(self, stream: Stream | None, stated: float, read: float) -> None:
         if stated - read > max(TRUNCATION_SECONDS, 0.01 * stated):
-            self._add(stream, f"the header says {stated:.2f} s, {read:.2f} s can be read")
+            self._add(stream, f"the header states {stated:.2f} s, but only {read:.2f} s can be read")
 
 
 def _is_counted(format_name: str) -> bool:
@@ -510,14 +512,14 @@ def _is_counted(format_name: str) -> bool:
 
 
 def _repeated(pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Numbers of the shown packets that have the timestamp of an earlier one."""
+    """Return the numbers of the shown packets that have the timestamp of an earlier one."""
     numbers = np.flatnonzero(shown & (pts != NO_STAMP))
     _, first = np.unique(pts[numbers], return_index=True)
     return np.setdiff1d(numbers, numbers[first])
 
 
 def _is_constant(stamps: npt.NDArray[np.int64], tick: float, rate: float) -> bool:
-    """Whether timestamps are multiples of ``1 / rate`` after the first, rounded to ticks."""
+    """Return whether timestamps are multiples of ``1 / rate`` after the first, rounded to ticks."""
     if not len(stamps):
         return False
     grid = (stamps - stamps.min()) * tick * rate
@@ -526,7 +528,7 @@ def _is_constant(stamps: npt.NDArray[np.int64], tick: float, rate: float) -> boo
 
 
 def _another_begins(found: _Scan, path: StrPath, source: BinaryIO | None) -> bool:
-    """Whether another file of the same kind begins behind the last packet."""
+    """Return whether another file of the same format begins after the last packet."""
     if (beginning := _BEGINNINGS.get(found.format)) is None:
         return False
     with _opened(path, source) as file:
@@ -544,7 +546,7 @@ def _opened(path: StrPath, source: BinaryIO | None) -> contextlib.AbstractContex
 
 
 def _avi_is_cut(path: StrPath, source: BinaryIO | None) -> bool:
-    """Whether an AVI is shorter than its RIFF chunks say."""
+    """Return whether an AVI is shorter than its RIFF chunks state."""
     with _opened(path, source) as file:
         size, at = file.seek(0, os.SEEK_END), 0
         while at < size:
@@ -557,7 +559,7 @@ def _avi_is_cut(path: StrPath, source: BinaryIO | None) -> bool:
 
 
 def _wav_is_open(path: StrPath, source: BinaryIO | None) -> bool:
-    """Whether a WAV says no length, as one does that was written to a pipe."""
+    """Return whether a WAV's header states no length, as if it was written to a pipe."""
     with _opened(path, source) as file:
         size, at = file.seek(0, os.SEEK_END), 12
         while at < size:

@@ -1,11 +1,11 @@
-"""Random access for training: the frames and the audio of one moment of a file that was scanned before.
+"""Random access for training: frames at given times and a window of audio, of a file that was scanned before.
 
-:func:`read_moment` opens the file once, seeks, and decodes as little as gives the same frames, byte for byte, as
+:func:`read_moment` opens the file once, seeks, and decodes only what it needs for the same frames, byte for byte, as
 :func:`~crisscross_zoo.media.decode.read_frames` over the whole file. It needs no more of a scan than an index keeps.
 
-Files are sought in if their timestamps are regular and their format is one whose seeking was checked (MP4, Matroska,
-MPEG-TS, FLV). Where a seek lands late, or the decoder does not give what it should, and in all other files, the file is
-decoded from its start, by the same clock. Memory does not grow with the file in either case.
+A file is read by seeking if its timestamps are regular and its format is one whose seeking was checked (MP4, Matroska,
+MPEG-TS, FLV). Other files are decoded from their start, with the same clock, and so is a file in which a seek lands
+late or the decoder does not return the expected frames. Memory does not grow with the file in either case.
 """
 
 from __future__ import annotations
@@ -53,21 +53,23 @@ from crisscross_zoo.media.packets import (
 from crisscross_zoo.media.tracks import EARLY_SECONDS, AudioTrack, Media, Packets, VideoTrack
 
 PREROLL_SECONDS = 0.2
-"""Audio is decoded from this much earlier, so that decoder and resampler have settled where it is wanted."""
+"""Audio is decoded from this much earlier, so that decoder and resampler have settled at the requested start."""
 
 SEEK_GAP_SECONDS = 1.0
-"""Times further apart than this are sought one by one."""
+"""Times further apart than this get a seek each."""
 
 _ROUNDING = 1e-6
 
-# Formats in which frames are sought although their key-frame flags come from a parser: all is decoded from there on.
+# Formats that are read by seeking although their key-frame flags come from a parser: all packets from there on are
+# decoded.
 _PLAINLY_SOUGHT_FORMATS = frozenset({"mpegts", "flv"})
 
-# Formats in which a sought packet's timestamp is exact. In others packets are read from the start, but not decoded.
+# Formats in which a packet's timestamp is exact after a seek. In others, packets are read from the start, but not
+# decoded.
 _AUDIO_SOUGHT_FORMATS = INDEXED_FORMATS | {"mpegts", "flv", "flac"}
-_PCM_SOUGHT_FORMATS = frozenset({"wav"})  # of PCM alone: elsewhere it guesses
+_PCM_SOUGHT_FORMATS = frozenset({"wav"})  # PCM only: for other codecs FFmpeg estimates the position
 
-# Where a seek for a key frame lands after the frame, it is tried again this many seconds earlier.
+# If a seek for a key frame lands after the frame, it is retried this many seconds earlier.
 _STEPS_BACK = (0.0, 0.5, 2.0, 10.0)
 
 
@@ -79,38 +81,38 @@ def read_moment(
     sample_rate: int = 16_000,
     source: BinaryIO | None = None,
 ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int16] | None]:
-    """Read the frames shown at some times, and a stretch of audio, with one open and as little decoding as possible.
+    """Read the frames shown at given times, and a window of audio, with one open and as little decoding as possible.
 
-    Frames are those that :func:`~crisscross_zoo.media.decode.read_frames` gives, byte for byte, in an undamaged file.
+    The frames are those of :func:`~crisscross_zoo.media.decode.read_frames`, byte for byte, in an undamaged file.
 
-    Audio lies on the sample grid on which :func:`~crisscross_zoo.media.decode.read_audio` puts the whole file. Values
-    are the same for PCM, FLAC, ALAC, MP3 and AAC, and within 16 of 32767 for Opus, whose decoder forgets slowly. What a
-    decoder draws at random is drawn anew on each reading: AAC's noise substitution (which FFmpeg's own encoder uses),
-    AC-3's dither. Where a file's timestamps do not follow its samples, the audio is placed by the timestamp near it,
-    up to 0.1 s from where counting through the file puts it. Rates that share no useful factor with ``sample_rate``
-    (22,051 Hz) are off by less than a sample.
+    The audio lies on the sample grid on which :func:`~crisscross_zoo.media.decode.read_audio` puts the whole file.
+    Values are the same for PCM, FLAC, ALAC, MP3 and AAC, and within 16 of 32767 for Opus, whose decoder forgets slowly.
+    What a decoder draws at random differs between reads: AAC's noise substitution (which FFmpeg's own encoder uses),
+    AC-3's dither. If a file's timestamps drift from its samples, the audio is positioned by the timestamp near it, up
+    to 0.1 s from its position in a read of the whole file. For rates that share no useful factor with ``sample_rate``
+    (22,051 Hz), the audio is off by less than a sample.
 
-    Damage is not reported; what can be decoded is given, as in the readers of the whole file.
+    Damage is not reported. As in the readers of the whole file, what can be decoded is returned.
 
     Args:
         media: From :func:`~crisscross_zoo.media.scan.scan`, or read from an index.
-        times: Seconds, shape (n,), n >= 1, in any order; None for no frames. One before the first frame, or after
-            the last, gets that one.
-        sound: ``(start, samples)``: seconds at which to begin, and how many samples; None for no audio.
-        sample_rate: Samples a second to resample to, Hz.
-        source: The file's bytes, such as an ``io.BytesIO``, read instead of ``media.path``; it must be able to seek,
-            and stays open.
+        times: Seconds, shape (n,), n >= 1, in any order; None for no frames. A time before the first frame gets the
+            first one, a time after the last frame the last one.
+        sound: ``(start, samples)``: start of the audio in seconds, and its number of samples; None for no audio.
+        sample_rate: The rate to resample to, Hz.
+        source: The file's bytes, such as an ``io.BytesIO``, read instead of ``media.path``; it must be seekable, and
+            stays open.
 
     Returns:
         ``(frames, samples)``: uint8 RGB, shape (n, H, W, 3), upright, in the order of ``times``; and mono int16,
-        shape (samples,), with silence where the stream has none; divide by 32767 for [-1, 1]. None for what was not
-        wanted.
+        shape (samples,), with silence where the stream has no audio; divide by 32767 for [-1, 1]. None for what was
+        not requested.
 
     Raises:
-        NoStreamError: the file has no stream of a kind that is wanted.
-        MediaNotFoundError: the file is gone.
-        UnreadableMediaError: it has changed since it was scanned, cannot be opened, nothing in the stream can be
-            decoded, or the frames differ in size.
+        NoStreamError: the file lacks a requested stream.
+        MediaNotFoundError: the file does not exist any more.
+        UnreadableMediaError: the file has changed since it was scanned or cannot be opened, a requested stream cannot
+            be decoded, or the frames differ in size.
         InputError: ``times`` or ``sound`` has the wrong shape or is not finite.
     """
     video, audio = media.video, media.audio
@@ -125,21 +127,21 @@ def read_moment(
     _check_unchanged(media, source)
     samples: npt.NDArray[np.int16] | None = None
     frames: npt.NDArray[np.uint8] | None = None
-    seek = video is not None and _seeks_frames(media, video)
-    hear_at_once = audio is not None and audio.regular
-    # Opened without a look at its frames first; where that is not enough, with one.
+    seek_frames = video is not None and _seeks_frames(media, video)
+    seek_audio = audio is not None and audio.regular
+    # The file is opened without probing first, and with probing if that is not enough.
     codec = None if video is None else video.codec
     for unprobed in (True, False) if opens_unprobed(media.format, codec) else (False,):
-        hear = sound is not None and samples is None and hear_at_once
-        see = wanted is not None and frames is None and seek
-        if not hear and not see:
+        need_audio = sound is not None and samples is None and seek_audio
+        need_frames = wanted is not None and frames is None and seek_frames
+        if not need_audio and not need_frames:
             break
         with open_media(media.path, source, media.format, unprobed=unprobed) as container:
             # The audio goes first: near the file's start it is read without seeking.
-            if hear and sound is not None and audio is not None:
+            if need_audio and sound is not None and audio is not None:
                 samples = _read_audio(container, media, audio, sound, sample_rate)
-            if see and wanted is not None and video is not None:
-                # Where it lands late or is not as it should be, the whole file is decoded, below.
+            if need_frames and wanted is not None and video is not None:
+                # If the seek lands late or the frames are not as indexed, the whole file is decoded, below.
                 with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
                     frames = _gather(_sought_frames(container, media, video, np.sort(wanted)), wanted, media)
     if sound is not None and samples is None:
@@ -154,7 +156,7 @@ def read_moment(
 def _checked_times(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     array = np.asarray(times, np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
-        raise InputError(f"times of shape {array.shape} are not one row of finite seconds")
+        raise InputError(f"times of shape {array.shape} are not a 1-D array of finite seconds")
     return array
 
 
@@ -162,7 +164,7 @@ def _check_unchanged(media: Media, source: BinaryIO | None) -> None:
     try:
         size = Path(media.path).stat().st_size if source is None else source.seek(0, os.SEEK_END)
     except (OSError, ValueError):
-        return  # opening it says what is wrong
+        return  # opening the file raises the right error
     if size != media.size:
         raise changed(media.path, f"{media.size} bytes then, {size} now")
 
@@ -177,7 +179,7 @@ def _seeks_frames(media: Media, track: VideoTrack) -> bool:
 def _gather(
     served: Iterable[tuple[int, npt.NDArray[np.uint8]]], times: npt.NDArray[np.float64], media: Media
 ) -> npt.NDArray[np.uint8]:
-    """Put frames that come in the order of time in the order of ``times``."""
+    """Return the frames, served in ascending order of time, in the order of ``times``."""
     order = np.argsort(times, kind="stable")
     frames: npt.NDArray[np.uint8] | None = None
     done = 0
@@ -186,8 +188,8 @@ def _gather(
             frames = np.empty((len(times), *frame.shape), np.uint8)
         elif frame.shape != frames.shape[1:]:
             raise UnreadableMediaError(
-                f"its frames change from {frames.shape[1:3]} to {frame.shape[:2]} lines and columns",
-                remedy="re-encode it, or leave it out",
+                f"its frames change from {frames.shape[1:3]} to {frame.shape[:2]} (height, width)",
+                remedy="re-encode it, or exclude it",
                 path=media.path,
             )
         frames[order[done : done + count]] = frame
@@ -199,43 +201,43 @@ def _gather(
 def _sought_frames(
     container: InputContainer, media: Media, track: VideoTrack, times: npt.NDArray[np.float64]
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Frames at ``times``, which ascend, from one stretch of packets after another; each is like a small file."""
+    """Yield the frames at ``times``, which ascend, stretch by stretch of packets; each stretch is like a small file."""
     stream = stream_at(container, track.index, track.codec, media.path, VideoStream)
     context = stream.codec_context
     convert = RgbConverter()
-    for packets, moments in _stretches(container, stream, track, times):
+    for packets, stretch_times in _stretches(container, stream, track, times):
         context.flush_buffers()
         context.skip_frame = "DEFAULT"
-        part = track_of(packets, track, stream)
-        assert part.packets is not None
-        if not part.packets.shown.any():
+        stretch = track_of(packets, track, stream)
+        assert stretch.packets is not None
+        if not stretch.packets.shown.any():
             raise NotAsIndexedError
         plan = None
         if media.format in INDEXED_FORMATS:
-            plan = DecodingPlan(part, moments)
-            del packets[np.flatnonzero(plan.needed)[-1] + 1 :]  # what comes later is not needed for the last
+            plan = DecodingPlan(stretch, stretch_times)
+            del packets[np.flatnonzero(plan.needed)[-1] + 1 :]  # no needed frame depends on later packets
         decoded = decode_video(packets, stream, plan, ignore_damage)
-        decoded = _from_first(decoded, part.packets.stamps, sure=plan is None)
+        decoded = _from_first(decoded, stretch.packets.stamps, sure=plan is None)
         try:
-            yield from shown_frames(decoded, part, moments, convert, plan, media.path, ignore_damage)
+            yield from shown_frames(decoded, stretch, stretch_times, convert, plan, media.path, ignore_damage)
         except UnreadableMediaError:
             raise NotAsIndexedError from None
 
 
 def track_of(packets: list[av.Packet[Any]], track: VideoTrack, stream: VideoStream) -> VideoTrack:
-    """Return the track of some packets of a stream, from a key frame on, as if there were no others."""
+    """Return the track of some packets of a stream, from a key frame on, as if the stream had no others."""
     hidden = HiddenPackets(track.codec, stream.codec_context.extradata)
-    told = [(p.pts, hidden.shows(p), p.is_keyframe and not hidden.second) for p in packets]
-    stamps, shown, keys = (np.array(column) for column in zip(*told, strict=True))
+    rows = [(p.pts, hidden.shows(p), p.is_keyframe and not hidden.second) for p in packets]
+    stamps, shown, keys = (np.array(column) for column in zip(*rows, strict=True))
     return dataclasses.replace(track, packets=Packets(stamps.astype(np.int64), shown, keys))
 
 
 def _from_first(
     decoded: Iterable[Decoded], stamps: npt.NDArray[np.int64], *, sure: bool
 ) -> Iterator[Decoded]:
-    """Leave out frames shown before the key frame that comes first: they may lack what they refer to.
+    """Drop frames shown before the first key frame: their references may be missing.
 
-    With ``sure`` that key frame must come out, or it was none.
+    With ``sure``, the decoder must return that key frame; otherwise it was none.
     """
     for item in decoded:
         number = item.frame.pts
@@ -249,26 +251,26 @@ def _from_first(
 def _stretches(
     container: InputContainer, stream: VideoStream, track: VideoTrack, times: npt.NDArray[np.float64]
 ) -> list[tuple[list[av.Packet[Any]], npt.NDArray[np.float64]]]:
-    """Packets from a key frame on for all of ``times``, and which times each stretch is for."""
+    """Return stretches of packets, each from a key frame on, and the ``times`` that each stretch serves."""
     stretches: list[tuple[list[av.Packet[Any]], npt.NDArray[np.float64]]] = []
-    # Before the first frame the first is shown; after the last, the last.
+    # Times before the first frame show the first one, times after the last frame the last one.
     clipped = np.clip(times, track.span[0], track.span[1] + 1.0)
-    for moments in np.split(clipped, np.flatnonzero(np.diff(clipped) > SEEK_GAP_SECONDS) + 1):
-        packets = _packets_from_key(container, stream, track, float(moments[0]), float(moments[-1]))
+    for near in np.split(clipped, np.flatnonzero(np.diff(clipped) > SEEK_GAP_SECONDS) + 1):
+        packets = _packets_from_key(container, stream, track, float(near[0]), float(near[-1]))
         if stretches:
             before, earlier = stretches[-1]
             same = [k for k, p in enumerate(before) if p.is_keyframe and p.pts == packets[0].pts]
             if same:  # the same group, or one that was read already: one stretch for both
-                stretches[-1] = ([*before[: same[0]], *packets], np.concatenate([earlier, moments]))
+                stretches[-1] = ([*before[: same[0]], *packets], np.concatenate([earlier, near]))
                 continue
-        stretches.append((packets, moments))
+        stretches.append((packets, near))
     return stretches
 
 
 def _packets_from_key(
     container: InputContainer, stream: VideoStream, track: VideoTrack, first: float, last: float
 ) -> list[av.Packet[Any]]:
-    """Packets from the key frame at or before ``first`` to where no more is shown by ``last``; seconds."""
+    """Return the packets from the key frame at or before ``first`` to the last one shown by ``last``; seconds."""
     for back in _STEPS_BACK:
         seconds = max(first - back, track.span[0]) + EARLY_SECONDS
         container.seek(math.floor((seconds + track.origin) / track.tick), stream=stream)
@@ -284,7 +286,7 @@ def _packets_from_key(
                 break  # landed late
             packets.append(packet)
             later = later + 1 if shown > last + EARLY_SECONDS else 0
-            # No later packet is shown before this one is decoded.
+            # No later packet is shown before this packet is decoded.
             decoded = -math.inf if packet.dts is None else (packet.dts - 1) * track.tick - track.origin
             if later and (last + EARLY_SECONDS < decoded <= track.span[1] + 1.0):
                 break
@@ -302,10 +304,10 @@ def _packets_from_key(
 def _read_audio(
     container: InputContainer, media: Media, track: AudioTrack, sound: tuple[float, int], sample_rate: int
 ) -> npt.NDArray[np.int16] | None:
-    """See :func:`read_moment`; ``container`` was just opened. None: open it again and read from its start."""
+    """Read the audio for :func:`read_moment` from a newly opened ``container``; None: it must be opened again."""
     stream = stream_at(container, track.index, track.codec, media.path, AudioStream)
     begin = round(sound[0] * sample_rate)
-    # The first frame is thrown away, and the next must come in time.
+    # The first frame is dropped, and the next one must not be too late.
     target = min(sound[0], track.span[1]) - PREROLL_SECONDS
     target -= 2 * max(track.frame, track.lead) / (track.rate or 1)
     first = -math.inf if track.first is None else track.first * track.tick - track.origin
@@ -317,7 +319,7 @@ def _read_audio(
     frames = decode_audio(read_packets(container, stream, ignore_damage), stream, ignore_damage)
     mono = MonoAudio(sample_rate, track, ignore_damage)
     samples = cut_out(mono.of(frames), begin, sound[1])
-    return samples if mono.heard else None
+    return samples if mono.has_output else None
 
 
 def _sought_audio(
@@ -328,13 +330,13 @@ def _sought_audio(
     target: float,
     sample_rate: int,
 ) -> Iterator[Piece]:
-    """Audio from about ``target`` seconds on, on the grid on which the whole file is resampled.
+    """Yield audio from about ``target`` seconds on, on the sample grid on which the whole file is resampled.
 
-    Output sample k of the whole file lies on input sample ``k * rate / sample_rate``, counted from the first. Where
-    that is a whole number, the resampler can begin anew and give the same samples, once its filter is full.
+    Output sample k of the whole file lies on input sample ``k * rate / sample_rate``, counted from the first. If that
+    is a whole number, the resampler can start there and return the same samples, once its filter is full.
 
     Raises:
-        NotAsIndexedError: where the seek landed is not known well enough.
+        NotAsIndexedError: the position where the seek landed is not known well enough.
     """
     rate, origin = track.rate, track.first or 0
     pcm = media.format in _PCM_SOUGHT_FORMATS and track.codec.startswith("pcm_")
@@ -344,7 +346,8 @@ def _sought_audio(
         read_packets(container, stream, ignore_damage), (target + track.origin) / track.tick
     )
     frames = (f for f in decode_audio(packets, stream, ignore_damage) if f is None or f.samples)
-    next(frames, None)  # lacks what comes before it, and some decoders trim it like the first of the file
+    # The first frame is decoded without those before it, and some decoders trim it as the first one of a file.
+    next(frames, None)
     first = next(frames, None)
     if first is None or first.pts is None or first.sample_rate != rate:
         raise NotAsIndexedError
@@ -352,15 +355,15 @@ def _sought_audio(
     common = rate // math.gcd(rate, sample_rate)
     drop = -index % common
     if drop > PREROLL_SECONDS / 2 * rate:
-        drop = 0  # no useful common measure: within a sample of the grid
-    place = round((origin * track.tick - track.origin) * sample_rate)
-    place += round((index + drop) * sample_rate / rate)
-    mono = MonoAudio(sample_rate, track, ignore_damage, start=place / sample_rate)
+        drop = 0  # the rates have no useful common factor: stay within a sample of the grid
+    position = round((origin * track.tick - track.origin) * sample_rate)
+    position += round((index + drop) * sample_rate / rate)
+    mono = MonoAudio(sample_rate, track, ignore_damage, start=position / sample_rate)
     return mono.of(_without(drop, itertools.chain([first], frames)))
 
 
 def _packets_from(packets: Iterable[av.Packet[Any]], stamp: float) -> Iterator[av.Packet[Any]]:
-    """Leave out packets before the last one that begins at or before ``stamp``."""
+    """Yield the packets from the last one on that begins at or before ``stamp``."""
     held: av.Packet[Any] | None = None
     found = False
     for packet in packets:
@@ -378,10 +381,9 @@ def _packets_from(packets: Iterable[av.Packet[Any]], stamp: float) -> Iterator[a
 
 
 def _sample_index(track: AudioTrack, pts: int) -> int:
-    """Which input sample of the stream has this timestamp, counted from the first one decoded.
+    """Return the number of the stream's sample with this timestamp, counted from the first decoded sample.
 
-    Timestamps in ticks coarser than a sample (Matroska's milliseconds) are moved to the beginning of the frame that
-    they must mean.
+    A timestamp in ticks coarser than a sample (Matroska's milliseconds) is rounded to the start of the nearest frame.
     """
     samples_a_tick = track.tick * track.rate
     index = (pts - (track.first or 0)) * samples_a_tick
@@ -394,7 +396,7 @@ def _sample_index(track: AudioTrack, pts: int) -> int:
 
 
 def _without(drop: int, frames: Iterable[av.AudioFrame | None]) -> Iterator[av.AudioFrame | None]:
-    """Leave out the first ``drop`` samples; what is then first has no timestamp."""
+    """Drop the first ``drop`` samples; the first remaining frame then has no timestamp."""
     begun = False
     for frame in frames:
         if begun or frame is None:

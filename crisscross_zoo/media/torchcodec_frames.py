@@ -1,8 +1,8 @@
-"""Frames decoded by torchcodec, on the CPU with the system's FFmpeg or on an NVIDIA GPU, in place of PyAV.
+"""Decode frames with torchcodec, on the CPU with the system's FFmpeg or on an NVIDIA GPU, instead of PyAV.
 
-:func:`crisscross_zoo.media.scan.scan` has read the file's timestamps before and says which frame is shown when;
-torchcodec is asked for these by their place in the order of time, and its own timestamps must agree. What it cannot
-give (formats without usable timestamps or exact seeking, damaged packets) is an error, never another frame.
+:func:`crisscross_zoo.media.scan.scan` has read the file's timestamps before, so it is known which frame is shown when.
+torchcodec is queried for these frames by index in presentation order, and its own timestamps must agree. What it cannot
+decode (formats without usable timestamps or exact seeking, damaged packets) is an error, never another frame.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from crisscross_zoo.media.frames import Orientation, orientation_of
 from crisscross_zoo.media.tracks import Media
 
 FRAMES_AT_ONCE = 8
-"""Frames in memory at a time, in the file's size."""
+"""Frames decoded per call, each in the file's size in memory."""
 
 _REMEDY = "decode it with 'pyav'"
 
-_PLACE = re.compile(r"^\w+, \S+:\d+, ")
-"""Where in torchcodec's own source an error was raised."""
+_SOURCE_LINE = re.compile(r"^\w+, \S+:\d+, ")
+"""The line of torchcodec's own source that raised an error."""
 
 
 def check_torchcodec() -> dict[str, str]:
     """Return the versions of torchcodec and of the FFmpeg it found.
 
     Raises:
-        ConfigError: one of them is not installed, or they do not fit each other or torch.
+        ConfigError: one of them is not installed, or they are not compatible with each other or with torch.
     """
     try:
         import torchcodec
@@ -57,27 +57,27 @@ def read_frames(
     Args:
         media: From :func:`crisscross_zoo.media.scan.scan`, with a video track.
         times: Seconds, shape (n,), ascending.
-        device: "cpu", or a CUDA device, whose decoder (NVDEC) is used; what it cannot decode falls to the CPU.
+        device: "cpu", or a CUDA device, whose decoder (NVDEC) is used; what NVDEC cannot decode falls back to the CPU.
 
     Yields:
         ``(count, frame)``: the frame serves the next ``count`` of ``times``; uint8 RGB, shape (H, W, 3), upright,
         on ``device``.
 
     Raises:
-        UnreadableMediaError: torchcodec cannot decode the file, or gives other frames than its timestamps promise.
+        UnreadableMediaError: torchcodec cannot decode the file, or returns other frames than the scan expects.
     """
     from torchcodec.decoders import VideoDecoder
 
     track = with_packets(media)
     if not track.regular:
         raise UnreadableMediaError(
-            "has timestamps that torchcodec cannot go by", remedy=_REMEDY, path=media.path
+            "has timestamps that torchcodec cannot use", remedy=_REMEDY, path=media.path
         )
     assert track.packets is not None
     order = track.display_order()
     ranks = np.empty(len(track.packets.stamps), np.int64)
     ranks[order] = np.arange(len(order))
-    places, counts = np.unique(ranks[track.numbers_at(times)], return_counts=True)
+    indices, counts = np.unique(ranks[track.numbers_at(times)], return_counts=True)
     stamps = track.packets.stamps[order]
     orientation = orientation_of(track.matrix)
     try:
@@ -87,26 +87,28 @@ def read_frames(
             dimension_order="NHWC",
             device=device,
         )
-        for first in range(0, len(places), FRAMES_AT_ONCE):
-            part = slice(first, first + FRAMES_AT_ONCE)
-            batch = decoder.get_frames_at(places[part].tolist())
-            apart = np.abs(batch.pts_seconds.cpu().numpy() - stamps[places[part]] * track.tick)
+        for first in range(0, len(indices), FRAMES_AT_ONCE):
+            chunk = slice(first, first + FRAMES_AT_ONCE)
+            batch = decoder.get_frames_at(indices[chunk].tolist())
+            apart = np.abs(batch.pts_seconds.cpu().numpy() - stamps[indices[chunk]] * track.tick)
             if apart.max() > track.tick / 2:
                 raise UnreadableMediaError(
-                    "torchcodec gives other frames than its timestamps promise",
+                    "torchcodec returns other frames than the file's timestamps promise",
                     remedy=_REMEDY,
                     path=media.path,
                 )
-            yield from zip(counts[part].tolist(), (_upright(f, orientation) for f in batch.data), strict=True)
+            yield from zip(
+                counts[chunk].tolist(), (_upright(f, orientation) for f in batch.data), strict=True
+            )
     except (RuntimeError, IndexError, ValueError) as error:  # all that torchcodec raises
-        reason = _PLACE.sub("", first_line(error))
+        reason = _SOURCE_LINE.sub("", first_line(error))
         raise UnreadableMediaError(
             f"torchcodec cannot decode it ({reason})", remedy=_REMEDY, path=media.path
         ) from None
 
 
 def _upright(frame: Tensor, orientation: Orientation) -> Tensor:
-    """Mirror a frame that torchcodec has rotated: of a display matrix that mirrors it takes the rotation alone."""
+    """Mirror a frame that torchcodec has rotated: torchcodec ignores the mirroring of a display matrix."""
     if orientation.transpose ^ orientation.flip_rows ^ orientation.flip_columns:
         return frame.flip(1 if orientation.transpose else 0)
     return frame

@@ -1,7 +1,8 @@
-"""What a scan finds in a file: its streams, where each lies on the file's clock, and what is wrong with them.
+"""The result of a scan: a file's streams, the span of each on the file's clock, and what is wrong with them.
 
-:class:`Media` is also what an index keeps of a file: :meth:`Media.to_row` and :meth:`Media.from_row` give it as plain
-values. The arrays with one entry a packet are not kept; what needs them scans the file again.
+:class:`Media` is also what an index keeps of a file: :meth:`Media.to_row` and :meth:`Media.from_row` convert it to
+plain values and back. An index does not keep the arrays with one entry per packet; a reader that needs them scans the
+file again.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ Stream: TypeAlias = Literal["video", "audio"]
 Value: TypeAlias = int | float | bool | str | None
 
 NO_STAMP = int(np.iinfo(np.int64).min)
-"""Stands for a timestamp that is missing or not believed."""
+"""Stands for a timestamp that is missing or ignored."""
 
 MP4_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
-"""FFmpeg's name of the container format of MP4, MOV and their kin."""
+"""FFmpeg's name of the container format of MP4, MOV and related files."""
 
 EARLY_SECONDS = 1e-6
-"""A frame is shown from this much before its time on, for what rounding does to sums of seconds."""
+"""A frame counts as shown this much before its time, since sums of seconds are rounded."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a file that its user should know.
+    """A damage or a note of a file.
 
     Attributes:
         text: One phrase.
-        stream: The stream it concerns; None: the whole file.
-        harmless: A note: unusual, but nothing is lost or guessed. Otherwise it is damage.
+        stream: The stream that it concerns; None: the whole file.
+        harmless: True for a note: unusual, but nothing is lost or guessed. False for damage.
     """
 
     text: str
@@ -49,7 +50,7 @@ class Finding:
 
     @classmethod
     def from_line(cls, line: str, *, harmless: bool) -> Self:
-        """Undo ``str``."""
+        """Return the finding of a line that ``str`` made."""
         for stream in ("video", "audio"):
             if line.startswith(f"{stream}: "):
                 return cls(line.removeprefix(f"{stream}: "), stream, harmless)
@@ -57,13 +58,13 @@ class Finding:
 
 
 class Packets(NamedTuple):
-    """One entry a packet of a video stream, in the order of the file, which is decoding order.
+    """One entry per packet of a video stream, in the order of the file, which is decoding order.
 
     Attributes:
-        stamps: When its frame is shown, int64 in ticks of the stream, on the clock that runs through the whole file.
-            Of a counted stream: when it is decoded.
-        shown: Whether a frame comes of it that is to be shown: not discarded by an edit list, not a placeholder.
-        keys: Whether it starts a group that decodes on its own.
+        stamps: Presentation timestamps, int64 in ticks of the stream, on the file's continuous clock. For a counted
+            stream, decoding timestamps.
+        shown: Whether the packet has a frame to show: it is not discarded by an edit list and not a placeholder.
+        keys: Whether the packet starts a group that decodes without earlier packets.
     """
 
     stamps: npt.NDArray[np.int64]
@@ -79,19 +80,19 @@ class VideoTrack:
         index: Stream index in the file.
         codec: FFmpeg's name of the codec.
         span: ``(start, end)`` in seconds on the file's clock: first frame shown, last frame's end.
-        rate: Frames a second by the header.
-        counted: Whether the file has no presentation timestamps that could be used. A frame is then shown when the
-            packet that made the decoder give it is decoded, less the decoder's delay.
+        rate: Frame rate by the header, fps.
+        counted: Whether the file lacks usable presentation timestamps. A frame is then shown when the packet with
+            which the decoder returns it is decoded, less the decoder's delay.
         constant: Whether the timestamps are multiples of ``1 / rate``, rounded to ticks; the rounding is then undone.
-        regular: Whether each packet's own timestamp says when its frame is shown, so that the file can be sought in.
-        tick: Seconds per unit of a timestamp.
+        regular: Whether each packet's own timestamp is the time of its frame, so that the file can be read by seeking.
+        tick: The time base: seconds per unit of a timestamp.
         origin: ``stamp * tick - origin`` is the time in the file.
-        pictures: Packets of the stream that hold a frame.
-        width: Pixels a line as stored, before the frame is turned upright.
-        height: Lines as stored.
+        pictures: Number of frames: packets of the stream with a frame to show.
+        width: Width as stored, before the frame is turned upright, pixels.
+        height: Height as stored, pixels.
         matrix: Display matrix of the first frame, see :func:`crisscross_zoo.media.frames.orientation_of`.
-        packed: Whether packets hold two frames, and placeholders stand where the second is due.
-        packets: One entry a packet; None where the file was not scanned but read from an index.
+        packed: Whether packets hold two frames, with placeholders at the positions of the second ones.
+        packets: One entry per packet; None if the track was read from an index.
     """
 
     index: int
@@ -111,7 +112,7 @@ class VideoTrack:
     packets: Packets | None = field(default=None, repr=False, compare=False)
 
     def seconds(self, stamps: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Times in the file of timestamps."""
+        """Return the times in the file of timestamps, seconds."""
         seconds = np.asarray(stamps, np.float64) * self.tick - self.origin
         if self.constant:
             first = self.span[0]
@@ -119,14 +120,17 @@ class VideoTrack:
         return seconds
 
     def display_order(self) -> npt.NDArray[np.int64]:
-        """Packets by number, in the order in which their frames are shown; counted streams have none."""
+        """Return the packets' numbers in the order in which their frames are shown; not for counted streams."""
         assert self.packets is not None
         shown = np.flatnonzero(self.packets.shown)
         order: npt.NDArray[np.int64] = shown[np.argsort(self.packets.stamps[shown], kind="stable")]
         return order
 
     def numbers_at(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Numbers of the packets whose frames are shown at ``times``, seconds in the file; the first one before it."""
+        """Return the numbers of the packets whose frames are shown at ``times``, in seconds.
+
+        Before the first frame, it is the first frame's packet.
+        """
         assert self.packets is not None
         order = self.display_order()
         later = np.searchsorted(self.seconds(self.packets.stamps[order]), times + EARLY_SECONDS, side="right")
@@ -142,16 +146,16 @@ class AudioTrack:
         index: Stream index in the file.
         codec: FFmpeg's name of the codec.
         span: ``(start, end)`` in seconds on the file's clock; it starts at 0 or later.
-        tick: Seconds per unit of a timestamp.
+        tick: The time base: seconds per unit of a timestamp.
         origin: ``stamp * tick - origin`` is the time in the file.
-        regular: Whether each packet's own timestamp says where it lies, so that the file can be sought in.
-        exact: Whether timestamps are exact, so that a small step between two frames is meant.
-        rate: Samples a second in the file, Hz.
+        regular: Whether each packet's own timestamp is its time, so that the file can be read by seeking.
+        exact: Whether timestamps are exact, so that a small step between two frames is real.
+        rate: Sample rate of the file, Hz.
         first: Timestamp of the first decoded frame; None if it has none.
         lead: Samples in that first frame.
-        frame: Samples in each later frame; 0 if they differ.
-        stamps: Where each packet lies, int64 in ticks, :data:`NO_STAMP` where that is not known; None where the
-            packets' own timestamps say it.
+        frame: Samples in each later frame; 0 if their lengths differ.
+        stamps: Timestamp of each packet, int64 in ticks, :data:`NO_STAMP` where it is not known; None if the packets'
+            own timestamps are right.
     """
 
     index: int
@@ -174,8 +178,8 @@ class Media:
 
     Attributes:
         path: The file.
-        size: Its length in bytes.
-        modified_ns: When it was last changed, nanoseconds since 1970.
+        size: Size of the file in bytes.
+        modified_ns: Modification time, nanoseconds since 1970.
         format: FFmpeg's name of the container format.
         video: The best video stream, or None (attached cover art does not count).
         audio: The best audio stream, or None.
@@ -192,7 +196,7 @@ class Media:
 
     @property
     def duration(self) -> float:
-        """Seconds to the end of the stream that ends last."""
+        """End of the stream that ends last, seconds."""
         return max(t.span[1] for t in (self.video, self.audio) if t is not None)
 
     @property
@@ -207,7 +211,7 @@ class Media:
 
     @property
     def damage(self) -> tuple[str, ...]:
-        """What is lost, guessed or put right in either stream or the file, one phrase each."""
+        """What is lost, guessed or repaired in either stream or the file, one phrase each."""
         return tuple(str(f) for f in self.findings if not f.harmless)
 
     @property
@@ -221,17 +225,17 @@ class Media:
         return NoStreamError(f"has no {stream} stream", remedy=f"use modality {other!r}", path=self.path)
 
     def findings_of(self, streams: Collection[str]) -> list[Finding]:
-        """What concerns one of ``streams``, or the whole file."""
+        """Return the findings that concern one of ``streams``, or the whole file."""
         return [f for f in self.findings if f.stream is None or f.stream in streams]
 
     def compact(self) -> Self:
-        """Return the same without what grows with the file's length."""
+        """Return a copy without the entries per packet, which grow with the file's length."""
         video = self.video and dataclasses.replace(self.video, packets=None)
         audio = self.audio and dataclasses.replace(self.audio, stamps=None)
         return dataclasses.replace(self, video=video, audio=audio)
 
     def to_row(self) -> dict[str, Value]:
-        """Return it as int, float, bool, str or None by column; ``damage`` and ``notes`` have one phrase a line."""
+        """Return an int, float, bool, str or None by column; ``damage`` and ``notes`` have one phrase per line."""
         row: dict[str, Value] = {name: getattr(self, name) for name in (*_FILE_COLUMNS, "duration")}
         for stream, columns in _COLUMNS.items():
             track = getattr(self, stream)
@@ -243,7 +247,7 @@ class Media:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Undo :meth:`to_row`, but for the entries per packet; other keys of ``row`` are left aside.
+        """Return the media of a row of :meth:`to_row`, without entries per packet; other keys of ``row`` are ignored.
 
         Raises:
             InputError: a column is missing.
@@ -274,7 +278,7 @@ _FILE_COLUMNS: tuple[str, ...] = ("path", "size", "modified_ns", "format")
 
 
 def _columns_of(track: type) -> dict[str, type]:
-    """Types of a track's fields that a row keeps, by name; ``int`` of ``int | None``."""
+    """Return the types of a track's fields that a row keeps, by name; ``int`` for ``int | None``."""
     hints = typing.get_type_hints(track)
     kept = [f.name for f in dataclasses.fields(track) if f.compare and f.name != "span"]
     return {name: (*typing.get_args(hints[name]), hints[name])[0] for name in kept}
@@ -296,4 +300,4 @@ COLUMNS: dict[str, type] = {
     "damage": str,
     "notes": str,
 }
-"""Columns of :meth:`Media.to_row` by name, with the type of what is in them: int, float, bool or str."""
+"""Columns of :meth:`Media.to_row` by name, with the type of their values: int, float, bool or str."""

@@ -1,7 +1,7 @@
-"""Where clips lie in a file: pure arithmetic on seconds.
+"""Windows of clips in a file: pure arithmetic on seconds.
 
-A window is a half-open interval ``[start, end)`` in seconds. Time 0 is the file's first picture, or its first
-sound where that comes first. ``span`` is the part of the file in which a stream has content.
+A window is a half-open interval ``[start, end)`` in seconds. Time 0 is the file's first frame, or its first audio
+sample if that comes first. ``span`` is the interval of the file in which a stream has content.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def dense_starts(span: tuple[float, float], window: float, stride: float) -> Flo
     """Start a window every ``stride`` seconds, from the beginning of ``span`` to its end.
 
     A window that would reach beyond the span is moved back to end with it. A remainder below
-    :data:`REMAINDER_SECONDS` (or half a stride, if that is less) is left out. A span no longer than a window gets one
-    window, at its beginning.
+    :data:`REMAINDER_SECONDS` (or half a stride, if that is less) gets no window. A span no longer than a window gets
+    one window, at its beginning.
 
     Args:
         span: ``(start, end)`` of the stream in seconds.
@@ -55,8 +55,8 @@ def uniform_starts(span: tuple[float, float], window: float, clips: int, rate: f
     Args:
         span: ``(start, end)`` of the stream in seconds.
         window: Length of a window in seconds.
-        clips: How many windows.
-        rate: Units a second; the clip's frame rate for video, spectrogram columns a second for sound.
+        clips: Number of windows.
+        rate: Units per second: the clip's frame rate for video, spectrogram columns per second for audio.
 
     Returns:
         Starts in seconds, shape (clips,), ascending.
@@ -73,13 +73,13 @@ def uniform_starts(span: tuple[float, float], window: float, clips: int, rate: f
 def random_starts(
     span: tuple[float, float], window: float, clips: int, rng: np.random.Generator
 ) -> FloatArray:
-    """Draw ``clips`` windows that lie in ``span``, each place as likely as any other.
+    """Draw ``clips`` uniformly random windows in ``span``.
 
     Args:
-        span: ``(start, end)`` of the stream in seconds; one no longer than a window gives its beginning.
+        span: ``(start, end)`` of the stream in seconds; if no longer than a window, all windows start at its beginning.
         window: Length of a window in seconds.
-        clips: How many windows; they may overlap.
-        rng: Where the random numbers come from.
+        clips: Number of windows; they may overlap.
+        rng: The random number generator.
 
     Returns:
         Starts in seconds, shape (clips,), ascending.
@@ -90,7 +90,7 @@ def random_starts(
 
 
 def centred_starts(centres: FloatArray, span: tuple[float, float], window: float) -> FloatArray:
-    """Centre a window on each instant; one that would reach beyond ``span`` is moved inside it.
+    """Centre a window on each time; a window that would reach beyond ``span`` is moved inside it.
 
     Args:
         centres: Seconds, shape (n,).
@@ -125,15 +125,15 @@ def centres_of(windows: FloatArray) -> FloatArray:
 
 
 def centred_alike(video: FloatArray, audio: FloatArray, fps: float) -> npt.NDArray[np.bool_]:
-    """Whether the video and audio windows of each row are centred within half a frame of each other.
+    """Return whether the video and audio windows of each row are centred within half a frame of each other.
 
     Args:
         video: Seconds, shape (n, 2).
-        audio: Likewise.
-        fps: Frames a second of the video clips.
+        audio: Seconds, shape (n, 2).
+        fps: Frame rate of the video clips.
 
     Returns:
-        Shape (n,).
+        bool, shape (n,).
     """
     alike: npt.NDArray[np.bool_] = np.abs(centres_of(video) - centres_of(audio)) <= 0.5 / fps + _ROUNDING
     return alike
@@ -145,16 +145,16 @@ def whole_units(seconds: float, rate: float) -> int:
 
 
 def frame_times(starts: FloatArray, span: tuple[float, float], frames: int, fps: float) -> FloatArray:
-    """Times at which each window's frames are picked: ``start + k / fps``.
+    """Return the times at which each window's frames are picked: ``start + k / fps``.
 
-    Where the span has fewer than ``frames`` sampling times, the clip is filled by starting again at its first frame
-    (3 of 8: 0 1 2 0 1 2 0 1).
+    If the span has fewer than ``frames`` sampling times, its frames are repeated from the first one (3 of 8:
+    0 1 2 0 1 2 0 1).
 
     Args:
         starts: Seconds, shape (n,).
         span: ``(start, end)`` of the stream in seconds.
         frames: Frames in a clip.
-        fps: Frames a second.
+        fps: Frame rate of the clip.
 
     Returns:
         Seconds, shape (n, frames).

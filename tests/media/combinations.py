@@ -1,4 +1,4 @@
-"""The combinations of container, codec and property that are held against ``ffmpeg``; importing registers them."""
+"""The combinations of container, codec and property that are compared with ``ffmpeg``; importing registers them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from container_bytes import (
     VIDEO_PID,
     ChangeStamps,
     Edit,
-    avi_pictures,
+    avi_frames,
     change_avi,
     change_ps,
     change_ts,
-    counted_on,
     cut_ts,
+    frame_type,
     h264_fields,
     mpeg2_fields,
     not_coded,
     packed,
     pick_fragments,
-    picture_type,
+    recounted,
     set_edits,
     set_matrix,
     start_later,
@@ -58,12 +58,12 @@ from numbered import (
     Shelf,
     combination,
     ffmpeg,
-    part_of,
+    recording_of,
     table,
 )
 
 MILLISECOND = 1e-3
-PICTURE = CLOCK // FPS  # MPEG time stamps from picture to picture
+FRAME = CLOCK // FPS  # MPEG ticks from frame to frame
 
 
 # --- containers and codecs, nothing special ----------------------------------------------------------------------
@@ -169,7 +169,7 @@ LONG_PAUSE = (
 
 
 def speed(fps: str) -> str:
-    """Options that give the base's pictures another rate."""
+    """Return options that give the base's frames another rate."""
     return f"-vf setpts=N/({fps})/TB -r {fps}"
 
 
@@ -196,7 +196,7 @@ ts-h264-still-end      ts    {STILL_AT_END} {H264_B} {AAC}
 ts-hevc-still-end      ts    {STILL_AT_END} {HEVC}:keyint=12:bframes=3 {AAC}
 """
 )
-table(f"ts-h264-pause  ts  {LONG_PAUSE} {H264_B} {AAC}", said="either")
+table(f"ts-h264-pause  ts  {LONG_PAUSE} {H264_B} {AAC}", reported="either")
 table(
     f"""
 mkv-h264-29.97         mkv   {speed("30000/1001")} {H264_B} {AAC}
@@ -212,7 +212,7 @@ table(f"apng-vfr  apng  {VFR} -an", audio=None)
 
 
 def edited(name: str, base: str, *rows: Edit, tracks: str = "both", version: int = 0, **details: Any) -> None:
-    """Register an MP4 whose tracks (``vide``, ``soun`` or both) show what the edits say; without any, no list."""
+    """Register an MP4 whose tracks (``vide``, ``soun`` or both) have the edits ``rows``; without any, no edit list."""
 
     def make(shelf: Shelf, out: Path) -> None:
         data = shelf.bytes(base)
@@ -242,9 +242,9 @@ edited("mp4-h264-edit-late-audio", "h264.mp4", (None, 0.5), (0, 2.5), tracks="so
 edited("mp4-h264-edit-three", "h264.mp4", (0.4, 0.4), (1.2, 0.4), (2.4, 0.4))
 edited("mp4-h264-edit-opengop-swapped", "h264-opengop.mp4", (2.1, 0.5), (0.7, 0.5))
 edited("mp4-hevc-edit-opengop-two", "hevc-opengop.mp4", (0.6, 0.6), (2.1, 0.5))
-edited("mp4-h264-edit-beyond", "h264.mp4", (0.52, 9.0), said="either")
+edited("mp4-h264-edit-beyond", "h264.mp4", (0.52, 9.0), reported="either")
 edited("mp4-h264-edit-audio-hole", "h264.mp4", (0.4, 0.8), (None, 0.5), (1.6, 0.6), tracks="soun")
-edited("mp4-h264-edit-one-picture", "h264.mp4", (1.3, 0.04))
+edited("mp4-h264-edit-one-frame", "h264.mp4", (1.3, 0.04))
 edited("mp4-h264-edit-none", "h264.mp4")
 edited("mp4-h264-edit-video-only", "h264.mp4", (0.52, 1.6), tracks="vide")
 edited("mp4-h264-edit-audio-only", "h264.mp4", (0.52, 1.6), tracks="soun")
@@ -280,7 +280,7 @@ def fragments(name: str, wanted: Callable[[int], bool], **details: Any) -> None:
 
 fragments("mp4-h264-segment-late", lambda k: k >= 2)
 fragments("mp4-h264-segment-middle", lambda k: 1 <= k < 4)
-fragments("mp4-h264-segment-missing", lambda k: k != 2, said="either")
+fragments("mp4-h264-segment-missing", lambda k: k != 2, reported="either")
 
 # --- where the clocks start --------------------------------------------------------------------------------------
 
@@ -309,14 +309,14 @@ mka-opus-late          mka   -vn {OPUS} -output_ts_offset 7
 )
 table(f"ogv-theora-late  ogv  {THEORA} {VORBIS} -output_ts_offset 100")
 table("asf-wmv2-late  wmv  -c:v wmv2 -q:v 3 -c:a wmav2 -output_ts_offset 10")
-table("mp4-hevc-opengop-cut  mp4  -c copy", base="hevc-opengop.mp4", before="-ss 1", said="either")
-table("mkv-hevc-opengop-cut  mkv  -c copy", base="hevc-opengop.mp4", before="-ss 1", said="either")
-table("mp4-h264-opengop-cut  mp4  -c copy", base="h264-opengop.mp4", before="-ss 1", said="either")
-table("mkv-h264-opengop-cut  mkv  -c copy", base="h264-opengop.mp4", before="-ss 1", said="either")
+table("mp4-hevc-opengop-cut  mp4  -c copy", base="hevc-opengop.mp4", before="-ss 1", reported="either")
+table("mkv-hevc-opengop-cut  mkv  -c copy", base="hevc-opengop.mp4", before="-ss 1", reported="either")
+table("mp4-h264-opengop-cut  mp4  -c copy", base="h264-opengop.mp4", before="-ss 1", reported="either")
+table("mkv-h264-opengop-cut  mkv  -c copy", base="h264-opengop.mp4", before="-ss 1", reported="either")
 
 
 def apart(text: str, seconds: float) -> None:
-    """Register files whose sound comes so much later than it should, and begins as much later."""
+    """Register files whose audio is delayed by ``seconds``: its timestamps begin that much later."""
 
     def register(name: str, suffix: str, options: str) -> None:
         def make(shelf: Shelf, out: Path) -> None:
@@ -359,27 +359,28 @@ ogv-theora-audio-early ogv   {THEORA} {VORBIS}
 apart(f"mp4-h264-audio-leads-little  mp4  {H264_B} {AAC}", -0.06)
 apart(f"mkv-h264-audio-leads-little  mkv  {H264_B} {AAC}", -0.06)
 
-# --- MPEG-TS and MPEG-PS: missing, repeated, jumping and restarting time stamps ------------------------------------
+# --- MPEG-TS and MPEG-PS: missing, repeated, jumping and restarting timestamps -----------------------------------
 
 
 def stamps(
-    name: str, base: str, change: ChangeStamps, sound: ChangeStamps | None = None, **details: Any
+    name: str, base: str, change: ChangeStamps, change_audio: ChangeStamps | None = None, **details: Any
 ) -> None:
-    """Register a transport or program stream whose pictures' and sound's time stamps are changed."""
+    """Register a transport or program stream with changed video timestamps, and changed audio timestamps if given."""
     suffix = Path(base).suffix[1:]
 
     def make(shelf: Shelf, out: Path) -> None:
         data = shelf.bytes(base)
         data = change_ts(data, VIDEO_PID, change) if suffix == "ts" else change_ps(data, 0xE0, change)
-        if sound is not None:
-            data = change_ts(data, AUDIO_PID, sound) if suffix == "ts" else change_ps(data, 0xC0, sound)
+        if change_audio is not None:
+            is_ts = suffix == "ts"
+            data = change_ts(data, AUDIO_PID, change_audio) if is_ts else change_ps(data, 0xC0, change_audio)
         out.write_bytes(data)
 
     combination(name, suffix, **details)(make)
 
 
 def moved(wanted: Callable[[int], bool], seconds: float) -> ChangeStamps:
-    """Stamps of the PES packets whose number is wanted come later by so many seconds."""
+    """Return a change that moves the timestamps of the PES packets whose number is wanted by so many seconds."""
     ticks = round(seconds * CLOCK)
 
     def change(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int | None]:
@@ -391,7 +392,7 @@ def moved(wanted: Callable[[int], bool], seconds: float) -> ChangeStamps:
 
 
 def without(wanted: Callable[[int], bool]) -> ChangeStamps:
-    """No stamps in the PES packets whose number is wanted."""
+    """Return a change that removes the timestamps of the PES packets whose number is wanted."""
     return lambda k, pts, dts: (None, None) if wanted(k) else (pts, dts)
 
 
@@ -410,20 +411,20 @@ for _name, _base, _which in (
     ("vob-mpeg2-pts-one-missing", "mpeg2.vob", lambda k: k == 20),
     ("vob-mpeg2-pts-half-missing", "mpeg2.vob", lambda k: k % 2 == 1),
 ):
-    stamps(_name, _base, without(_which), same_as=_base, said="either")
+    stamps(_name, _base, without(_which), same_as=_base, reported="either")
 stamps(
     "ts-h264-audio-pts-half-missing",
     "h264.ts",
     without(lambda k: False),
     without(lambda k: k % 2 == 1),
     same_as="h264.ts",
-    said="either",
+    reported="either",
 )
-stamps("vob-mpeg2-gap", "mpeg2.vob", moved(lambda k: k >= 12, 2.0), said="either")
+stamps("vob-mpeg2-gap", "mpeg2.vob", moved(lambda k: k >= 12, 2.0), reported="either")
 
 
-def late_part(by: float) -> ChangeStamps:
-    """Stamps of a TS from 1.44 s on, where a closed group begins, come later."""
+def moved_end(by: float) -> ChangeStamps:
+    """Return a change that moves the timestamps of a TS from 1.44 s on, where a closed group begins."""
 
     def change(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int | None]:
         assert pts is not None
@@ -432,21 +433,21 @@ def late_part(by: float) -> ChangeStamps:
     return change
 
 
-TS_START = round(1.48 * CLOCK)  # ffmpeg's first picture with three B-pictures
+TS_START = round(1.48 * CLOCK)  # ffmpeg's first frame with three B-frames
 
-stamps("ts-h264-gap", "h264.ts", late_part(2.0), late_part(2.0), said="either")
-stamps("ts-h264-gap-long", "h264.ts", late_part(20.0), late_part(20.0), said="either")
-stamps("ts-h264-jump-back", "h264.ts", late_part(-1.0), late_part(-1.0), same_as="h264.ts", said="damage")
+stamps("ts-h264-gap", "h264.ts", moved_end(2.0), moved_end(2.0), reported="either")
+stamps("ts-h264-gap-long", "h264.ts", moved_end(20.0), moved_end(20.0), reported="either")
+stamps("ts-h264-jump-back", "h264.ts", moved_end(-1.0), moved_end(-1.0), same_as="h264.ts", reported="damage")
 stamps(
     "ts-h264-jump-back-far",
     "h264.ts",
-    late_part(-1000.0),
-    late_part(-1000.0),
+    moved_end(-1000.0),
+    moved_end(-1000.0),
     same_as="h264.ts",
-    said="damage",
+    reported="damage",
 )
 
-# Where the whole clock jumps inside a group, frames of both sides are shown in one another's order.
+# If the whole clock jumps inside a group, frames of both sides are interleaved in presentation order.
 for _first, _by in ((30, -1000.0), (33, 1000.0), (38, -1.0), (47, -1000.0)):
     stamps(
         f"ts-h264-jump-inside-{_first}",
@@ -454,33 +455,37 @@ for _first, _by in ((30, -1000.0), (33, 1000.0), (38, -1.0), (47, -1000.0)):
         moved(lambda k, first=_first: k >= first, _by),
         same_as="h264.ts",
         audio=None,
-        said="damage",
+        reported="damage",
     )
 # Below 0 the clock wraps, and again a little later.
 for _codec in ("h264", "mpeg2-nob"):
     stamps(
         f"ts-{_codec}-jump-below-zero",
         f"{_codec}.ts",
-        late_part(-3.0),
-        late_part(-3.0),
+        moved_end(-3.0),
+        moved_end(-3.0),
         same_as=f"{_codec}.ts",
-        said="damage",
+        reported="damage",
     )
 
 
 def repeated(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int | None]:
-    """Each tenth picture has the stamps of the one before."""
+    """Give each tenth frame the timestamps of the frame before."""
     assert pts is not None
-    back = PICTURE if k % 10 == 5 else 0
+    back = FRAME if k % 10 == 5 else 0
     return pts - back, None if dts is None else dts - back
 
 
-stamps("ts-h264-pts-repeated", "h264-nob.ts", repeated, same_as="h264-nob.ts", said="damage")
-stamps("ts-mpeg2-pts-repeated", "mpeg2-nob.ts", repeated, same_as="mpeg2-nob.ts", said="damage")
+stamps("ts-h264-pts-repeated", "h264-nob.ts", repeated, same_as="h264-nob.ts", reported="damage")
+stamps("ts-mpeg2-pts-repeated", "mpeg2-nob.ts", repeated, same_as="mpeg2-nob.ts", reported="damage")
 
 for _name, _by in (("astray", 1000.0), ("late", 0.5), ("early", -0.5), ("astray-back", -1000.0)):
     stamps(
-        f"ts-h264-pts-one-{_name}", "h264.ts", moved(lambda k: k == 20, _by), same_as="h264.ts", said="damage"
+        f"ts-h264-pts-one-{_name}",
+        "h264.ts",
+        moved(lambda k: k == 20, _by),
+        same_as="h264.ts",
+        reported="damage",
     )
 stamps(
     "ts-h264-audio-pts-one-astray",
@@ -488,7 +493,7 @@ stamps(
     without(lambda k: False),
     moved(lambda k: k == 5, 1000.0),
     same_as="h264.ts",
-    said="damage",
+    reported="damage",
 )
 stamps("ts-h264-dts-missing", "h264.ts", lambda k, pts, dts: (pts, None), same_as="h264.ts")
 stamps(
@@ -496,7 +501,7 @@ stamps(
     "h264-nob.ts",
     without(lambda k: k > 0),
     same_as="h264-nob.ts",
-    said="either",
+    reported="either",
 )
 
 table(
@@ -510,21 +515,21 @@ ts-h264-wraps-at-start ts    -c copy -muxdelay 0 -muxpreload 0 -output_ts_offset
 
 
 def joined(name: str, suffix: str, *options: str, restarts: bool = True, **details: Any) -> None:
-    """Register recordings joined end to end with ``cat``, as many parts of the base as there are options."""
+    """Register recordings joined end to end with ``cat``: the base is split into as many as there are options."""
     count = len(options)
     edges = [round(COUNT * k / count) / FPS for k in range(count + 1)]
 
     def make(shelf: Shelf, out: Path) -> None:
         whole = b""
         for k in range(count):
-            part = part_of(out, k)
+            recording = recording_of(out, k)
             cut = f"-ss {edges[k]} -t {edges[k + 1] - edges[k]:.3f}"
-            ffmpeg(cut, "-i", shelf.file("base"), options[k], part)
-            whole += part.read_bytes()
-        out.write_bytes(whole if restarts or suffix != "ts" else counted_on(whole))
+            ffmpeg(cut, "-i", shelf.file("base"), options[k], recording)
+            whole += recording.read_bytes()
+        out.write_bytes(whole if restarts or suffix != "ts" else recounted(whole))
 
     if restarts:
-        details = {"recordings": count, "said": "damage", **details}
+        details = {"recordings": count, "reported": "damage", **details}
     combination(name, suffix, **details)(make)
 
 
@@ -542,16 +547,21 @@ for _name, _suffix, _options, _details in (
     ("ogg-flac-chained", "oga", "-vn -c:a flac", {"video": None}),
     ("ogv-theora-chained", "ogv", f"{THEORA} -an", {"audio": None}),
     ("h264-raw-joined", "h264", f"{H264_B} -an", {"audio": None, "restarts": False}),
-    ("m4v-raw-joined", "m4v", f"{MPEG4} -an -f m4v", {"audio": None, "said": "either"}),
+    ("m4v-raw-joined", "m4v", f"{MPEG4} -an -f m4v", {"audio": None, "reported": "either"}),
     ("adts-aac-joined", "aac", f"-vn {AAC}", {"video": None, "restarts": False}),
-    ("mp3-joined", "mp3", f"-vn {MP3} -write_xing 0", {"video": None, "restarts": False, "said": "either"}),
+    (
+        "mp3-joined",
+        "mp3",
+        f"-vn {MP3} -write_xing 0",
+        {"video": None, "restarts": False, "reported": "either"},
+    ),
 ):
     joined(_name, _suffix, _options, _options, **_details)
 joined("ts-h264-joined-three", "ts", *[f"{H264_B} {AAC}"] * 3)
 joined("webm-vp9-joined", "webm", *[f"{VP9} {OPUS}"] * 2)
-# A jump ahead within a minute and twice the file is a gap, a longer one another recording.
+# A jump ahead by up to a minute and twice the file's length is a gap; a longer jump begins another recording.
 _later = [f"{H264_B} {AAC}", f"{H264_B} {AAC} -output_ts_offset"]
-joined("ts-h264-joined-later", "ts", _later[0], f"{_later[1]} 20", recordings=1, said="either")
+joined("ts-h264-joined-later", "ts", _later[0], f"{_later[1]} 20", recordings=1, reported="either")
 joined("ts-h264-joined-much-later", "ts", _later[0], f"{_later[1]} 1000")
 joined("ts-h264-joined-late-between", "ts", _later[0], f"{_later[1]} 1000", _later[0])
 joined(
@@ -561,7 +571,7 @@ joined(
 )
 joined("ts-h264-joined-four", "ts", *[f"{H264_B} {AAC}"] * 4)
 joined("mkv-h264-joined-much-later", "mkv", _later[0], f"{_later[1]} 1000")
-# Of these ffmpeg reads the first recording alone; that must be said.
+# Of these formats, ffmpeg reads only the first recording; the package must report that.
 joined("flv-h264-joined", "flv", *[f"{H264_B} {AAC}"] * 2, recordings=1)
 joined("asf-wmv2-joined", "wmv", *["-c:v wmv2 -q:v 3 -c:a wmav2"] * 2, recordings=1)
 joined("aiff-pcm-joined", "aiff", "-vn", "-vn", recordings=1, video=None)
@@ -579,16 +589,16 @@ for _name, _first, _second in (
     ("ts-h264-audio-surround", f"{H264_B} {AAC}", f"{H264_B} {AAC} -ac 6"),
 ):
     joined(_name, "ts", f"{_first} {LATER[0]}", f"{_second} {LATER[1]}", restarts=False)
-# libavcodec drops the last picture before the size changes.
+# libavcodec drops the last frame before the size changes.
 _halves = f"{MPEG2} {MP2} {LATER[0]}", f"{LARGER} {MPEG2} {MP2} {LATER[1]}"
-joined("ts-mpeg2-size", "ts", *_halves, restarts=False, said="either")
-# ffmpeg counts the second rate's samples by the first's, but not within a recording.
+joined("ts-mpeg2-size", "ts", *_halves, restarts=False, reported="either")
+# ffmpeg counts samples of the second rate by the first rate, but not within one recording.
 joined(
     "ts-h264-audio-rate",
     "ts",
     f"{H264_B} {AAC} {LATER[0]}",
     f"{H264_B} {AAC} -ar 44100 {LATER[1]}",
-    said="either",
+    reported="either",
 )
 joined("ts-h264-size-restarts", "ts", f"{H264_B} {AAC}", f"{LARGER} {H264_B} {AAC}")
 joined("h264-raw-size", "h264", f"{H264_B} -an", f"{LARGER} {H264_B} -an", audio=None, restarts=False)
@@ -597,7 +607,7 @@ joined("h264-raw-size", "h264", f"{H264_B} -an", f"{LARGER} {H264_B} -an", audio
 
 
 def cut(name: str, base: str, first: int, **details: Any) -> None:
-    """Register a transport stream that begins with the picture of this number in decoding order."""
+    """Register a transport stream that begins with frame ``first`` in decoding order."""
 
     def make(shelf: Shelf, out: Path) -> None:
         out.write_bytes(cut_ts(shelf.bytes(base), first))
@@ -605,25 +615,25 @@ def cut(name: str, base: str, first: int, **details: Any) -> None:
     combination(name, "ts", **details)(make)
 
 
-cut("ts-h264-from-inside", "h264.ts", 5, said="damage")
-cut("ts-mpeg2-from-inside", "mpeg2.ts", 5, said="damage")
+cut("ts-h264-from-inside", "h264.ts", 5, reported="damage")
+cut("ts-mpeg2-from-inside", "mpeg2.ts", 5, reported="damage")
 cut("ts-h264-from-key", "h264.ts", 24)
-cut("ts-hevc-from-inside", "hevc-opengop.ts", 24, said="damage")
-cut("ts-h264-from-open-group", "h264-opengop.ts", 21, said="either")
-cut("ts-hevc-from-open-group", "hevc-opengop.ts", 21, said="either")
-cut("ts-mpeg2-from-open-group", "mpeg2.ts", 22, said="either")
+cut("ts-hevc-from-inside", "hevc-opengop.ts", 24, reported="damage")
+cut("ts-h264-from-open-group", "h264-opengop.ts", 21, reported="either")
+cut("ts-hevc-from-open-group", "hevc-opengop.ts", 21, reported="either")
+cut("ts-mpeg2-from-open-group", "mpeg2.ts", 22, reported="either")
 
 
-@combination("ts-h264-packets-lost", "ts", said="damage")
+@combination("ts-h264-packets-lost", "ts", reported="damage")
 def _(shelf: Shelf, out: Path) -> None:
     data = shelf.bytes("h264.ts")
     starts = [at for at, _ in ts_starts(data, VIDEO_PID)]
     out.write_bytes(data[: starts[30]] + data[starts[36] :])  # from inside a group to the next
 
 
-cut("ts-h264-refresh-from-inside", "h264-refresh.ts", 30, said="damage")
+cut("ts-h264-refresh-from-inside", "h264-refresh.ts", 30, reported="damage")
 
-for _name, _source, _said in (
+for _name, _source, _reported in (
     ("mp4-h264-frag-cut-off", "h264-fragments.mp4", "either"),
     ("mkv-h264-cut-off", "h264.mkv", "damage"),
     ("ts-h264-cut-off", "h264.ts", "either"),
@@ -638,11 +648,11 @@ for _name, _source, _said in (
         data = shelf.bytes(source)
         out.write_bytes(data[: round(0.6 * len(data))])
 
-    # Those whose header tells no length may be taken for whole.
-    combination(_name, Path(_source).suffix[1:], said=_said)(_cut_off)
+    # Files whose header states no length may count as whole.
+    combination(_name, Path(_source).suffix[1:], reported=_reported)(_cut_off)
 
 
-# --- AVI: dropped and not-coded pictures, packed B-pictures ------------------------------------------------------
+# --- AVI: dropped and not-coded frames, packed B-frames ----------------------------------------------------------
 
 DROPPED = "-vf select='if(between(n,20,49),not(mod(n,5)),1)' -fps_mode vfr"
 
@@ -662,46 +672,46 @@ avi-mpeg4-vbr-mp3      avi   {MPEG4} {MP3} -q:a 4
 )
 
 
-def with_pictures(name: str, base: str, change: Callable[[list[bytes]], list[bytes]], **details: Any) -> None:
-    """Register an AVI whose picture chunks are changed."""
+def with_frames(name: str, base: str, change: Callable[[list[bytes]], list[bytes]], **details: Any) -> None:
+    """Register an AVI whose video chunks are changed."""
 
     def make(shelf: Shelf, out: Path) -> None:
         data = shelf.bytes(base)
-        out.write_bytes(change_avi(data, change(avi_pictures(data))))
+        out.write_bytes(change_avi(data, change(avi_frames(data))))
 
     combination(name, "avi", **details)(make)
 
 
 def each(change: Callable[[int, bytes], bytes]) -> Callable[[list[bytes]], list[bytes]]:
-    """Change every chunk, given its number."""
+    """Return a function that changes every chunk, given its number."""
     return lambda chunks: [change(k, chunk) for k, chunk in enumerate(chunks)]
 
 
-INCREMENT_BITS = 5  # of MPEG-4's time within a second, at 25 pictures a second
+INCREMENT_BITS = 5  # of MPEG-4's time within a second, at 25 fps
 
 
-def is_frozen(k: int, picture: bytes) -> bool:
-    """Whether a picture of frozen.avi, or of frozen.mkv, shows what the one before does, and is no key frame."""
-    return k % 10 in range(6, 10) and picture_type(picture) == "P"
+def is_frozen(k: int, frame: bytes) -> bool:
+    """Return whether a frame of frozen.avi, or of frozen.mkv, repeats the frame before and is no key frame."""
+    return k % 10 in range(6, 10) and frame_type(frame) == "P"
 
 
-def as_not_coded(k: int, picture: bytes) -> bytes:
-    return not_coded(picture, INCREMENT_BITS) if is_frozen(k, picture) else picture
+def as_not_coded(k: int, frame: bytes) -> bytes:
+    return not_coded(frame, INCREMENT_BITS) if is_frozen(k, frame) else frame
 
 
-def with_empty_chunks(pictures: list[bytes]) -> list[bytes]:
-    """Packed, and each tenth chunk shown twice."""
-    chunks = packed(pictures, INCREMENT_BITS)
+def with_empty_chunks(frames: list[bytes]) -> list[bytes]:
+    """Return packed chunks, each tenth of them followed by an empty one."""
+    chunks = packed(frames, INCREMENT_BITS)
     return [c for k, chunk in enumerate(chunks) for c in ([chunk, b""] if k % 10 == 9 else [chunk])]
 
 
-with_pictures("avi-mpeg4-not-coded", "frozen.avi", each(as_not_coded))
-with_pictures("avi-mpeg4-empty-chunks", "frozen.avi", each(lambda k, p: b"" if is_frozen(k, p) else p))
-with_pictures("avi-mpeg4-one-byte", "frozen.avi", each(lambda k, p: b"\x7f" if is_frozen(k, p) else p))
-with_pictures("avi-mjpeg-empty-chunks", "mjpeg.avi", each(lambda k, p: b"" if k % 7 in (3, 4) else p))
-with_pictures("avi-mjpeg-empty-first", "mjpeg.avi", each(lambda k, p: b"" if k in (0, 1) else p))
-with_pictures("avi-mpeg4-packed", "mpeg4-b.avi", lambda pictures: packed(pictures, INCREMENT_BITS))
-with_pictures("avi-mpeg4-packed-dropped", "mpeg4-b.avi", with_empty_chunks)
+with_frames("avi-mpeg4-not-coded", "frozen.avi", each(as_not_coded))
+with_frames("avi-mpeg4-empty-chunks", "frozen.avi", each(lambda k, p: b"" if is_frozen(k, p) else p))
+with_frames("avi-mpeg4-one-byte", "frozen.avi", each(lambda k, p: b"\x7f" if is_frozen(k, p) else p))
+with_frames("avi-mjpeg-empty-chunks", "mjpeg.avi", each(lambda k, p: b"" if k % 7 in (3, 4) else p))
+with_frames("avi-mjpeg-empty-first", "mjpeg.avi", each(lambda k, p: b"" if k in (0, 1) else p))
+with_frames("avi-mpeg4-packed", "mpeg4-b.avi", lambda frames: packed(frames, INCREMENT_BITS))
+with_frames("avi-mpeg4-packed-dropped", "mpeg4-b.avi", with_empty_chunks)
 
 
 for _name, _stream, _ticks in (("video", 0, 10), ("audio", 1, 24_000)):
@@ -715,14 +725,14 @@ for _name, _stream, _ticks in (("video", 0, 10), ("audio", 1, 24_000)):
 @combination("avi-mpeg4-no-index", "avi")
 def _(shelf: Shelf, out: Path) -> None:
     data = shelf.bytes("mpeg4.avi")
-    data = change_avi(data, avi_pictures(data))
+    data = change_avi(data, avi_frames(data))
     out.write_bytes(data[: data.rindex(b"idx1")])
 
 
 def remuxed(
     name: str, suffix: str, base: str, change: Callable[[int, av.Packet[Any]], bytes | None], **details: Any
 ) -> None:
-    """Register a file whose picture packets have other bytes, in decoding order; None leaves one out."""
+    """Register a file whose video packets have other bytes, in decoding order; None drops a packet."""
 
     def make(shelf: Shelf, out: Path) -> None:
         with av.open(str(shelf.file(base))) as source, av.open(str(out), "w") as target:
@@ -749,13 +759,15 @@ def remuxed(
 
 for _suffix in ("mkv", "mp4"):
     remuxed(f"{_suffix}-mpeg4-not-coded", _suffix, "frozen.mkv", lambda k, p: as_not_coded(k, bytes(p)))
-remuxed("mkv-h264-from-inside", "mkv", "h264.mkv", lambda k, p: None if k < 5 else bytes(p), said="damage")
 remuxed(
-    "mkv-h264-picture-missing",
+    "mkv-h264-from-inside", "mkv", "h264.mkv", lambda k, p: None if k < 5 else bytes(p), reported="damage"
+)
+remuxed(
+    "mkv-h264-frames-missing",
     "mkv",
     "h264-nob.mp4",
     lambda k, p: None if 30 <= k < 36 else bytes(p),
-    said="either",
+    reported="either",
 )
 
 # --- interlaced, telecine, display matrices, sizes ---------------------------------------------------------------
@@ -782,7 +794,7 @@ mp4-hevc-10bit         mp4   {HEVC}:keyint=12:bframes=3 -pix_fmt yuv420p10le {AA
 )
 
 
-FIELD = 0.5 / FPS  # the demuxer guesses by so much when it shows the last picture of a raw stream
+FIELD = 0.5 / FPS  # error of the demuxer's guess of when the last frame of a raw stream is shown
 
 
 @combination("m2v-raw-telecine", "m2v", audio=None, rounding=FIELD)
@@ -800,24 +812,24 @@ for _suffix in ("vob", "ts", "mkv"):
     combination(f"{_suffix}-mpeg2-telecine", _suffix)(_telecined)
 
 
-def grey_pictures() -> list[np.ndarray]:
-    """The base's pictures, without colour."""
+def grey_images() -> list[np.ndarray]:
+    """Return the base's images in grey."""
     return [(16 + numbered_frame(n).mean(axis=-1) * 219 / 255).astype(np.uint8) for n in range(COUNT)]
 
 
 @combination("h264-raw-fields", "h264", audio=None)
 def _(shelf: Shelf, out: Path) -> None:
-    out.write_bytes(b"".join(h264_fields(grey_pictures())))
+    out.write_bytes(b"".join(h264_fields(grey_images())))
 
 
 @combination("m2v-raw-fields", "m2v", audio=None)
 def _(shelf: Shelf, out: Path) -> None:
-    out.write_bytes(mpeg2_fields(grey_pictures()))
+    out.write_bytes(mpeg2_fields(grey_images()))
 
 
 def in_fields(out: Path, *, together: bool) -> Path:
-    """MP4 of H.264's fields beside ``out``, a packet each, or two in one."""
-    packets = h264_fields(grey_pictures())
+    """Write an MP4 of H.264 fields beside ``out``, one per packet, or two with ``together``; return its path."""
+    packets = h264_fields(grey_images())
     if together:
         packets = [first + second for first, second in zip(packets[::2], packets[1::2], strict=True)]
     raw, path = out.with_suffix(".h264"), out.with_suffix(".fields.mp4")
@@ -848,14 +860,14 @@ for _suffix in ("vob", "ts", "mkv"):
 
     def _mpeg2_in_fields(shelf: Shelf, out: Path) -> None:
         raw = out.with_suffix(".m2v")
-        raw.write_bytes(mpeg2_fields(grey_pictures()))
+        raw.write_bytes(mpeg2_fields(grey_images()))
         ffmpeg("-fflags +genpts -i", raw, "-i", shelf.file("base"), f"-map 0:v -map 1:a -c:v copy {MP2}", out)
 
     combination(f"{_suffix}-mpeg2-fields", _suffix)(_mpeg2_in_fields)
 
 _ONE, _UNIT = 1 << 16, 1 << 30
 MATRICES = {
-    # What to do to the pictures before they are encoded, and the matrix that undoes it.
+    # The filter applied to the frames before they are encoded, and the matrix that undoes it.
     "upright": ("null", (_ONE, 0, 0, 0, _ONE, 0, 0, 0, _UNIT)),
     "mirrored": ("hflip", (-_ONE, 0, 0, 0, _ONE, 0, 192 * _ONE, 0, _UNIT)),
     "flipped": ("vflip", (_ONE, 0, 0, 0, -_ONE, 0, 0, 64 * _ONE, _UNIT)),
@@ -873,7 +885,7 @@ for _name, (_filter, _matrix) in MATRICES.items():
 
     combination(f"mp4-h264-{_name}", "mp4", audio=None)(_turned)
 
-# --- more streams, and holes in the sound ------------------------------------------------------------------------
+# --- more streams, and holes in the audio ------------------------------------------------------------------------
 
 HOLE = "-af aselect='not(between(t,1,1.6))'"
 table(
@@ -897,7 +909,7 @@ table(f"mka-aac-hole  mka  -vn {HOLE} {AAC}", video=None)
 
 
 def with_input(name: str, suffix: str, second: str, options: str, **details: Any) -> None:
-    """Register a file made of the base and of another input: ``srt`` (subtitles of 25 s), ``png`` or options."""
+    """Register a file made of the base and another input: ``srt`` (subtitles of 25 s), ``png`` or ffmpeg's options."""
 
     def make(shelf: Shelf, out: Path) -> None:
         extra: list[str | Path] = [second]
@@ -922,7 +934,7 @@ for _suffix, _options in (
     ("ts", f"{H264_B} {AAC}"),
     ("avi", f"{MPEG4} {PCM}"),
 ):
-    with_input(f"{_suffix}-two-sounds", _suffix, LONG_SINE, f"-map 0 -map 1 {_options}")
+    with_input(f"{_suffix}-two-audio", _suffix, LONG_SINE, f"-map 0 -map 1 {_options}")
 with_input(
     "mp4-h264-cover", "mp4", "png", f"-map 0 -map 1 {H264_B} {AAC} -c:v:1 png -disposition:v:1 attached_pic"
 )
@@ -933,7 +945,7 @@ table(
     f"""
 mov-h264-timecode      mov   {H264_B} {PCM} -timecode 01:00:00:00
 mxf-mpeg2-timecode     mxf   {MPEG2} -qmin 1 {PCM} -timecode 10:00:00:00
-mkv-h264-two-pictures  mkv   -map 0 -map 0:v {H264_B} -s:v:1 96x32 -disposition:v:0 default {AAC}
-ts-h264-two-pictures   ts    -map 0 -map 0:v {H264_B} -s:v:1 96x32 {AAC}
+mkv-h264-two-videos    mkv   -map 0 -map 0:v {H264_B} -s:v:1 96x32 -disposition:v:0 default {AAC}
+ts-h264-two-videos     ts    -map 0 -map 0:v {H264_B} -s:v:1 96x32 {AAC}
 """
 )

@@ -1,7 +1,7 @@
 """Change the bytes of media files.
 
-Time stamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI, pictures of MPEG-2 and MPEG-4; and
-H.264 and MPEG-2 a field at a time, which ``ffmpeg`` does not encode.
+Timestamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI, frames of MPEG-2 and MPEG-4. Encode
+H.264 and MPEG-2 as single fields, which ``ffmpeg`` does not.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 VIDEO_PID, AUDIO_PID = 0x100, 0x101
 TS_PACKET = 188
-CLOCK = 90_000  # time stamps a second
+CLOCK = 90_000  # ticks per second
 
 Stamps = tuple[int | None, int | None]
-"""Presentation and decoding time stamp in 1 / 90000 s; the second is None where it equals the first."""
+"""PTS and DTS in 1 / 90000 s; the DTS is None if it equals the PTS."""
 
 ChangeStamps = Callable[[int, int | None, int | None], Stamps]
-"""Given the serial of a PES packet, its presentation and its decoding time stamp: those that it gets."""
+"""From the number of a PES packet, its PTS and its DTS to its new timestamps."""
 
 
 def _read_stamp(data: bytes | bytearray, at: int) -> int:
@@ -38,7 +38,7 @@ def _stamp(mark: int, value: int) -> bytes:
 
 
 def _change_pes(data: bytearray, at: int, serial: int, change: ChangeStamps) -> None:
-    """Rewrite the stamps of the MPEG-2 PES packet at ``at``; those that go leave stuffing behind."""
+    """Rewrite the timestamps of the MPEG-2 PES packet at ``at``; removed ones are replaced by stuffing."""
     flags, length = data[at + 7], data[at + 8]
     pts = _read_stamp(data, at + 9) if flags & 0x80 else None
     dts = _read_stamp(data, at + 14) if flags & 0x40 else None
@@ -46,13 +46,13 @@ def _change_pes(data: bytearray, at: int, serial: int, change: ChangeStamps) -> 
     header = b""
     if pts is not None:
         header = _stamp(2 if dts is None else 3, pts) + (b"" if dts is None else _stamp(1, dts))
-    assert len(header) <= length, "no room for a stamp"
+    assert len(header) <= length, "no room for a timestamp"
     data[at + 7] = flags & 0x3F | (0 if pts is None else 0x80 if dts is None else 0xC0)
     data[at + 9 : at + 9 + length] = header + b"\xff" * (length - len(header))
 
 
 def ts_starts(data: bytes | bytearray, pid: int) -> Iterator[tuple[int, int]]:
-    """Offsets of the TS packet and of the PES header where the stream's PES packets start."""
+    """Yield the offsets of the TS packet and of the PES header at which the stream's PES packets start."""
     for at in range(0, len(data) - TS_PACKET + 1, TS_PACKET):
         if (data[at + 1] & 0x1F) << 8 | data[at + 2] != pid or not data[at + 1] & 0x40:
             continue
@@ -62,7 +62,7 @@ def ts_starts(data: bytes | bytearray, pid: int) -> Iterator[tuple[int, int]]:
 
 
 def change_ts(data: bytes, pid: int, change: ChangeStamps) -> bytes:
-    """Change the time stamps of one stream."""
+    """Return the file with the timestamps of one stream changed."""
     changed = bytearray(data)
     for serial, (_, header) in enumerate(ts_starts(data, pid)):
         _change_pes(changed, header, serial, change)
@@ -70,7 +70,7 @@ def change_ts(data: bytes, pid: int, change: ChangeStamps) -> bytes:
 
 
 def cut_ts(data: bytes, first: int, pid: int = VIDEO_PID) -> bytes:
-    """The recording from the stream's PES packet number ``first`` on, after the tables."""
+    """Return the tables, and the recording from the stream's PES packet number ``first`` on."""
     tables = b"".join(
         data[at : at + TS_PACKET]
         for at in range(0, 3 * TS_PACKET, TS_PACKET)
@@ -79,8 +79,8 @@ def cut_ts(data: bytes, first: int, pid: int = VIDEO_PID) -> bytes:
     return tables + data[[at for at, _ in ts_starts(data, pid)][first] :]
 
 
-def counted_on(data: bytes) -> bytes:
-    """The packets with their continuity counters counted anew, as a recorder writes them."""
+def recounted(data: bytes) -> bytes:
+    """Return the packets with new continuity counters, as a recorder writes them."""
     changed, last = bytearray(data), dict[int, int]()
     for at in range(0, len(data), TS_PACKET):
         pid = (data[at + 1] & 0x1F) << 8 | data[at + 2]
@@ -91,9 +91,9 @@ def counted_on(data: bytes) -> bytes:
 
 
 def change_ps(data: bytes, stream: int, change: ChangeStamps) -> bytes:
-    """Change one stream's time stamps (0xE0 pictures, 0xC0 sound) in an MPEG-2 program stream.
+    """Return an MPEG-2 program stream with the timestamps of one stream (0xE0 video, 0xC0 audio) changed.
 
-    PES packets without a time stamp, in which no picture starts, do not count.
+    PES packets without a timestamp, in which no frame starts, do not count.
     """
     changed = bytearray(data)
     at = serial = 0
@@ -119,7 +119,7 @@ _HOLDERS = {b"moov", b"trak", b"mdia"}
 def boxes(
     data: bytes | bytearray, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, offset and length of each box between, and of those inside moov, trak and mdia."""
+    """Yield kind, offset and length of each box from ``start`` to ``end``, and of those inside moov, trak and mdia."""
     at, end = start, len(data) if end is None else end
     while at + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -141,11 +141,11 @@ def _track(data: bytes, handler: bytes) -> tuple[int, int]:
 
 
 Edit = tuple[float | None, float]
-"""Seconds of the track's own presentation from which on, None for nothing, and for how many seconds."""
+"""Start in the track's own presentation, None for an empty edit, and duration; seconds."""
 
 
 def set_edits(data: bytes, handler: bytes, edits: Iterable[Edit] | None, *, version: int = 0) -> bytes:
-    """Replace a track's edit list (``vide`` or ``soun``); None removes it. The moov must come last."""
+    """Replace a track's edit list (``vide`` or ``soun``) in a file whose moov comes last; None removes the list."""
     track, size = _track(data, handler)
     inner = {k: (a, s) for k, a, s in boxes(data, track + 8, track + size)}
     moov = next((a, s) for k, a, s in boxes(data) if k == b"moov")
@@ -158,7 +158,7 @@ def set_edits(data: bytes, handler: bytes, edits: Iterable[Edit] | None, *, vers
     first = 0
     old, old_size = inner.get(b"edts", (inner[b"mdia"][0], 0))
     if old_size:
-        # Edts holds elst alone; the last of its edits begins where the track's presentation does.
+        # Edts holds only elst; the last of its edits begins where the track's presentation does.
         count = struct.unpack_from(">I", data, old + 20)[0]
         first = struct.unpack_from(">i", data, old + 24 + 12 * (count - 1) + 4)[0]
     new = b""
@@ -176,30 +176,30 @@ def set_edits(data: bytes, handler: bytes, edits: Iterable[Edit] | None, *, vers
 
 
 def set_matrix(data: bytes, matrix: tuple[int, ...]) -> bytes:
-    """Replace the picture track's display matrix: nine numbers, the first six in 1 / 65536, the last in 1 / 2^30."""
+    """Return the file with another display matrix: nine values, the first six in 1 / 65536, the last in 1 / 2^30."""
     track, size = _track(data, b"vide")
     at = next(a for k, a, _ in boxes(data, track + 8, track + size) if k == b"tkhd")
-    place = at + 8 + (32 if data[at + 8] else 20) + 20
-    return data[:place] + struct.pack(">9i", *matrix) + data[place + 36 :]
+    offset = at + 8 + (32 if data[at + 8] else 20) + 20
+    return data[:offset] + struct.pack(">9i", *matrix) + data[offset + 36 :]
 
 
 def pick_fragments(data: bytes, wanted: Callable[[int], bool]) -> bytes:
-    """A fragmented file's header and those moof and mdat pairs whose number is wanted."""
-    parts, fragment = [], -1
+    """Return a fragmented file's header and those moof and mdat pairs whose number is wanted."""
+    kept, fragment = [], -1
     for kind, at, size in boxes(data):
         if kind == b"moof":
             fragment += 1
         top = kind in {b"ftyp", b"moov"} or (kind in {b"moof", b"mdat"} and wanted(fragment))
         if top:
-            parts.append(data[at : at + size])
-    return b"".join(parts)
+            kept.append(data[at : at + size])
+    return b"".join(kept)
 
 
 # --- AVI ---------------------------------------------------------------------------------------------------------
 
 
 def _avi_chunks(data: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """Where the LIST of chunks begins, and each chunk's kind and bytes."""
+    """Return the offset of the LIST of chunks, and each chunk's kind and bytes."""
     movi = data.index(b"movi")
     end = movi + struct.unpack_from("<I", data, movi - 4)[0]
     at, chunks = movi + 4, []
@@ -210,22 +210,22 @@ def _avi_chunks(data: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
     return movi - 8, chunks
 
 
-def avi_pictures(data: bytes) -> list[bytes]:
-    """The chunks of the picture stream, which is the first."""
+def avi_frames(data: bytes) -> list[bytes]:
+    """Return the chunks of the video stream, which is the first stream."""
     return [chunk for kind, chunk in _avi_chunks(data)[1] if kind == b"00dc"]
 
 
-def change_avi(data: bytes, pictures: list[bytes]) -> bytes:
-    """Replace the picture chunks; there must be as many or more."""
+def change_avi(data: bytes, frames: list[bytes]) -> bytes:
+    """Return the file with other video chunks, as many or more."""
     start, chunks = _avi_chunks(data)
     serials = [k for k, (kind, _) in enumerate(chunks) if kind == b"00dc"]
-    assert len(pictures) >= len(serials)
-    for serial, picture in zip(serials, pictures, strict=False):
-        chunks[serial] = (b"00dc", picture)
-    chunks += [(b"00dc", picture) for picture in pictures[len(serials) :]]
+    assert len(frames) >= len(serials)
+    for serial, frame in zip(serials, frames, strict=False):
+        chunks[serial] = (b"00dc", frame)
+    chunks += [(b"00dc", frame) for frame in frames[len(serials) :]]
     body, index = b"movi", b""
     for kind, chunk in chunks:
-        key = kind != b"00dc" or (bool(chunk) and picture_type(chunk) in "I?")
+        key = kind != b"00dc" or (bool(chunk) and frame_type(chunk) in "I?")
         index += struct.pack("<4sIII", kind, 0x10 * key, len(body), len(chunk))
         body += struct.pack("<4sI", kind, len(chunk)) + chunk + b"\0" * (len(chunk) % 2)
     whole = data[:start] + struct.pack("<4sI", b"LIST", len(body)) + body
@@ -234,20 +234,20 @@ def change_avi(data: bytes, pictures: list[bytes]) -> bytes:
 
 
 def start_later(data: bytes, stream: int, ticks: int) -> bytes:
-    """Set the stream's ``dwStart``: how many of its ticks of nothing come first."""
+    """Return the file with the stream's ``dwStart`` set: the number of empty ticks before its first chunk."""
     at = -1
     for _ in range(stream + 1):
         at = data.index(b"strh", at + 1)
     return data[: at + 8 + 28] + struct.pack("<I", ticks) + data[at + 8 + 32 :]
 
 
-# --- MPEG-2 and MPEG-4 pictures ----------------------------------------------------------------------------------
+# --- MPEG-2 and MPEG-4 frames ------------------------------------------------------------------------------------
 
 
 def telecined(data: bytes) -> bytes:
-    """MPEG-2 pictures of which, as shown, every other repeats a field (2:3 pulldown)."""
+    """Return an MPEG-2 stream in which every other frame, in presentation order, repeats a field (2:3 pulldown)."""
     changed = bytearray(data)
-    before = done = shown = 0  # pictures before the group, before this one in the file, and as shown
+    before = done = shown = 0  # frames before the group, before this one in the file, and as shown
     for match in re.finditer(rb"\x00\x00\x01[\x00\xb5\xb8]", data):
         at, kind = match.start() + 4, data[match.start() + 3]
         if kind == 0xB8:
@@ -258,7 +258,7 @@ def telecined(data: bytes) -> bytes:
         elif data[at] >> 4 == 1:
             changed[at + 1] &= ~0x08  # the sequence is not progressive
         elif data[at] >> 4 == 8:
-            # Top field first, and whether the first is repeated.
+            # Top field first, and whether the first field is repeated.
             changed[at + 3] = changed[at + 3] & ~0x82 | (0x82, 0x00, 0x02, 0x80)[shown % 4]
     return bytes(changed)
 
@@ -266,16 +266,16 @@ def telecined(data: bytes) -> bytes:
 _VOP = b"\0\0\1\xb6"
 
 
-def picture_type(chunk: bytes) -> str:
-    """I, P, B or S of an MPEG-4 picture, ``?`` of another codec's."""
+def frame_type(chunk: bytes) -> str:
+    """Return I, P, B or S for an MPEG-4 frame, ``?`` for another codec's."""
     start = chunk.find(_VOP)
     return "?" if start < 0 else "IPBS"[chunk[start + 4] >> 6]
 
 
-def not_coded(picture: bytes, increment_bits: int) -> bytes:
-    """An MPEG-4 picture of the same time that is "not coded": the one before stays."""
-    start = picture.index(_VOP) + 4
-    bits = "".join(f"{b:08b}" for b in picture[start : start + 8])
+def not_coded(frame: bytes, increment_bits: int) -> bytes:
+    """Return an MPEG-4 frame of the same time that is "not coded": it repeats the frame before."""
+    start = frame.index(_VOP) + 4
+    bits = "".join(f"{b:08b}" for b in frame[start : start + 8])
     # Coding type, whole seconds in unary, a marker, the fraction, a marker, whether it is coded.
     kept = bits[2:].index("0") + 3 + 1 + increment_bits + 1
     new = "01" + bits[2:kept] + "0"
@@ -283,20 +283,20 @@ def not_coded(picture: bytes, increment_bits: int) -> bytes:
     return _VOP + bytes(int(new[i : i + 8], 2) for i in range(0, len(new), 8))
 
 
-def packed(pictures: list[bytes], increment_bits: int) -> list[bytes]:
-    """MPEG-4 pictures packed as DivX and XviD do.
+def packed(frames: list[bytes], increment_bits: int) -> list[bytes]:
+    """Return MPEG-4 frames packed as DivX and XviD do.
 
-    A picture shares its chunk with the first B-picture shown before it, and where it is to be shown itself there
-    stands one that is not coded.
+    A frame shares its chunk with the first B-frame shown before it, and a frame that is not coded stands where it is to
+    be shown itself.
     """
     groups: list[list[bytes]] = []
-    for picture in pictures:
-        # "Lavc" keeps FFmpeg from looking for packed pictures; the "p" after "DivX" says that they are.
-        picture = re.sub(rb"Lavc[0-9.]*", b"DivX503b1393p", picture)
-        if picture_type(picture) == "B":
-            groups[-1].append(picture)
+    for frame in frames:
+        # "Lavc" keeps FFmpeg from looking for packed frames; the "p" after "DivX" announces them.
+        frame = re.sub(rb"Lavc[0-9.]*", b"DivX503b1393p", frame)
+        if frame_type(frame) == "B":
+            groups[-1].append(frame)
         else:
-            groups.append([picture])
+            groups.append([frame])
     chunks: list[bytes] = []
     for reference, *between in groups:
         if between:
@@ -313,13 +313,13 @@ _WIDE, _HIGH = CODED_WIDTH // 16, CODED_HEIGHT // 16  # macroblocks
 
 
 class _Writer:
-    """Writes bits from the most significant one on."""
+    """Write bits from the most significant one on."""
 
     def __init__(self) -> None:
         self._bits: list[str] = []
 
     def put(self, *pairs: tuple[int, int]) -> _Writer:
-        """Numbers, each with how many bits it has."""
+        """Append numbers, each with its number of bits."""
         self._bits += [f"{value:0{count}b}" for value, count in pairs if count]
         return self
 
@@ -334,7 +334,7 @@ class _Writer:
         return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
     def ended(self) -> bytes:
-        """With H.264's stop bit."""
+        """Return the bytes with H.264's stop bit."""
         return self.put((1, 1)).aligned()
 
 
@@ -342,11 +342,11 @@ def _unit(header: int, payload: bytes) -> bytes:
     return b"\0\0\0\1" + bytes([header]) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
 
 
-def h264_fields(pictures: Sequence[np.ndarray], *, group: int = 12) -> list[bytes]:
-    """Grey pictures (64, 192) as H.264 with a packet a field, top first; only every third picture is a reference.
+def h264_fields(images: Sequence[np.ndarray], *, group: int = 12) -> list[bytes]:
+    """Encode grey images (64, 192) as H.264, one packet per field, top first; only every third frame is a reference.
 
-    Each macroblock holds its samples as they are. Fields of pictures that are no references share their frame_num with
-    those of the next. The first field of a group is IDR.
+    Each macroblock holds its samples uncompressed. The fields of a frame that is no reference have the frame_num of the
+    next frame's fields. The first field of a group is IDR.
     """
     sps = (
         _Writer()
@@ -355,24 +355,24 @@ def h264_fields(pictures: Sequence[np.ndarray], *, group: int = 12) -> list[byte
         .put((0, 1))
         .golomb(_WIDE - 1, _HIGH // 2 - 1)
     )
-    # Fields, no adaptive frames; no cropping. Timing of 50 fields a second; nothing is reordered.
+    # Fields, no adaptive frames; no cropping. 50 fields per second; no reordering.
     sps.put((0, 1), (0, 1), (1, 1), (0, 1), (1, 1), (0, 4), (1, 1), (1, 32), (50, 32), (1, 1), (0, 1), (0, 1))
     sps.put((0, 1), (1, 1), (1, 1)).golomb(0, 0, 10, 10, 0, 1)
     pps = _Writer().golomb(0, 0).put((0, 2)).golomb(0, 0, 0).put((0, 1), (0, 2)).golomb(0, 0, 0).put((4, 3))
     head = _unit(0x67, sps.ended()) + _unit(0x68, pps.ended())
     packets: list[bytes] = []
     number = 0
-    for k, picture in enumerate(pictures):
-        place = k % group
-        reference = place % 3 == 0
-        number = 0 if place == 0 else number
+    for k, image in enumerate(images):
+        position = k % group
+        reference = position % 3 == 0
+        number = 0 if position == 0 else number
         for bottom in (0, 1):
-            begins = place == 0 and not bottom
+            begins = position == 0 and not bottom
             header = _Writer().golomb(0, 7, 0).put((number % 16, 4), (1, 1), (bottom, 1))
             header.golomb(*([k // group % 2] if begins else []))
-            header.put((2 * place + bottom, 8), *([(0, 2)] if begins else [(0, 1)] if reference else []))
+            header.put((2 * position + bottom, 8), *([(0, 2)] if begins else [(0, 1)] if reference else []))
             payload = header.golomb(0, 1, 25).aligned()
-            blocks = picture[bottom::2].reshape(_HIGH // 2, 16, _WIDE, 16).swapaxes(1, 2).reshape(-1, 256)
+            blocks = image[bottom::2].reshape(_HIGH // 2, 16, _WIDE, 16).swapaxes(1, 2).reshape(-1, 256)
             payload += b"\x0d\0".join(bytes(block) + b"\x80" * 128 for block in blocks) + b"\x80"
             kind = 0x65 if begins else 0x61 if reference else 0x01
             packets.append(b"\0\0\0\1\x09\x10" + (head if begins else b"") + _unit(kind, payload))
@@ -383,8 +383,8 @@ def h264_fields(pictures: Sequence[np.ndarray], *, group: int = 12) -> list[byte
 _DC_SIZES = ("100", "00", "01", "101", "110", "1110", "11110", "111110", "1111110")  # of luminance
 
 
-def mpeg2_fields(pictures: Sequence[np.ndarray]) -> bytes:
-    """Grey pictures (64, 192) as MPEG-2 of intra field pictures, top first; each block of 8x8 has one level."""
+def mpeg2_fields(images: Sequence[np.ndarray]) -> bytes:
+    """Encode grey images (64, 192) as MPEG-2 intra field pictures, top first; each block of 8x8 has one level."""
     size, rate = (CODED_WIDTH, 12), (CODED_HEIGHT, 12)
     head = _Writer().put(size, rate, (1, 4), (3, 4), (1000, 18), (1, 1), (20, 10), (0, 3)).aligned()
     extension = _Writer().put(
@@ -392,14 +392,14 @@ def mpeg2_fields(pictures: Sequence[np.ndarray]) -> bytes:
     )
     sequence = b"\0\0\1\xb3" + head + b"\0\0\1\xb5" + extension.aligned()
     data = b""
-    for k, picture in enumerate(pictures):
+    for k, image in enumerate(images):
         if k % 12 == 0:
             data += sequence + b"\0\0\1\xb8" + _Writer().put((1 << 12, 25), (1, 1), (0, 1), (0, 5)).aligned()
         for bottom in (0, 1):
             data += b"\0\0\1\0" + _Writer().put((k % 12, 10), (1, 3), (0xFFFF, 16), (0, 3)).aligned()
             coding = _Writer().put((8, 4), (0xFFFF, 16), (0, 2), (1 + bottom, 2), (0, 10), (0, 2))
             data += b"\0\0\1\xb5" + coding.aligned()
-            levels = picture[bottom::2].reshape(_HIGH, 8, 2 * _WIDE, 8).mean((1, 3)).astype(int)
+            levels = image[bottom::2].reshape(_HIGH, 8, 2 * _WIDE, 8).mean((1, 3)).astype(int)
             for row in range(_HIGH // 2):
                 bits, before = "00001" + "0", 128
                 for column in range(_WIDE):

@@ -1,7 +1,7 @@
-"""Files as people have them, of numbered pictures and noise: combinations of container, codec and property.
+"""Realistic files of numbered frames and noise: combinations of container, codec and property.
 
 Each :class:`Combination` makes one file with Debian's ``ffmpeg`` command from one base file, or by changing the bytes
-of such a file. The base has :data:`COUNT` pictures at :data:`FPS` a second, each with its number in it, and as much
+of such a file. The base has :data:`COUNT` frames at :data:`FPS` fps, each an image of its number, and as much
 band-limited noise, the same in both channels.
 """
 
@@ -23,31 +23,32 @@ COUNT = 75
 SECONDS = COUNT / FPS
 SAMPLE_RATE = 48_000
 
-Said = Literal["nothing", "damage", "either"]
+Reported = Literal["nothing", "damage", "either"]
 
 
 class FfmpegError(Exception):
-    """``ffmpeg`` failed; the text is what it wrote."""
+    """``ffmpeg`` failed; the text is its error output."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One file and how it is asked for.
+    """One file, and how it is compared.
 
     Attributes:
         name: container-codec-property.
-        suffix: The file's.
+        suffix: The file's suffix.
         make: Makes the file, given the shelf of base files and the path to write.
-        video: Which pictures are compared, as ``ffmpeg -map`` names them, None where there are none.
-        audio: Which sound is compared, likewise.
-        said: Whether the package must say that the file is damaged, must not, or may.
-        recordings: How many recordings with clocks of their own are joined end to end. ``ffmpeg`` is asked about each
-            (:func:`part_of`), and the second is to follow where the first ended.
-        same_as: The shelf's file of which only time stamps were taken or changed, so that the same pictures are to be
-            shown when ``ffmpeg`` shows those of that file.
-        shift: Seconds by which sound may be off, where the demultiplexer does not say what to leave out of a recording
-            that is chained to another: Opus's pre-skip, Vorbis's first block.
-        rounding: Seconds by which the container rounds time stamps, where the package undoes that.
+        video: The video stream that is compared, as ``ffmpeg -map`` names it, None if there is none.
+        audio: The audio stream that is compared, likewise.
+        reported: Whether the package must report damage of the file ("damage"), must not ("nothing"), or may
+            ("either").
+        recordings: How many recordings with clocks of their own are joined end to end. ``ffmpeg`` decodes each of them
+            (:func:`recording_of`), and the second must follow where the first ended.
+        same_as: The shelf's file of which only timestamps were removed or changed: the frames must be shown at the
+            times at which ``ffmpeg`` shows those of that file.
+        shift: Seconds by which audio may be off, if the demuxer does not report the samples to drop of a recording that
+            is chained to another: Opus's pre-skip, Vorbis's first block.
+        rounding: Seconds by which the container rounds timestamps, if the package undoes the rounding.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Combination:
     make: Callable[[Shelf, Path], None]
     video: str | None = "V:0"
     audio: str | None = "a:0"
-    said: Said = "nothing"
+    reported: Reported = "nothing"
     recordings: int = 1
     same_as: str | None = None
     shift: float = 1e-3
@@ -76,7 +77,7 @@ def combination(name: str, suffix: str, **details: Any) -> Callable[[Callable[[S
 
 
 def table(text: str, **details: Any) -> None:
-    """Register a combination a line: its name, its suffix and the options that :func:`encoded` takes."""
+    """Register a combination per line: its name, its suffix and the options of :func:`encoded`."""
     for line in text.strip().splitlines():
         name, suffix, options = line.split(None, 2)
         encoded(name, suffix, options, **details)
@@ -85,7 +86,7 @@ def table(text: str, **details: Any) -> None:
 def encoded(
     name: str, suffix: str, options: str, *, base: str = "base", before: str = "", **details: Any
 ) -> None:
-    """Register a combination that one ``ffmpeg`` command makes of the shelf's ``base``."""
+    """Register a combination that one ``ffmpeg`` command makes from the shelf's ``base``."""
 
     def make(shelf: Shelf, out: Path) -> None:
         ffmpeg(before, "-i", shelf.file(base), options, out)
@@ -94,7 +95,7 @@ def encoded(
 
 
 def ffmpeg(*options: str | Path) -> None:
-    """Run ``ffmpeg`` with files and with options, which are split at spaces."""
+    """Run ``ffmpeg`` with files, and with options that are split at spaces."""
     command = ["ffmpeg", "-y", "-nostdin", "-v", "error"]
     for option in options:
         command += [str(option)] if isinstance(option, Path) else option.split()
@@ -104,7 +105,7 @@ def ffmpeg(*options: str | Path) -> None:
 
 
 def noise(samples: int) -> np.ndarray:
-    """int16 noise between 100 and 3000 Hz, which every codec keeps and cross-correlation places exactly."""
+    """Return int16 noise between 100 and 3000 Hz: every codec keeps it, and cross-correlation locates it exactly."""
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(samples))
     hertz = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
     spectrum[(hertz < 100) | (hertz > 3000)] = 0
@@ -112,13 +113,13 @@ def noise(samples: int) -> np.ndarray:
     return (whole / np.abs(whole).max() * 19_000).astype(np.int16)
 
 
-def part_of(path: Path, number: int) -> Path:
-    """Where the recording of this number lies that was joined with others to ``path``."""
+def recording_of(path: Path, number: int) -> Path:
+    """Return the path of recording ``number`` of those that are joined to ``path``."""
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 class Shelf:
-    """Files that several combinations are made of, each made once in one folder, whatever thread asks first."""
+    """Cache of files from which several combinations are made; each is made once, by the first thread that needs it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "shelf"
@@ -127,7 +128,7 @@ class Shelf:
         self._lock = threading.RLock()
 
     def file(self, name: str) -> Path:
-        """The file of this name from :data:`SHELF`, or the base."""
+        """Return the file of this name from :data:`SHELF`, or the base."""
         with self._lock:
             if name == "base":
                 return self._base()
@@ -139,11 +140,11 @@ class Shelf:
             return path
 
     def bytes(self, name: str) -> bytes:
-        """What is in that file."""
+        """Return the bytes of that file."""
         return self.file(name).read_bytes()
 
     def _base(self) -> Path:
-        path = self._folder / "base.nut"  # Matroska would round the sound's time stamps
+        path = self._folder / "base.nut"  # Matroska would round the audio's timestamps
         if "base" not in self._made:
             raw, wav = self._folder / "base.rgb", self._folder / "base.wav"
             raw.write_bytes(b"".join(numbered_frame(n).tobytes() for n in range(COUNT)))
@@ -210,4 +211,4 @@ SHELF: dict[str, tuple[str, str]] = {
     "frozen.avi": ("base", f"-vf select='not(between(mod(n,10),6,9))',fps=25 {MPEG4} {PCM}"),
     "frozen.mkv": ("base", f"-vf select='not(between(mod(n,10),6,9))',fps=25 {MPEG4} {MP3}"),
 }
-"""Base files made of others: of which, and with what options."""
+"""Base files by name: the file from which each is made, and ffmpeg's options."""

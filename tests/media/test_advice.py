@@ -1,8 +1,4 @@
-"""Advice for files that are told by their first bytes and that FFmpeg cannot read.
-
-To be carried over into the split of media/: :func:`known_trouble` is asked where "nothing in it can be decoded" and "is
-not media that FFmpeg can read" are raised. The tests by ``scan`` are marked until then.
-"""
+"""Advice for files that FFmpeg cannot read and that their first bytes identify, and for joined files."""
 
 from __future__ import annotations
 
@@ -23,10 +19,10 @@ from crisscross_zoo.media.clips import Sampling, file_events
 from crisscross_zoo.media.scan import scan
 
 
-def webp(*, pictures: int) -> bytes:
-    made = [Image.new("RGB", (32, 32), (40 * k, 0, 0)) for k in range(pictures)]
+def webp(*, images: int) -> bytes:
+    made = [Image.new("RGB", (32, 32), (40 * k, 0, 0)) for k in range(images)]
     memory = io.BytesIO()
-    made[0].save(memory, "WEBP", save_all=pictures > 1, append_images=made[1:])
+    made[0].save(memory, "WEBP", save_all=images > 1, append_images=made[1:])
     return memory.getvalue()
 
 
@@ -39,7 +35,7 @@ def wav(seconds: float = 1.0) -> bytes:
 
 
 def id3(size: int, *, footer: bool = False) -> bytes:
-    """A tag of ``size`` bytes with its header, and with its footer where there is one."""
+    """Return a tag of ``size`` bytes, its header included, and with ``footer`` its footer too."""
     length = size - (20 if footer else 10)
     sevens = bytes((length >> shift) & 127 for shift in (21, 14, 7, 0))
     head = b"ID3\x04\0" + bytes([16 if footer else 0]) + sevens
@@ -50,7 +46,7 @@ def id3(size: int, *, footer: bool = False) -> bytes:
 
 def animated(folder: Path) -> tuple[Path, str]:
     path = folder / "moving.webp"
-    path.write_bytes(webp(pictures=3))
+    path.write_bytes(webp(images=3))
     return (
         path,
         "is an animated WebP, which FFmpeg does not decode; convert it to GIF or MP4 with another tool",
@@ -67,18 +63,18 @@ def tagged(folder: Path, size: int = 300, *, footer: bool = False) -> tuple[Path
 
 
 @pytest.mark.parametrize("make", [animated, tagged])
-def test_the_trouble_is_known(tmp_path: Path, make) -> None:
-    path, says = make(tmp_path)
+def test_the_kind_is_recognised(tmp_path: Path, make) -> None:
+    path, message = make(tmp_path)
     error = known_trouble(str(path))
     assert isinstance(error, UnreadableMediaError)
-    with pytest.raises(UnreadableMediaError, match=says):
+    with pytest.raises(UnreadableMediaError, match=message):
         raise error
 
 
 @pytest.mark.parametrize(("size", "footer"), [(20, False), (300, True), (40_000, False)])
-def test_what_is_left_without_the_tag_is_read(tmp_path: Path, size: int, footer: bool) -> None:
-    path, says = tagged(tmp_path, size, footer=footer)
-    with pytest.raises(UnreadableMediaError, match=says):
+def test_the_file_without_the_tag_is_read(tmp_path: Path, size: int, footer: bool) -> None:
+    path, message = tagged(tmp_path, size, footer=footer)
+    with pytest.raises(UnreadableMediaError, match=message):
         raise known_trouble(str(path))
     cut = tmp_path / "cut.wav"
     cut.write_bytes(path.read_bytes()[size:])  # tail -c +N begins with byte N, counted from 1
@@ -86,21 +82,21 @@ def test_what_is_left_without_the_tag_is_read(tmp_path: Path, size: int, footer:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"ID3", id3(30), id3(30) + b"RIFF", webp(pictures=1), wav(), b"RIFF" * 9]
+    "data", [b"", b"ID3", id3(30), id3(30) + b"RIFF", webp(images=1), wav(), b"RIFF" * 9]
 )
-def test_of_other_files_nothing_is_said(tmp_path: Path, data: bytes) -> None:
+def test_other_files_get_no_advice(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     assert known_trouble(str(tmp_path / "x")) is None
     assert known_trouble(str(tmp_path / "gone")) is None
 
 
 @pytest.mark.parametrize("make", [animated, tagged])
-def test_the_advice_is_that_of_the_kind(tmp_path: Path, make) -> None:
-    path, says = make(tmp_path)
-    if make is tagged and av.__version__ < "16":  # its FFmpeg looks behind the tag
+def test_a_scan_raises_the_advice_of_the_kind(tmp_path: Path, make) -> None:
+    path, message = make(tmp_path)
+    if make is tagged and av.__version__ < "16":  # its FFmpeg skips the tag
         assert scan(path).format == "wav"
     else:
-        with pytest.raises(UnreadableMediaError, match=says):
+        with pytest.raises(UnreadableMediaError, match=message):
             scan(path)
 
 
@@ -111,16 +107,16 @@ def test_a_head_that_ends_early_is_no_animation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "says"),
+    ("suffix", "remedy"),
     [
         (".ts", "remux an MPEG-TS file (ffmpeg -i FILE -c copy NEW.mkv), "),
-        (".mp4", "split it where it was joined, or pass strict=False to read the first alone"),
+        (".mp4", "split it where it was joined, or pass strict=False to read only the first"),
     ],
 )
-def test_joined_recordings_are_not_told_to_be_truncated(tmp_path: Path, suffix: str, says: str) -> None:
+def test_joined_recordings_are_not_reported_as_truncated(tmp_path: Path, suffix: str, remedy: str) -> None:
     path = make_media(tmp_path / f"a{suffix}", seconds=1.5)
     path.write_bytes(2 * path.read_bytes())
     *_, error = file_events(path, Sampling(video=VideoConfig(size=32), audio=None, strict=True))
     assert isinstance(error, TruncatedMediaError)
     assert error.reason.startswith("is several recordings in one file: ")
-    assert error.remedy.startswith(says)
+    assert error.remedy.startswith(remedy)

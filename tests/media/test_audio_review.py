@@ -1,4 +1,4 @@
-"""Audio in every form, to its end, and what is said where nothing of it can be decoded."""
+"""Audio in every form, read to its end, and what is reported if nothing of it can be decoded."""
 
 import dataclasses
 import shutil
@@ -20,7 +20,7 @@ RATE = 16_000
 
 
 def masked_wav(path, mask, channels):
-    """A second of WAV whose channels are constant and of the speakers in ``mask``."""
+    """Write a second of WAV whose channels are constant and belong to the speakers in ``mask``."""
     samples = np.repeat(1000 * np.arange(1, channels + 1, dtype="<i2")[None], RATE, axis=0)
     subtype = bytes.fromhex("0100000000001000800000aa00389b71")
     form = struct.pack(
@@ -33,9 +33,9 @@ def masked_wav(path, mask, channels):
     return samples.mean(1)
 
 
-def sound_of(path, said=None):
-    said = [] if said is None else said
-    pieces = read_audio(scan(path), RATE, on_damage=pytest.fail, on_note=said.append)
+def audio_of(path, notes=None):
+    notes = [] if notes is None else notes
+    pieces = read_audio(scan(path), RATE, on_damage=pytest.fail, on_note=notes.append)
     return np.concatenate([samples for _, samples in pieces])
 
 
@@ -43,12 +43,12 @@ def sound_of(path, said=None):
 def test_layouts_that_the_resampler_refuses_are_averaged(tmp_path, mask, channels):
     path = tmp_path / "a.wav"
     mean = masked_wav(path, mask, channels)
-    np.testing.assert_allclose(sound_of(path), mean, atol=1)
+    np.testing.assert_allclose(audio_of(path), mean, atol=1)
     np.testing.assert_allclose(read_moment(scan(path), times=None, sound=(0.5, 100))[1], mean[:100], atol=1)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_stereo_of_64_bits_is_read_and_its_phase_looked_at(tmp_path, sign):
+def test_stereo_of_64_bits_is_read_and_its_phase_checked(tmp_path, sign):
     path = tmp_path / "a.wav"
     samples = (2.0**61 * np.sin(np.arange(2 * RATE) / 10)).astype("<i8")
     data = np.stack([samples, sign * samples], axis=1).tobytes()
@@ -56,17 +56,17 @@ def test_stereo_of_64_bits_is_read_and_its_phase_looked_at(tmp_path, sign):
     body += b"data" + struct.pack("<I", len(data)) + data
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     assert scan(path).audio.codec == "pcm_s64le"
-    said = []
-    sound = sound_of(path, said)
-    assert len(sound) == 2 * RATE
-    assert bool(said) == (sign < 0)
-    assert (abs(int(sound.max()) - 2**13) < 10) == (sign > 0)
+    notes = []
+    audio = audio_of(path, notes)
+    assert len(audio) == 2 * RATE
+    assert bool(notes) == (sign < 0)
+    assert (abs(int(audio.max()) - 2**13) < 10) == (sign > 0)
     np.testing.assert_array_equal(
-        read_moment(scan(path), times=None, sound=(1.0, 500))[1], sound[RATE:][:500]
+        read_moment(scan(path), times=None, sound=(1.0, 500))[1], audio[RATE:][:500]
     )
 
 
-def test_audio_that_goes_on_after_the_last_row_is_read_to_its_end(tmp_path):
+def test_audio_that_continues_after_the_last_row_is_read_to_its_end(tmp_path):
     path = tmp_path / "a.mkv"
     wave = (9000 * np.sin(np.arange(4.5 * RATE) / 10)).astype(np.int16)
     make_media(
@@ -82,7 +82,7 @@ def test_audio_that_goes_on_after_the_last_row_is_read_to_its_end(tmp_path):
         assert any("out of phase" in note for note in last.notes)
 
 
-def test_a_moment_of_audio_of_which_nothing_can_be_decoded_is_an_error(tmp_path):
+def test_random_access_to_audio_that_cannot_be_decoded_is_an_error(tmp_path):
     path = tmp_path / "a.mp4"
     make_media(path, seconds=4.0)
     media = scan(path)

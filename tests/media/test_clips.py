@@ -13,7 +13,7 @@ from crisscross_zoo.media.clips import (
     FileOpened,
     FileRead,
     Sampling,
-    _place_clips,
+    _choose_windows,
     file_events,
     read_clips,
 )
@@ -41,7 +41,7 @@ def clip(tmp_path_factory):
     return make_media(tmp_path_factory.mktemp("clips") / "clip.mp4", seconds=4.2, size=(192, 64))
 
 
-def test_a_clip_is_eight_frames_at_sixteen_a_second(clip):
+def test_a_clip_is_eight_frames_at_16_fps(clip):
     opened, clips, _ = read(clip, video=VIDEO.replace(crop_ratio=0.875))
     np.testing.assert_allclose(opened.windows["video"][:3], [[0, 0.5], [0.5, 1.0], [1.0, 1.5]], atol=1e-6)
     assert opened.windows["video"][-1] == pytest.approx([3.7, 4.2], abs=1e-3)
@@ -71,7 +71,7 @@ def test_overlapping_windows_share_their_frames(clip):
         np.testing.assert_array_equal(alone[k].values, dense[4 * k].values)
 
 
-def test_uniform_clips_are_as_many_as_asked_for(clip):
+def test_uniform_clips_are_as_many_as_requested(clip):
     opened, clips, _ = read(clip, video=VIDEO, clips=10)
     assert len(clips) == 10
     assert opened.windows["video"][0, 0] == 0
@@ -79,7 +79,7 @@ def test_uniform_clips_are_as_many_as_asked_for(clip):
     assert np.all(np.rint(opened.windows["video"][:, 0] * 16) == opened.windows["video"][:, 0] * 16)
 
 
-def test_both_modalities_share_their_instants(clip):
+def test_rows_of_both_modalities_have_the_same_centres(clip):
     opened, _, _ = read(clip, video=VIDEO, audio=AUDIO, stride=0.25)
     video, audio = opened.windows["video"], opened.windows["audio"]
     assert len(video) == len(audio)
@@ -89,14 +89,14 @@ def test_both_modalities_share_their_instants(clip):
     np.testing.assert_allclose(np.diff(audio, axis=1), 2.0, atol=1e-6)
 
 
-def test_uniform_clips_of_both_share_their_instants_everywhere(clip):
+def test_uniform_clips_of_both_modalities_have_the_same_centres_everywhere(clip):
     opened, _, _ = read(clip, video=VIDEO, audio=AUDIO, clips=6)
     np.testing.assert_allclose(
         opened.windows["video"].mean(axis=1), opened.windows["audio"].mean(axis=1), atol=1e-6
     )
 
 
-def test_a_missing_stream_is_a_noted_gap(tmp_path):
+def test_a_missing_stream_is_reported(tmp_path):
     path = make_media(tmp_path / "mute.mp4", audio=None, seconds=1)
     opened, _, _ = read(path, video=VIDEO, audio=AUDIO)
     assert opened.missing == ("audio",)
@@ -105,14 +105,14 @@ def test_a_missing_stream_is_a_noted_gap(tmp_path):
         read(path, audio=AUDIO)
 
 
-def test_short_video_is_filled_from_its_beginning_and_the_window_is_what_is_real(tmp_path):
+def test_frames_of_a_short_video_are_repeated_and_the_window_is_the_real_interval(tmp_path):
     path = make_media(tmp_path / "short.mp4", audio=None, fps=16, seconds=3 / 16, size=(192, 192))
     opened, clips, _ = read(path, video=VideoConfig(size=192, crop_ratio=1.0))
     assert opened.windows["video"] == pytest.approx(np.array([[0, 3 / 16]]), abs=1e-3)
     assert [read_number(f) for f in clips[0].values] == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
-def test_short_sound_is_filled_with_silence(tmp_path):
+def test_short_audio_is_filled_with_silence(tmp_path):
     path = make_media(
         tmp_path / "short.wav", video=None, audio="pcm_s16le", sample_rate=16_000, layout="mono",
         samples=sine(0.5, 16_000, 1),
@@ -123,7 +123,7 @@ def test_short_sound_is_filled_with_silence(tmp_path):
     assert not clips[0].values[8000:].any()
 
 
-def test_sound_windows_are_cut_to_the_sample(tmp_path):
+def test_audio_windows_are_cut_to_the_sample(tmp_path):
     samples = np.arange(-16_000, 48_000, dtype=np.int16)[:, None]
     path = make_media(
         tmp_path / "ramp.wav",
@@ -150,14 +150,14 @@ def test_strict_refuses_what_is_damaged(tmp_path):
         read(path, video=VIDEO, strict=True)
 
 
-def test_unforeseen_trouble_is_an_error_of_the_file(clip, monkeypatch):
+def test_an_unforeseen_exception_is_an_error_of_the_file(clip, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("surprise")
 
     monkeypatch.setattr("crisscross_zoo.media.clips.scan", broken)
-    (news,) = file_events(clip, Sampling(video=VIDEO, audio=None))
-    assert "ZeroDivisionError: surprise" in str(news)
-    assert str(clip) in str(news)
+    (event,) = file_events(clip, Sampling(video=VIDEO, audio=None))
+    assert "ZeroDivisionError: surprise" in str(event)
+    assert str(clip) in str(event)
 
 
 def test_strict_refuses_damaged_packets_too(tmp_path):
@@ -165,7 +165,7 @@ def test_strict_refuses_damaged_packets_too(tmp_path):
     with av.open(str(path)) as container:
         packet = [bytes(p) for p in container.demux(video=0)][
             50
-        ]  # a JPEG, which decodes to an error without its head
+        ]  # a JPEG, which cannot be decoded without its head
     path.write_bytes(path.read_bytes().replace(packet, bytes(len(packet))))
     *_, last = read(path, video=VIDEO)
     packets, frames = last.damage
@@ -179,10 +179,12 @@ def test_strict_refuses_damaged_packets_too(tmp_path):
 def test_rows_where_there_is_no_audio_are_counted_in_a_note(clip, span):
     media = scan(clip)
     media = dataclasses.replace(media, audio=dataclasses.replace(media.audio, span=span))
-    told = []
-    _, windows = _place_clips(media, Sampling(video=VIDEO, audio=AUDIO, stride=0.5), told.append)
+    notes = []
+    _, windows = _choose_windows(media, Sampling(video=VIDEO, audio=AUDIO, stride=0.5), notes.append)
     middles = windows["video"].mean(1)
     apart = int(((middles < span[0]) | (middles > span[1])).sum())
     assert (apart == 0) == (span == (0.0, 4.2))
-    expected = f"audio: {apart} of {len(middles)} rows lie where there is none; theirs is the nearest"
-    assert (expected in told) == (apart > 0)
+    expected = (
+        f"audio: {apart} of {len(middles)} rows lie outside the audio; they get the nearest audio window"
+    )
+    assert (expected in notes) == (apart > 0)

@@ -1,4 +1,4 @@
-"""The clock that runs through a file, on timestamps made by hand."""
+"""A file's continuous clock, on timestamps made by hand."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ STEP = 40
 GROUP = 12
 
 
-def stamps(dts, *, pts=None, step=STEP, keys=None, places=None, unseen=()):
-    """A stream of one packet a ``step``, shown when decoded unless ``pts`` says otherwise."""
+def stamps(dts, *, pts=None, step=STEP, keys=None, positions=None, unseen=()):
+    """Return a stream of one packet per ``step``, shown when it is decoded unless ``pts`` is given."""
     dts = np.array(dts, np.int64)
     count = len(dts)
     hidden = np.zeros(count, np.bool_)
@@ -22,7 +22,7 @@ def stamps(dts, *, pts=None, step=STEP, keys=None, places=None, unseen=()):
         pts=dts.copy() if pts is None else np.array(pts, np.int64),
         dts=dts,
         durations=np.full(count, step, np.int64),
-        places=np.arange(count) if places is None else np.array(places),
+        positions=np.arange(count) if positions is None else np.array(positions),
         unseen=hidden,
         keys=np.arange(count) % GROUP == 0 if keys is None else np.array(keys, np.bool_),
     )
@@ -40,7 +40,7 @@ EVEN = recording(0, 60)
 
 
 @pytest.mark.parametrize("start", [0, 5000, -200, 95_443_700])
-def test_a_clock_that_only_goes_on_is_kept(start):
+def test_a_continuous_clock_is_kept(start):
     clock = run(stamps(recording(start, 60)))
     assert clock.pts.tolist() == clock.dts.tolist() == recording(start, 60)
     assert (clock.strays, clock.restarts) == (0, [])
@@ -48,7 +48,7 @@ def test_a_clock_that_only_goes_on_is_kept(start):
 
 @pytest.mark.parametrize("where", [slice(20, 21), slice(20, 50), slice(0, 1), slice(0, 2), slice(59, 60)])
 @pytest.mark.parametrize("by", [1_000_000, 200_000])
-def test_a_few_timestamps_that_lie_elsewhere_are_not_believed(where, by):
+def test_a_few_timestamps_far_from_the_others_are_ignored(where, by):
     dts = np.array(EVEN)
     dts[where] += by
     clock = run(stamps(dts))
@@ -62,7 +62,7 @@ def test_a_few_timestamps_that_lie_elsewhere_are_not_believed(where, by):
     assert clock.dts[~lost].tolist() == np.array(EVEN)[~lost].tolist()
 
 
-def test_a_few_timestamps_that_went_ahead_by_little_are_found_when_they_go_back():
+def test_a_few_timestamps_a_little_ahead_are_found_when_the_clock_jumps_back():
     dts = np.array(EVEN)
     dts[30:36] += 2000
     clock = run(stamps(dts))
@@ -71,7 +71,7 @@ def test_a_few_timestamps_that_went_ahead_by_little_are_found_when_they_go_back(
 
 
 @pytest.mark.parametrize("second", [0, 240, 1000, -5000, 100_000])
-def test_another_recording_goes_on_where_the_first_ended(second):
+def test_another_recording_continues_where_the_first_ended(second):
     clock = run(stamps(recording(0, 36) + recording(second, 24)))
     assert clock.restarts == [36]
     assert clock.pts.tolist() == EVEN if second >= 0 else clock.pts[:36].tolist() == EVEN[:36]
@@ -81,13 +81,13 @@ def test_another_recording_goes_on_where_the_first_ended(second):
 @pytest.mark.parametrize(
     "starts", [(0, 0, 0), (0, 900_000, 0), (900_000, 0, 900_000), (0, 900_000, 90_000_000)]
 )
-def test_each_of_several_recordings_goes_on_where_the_one_before_ended(starts):
+def test_each_of_several_recordings_continues_where_the_one_before_ended(starts):
     clock = run(stamps([s for start in starts for s in recording(start, 24)]))
     assert clock.restarts == [24, 48]
     assert clock.pts.tolist() == recording(starts[0], 72)
 
 
-def test_what_a_recording_has_before_its_time_0_is_the_decoders_delay():
+def test_timestamps_of_a_recording_before_its_time_0_are_the_decoders_delay():
     clock = run(stamps(recording(0, 36) + recording(-80, 24)))
     assert clock.pts[36:].tolist() == recording(36 * STEP - 80, 24)
 
@@ -108,12 +108,12 @@ def test_a_wrap_is_a_restart():
 
 
 def with_b_frames(start, count):
-    """Decoding and presentation timestamps of groups I B B P B B ... in decoding order: I P B B P B B."""
+    """Return decoding and presentation timestamps of groups I B B P B B ... in decoding order: I P B B P B B."""
     pts = [start + 2 * STEP + STEP * (k + 2 if k % 3 == 1 else k - 1 if k else 0) for k in range(count)]
     return recording(start, count), pts
 
 
-def test_inside_a_group_decoding_goes_on():
+def test_a_restart_inside_a_group_continues_the_decoding_timestamps():
     dts, pts = with_b_frames(0, 48)
     shifted = 200_000
     keys = np.arange(48) % GROUP == 0
@@ -129,10 +129,10 @@ def test_inside_a_group_decoding_goes_on():
     assert clock.pts.tolist() == pts
 
 
-def test_streams_that_begin_again_together_keep_their_distance():
-    video = stamps(recording(0, 36) + recording(0, 24), places=[2 * k for k in range(60)])
+def test_streams_that_restart_together_keep_their_distance():
+    video = stamps(recording(0, 36) + recording(0, 24), positions=[2 * k for k in range(60)])
     audio = stamps(
-        recording(10, 36) + recording(10, 24), keys=np.ones(60), places=[2 * k + 1 for k in range(60)]
+        recording(10, 36) + recording(10, 24), keys=np.ones(60), positions=[2 * k + 1 for k in range(60)]
     )
     clocks = run_through({"video": video, "audio": audio}, 0.0)
     assert clocks["video"].pts.tolist() == EVEN
@@ -141,16 +141,16 @@ def test_streams_that_begin_again_together_keep_their_distance():
 
 
 def test_audio_that_lasts_longer_than_the_video_does_not_move_it():
-    video = stamps(recording(0, 36) + recording(0, 24), places=[*range(36), *range(100, 124)])
+    video = stamps(recording(0, 36) + recording(0, 24), positions=[*range(36), *range(100, 124)])
     audio = stamps(
-        recording(0, 40) + recording(0, 24), keys=np.ones(64), places=[*range(40, 80), *range(130, 154)]
+        recording(0, 40) + recording(0, 24), keys=np.ones(64), positions=[*range(40, 80), *range(130, 154)]
     )
     clocks = run_through({"video": video, "audio": audio}, 0.0)
     assert clocks["video"].pts.tolist() == EVEN
     assert clocks["audio"].pts[40:].tolist() == recording(36 * STEP, 24)
 
 
-def test_a_stream_that_begins_again_alone_leaves_the_other():
+def test_a_stream_that_restarts_alone_does_not_move_the_other():
     video = stamps(EVEN)
     audio = stamps(recording(0, 36) + recording(0, 24), keys=np.ones(60))
     clocks = run_through({"video": video, "audio": audio}, 0.0)
@@ -159,7 +159,7 @@ def test_a_stream_that_begins_again_alone_leaves_the_other():
     assert clocks["video"].restarts == []
 
 
-def test_a_frame_that_no_decoding_order_explains_is_misplaced():
+def test_a_frame_whose_time_no_decoding_order_explains_is_misplaced():
     pts = np.array(EVEN)
     pts[20] += 5000
     pts[30] -= 3000
@@ -177,7 +177,7 @@ def test_a_frame_with_a_time_of_the_next_recording_does_not_stretch_its_own():
     assert clock.pts[36:].tolist() == EVEN[36:]
 
 
-def test_missing_decoding_timestamps_are_counted_on():
+def test_missing_decoding_timestamps_are_extrapolated():
     dts = np.array(EVEN)
     dts[[0, 7, 8, 40]] = NO_STAMP
     clock = run(stamps(dts, pts=EVEN))
@@ -199,10 +199,10 @@ def test_a_jump_ahead_by_more_than_the_file_is_a_restart_and_a_shorter_one_a_gap
     assert near.pts[36] == 60_000
 
 
-@pytest.mark.parametrize(("empty", "said"), [(900, []), (1100, [1.1]), (30_000, [30.0])])
-def test_gaps_above_a_second_are_reported(empty, said):
+@pytest.mark.parametrize(("empty", "reported"), [(900, []), (1100, [1.1]), (30_000, [30.0])])
+def test_gaps_above_a_second_are_reported(empty, reported):
     stream = stamps(recording(0, 36) + recording(36 * STEP + empty, 24))
-    assert gaps(run(stream), stream) == pytest.approx(said)
+    assert gaps(run(stream), stream) == pytest.approx(reported)
 
 
 NO = NO_STAMP
@@ -215,16 +215,16 @@ NO = NO_STAMP
         ([NO, NO, 80], [0, 1, 2], [0, 40, 80]),
         ([0, 40, NO, NO], [0, 1, 2, 3], [0, 40, 80, 120]),
         ([NO, NO, NO], [0, 1, 2], [0, 40, 80]),
-        ([0, 120, NO, 80], [0, 2, 3, 1], [0, 120, 40, 80]),  # as B-frames come out
-        ([0, 40, 40, 120], [0, 1, 2, 3], [0, 40, 80, 120]),  # the second one's timestamp is another's
-        ([0, NO, 80, 500], [0, 1, 2], [0, 40, 80, 500]),  # the last never came out
+        ([0, 120, NO, 80], [0, 2, 3, 1], [0, 120, 40, 80]),  # B-frames in decoding order
+        ([0, 40, 40, 120], [0, 1, 2, 3], [0, 40, 80, 120]),  # the third has the timestamp of the second
+        ([0, NO, 80, 500], [0, 1, 2], [0, 40, 80, 500]),  # the decoder never returned the last
     ],
 )
-def test_frames_without_a_timestamp_stand_between_those_shown_before_and_after(pts, order, filled):
+def test_frames_without_a_timestamp_get_one_between_those_shown_before_and_after(pts, order, filled):
     assert fill_in(np.array(pts), order, STEP).tolist() == filled
 
 
 @pytest.mark.parametrize("broken", [np.full(5, NO_STAMP), np.array([10**12, -(10**12), 5, 10**14, 0])])
-def test_a_recording_of_broken_timestamps_alone_is_no_crash(broken):
+def test_a_recording_with_only_broken_timestamps_does_not_crash(broken):
     clock = run(stamps(broken))
     assert len(clock.pts) == len(clock.dts) == 5

@@ -1,4 +1,4 @@
-"""H.264 that comes a field a packet: one frame of two packets, wherever it is read from."""
+"""H.264 with one field per packet: two packets are one frame, wherever it is read from."""
 
 import shutil
 
@@ -44,19 +44,19 @@ def test_two_fields_are_one_frame(files, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
-def test_both_fields_of_a_frame_are_sought(files, suffix, monkeypatch):
-    """Wherever a seek lands: every field is flagged as a key frame, and each third frame alone is a reference."""
+def test_random_access_finds_both_fields_of_a_frame(files, suffix, monkeypatch):
+    """Wherever a seek lands: every field is flagged as a key frame, and only each third frame is a reference."""
     media = scan(files[suffix])
     times = (np.arange(COUNT) + 0.75) / FPS  # nearer to the second field than to the first
     frames = whole(media, times)
-    if suffix == "ts":  # in others the flags are believed, and then found to be wrong
+    if suffix == "ts":  # other formats' flags are trusted, and then found to be wrong
         monkeypatch.setattr(seek, "convert_frames", lambda *a, **k: pytest.fail("read from the start"))
     for k in range(COUNT):
         sought, _ = read_moment(media.compact(), times=times[k : k + 1])
         np.testing.assert_array_equal(sought[0], frames[k], err_msg=str(k))
 
 
-def test_a_field_is_told_by_start_codes_and_by_lengths(files):
+def test_fields_are_detected_behind_start_codes_and_behind_lengths(files):
     for suffix in ("ts", "mp4"):
         with av.open(str(files[suffix])) as container:
             stream = container.streams.video[0]
@@ -65,12 +65,12 @@ def test_a_field_is_told_by_start_codes_and_by_lengths(files):
         assert shown == [True, False] * COUNT
 
 
-def test_packets_of_progressive_h264_are_not_looked_at(tmp_path):
+def test_packets_of_progressive_h264_are_not_parsed(tmp_path):
     path = tmp_path / "a.mp4"
     ffmpeg("-f lavfi -i testsrc2=d=1 -c:v libx264", path)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         hidden = HiddenPackets("h264", stream.codec_context.extradata)
         assert hidden._fields is not None
-        hidden._fields.ends = lambda data: pytest.fail("looked at")
+        hidden._fields.ends = lambda data: pytest.fail("parsed")
         assert all(hidden.shows(packet) for packet in container.demux(stream) if packet.size)

@@ -1,4 +1,4 @@
-"""Packets that no frame comes of, on bytes made by hand."""
+"""Packets without a frame to show, on bytes made by hand."""
 
 import av
 import pytest
@@ -10,14 +10,14 @@ VOP = b"\0\0\1\xb6"
 
 
 def packed_bits(text):
-    """Bytes of bits written as text; blanks do not count, and zeros fill the last byte."""
+    """Return the bytes of bits written as text; blanks do not count, and zeros fill the last byte."""
     text = text.replace(" ", "")
     text += "0" * (-len(text) % 8)
     return bytes(int(text[i : i + 8], 2) for i in range(0, len(text), 8))
 
 
 def layer(resolution, *, version=None, shape="00", aspect="0001", control="0"):
-    """An MPEG-4 video object layer whose time counts in 1 / ``resolution`` seconds."""
+    """Return an MPEG-4 video object layer whose time is in units of 1 / ``resolution`` seconds."""
     identifier = "0" if version is None else f"1 {version:04b} 001"
     return b"\0\0\1\x20" + packed_bits(
         f"0 00000001 {identifier} {aspect} {control} {shape} 1 {resolution:016b} 1 0"
@@ -25,7 +25,7 @@ def layer(resolution, *, version=None, shape="00", aspect="0001", control="0"):
 
 
 def vop(kind, increment_bits, *, seconds=0, increment=0, coded=True, size=200):
-    """A frame: 0 to 3 for I, P, B and S; its own bytes hold no other start code."""
+    """Return a frame of kind 0 to 3 (I, P, B, S); its own bytes hold no other start code."""
     header = f"{kind:02b} {'1' * seconds} 0 1 {increment:0{increment_bits}b} 1 {int(coded)}"
     return VOP + packed_bits(header) + b"\xaa" * (size if coded else 0)
 
@@ -56,26 +56,26 @@ N5 = vop(1, 5, increment=3, coded=False)
     ],
 )
 @pytest.mark.parametrize("seconds", [0, 1, 3])
-def test_a_frame_that_is_not_coded_is_told_by_its_own_bit(header, bits, seconds):
+def test_a_frame_that_is_not_coded_is_detected_by_its_own_bit(header, bits, seconds):
     coded, not_so = (vop(1, bits, seconds=seconds, increment=0, coded=c, size=8) for c in (True, False))
     assert hidden("mpeg4", header, coded, not_so, coded) == [False, True, False]
 
 
-def test_the_header_may_come_with_the_first_packet():
+def test_the_header_may_be_in_the_first_packet():
     assert hidden("mpeg4", None, layer(25) + I5, N5, P5) == [False, True, False]
     assert hidden("mpeg4", b"no header", layer(25) + I5, N5, P5) == [False, True, False]
 
 
-def test_without_a_header_nothing_is_taken_for_not_coded():
+def test_without_a_header_no_frame_is_taken_as_not_coded():
     assert hidden("mpeg4", None, I5, N5, P5) == [False, False, False]
 
 
-def test_what_the_tests_of_files_write_is_not_coded():
+def test_the_frames_that_other_tests_write_are_not_coded():
     assert hidden("mpeg4", layer(25), P5, not_coded(P5, 5)) == [False, True]
 
 
 @pytest.mark.parametrize("chunk", [b"", b"\x7f", b"\0" * 7])
-def test_some_bytes_without_a_frame_are_a_placeholder(chunk):
+def test_a_few_bytes_without_a_frame_are_a_placeholder(chunk):
     assert hidden("mpeg4", layer(25), I5, chunk, P5) == [False, True, False]
 
 
@@ -84,7 +84,7 @@ def test_a_long_packet_is_no_placeholder():
 
 
 @pytest.mark.parametrize("placeholder", [N5, b"\x7f"])
-def test_a_placeholder_behind_a_packet_of_two_frames_gives_the_second(placeholder):
+def test_a_placeholder_after_a_packet_of_two_frames_shows_the_second(placeholder):
     packets_of = HiddenPackets("mpeg4", layer(25))
     assert packets_of.shows(av.Packet(I5))
     assert not packets_of.packed
@@ -94,7 +94,7 @@ def test_a_placeholder_behind_a_packet_of_two_frames_gives_the_second(placeholde
     assert not packets_of.shows(av.Packet(placeholder))  # one more than there were second frames
 
 
-def test_a_packet_of_three_frames_pays_for_two_placeholders():
+def test_two_placeholders_after_a_packet_of_three_frames_show_frames():
     assert hidden("mpeg4", layer(25), P5 + B5 + B5, N5, N5, N5) == [False, False, False, True]
 
 
@@ -112,11 +112,11 @@ def test_vp8_by_its_bit(first, is_hidden):
         ("10 0 0 0 0 1 0", False),  # profile 0, a key frame that is shown
         ("10 0 0 0 0 0 0", True),
         ("10 0 0 0 1 0 0", True),
-        ("10 0 0 1 000", False),  # shows a frame that is there already
+        ("10 0 0 1 000", False),  # shows an existing frame
         ("10 1 0 0 0 0 0", True),
         ("10 1 1 0 0 0 0 0", True),  # profile 3 has a reserved bit
         ("10 1 1 0 0 0 1 0", False),
-        ("01 0 0 0 0 0 0", False),  # no VP9
+        ("01 0 0 0 0 0 0", False),  # not VP9
     ],
 )
 def test_vp9_by_its_header(bits, is_hidden):
@@ -140,5 +140,5 @@ def test_an_empty_packet_of_theora_repeats_a_frame():
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
-def test_of_other_codecs_every_packet_shows_a_frame(codec):
+def test_every_packet_of_other_codecs_shows_a_frame(codec):
     assert hidden(codec, None, b"\xff" * 40) == [False]

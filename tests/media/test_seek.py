@@ -1,4 +1,4 @@
-"""Random access gives what reading the whole file gives."""
+"""Random access gives the same frames and audio as reading the whole file."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ CODECS = {
     "mjpeg.mkv": ("mjpeg", "pcm_s16le", {}),
 }
 SOUGHT = [n for n in CODECS if n.rsplit(".", 1)[1] in ("mp4", "mkv", "webm", "ts", "flv")]
-"""Files whose pictures are sought: the other formats are decoded from their start."""
+"""Files whose frames are read by seeking: other formats are decoded from their start."""
 
-SOUNDS = {
+AUDIO = {
     # name: codec, sample rate, largest difference of a sample
     "aac.mp4": ("aac", 44_100, 3),
     "aac.mkv": ("aac", 48_000, 3),
@@ -83,16 +83,16 @@ def ignore(phrase):
     pass
 
 
-def whole_pictures(path, times):
-    """Reference: one pass over the whole file, in the order of ``times``."""
+def whole_frames(path, times):
+    """Return the reference: frames of one pass over the whole file, in the order of ``times``."""
     order = np.argsort(times, kind="stable")
     served = []
-    for count, picture in read_frames(scan(path), np.asarray(times, float)[order], on_damage=ignore):
-        served += [picture] * count
+    for count, frame in read_frames(scan(path), np.asarray(times, float)[order], on_damage=ignore):
+        served += [frame] * count
     return np.stack([served[k] for k in np.argsort(order, kind="stable")])
 
 
-def whole_sound(path, rate=16_000):
+def whole_audio(path, rate=16_000):
     pieces = list(read_audio(scan(path), rate, on_damage=ignore))
     whole = np.zeros(max(first + len(s) for first, s in pieces), np.int16)
     for first, samples in pieces:
@@ -101,7 +101,7 @@ def whole_sound(path, rate=16_000):
 
 
 def stretch(whole, start, n, rate=16_000):
-    """``n`` samples of ``whole`` from ``start`` seconds on, silence beyond it."""
+    """Return ``n`` samples of ``whole`` from ``start`` seconds on, with silence beyond it."""
     first = round(start * rate)
     padded = np.concatenate(
         [np.zeros(max(0, -first), np.int16), whole[max(0, first) :], np.zeros(n, np.int16)]
@@ -110,7 +110,7 @@ def stretch(whole, start, n, rate=16_000):
 
 
 def music(seconds, rate):
-    """int16 (samples, 2): harmonics that wander, so that a shift by one sample shows."""
+    """Return int16 (samples, 2): harmonics whose pitch wanders, so that a shift by one sample shows."""
     t = np.arange(round(seconds * rate)) / rate
     wave = sum(np.sin(2 * np.pi * 200 * k * t + 30 * np.sin(t * k)) / k for k in range(1, 6))
     return np.repeat((0.1 * 32767 * wave).astype(np.int16)[:, None], 2, axis=1)
@@ -118,7 +118,7 @@ def music(seconds, rate):
 
 @pytest.fixture(scope="module")
 def codec_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("moments")
+    folder = tmp_path_factory.mktemp("codecs")
     for name, (video, audio, options) in CODECS.items():
         pix_fmt = {"h264-10bit.mkv": "yuv420p10le", "mjpeg.mkv": "yuvj420p"}.get(name, "yuv420p")
         make_media(
@@ -131,7 +131,7 @@ def codec_files(tmp_path_factory):
 
 @pytest.fixture
 def from_the_start(monkeypatch):
-    """Count how often a file's pictures are decoded from its start."""
+    """Collect the calls that decode a file's frames from its start."""
     calls = []
     whole = seek.convert_frames
     monkeypatch.setattr(seek, "convert_frames", lambda *a, **k: calls.append(a) or whole(*a, **k))
@@ -139,7 +139,7 @@ def from_the_start(monkeypatch):
 
 
 def random_times():
-    """Clips as training draws them, and single times, in and out of order, alone and far apart."""
+    """Yield clips as training draws them, and single times, in and out of order, alone and far apart."""
     rng = np.random.default_rng(3)
     for _ in range(12):
         yield rng.uniform(0, SECONDS - 1) + np.arange(12) / 16
@@ -151,26 +151,26 @@ def random_times():
     yield np.array([2.0, 2.0, 0.04, 5.96])
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- frames ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_pictures_are_those_of_the_whole_file_byte_for_byte(codec_files, name, from_the_start):
+def test_frames_are_those_of_the_whole_file_byte_for_byte(codec_files, name, from_the_start):
     path = codec_files / name
     info = scan(path)
     for times in random_times():
-        pictures, sound = read_moment(info, times=times)
-        assert sound is None
-        assert pictures.dtype == np.uint8
-        assert pictures.shape == (len(times), 64, 192, 3)
-        assert (pictures == whole_pictures(path, times)).all(), times
-        if name != "mpeg2.mpg":  # its muxer leaves out the time of two pictures near the end
+        frames, samples = read_moment(info, times=times)
+        assert samples is None
+        assert frames.dtype == np.uint8
+        assert frames.shape == (len(times), 64, 192, 3)
+        assert (frames == whole_frames(path, times)).all(), times
+        if name != "mpeg2.mpg":  # its muxer omits the timestamps of two frames near the end
             late = name == "h264.avi"  # its muxer leaves a chunk empty after the first
-            assert [read_number(p) for p in pictures] == [max(0, int(t * 25 + 1e-6) - late) for t in times]
+            assert [read_number(f) for f in frames] == [max(0, int(t * 25 + 1e-6) - late) for t in times]
         if name in SOUGHT and "refresh" not in name and not (name.endswith(".ts") and times.min() < 1):
             assert from_the_start == []
         if name.endswith(".ts"):
-            from_the_start.clear()  # a seek near the start of MPEG-TS lands behind the first key frame
+            from_the_start.clear()  # a seek near the start of MPEG-TS lands after the first key frame
     if name not in SOUGHT:
         assert len(from_the_start) == len(list(random_times()))
 
@@ -187,14 +187,14 @@ def test_only_the_packets_that_are_needed_are_decoded(codec_files, name, monkeyp
     read_moment(info, times=np.array([4.0]))
     assert (
         0 < len(decoded) <= 3 * 12 + 33
-    )  # the group, the one before; and without an index what is read ahead
+    )  # the group and the one before; without an index, also the packets read ahead
     decoded.clear()
     read_moment(info, times=np.array([1.5, 5.8]))
-    assert 0 < len(decoded) < 100  # two places, not the 150 pictures between them
+    assert 0 < len(decoded) < 100  # the groups of two times, not all 150 frames
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_variable_frame_rates_go_by_time_stamps(tmp_path, suffix):
+def test_variable_frame_rates_follow_the_timestamps(tmp_path, suffix):
     rng = np.random.default_rng(0)
     ticks = [0, *np.cumsum(rng.choice([10, 40, 41, 300, 900], 80)).tolist()]
     path = make_media(
@@ -208,25 +208,25 @@ def test_variable_frame_rates_go_by_time_stamps(tmp_path, suffix):
     assert not info.video.constant
     for _ in range(25):
         times = rng.uniform(0, info.duration) + np.arange(12) / 16
-        pictures, _ = read_moment(info, times=times)
-        assert (pictures == whole_pictures(path, times)).all()
-        assert [read_number(p) for p in pictures] == [
+        frames, _ = read_moment(info, times=times)
+        assert (frames == whole_frames(path, times)).all()
+        assert [read_number(f) for f in frames] == [
             int(np.searchsorted(ticks, t * 1000 + 1e-3, "right")) - 1 for t in times
         ]
 
 
 @pytest.mark.parametrize("fps", [Fraction(30_000, 1001), 30, 24, 10, 60])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
-def test_rounding_of_time_stamps_is_undone_as_in_the_whole_file(tmp_path, fps, suffix):
+def test_rounding_of_timestamps_is_undone_as_in_the_whole_file(tmp_path, fps, suffix):
     path = make_media(
         tmp_path / f"a.{suffix}", fps=fps, seconds=4, audio=None, options={"bf": "2", "preset": "ultrafast"}
     )
     info = scan(path)
-    for number in range(0, int(3 * fps), 7):  # exactly when a picture begins
+    for number in range(0, int(3 * fps), 7):  # exactly when a frame begins
         times = float(number / Fraction(fps)) + np.arange(4) / float(fps)
-        pictures, _ = read_moment(info, times=times)
-        assert [read_number(p) for p in pictures] == [number, number + 1, number + 2, number + 3]
-        assert (pictures == whole_pictures(path, times)).all()
+        frames, _ = read_moment(info, times=times)
+        assert [read_number(f) for f in frames] == [number, number + 1, number + 2, number + 3]
+        assert (frames == whole_frames(path, times)).all()
 
 
 @pytest.mark.parametrize("kwargs", [{"video_start": 1.0}, {"audio_start": 1.5}, {"audio_start": -0.5}])
@@ -241,31 +241,31 @@ def test_streams_that_begin_apart_keep_their_distance(tmp_path, kwargs, suffix):
         **kwargs,
     )
     info = scan(path)
-    sound = whole_sound(path)
+    whole = whole_audio(path)
     for start in (0.0, 0.4, 0.9, 1.6, 2.2, 3.0):
         times = start + np.arange(8) / 16
-        pictures, samples = read_moment(info, times=times, sound=(start, 8000))
-        assert (pictures == whole_pictures(path, times)).all()
-        assert np.abs(samples.astype(int) - stretch(sound, start, 8000)).max() <= 3
+        frames, samples = read_moment(info, times=times, sound=(start, 8000))
+        assert (frames == whole_frames(path, times)).all()
+        assert np.abs(samples.astype(int) - stretch(whole, start, 8000)).max() <= 3
 
 
 def test_rotated_video_is_turned_upright(tmp_path):
     path = make_media(tmp_path / "r.mp4", rotation=90, audio=None, seconds=1)
     info = scan(path)
-    pictures, _ = read_moment(info, times=np.array([0.8, 0.2]))
-    assert pictures.shape == (2, 192, 64, 3)
-    assert [read_number(np.rot90(p, -1)) for p in pictures] == [20, 5]
+    frames, _ = read_moment(info, times=np.array([0.8, 0.2]))
+    assert frames.shape == (2, 192, 64, 3)
+    assert [read_number(np.rot90(f, -1)) for f in frames] == [20, 5]
     assert (info.video.width, info.video.height, info.video.pictures) == (192, 64, 25)
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "mpeg4.avi", "vp9.webm"])
-def test_times_outside_the_file_get_its_first_or_last_picture(codec_files, name):
+def test_times_outside_the_file_get_its_first_or_last_frame(codec_files, name):
     info = scan(codec_files / name)
-    pictures, _ = read_moment(info, times=np.array([1e9, -5.0, 6.5, 5.99]))
-    assert [read_number(p) for p in pictures] == [149, 0, 149, 149]
+    frames, _ = read_moment(info, times=np.array([1e9, -5.0, 6.5, 5.99]))
+    assert [read_number(f) for f in frames] == [149, 0, 149, 149]
 
 
-def test_a_still_is_one_picture(tmp_path):
+def test_a_still_is_one_frame(tmp_path):
     path = tmp_path / "still.png"
     with av.open(str(path), "w", format="image2") as container:
         stream = container.add_stream("png", rate=25)
@@ -273,34 +273,34 @@ def test_a_still_is_one_picture(tmp_path):
         container.mux(
             stream.encode(av.VideoFrame.from_ndarray(np.full((64, 192, 3), 7, np.uint8), format="rgb24"))
         )
-    pictures, _ = read_moment(scan(path), times=np.array([0.0, 3.0]))
-    assert (pictures == 7).all()
-    assert len(pictures) == 2
+    frames, _ = read_moment(scan(path), times=np.array([0.0, 3.0]))
+    assert (frames == 7).all()
+    assert len(frames) == 2
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx265"])
-def test_packets_that_are_falsely_flagged_as_key_frames_are_not_decoded_alone(tmp_path, codec):
+def test_packets_wrongly_flagged_as_key_frames_are_not_decoded_alone(tmp_path, codec):
     path = make_media(tmp_path / "a.mp4", seconds=3, video=codec, audio=None, gop=100)
     data = path.read_bytes()
     assert data.count(b"stss") == 1
-    path.write_bytes(data.replace(b"stss", b"free"))  # without a table of sync samples each is one
+    path.write_bytes(data.replace(b"stss", b"free"))  # without a table of sync samples every sample is one
     with av.open(str(path)) as container:
         assert all(p.is_keyframe for p in container.demux(video=0) if p.size)
     for number in (8, 56):
         time = number / 25 + 0.01
-        pictures, _ = read_moment(scan(path), times=np.array([time]), sound=None)
-        assert read_number(pictures[0]) == number
-        [(_, picture)] = read_frames(scan(path), np.array([time]), on_damage=ignore)
-        assert read_number(picture) == number
+        frames, _ = read_moment(scan(path), times=np.array([time]), sound=None)
+        assert read_number(frames[0]) == number
+        [(_, frame)] = read_frames(scan(path), np.array([time]), on_damage=ignore)
+        assert read_number(frame) == number
 
 
-# --- sound -------------------------------------------------------------------------------------------------------
+# --- audio -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def sound_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sounds")
-    for name, (codec, rate, _) in SOUNDS.items():
+def audio_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audio")
+    for name, (codec, rate, _) in AUDIO.items():
         kind = name.rsplit(".", 1)[1]
         video = {"webm": "libvpx", "mpg": "mpeg2video"}.get(kind, "mpeg4")
         make_media(
@@ -310,12 +310,12 @@ def sound_files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", SOUNDS)
+@pytest.mark.parametrize("name", AUDIO)
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_sound_is_that_of_the_whole_file_in_place_and_value(sound_files, name, rate, monkeypatch):
-    path = sound_files / name
+def test_audio_is_that_of_the_whole_file_in_position_and_value(audio_files, name, rate, monkeypatch):
+    path = audio_files / name
     info = scan(path)
-    whole = whole_sound(path, rate)
+    whole = whole_audio(path, rate)
     assert np.abs(np.diff(whole.astype(int))).max() > 300  # a shift by one sample would show
     restarted = []
     original = seek.read_audio
@@ -325,38 +325,38 @@ def test_sound_is_that_of_the_whole_file_in_place_and_value(sound_files, name, r
     rng = np.random.default_rng(1)
     for start in (*rng.uniform(1.0, 6.0, 10), 5.0, 7.5):
         n = 2 * rate
-        pictures, samples = read_moment(info, times=None, sound=(start, n), sample_rate=rate)
-        assert pictures is None
+        frames, samples = read_moment(info, times=None, sound=(start, n), sample_rate=rate)
+        assert frames is None
         assert samples.dtype == np.int16
         assert samples.shape == (n,)
         settled = slice(None) if start < 7 else slice(0, int(0.4 * rate))  # away from the end of the file
         difference = samples.astype(int) - stretch(whole, start, n, rate)
-        assert np.abs(difference[settled]).max() <= SOUNDS[name][2], start
+        assert np.abs(difference[settled]).max() <= AUDIO[name][2], start
     assert restarted == []
 
 
-def test_wav_of_another_codec_than_pcm_is_not_sought(tmp_path):
+def test_wav_of_another_codec_than_pcm_is_read_without_seeking(tmp_path):
     path = make_media(
         tmp_path / "a.wav", seconds=4, video=None, audio="g722", sample_rate=16_000, layout="mono",
         samples=music(4, 16_000)[:, :1],
     )  # fmt: skip
-    whole = whole_sound(path)
+    whole = whole_audio(path)
     for start in (0.7, 1.5, 3.0):
         _, samples = read_moment(scan(path), times=None, sound=(start, 8000))
         assert np.abs(samples.astype(int) - stretch(whole, start, 8000)).max() <= 32, start
 
 
-def test_sound_near_the_start_is_read_without_seeking(sound_files):
-    for name in SOUNDS:
-        info = scan(sound_files / name)
-        whole = whole_sound(sound_files / name)
+def test_audio_near_the_start_is_read_without_seeking(audio_files):
+    for name in AUDIO:
+        info = scan(audio_files / name)
+        whole = whole_audio(audio_files / name)
         for start in (0.0, 0.05, 0.2, -0.5):
             _, samples = read_moment(info, times=None, sound=(start, 8000))
             assert (samples == stretch(whole, start, 8000)).all(), (name, start)
 
 
-def test_beyond_the_stream_is_silence(sound_files):
-    info = scan(sound_files / "pcm.wav")
+def test_audio_beyond_the_stream_is_silence(audio_files):
+    info = scan(audio_files / "pcm.wav")
     _, samples = read_moment(info, times=None, sound=(7.5, 16_000))
     assert np.abs(samples[:7900]).max() > 1000
     assert (samples[8000:] == 0).all()
@@ -368,7 +368,7 @@ def test_beyond_the_stream_is_silence(sound_files):
     assert samples.shape == (0,)
 
 
-def test_gaps_in_the_sound_stay_gaps(tmp_path):
+def test_gaps_in_the_audio_stay_gaps(tmp_path):
     path = tmp_path / "gap.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
@@ -382,21 +382,21 @@ def test_gaps_in_the_sound_stay_gaps(tmp_path):
     info = scan(path)
     for start in (0.0, 0.75, 1.5, 1.95, 2.4):
         _, samples = read_moment(info, times=None, sound=(start, 24_000))
-        place = np.arange(24_000) + round(start * 16_000)
-        heard = ((place >= 200) & (place < 15_800)) | ((place >= 32_200) & (place < 47_800))
-        silent = ((place > 16_100) & (place < 31_900)) | (place > 48_000)
-        assert (samples[heard] == 9000).all()
+        position = np.arange(24_000) + round(start * 16_000)
+        audible = ((position >= 200) & (position < 15_800)) | ((position >= 32_200) & (position < 47_800))
+        silent = ((position > 16_100) & (position < 31_900)) | (position > 48_000)
+        assert (samples[audible] == 9000).all()
         assert (samples[silent] == 0).all()
 
 
-def test_surround_sound_is_cut_and_averaged_as_in_the_whole_file(tmp_path):
+def test_surround_audio_is_cut_and_averaged_as_in_the_whole_file(tmp_path):
     rng = np.random.default_rng(0)
     samples = np.repeat(rng.integers(-9000, 9000, (4 * 44_100, 1)), 6, axis=1).astype(np.int16)
     samples *= np.arange(1, 4, dtype=np.int16).repeat(2) % 3
     path = make_media(
         tmp_path / "5.1.wav", video=None, audio="pcm_s16le", samples=samples, layout="5.1", seconds=4
     )
-    whole = whole_sound(path)
+    whole = whole_audio(path)
     info = scan(path)
     for start in (1.1, 2.3456):
         _, cut = read_moment(info, times=None, sound=(start, 16_000))
@@ -407,7 +407,7 @@ def test_surround_sound_is_cut_and_averaged_as_in_the_whole_file(tmp_path):
 
 
 def moved(path):
-    """What is known of a file, but for where it is, and its bytes in an object without a name."""
+    """Return a file's media with a path that does not exist, and its bytes in an object without a name."""
     info = dataclasses.replace(scan(path), path="/gone/" + path.name)
     return info, io.BytesIO(path.read_bytes())
 
@@ -427,31 +427,31 @@ def moved(path):
 )
 def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
     path = codec_files / name
-    known, (info, source) = scan(path), moved(path)
+    at_path, (info, source) = scan(path), moved(path)
     for start in (3.1, 0.2, 4.5):
         times = start + np.arange(12) / 16
-        sound = None if info.audio_span is None else (start, 16_000)
-        pictures, samples = read_moment(known, times=times, sound=sound)
-        again, heard = read_moment(info, times=times, sound=sound, source=source)
-        assert (pictures == again).all()
-        assert (samples == heard).all() if sound else heard is None
+        window = None if info.audio_span is None else (start, 16_000)
+        frames, samples = read_moment(at_path, times=times, sound=window)
+        frames_again, samples_again = read_moment(info, times=times, sound=window, source=source)
+        assert (frames == frames_again).all()
+        assert (samples == samples_again).all() if window else samples_again is None
     assert not source.closed
     if name in SOUGHT and info.audio_span is not None:
-        # Seeking for sound fails: the file is opened again, and pictures must still be sought aright.
+        # Seeking for audio fails: the file is opened again, and seeking for frames must still be right.
         def fail(*_):
             raise seek.NotAsIndexedError
 
         monkeypatch.setattr(seek, "_sought_audio", fail)
-        again, heard = read_moment(info, times=times, sound=(4.5, 16_000), source=source)
-        assert (pictures == again).all()
-        assert np.abs(heard.astype(int) - stretch(whole_sound(path), 4.5, 16_000)).max() == 0
-        # Seeking for pictures fails: all is decoded.
+        frames_again, samples_again = read_moment(info, times=times, sound=(4.5, 16_000), source=source)
+        assert (frames == frames_again).all()
+        assert np.abs(samples_again.astype(int) - stretch(whole_audio(path), 4.5, 16_000)).max() == 0
+        # Seeking for frames fails: the whole file is decoded.
         monkeypatch.setattr(seek, "_sought_frames", fail)
-        again, _ = read_moment(info, times=times, source=source)
-        assert (pictures == again).all()
+        frames_again, _ = read_moment(info, times=times, source=source)
+        assert (frames == frames_again).all()
 
 
-def test_a_file_opened_unprobed_that_does_not_give_what_it_should_is_probed(
+def test_a_file_opened_unprobed_that_gives_other_frames_than_indexed_is_probed(
     codec_files, monkeypatch, from_the_start
 ):
     info = scan(codec_files / "h264.mp4")
@@ -459,7 +459,7 @@ def test_a_file_opened_unprobed_that_does_not_give_what_it_should_is_probed(
     opened, sought = [], seek._sought_frames
     plainly = seek.open_media
     monkeypatch.setattr(seek, "open_media", lambda *a, **k: opened.append(k["unprobed"]) or plainly(*a, **k))
-    pictures, samples = read_moment(info, times=times, sound=(3.1, 16_000))
+    frames, samples = read_moment(info, times=times, sound=(3.1, 16_000))
     assert opened == [True]
 
     def fail_unprobed(*args):
@@ -468,21 +468,21 @@ def test_a_file_opened_unprobed_that_does_not_give_what_it_should_is_probed(
         return sought(*args)
 
     monkeypatch.setattr(seek, "_sought_frames", fail_unprobed)
-    again, heard = read_moment(info, times=times, sound=(3.1, 16_000))
+    frames_again, samples_again = read_moment(info, times=times, sound=(3.1, 16_000))
     assert opened == [True, True, False]
     assert from_the_start == []
-    assert (pictures == again).all()
-    assert (samples == heard).all()
+    assert (frames == frames_again).all()
+    assert (samples == samples_again).all()
 
 
-@pytest.mark.parametrize("name", SOUNDS)
-def test_bytes_of_sound_give_what_the_path_gives(sound_files, name):
-    known, (info, source) = scan(sound_files / name), moved(sound_files / name)
+@pytest.mark.parametrize("name", AUDIO)
+def test_bytes_of_audio_give_what_the_path_gives(audio_files, name):
+    at_path, (info, source) = scan(audio_files / name), moved(audio_files / name)
     for start in (3.3, 0.0, 7.5):
-        _, samples = read_moment(known, times=None, sound=(start, 16_000))
-        _, heard = read_moment(info, times=None, sound=(start, 16_000), source=source)
-        assert (samples == heard).all()
-        assert np.abs(heard[:4000]).max() > 1000
+        _, samples = read_moment(at_path, times=None, sound=(start, 16_000))
+        _, samples_again = read_moment(info, times=None, sound=(start, 16_000), source=source)
+        assert (samples == samples_again).all()
+        assert np.abs(samples_again[:4000]).max() > 1000
 
 
 def test_bytes_of_a_still(tmp_path):
@@ -493,8 +493,8 @@ def test_bytes_of_a_still(tmp_path):
         frame = av.VideoFrame.from_ndarray(np.full((64, 192, 3), 7, np.uint8), format="rgb24")
         container.mux(stream.encode(frame))
     info, source = moved(path)
-    pictures, _ = read_moment(info, times=np.array([0.0]), source=source)
-    assert (pictures == 7).all()
+    frames, _ = read_moment(info, times=np.array([0.0]), source=source)
+    assert (frames == 7).all()
 
 
 def test_bytes_that_are_not_those_of_the_file(codec_files):
@@ -512,19 +512,19 @@ def test_bytes_that_are_not_those_of_the_file(codec_files):
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264-open-gop.mkv", "h264.ts", "mpeg4.avi", "mpeg2.mpg"])
-def test_pictures_and_sound_of_a_moment_come_from_one_call(codec_files, name):
+def test_one_call_returns_frames_and_audio(codec_files, name):
     path = codec_files / name
     info = scan(path)
-    whole = whole_sound(path)
+    whole = whole_audio(path)
     for start in (3.1, 0.2, 2.0):
         times = start + 1 + np.arange(12) / 16
-        pictures, samples = read_moment(info, times=times, sound=(start, 48_000))
-        assert (pictures == whole_pictures(path, times)).all()
+        frames, samples = read_moment(info, times=times, sound=(start, 48_000))
+        assert (frames == whole_frames(path, times)).all()
         inside = slice(0, round((5.8 - start) * 16_000))
         assert np.abs(samples.astype(int) - stretch(whole, start, 48_000))[inside].max() <= 16
 
 
-def test_what_is_indexed_is_plain_and_survives_a_table(codec_files):
+def test_rows_of_an_index_are_plain_values_and_survive_a_table(codec_files):
     findings = (
         Finding("one; thing"),
         Finding("another", "audio"),
@@ -548,8 +548,8 @@ def test_what_is_indexed_is_plain_and_survives_a_table(codec_files):
         Media.from_row(row)
 
 
-def test_streams_that_are_missing_are_named(codec_files, sound_files):
-    silent, blind = (scan(p) for p in (codec_files / "h264-10bit.mkv", sound_files / "flac.flac"))
+def test_streams_that_are_missing_are_named(codec_files, audio_files):
+    silent, blind = (scan(p) for p in (codec_files / "h264-10bit.mkv", audio_files / "flac.flac"))
     with pytest.raises(NoStreamError, match="no audio"):
         read_moment(silent, times=np.zeros(1), sound=(0.0, 100))
     with pytest.raises(NoStreamError, match="no video"):
@@ -601,17 +601,17 @@ def test_truncated_files_give_what_can_be_read(tmp_path, name, options):
     info = scan(path)
     for start in (0.0, 1.0, 3.0, 7.5):
         times = start + np.arange(8) / 16
-        pictures, samples = read_moment(info, times=times, sound=(start, 16_000))
+        frames, samples = read_moment(info, times=times, sound=(start, 16_000))
         assert len(samples) == 16_000
-        assert (pictures == whole_pictures(path, times)).all()
+        assert (frames == whole_frames(path, times)).all()
         source = io.BytesIO(path.read_bytes())
-        again, heard = read_moment(info, times=times, sound=(start, 16_000), source=source)
-        assert (pictures == again).all()
-        assert (samples == heard).all()
+        frames_again, samples_again = read_moment(info, times=times, sound=(start, 16_000), source=source)
+        assert (frames == frames_again).all()
+        assert (samples == samples_again).all()
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "vp9.webm", "hevc.mp4", "mpeg4.avi", "h264.flv"])
-def test_damage_is_read_around_or_named(codec_files, tmp_path, name):
+def test_damaged_files_are_read_or_raise_a_media_error(codec_files, tmp_path, name):
     data = (codec_files / name).read_bytes()
     rng = np.random.default_rng(0)
     path = tmp_path / name
@@ -626,14 +626,14 @@ def test_damage_is_read_around_or_named(codec_files, tmp_path, name):
             for start in (0.5, 4.0):
                 wanted = {} if info.audio_span is None else {"sound": (start, 16_000)}
                 times = None if info.video_span is None else start + np.arange(8) / 16
-                pictures, samples = read_moment(info, times=times, **wanted)
-                assert times is None or len(pictures) == 8
+                frames, samples = read_moment(info, times=times, **wanted)
+                assert times is None or len(frames) == 8
                 assert not wanted or len(samples) == 16_000
         except MediaError:
             pass
 
 
-def test_an_index_of_a_damaged_file_of_the_same_size_is_no_trap(tmp_path):
+def test_a_file_replaced_by_garbage_of_the_same_size_is_a_media_error(tmp_path):
     path = make_media(tmp_path / "a.mp4", seconds=2)
     info = scan(path)
     path.write_bytes(os.urandom(info.size))

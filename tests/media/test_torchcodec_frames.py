@@ -1,4 +1,4 @@
-"""torchcodec gives the pictures that PyAV gives, or an error. Most of it wants torchcodec and a system FFmpeg."""
+"""torchcodec returns the frames that PyAV returns, or an error. Most tests need torchcodec and a system FFmpeg."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def torchcodec():
 
 
 needs_torchcodec = pytest.mark.usefixtures("torchcodec")
-VIDEO = VideoConfig(size=56, crop_ratio=1.0)  # the whole of square pictures: their numbers must show
+VIDEO = VideoConfig(size=56, crop_ratio=1.0)  # square frames uncropped: their numbers must be visible
 TICKS = [0, 40, 100, 130, 300, 310, 700, 720, 900, 1500, 1540]
 
 
@@ -80,7 +80,7 @@ def test_clips_are_the_same_bytes(tmp_path, name, options):
 
 
 @needs_torchcodec
-def test_pictures_that_an_edit_list_discards_are_not_counted(tmp_path):
+def test_frames_that_an_edit_list_discards_are_not_counted(tmp_path):
     whole, cut = make_media(tmp_path / "whole.mp4", audio=None, gop=50), tmp_path / "cut.mp4"
     with (
         av.open(str(whole)) as source,
@@ -124,7 +124,7 @@ def test_augmented_clips_are_the_same(tmp_path):
         ("a.mpg", "mpeg2video", "other frames"),
     ],
 )
-def test_what_it_cannot_place_is_an_error(tmp_path, name, video, reason):
+def test_formats_that_it_cannot_seek_exactly_are_an_error(tmp_path, name, video, reason):
     path = make_media(tmp_path / name, video=video, audio="mp2" if name == "a.mpg" else "aac")
     with pytest.raises(UnreadableMediaError, match=rf"{name}: .*{reason}.*; decode it with 'pyav'"):
         read(path, "cpu")
@@ -148,22 +148,22 @@ def test_a_file_that_changed_since_it_was_scanned_is_an_error(tmp_path):
 
 @needs_torchcodec
 @pytest.mark.parametrize("workers", [0, 1])
-def test_features_are_the_same_and_say_what_decoded(tmp_path, workers):
+def test_features_are_the_same_and_their_metadata_name_the_decoder(tmp_path, workers):
     paths = [make_media(tmp_path / f"{name}.mp4", seconds=1.5) for name in "ab"]
-    ours, theirs = (
+    by_pyav, by_torchcodec = (
         FeatureExtractor(
             "demo", "both", size=64, pooling="avg", device="cpu", workers=workers, decoder=decoder
         )
         for decoder in ("pyav", "torchcodec")
     )
-    expected = {path: result.arrays() for path, result in ours.stream(paths)}
-    for path, result in theirs.stream(paths):
+    expected = {path: result.arrays() for path, result in by_pyav.stream(paths)}
+    for path, result in by_torchcodec.stream(paths):
         for name, array in result.arrays().items():
             np.testing.assert_array_equal(array, expected[path][name])
         assert result.metadata["settings"]["decoder"] == "torchcodec"
         assert result.metadata["versions"].keys() >= {"torchcodec", "system FFmpeg", "av"}
-    assert "decoder" not in ours.settings  # outputs made before there was a choice stay valid
-    assert ours.identity(paths[0]) != theirs.identity(paths[0])
+    assert "decoder" not in by_pyav.settings  # so that outputs made before the option stay valid
+    assert by_pyav.identity(paths[0]) != by_torchcodec.identity(paths[0])
 
 
 @pytest.mark.cuda
@@ -172,8 +172,8 @@ def test_a_gpu_decodes_nearly_the_same(tmp_path):
     path = make_media(tmp_path / "a.mp4", size=(256, 256))
     expected, found = np.stack(read(path)[1]), np.stack(read(path, "cuda")[1])
     assert np.abs(found.astype(float) - expected).mean() < 3
-    (_, picture), *_ = read_frames(scan(path), np.array([0.0]), device="cuda")
-    assert picture.device == torch.device("cuda", 0)
+    (_, frame), *_ = read_frames(scan(path), np.array([0.0]), device="cuda")
+    assert frame.device == torch.device("cuda", 0)
 
 
 def test_a_missing_package_is_named(monkeypatch, capsys, tmp_path):
@@ -192,7 +192,7 @@ def test_a_missing_ffmpeg_is_named(monkeypatch):
         FeatureExtractor("demo", decoder="torchcodec")
 
 
-def test_an_unknown_decoder_or_one_without_pictures_is_refused():
+def test_an_unknown_decoder_or_one_without_video_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'torchcodec'"):
         FeatureExtractor("demo", decoder="torchcodecs")
     with pytest.raises(ConfigError, match="is for video"):

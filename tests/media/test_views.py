@@ -1,4 +1,4 @@
-"""Clips at random places, augmented: decided by seed, name and number, and changed as the settings say."""
+"""Clips at random positions, augmented: determined by seed, name and number, and changed as configured."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _one_thread(_same_threads: None) -> None:
 
 @pytest.fixture(scope="module")
 def lossless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds of pictures as large as a clip wants them, and of sound, both without loss."""
+    """Make three seconds of frames in a clip's size and of audio, both lossless."""
     noise = np.random.default_rng(0).normal(0, 3000, (48_000, 1)).astype(np.int16)
     return make_media(
         tmp_path_factory.mktemp("views") / "square.mkv", video="ffv1", pix_fmt="yuv444p", size=(SIZE, SIZE),
@@ -70,10 +70,10 @@ def read(
     path: Path, views: Views, clips: int = 4, **sampling: Any
 ) -> tuple[FileOpened, dict[str, list[np.ndarray]]]:
     configs = {"video": VIDEO, "audio": None, **sampling}
-    opened, *news = read_clips(path, Sampling(clips=clips, views=views, **configs))
+    opened, *events = read_clips(path, Sampling(clips=clips, views=views, **configs))
     assert isinstance(opened, FileOpened)
     found: dict[str, list[np.ndarray]] = {}
-    for clip in news[:-1]:
+    for clip in events[:-1]:
         assert isinstance(clip, Clip)
         assert clip.row == len(found.setdefault(clip.modality, []))
         found[clip.modality].append(clip.values)
@@ -86,7 +86,7 @@ def decoded(path: Path) -> np.ndarray:
 
 
 def frames_at(frames: np.ndarray, start: float) -> np.ndarray:
-    """Eight frames of a file of 25 a second, 1/16 s apart."""
+    """Return eight frames of a file of 25 fps, 1/16 s apart."""
     return frames[[int((start + k / 16) * 25 + 1e-6) for k in range(8)]]
 
 
@@ -95,7 +95,7 @@ def samples_of(path: Path) -> np.ndarray:
         return np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
 
 
-# --- what decides a clip -----------------------------------------------------------------------------------------
+# --- what determines a clip --------------------------------------------------------------------------------------
 
 
 def test_the_same_file_and_seed_give_the_same_bytes_wherever_they_are_decoded(
@@ -107,11 +107,11 @@ def test_the_same_file_and_seed_give_the_same_bytes_wherever_they_are_decoded(
     shutil.copy(lossless, copy)
     found = []
     for path, workers in ((lossless, 0), (lossless, 1), (copy, 0)):
-        news = [n for _, _, n in read_files([path], sampling, workers=workers)]
-        clips = {(n.modality, n.row): n.values.tobytes() for n in news if isinstance(n, Clip)}
+        events = [event for _, _, event in read_files([path], sampling, workers=workers)]
+        clips = {(e.modality, e.row): e.values.tobytes() for e in events if isinstance(e, Clip)}
         assert len(clips) == 6
-        assert isinstance(news[0], FileOpened)
-        found.append((clips, {name: w.tobytes() for name, w in news[0].windows.items()}))
+        assert isinstance(events[0], FileOpened)
+        found.append((clips, {name: w.tobytes() for name, w in events[0].windows.items()}))
     assert found[0] == found[1] == found[2]
 
 
@@ -127,14 +127,14 @@ def test_another_seed_and_another_name_give_other_clips(lossless: Path, tmp_path
 
 
 def test_clips_of_a_file_are_augmented_each_in_its_own_way(tmp_path: Path) -> None:
-    """In a file of one picture nothing but the augmentation can tell clips apart."""
+    """In a file of one frame, only the augmentation makes clips differ."""
     path = make_media(
         tmp_path / "still.mkv", video="ffv1", pix_fmt="yuv444p", audio=None, size=(SIZE, SIZE), fps=16,
         frame_ticks=[0], seconds=1,
     )  # fmt: skip
     _, clips = read(path, dataclasses.replace(LINEAR, video=dataclasses.replace(LINEAR.video, cutout=0)))
     assert len({clip.tobytes() for clip in clips["video"]}) == 4
-    for clip in clips["video"]:  # but in one way for all frames of a clip
+    for clip in clips["video"]:  # but all frames of a clip in the same way
         np.testing.assert_array_equal(clip, np.repeat(clip[:, :1], 8, axis=1))
 
 
@@ -154,12 +154,12 @@ def test_windows_lie_in_the_stream(lossless: Path) -> None:
         assert ends.max() > 2.5
 
 
-def test_both_modalities_are_centred_on_the_same_instant(lossless: Path) -> None:
+def test_windows_of_both_modalities_have_the_same_centres(lossless: Path) -> None:
     for audio in (AUDIO, AUDIO.replace(seconds=0.25)):  # longer than the video's window, and shorter
         opened, _ = read(lossless, NONE, clips=20, audio=audio)
-        video, sound = (opened.windows[name].mean(axis=1) for name in ("video", "audio"))
-        np.testing.assert_allclose(video, sound, atol=1e-6)
-        assert np.ptp(video) > 1
+        video_centres, audio_centres = (opened.windows[name].mean(axis=1) for name in ("video", "audio"))
+        np.testing.assert_allclose(video_centres, audio_centres, atol=1e-6)
+        assert np.ptp(video_centres) > 1
 
 
 def test_a_file_shorter_than_a_clip_gives_its_beginning_every_time(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_file_shorter_than_a_clip_gives_its_beginning_every_time(tmp_path: Pat
     opened, clips = read(path, NONE, clips=3, audio=AUDIO)
     np.testing.assert_allclose(opened.windows["video"], [[0, 0.25]] * 3, atol=1e-6)
     np.testing.assert_allclose(opened.windows["audio"], [[0, 0.25]] * 3, atol=1e-6)
-    frames = decoded(path)[[0, 1, 2, 3, 0, 1, 2, 3]]  # filled up by starting again
+    frames = decoded(path)[[0, 1, 2, 3, 0, 1, 2, 3]]  # repeated from the first
     for clip in clips["video"]:
         torch.testing.assert_close(
             torch.from_numpy(clip),
@@ -181,7 +181,7 @@ def test_a_file_shorter_than_a_clip_gives_its_beginning_every_time(tmp_path: Pat
     assert len({clip.tobytes() for clip in clips["audio"]}) == 1
 
 
-def test_a_missing_stream_leaves_the_other(tmp_path: Path) -> None:
+def test_with_a_missing_stream_the_other_is_read(tmp_path: Path) -> None:
     path = make_media(tmp_path / "mute.mp4", audio=None, seconds=1.5, size=(64, 48))
     opened, clips = read(path, LINEAR, audio=AUDIO)
     assert opened.missing == ("audio",)
@@ -203,7 +203,7 @@ def test_random_windows_lie_in_the_span_and_ascend(
         np.testing.assert_allclose(starts, start, rtol=0, atol=1e-9)
 
 
-def test_each_place_is_as_likely_as_any_other() -> None:
+def test_random_windows_are_uniformly_distributed() -> None:
     starts = random_starts((2.0, 12.0), 2.0, 20_000, np.random.default_rng(0))
     assert abs(starts.mean() - 6.0) < 4 * 8 / 12**0.5 / 20_000**0.5  # four standard errors
     assert starts[0] < 2.01
@@ -211,7 +211,7 @@ def test_each_place_is_as_likely_as_any_other() -> None:
     assert kstest(starts, "uniform", args=(2.0, 8.0)).pvalue > 0.01
 
 
-# --- what is done to them ----------------------------------------------------------------------------------------
+# --- augmentation ------------------------------------------------------------------------------------------------
 
 
 def test_without_augmentation_a_clip_is_the_normalised_frames_at_its_times(lossless: Path) -> None:
@@ -223,7 +223,7 @@ def test_without_augmentation_a_clip_is_the_normalised_frames_at_its_times(lossl
         torch.testing.assert_close(torch.from_numpy(clip), normalize(picked, VIDEO), rtol=0, atol=1e-5)
 
 
-def test_without_augmentation_sound_is_the_log_mel_of_its_samples(lossless: Path) -> None:
+def test_without_augmentation_audio_is_the_log_mel_of_its_samples(lossless: Path) -> None:
     opened, clips = read(lossless, NONE, video=None, audio=AUDIO)
     samples = samples_of(lossless)
     for (start, _), clip in zip(opened.windows["audio"], clips["audio"], strict=True):
@@ -235,7 +235,7 @@ def test_without_augmentation_sound_is_the_log_mel_of_its_samples(lossless: Path
         )
 
 
-def test_without_augmentation_a_wide_picture_is_cropped_to_the_square_in_its_middle(tmp_path: Path) -> None:
+def test_without_augmentation_a_wide_frame_is_cropped_to_the_square_in_its_middle(tmp_path: Path) -> None:
     path = make_media(
         tmp_path / "wide.mkv", video="ffv1", pix_fmt="yuv444p", audio=None, size=(2 * SIZE, SIZE), seconds=2
     )
@@ -249,15 +249,15 @@ def test_without_augmentation_a_wide_picture_is_cropped_to_the_square_in_its_mid
 
 @pytest.fixture
 def colourful(tmp_path: Path) -> Path:
-    """Pictures of noise in all colours, without loss."""
+    """Make lossless frames of noise in all colours."""
     rng = np.random.default_rng(0)
     path = tmp_path / "colours.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv444p"
         for _ in range(40):
-            picture = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
 
@@ -270,9 +270,7 @@ def colourful(tmp_path: Path) -> Path:
     ],
     ids=["flip", "grey"],
 )
-def test_pictures_are_changed_as_the_settings_say(
-    changes: dict[str, Any], expected: Any, colourful: Path
-) -> None:
+def test_frames_are_changed_as_configured(changes: dict[str, Any], expected: Any, colourful: Path) -> None:
     views = dataclasses.replace(NONE, video=dataclasses.replace(NONE.video, **changes))
     opened, clips = read(colourful, views)
     frames = decoded(colourful)
@@ -283,14 +281,14 @@ def test_pictures_are_changed_as_the_settings_say(
         assert np.abs(expected(picked) - picked).max() > 50
 
 
-def test_sound_is_changed_as_the_settings_say(lossless: Path) -> None:
+def test_audio_is_changed_as_configured(lossless: Path) -> None:
     loud = dataclasses.replace(NONE, audio=dataclasses.replace(NONE.audio, volume=0.9))
     _, plain = read(lossless, NONE, video=None, audio=AUDIO)
     _, found = read(lossless, loud, video=None, audio=AUDIO)
     shifts = []
     for a, b in zip(plain["audio"], found["audio"], strict=True):
         shift = (b - a).mean()
-        np.testing.assert_allclose(b - a, shift, atol=1e-2)  # a factor of the wave is a sum of the log-mel
+        np.testing.assert_allclose(b - a, shift, atol=1e-2)  # a factor of the wave shifts the log-mel
         shifts.append(np.exp(shift * AUDIO.std / 2))
     assert len(set(shifts)) == 4
     assert min(shifts) > 0.1
@@ -303,19 +301,19 @@ def test_sound_is_changed_as_the_settings_say(lossless: Path) -> None:
         assert len(columns) == 0 or columns[-1] - columns[0] < 20
 
 
-def test_every_number_of_the_augmentation_comes_from_the_clips_own_generator(lossless: Path) -> None:
+def test_every_random_number_of_the_augmentation_comes_from_the_clips_own_generator(lossless: Path) -> None:
     views = dataclasses.replace(LINEAR, seed=3)
     opened, clips = read(lossless, views, audio=AUDIO)
     frames, samples = decoded(lossless), samples_of(lossless)
     for row in range(4):
         start = opened.windows["video"][row, 0]
         rng = views.rng(lossless, row, 0)
-        picture = augment_video(frames_at(frames, start), views.video, config=VIDEO, rng=rng)
-        np.testing.assert_array_equal(clips["video"][row], picture.numpy())
+        video = augment_video(frames_at(frames, start), views.video, config=VIDEO, rng=rng)
+        np.testing.assert_array_equal(clips["video"][row], video.numpy())
         first = round(opened.windows["audio"][row, 0] * 16_000)
         wave = samples[first : first + 16_000] / np.float32(32_767)
-        sound = augment_audio(wave, views.audio, config=AUDIO, rng=views.rng(lossless, row, 1))
-        np.testing.assert_allclose(clips["audio"][row], sound.numpy(), atol=1e-5)
+        audio = augment_audio(wave, views.audio, config=AUDIO, rng=views.rng(lossless, row, 1))
+        np.testing.assert_allclose(clips["audio"][row], audio.numpy(), atol=1e-5)
     first_numbers = {views.rng(lossless, row, kind).random() for row in range(4) for kind in (0, 1)}
     assert len(first_numbers | {views.rng(lossless).random()}) == 9
 
@@ -361,7 +359,7 @@ def test_without_augmentation_clips_are_those_of_evaluation(lossless: Path) -> N
         assert (expected - torch.from_numpy(augmented)).abs().max() < 1e-4
 
 
-def test_another_epoch_has_other_clips_and_the_first_those_of_before(lossless: Path) -> None:
+def test_another_epoch_has_other_clips_and_epoch_0_those_of_earlier_versions(lossless: Path) -> None:
     views = [dataclasses.replace(LINEAR, epoch=epoch) for epoch in (0, 1, 2, 1)]
     found = [read(lossless, view, clips=3, audio=AUDIO) for view in views]
     starts = [opened.windows["video"][:, 0].tolist() for opened, _ in found]
@@ -373,7 +371,7 @@ def test_another_epoch_has_other_clips_and_the_first_those_of_before(lossless: P
         assert not np.array_equal(first, second)
         assert not np.array_equal(second, third)
     draw = np.random.default_rng([LINEAR.seed, 415513676766358527, 4, 1]).random()
-    assert LINEAR.rng("somewhere/clip.mp4", 4, 1).random() == draw  # features of before stay of use
+    assert LINEAR.rng("somewhere/clip.mp4", 4, 1).random() == draw  # so that existing features stay valid
 
 
 def test_views_are_among_the_settings(encoders: dict[str, Any]) -> None:

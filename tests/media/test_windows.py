@@ -77,7 +77,7 @@ def test_dense_windows_cover_the_span_and_stay_in_it(span, window, stride):
 
 
 @given(spans, lengths, st.integers(1, 50))
-def test_uniform_windows_are_as_many_as_asked_for_and_ascend(span, window, clips):
+def test_uniform_windows_are_as_many_as_requested_and_ascend(span, window, clips):
     starts = uniform_starts(span, window, clips, 16)
     assert len(starts) == clips
     assert starts[0] == span[0]
@@ -85,7 +85,7 @@ def test_uniform_windows_are_as_many_as_asked_for_and_ascend(span, window, clips
 
 
 @given(spans, lengths, lengths)
-def test_centred_windows_share_their_instants_where_there_is_room(span, one, other):
+def test_centred_windows_have_the_given_centres_where_the_span_allows(span, one, other):
     centres = dense_starts(span, one, one) + one / 2
     starts = centred_starts(centres, span, other)
     assert np.all(starts >= span[0])
@@ -94,7 +94,7 @@ def test_centred_windows_share_their_instants_where_there_is_room(span, one, oth
     np.testing.assert_allclose(starts[inside] + other / 2, centres[inside], atol=1e-9)
 
 
-def test_short_clips_start_again_at_their_first_frame():
+def test_frames_of_short_clips_are_repeated_from_the_first():
     times = frame_times(np.array([0.0]), (0.0, 3 / 16), 8, 16)
     np.testing.assert_array_equal(np.rint(times[0] * 16), [0, 1, 2, 0, 1, 2, 0, 1])
     times = frame_times(np.array([1.0]), (0.0, 9.0), 8, 16)
@@ -119,7 +119,7 @@ def test_no_window_starts_where_the_span_has_ended():
 
 
 def test_uniform_windows_of_a_span_that_has_room_for_few():
-    """In units of 1 / 16 s, whole ones."""
+    """Starts are whole units of 1 / 16 s."""
     np.testing.assert_array_equal(uniform_starts((2.0, 2.5), 0.5, 3, 16), [2, 2, 2])
     np.testing.assert_array_equal(uniform_starts((2.0, 2.0 + 9 / 16), 0.5, 3, 16), [2, 2, 2 + 1 / 16])
     np.testing.assert_array_equal(uniform_starts((2.0, 2.0 + 10 / 16), 0.5, 2, 16), [2, 2 + 2 / 16])
@@ -141,14 +141,14 @@ def test_random_windows_of_a_span_no_longer_than_one_are_its_beginning(end):
     assert random_starts((2.0, end), 1.0, 3, np.random.default_rng(0)).tolist() == [2, 2, 2]
 
 
-def test_windows_end_with_the_span_and_are_about_their_middle():
+def test_windows_end_with_the_span_and_have_their_middle_as_centre():
     real = real_windows(np.array([0.0, 1.0, 1.75]), (0.0, 2.0), 0.5)
     np.testing.assert_array_equal(real, [[0, 0.5], [1, 1.5], [1.75, 2]])
     np.testing.assert_array_equal(centres_of(real), [0.25, 1.25, 1.875])
     np.testing.assert_array_equal(real_windows(np.array([2.0]), (2.0, 1.0), 0.5), [[2, 2]])
 
 
-def test_centred_windows_of_an_instant_stay_at_it():
+def test_centred_windows_of_a_span_of_no_length_start_at_it():
     np.testing.assert_array_equal(centred_starts(np.array([0.0, 9.0]), (3.0, 3.0), 2.0), [3, 3])
     np.testing.assert_array_equal(centred_starts(np.array([0.0, 5.0, 9.0]), (0.0, 8.0), 2.0), [0, 4, 6])
 
@@ -161,11 +161,11 @@ def test_windows_are_centred_alike_within_half_a_frame():
     assert centred_alike(video, audio, 8.0).all()
 
 
-def test_frames_of_a_span_of_no_length_are_its_first():
+def test_all_frames_of_a_span_of_no_length_are_its_first():
     assert frame_times(np.array([3.0]), (3.0, 3.0), 3, 16).tolist() == [[3, 3, 3]]
 
 
-def test_a_rest_that_is_a_remainder_but_for_rounding_gets_no_window():
+def test_a_remainder_that_is_too_long_only_by_rounding_gets_no_window():
     assert 1.1 - 0.5 - 0.1 > 0.5  # in floating point
     np.testing.assert_allclose(dense_starts((0.0, 1.1), 0.5, 0.5), [0, 0.5])
 
