@@ -112,7 +112,9 @@ def test_the_table_of_poolings_is_what_pooling_gives() -> None:
 
 def test_the_table_of_cells_that_poolings_read_is_true() -> None:
     rows = {
-        name: row for names, row in table("choosing.md", "cells read").items() for name in names.split(", ")
+        name: row
+        for names, row in table("choosing.md", "positions read").items()
+        for name in names.split(", ")
     }
     assert tuple(rows) == POOLINGS
     for name, row in rows.items():

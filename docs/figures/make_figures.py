@@ -1,7 +1,7 @@
 """Draw the figures of the documentation: `python docs/figures/make_figures.py` (`pip install ".[plot]"`).
 
-Shapes, places and curves come from the package's own modules and from the demo's log, none is typed in. Each figure is
-written twice, for a light and for a dark page, without background. The same versions give the same bytes.
+Shapes, positions and curves come from the package's own modules and from the demo's log; none is typed in. Each figure
+is written twice, for a light and for a dark page, without background. The same versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ DEMO = HERE.parent / "demo"
 CLIP = HERE.parents[1] / "examples" / "clip.mp4"
 
 INK = {"": "#2a2f3a", "-dark": "#dfe3ea"}
-"""Colour of text and lines, by what is put behind a figure's name."""
+"""Colour of text and lines, by the suffix of a figure's name."""
 
 VIDEO, AUDIO, OTHER = "#4c8fd6", "#e08a2e", "#2fa37c"
-"""Read well on white and on black."""
+"""Colours that are legible on white and on black."""
 
 STYLE = {
     "svg.hashsalt": "crisscross-zoo",
@@ -83,14 +83,14 @@ def bar(axes: Any, window: tuple[float, float], y: float, height: float, color: 
 
 
 def time_axis(axes: Any, seconds: float, title: str) -> None:
-    """Make the horizontal axis one of seconds, and leave out the other."""
+    """Make the horizontal axis one of seconds, and hide the vertical one."""
     axes.set(xlim=(-0.02 * seconds, 1.02 * seconds), yticks=[])
     axes.set_title(title, loc="left", fontsize=9)
     axes.spines["left"].set_visible(False)
 
 
 def architecture(figure: Figure, width: float, height: float) -> None:
-    """Both encoders, with the shape after each stage, and what pretraining puts behind them."""
+    """Draw both encoders, with the shape after each stage, and the heads that pretraining puts behind them."""
     axes = bare(figure, width, height)
     model = CrissCross().eval()
     column = (width - 0.15) / 2
@@ -139,7 +139,7 @@ def architecture(figure: Figure, width: float, height: float) -> None:
 
 
 def windows(figure: Figure, *_: float) -> None:
-    """Where the clips of a file of 6 s lie: one modality, both on one grid, and a given number of clips."""
+    """Draw the windows of a file of 6 s: one modality, both on one grid, and a given number of clips."""
     span, seconds = (0.0, 6.0), {"video": VIDEO_SECONDS, "audio": AUDIO_SECONDS}
     alone, both, spread = figure.subplots(3, sharex=True, height_ratios=(2.2, 6, 4))
     for y, (modality, color) in enumerate((("video", VIDEO), ("audio", AUDIO))):
@@ -163,12 +163,12 @@ def windows(figure: Figure, *_: float) -> None:
 
 
 def damaged(phrase: str) -> None:
-    """Refuse a damaged example clip."""
+    """Raise an error for a damaged example clip."""
     raise ValueError(f"{CLIP}: {phrase}")
 
 
 def rows(figure: Figure, *_: float) -> None:
-    """The example clip's frames and log-mel, the feature vectors below them by time, and what one row comes from."""
+    """Draw the example clip's frames and log-mel, the feature vectors below them, and the windows of one row."""
     features = FeatureExtractor("demo", modality="both")(CLIP)
     media, encoder = scan(CLIP), load_encoder("audio", "demo")
     pairs = ((features.video, features.video_windows), (features.audio, features.audio_windows))
@@ -180,8 +180,8 @@ def rows(figure: Figure, *_: float) -> None:
     shots = [
         frame[::2, ::2] for _, frame in read_frames(media, video_windows.mean(axis=1), on_damage=damaged)
     ]
-    sound = np.concatenate([samples for _, samples in read_audio(media, 16_000, on_damage=damaged)])
-    mel = encoder.preprocess(sound[: 6 * 16_000] / np.float32(2**15))[0]
+    wave = np.concatenate([samples for _, samples in read_audio(media, 16_000, on_damage=damaged)])
+    mel = encoder.preprocess(wave[: 6 * 16_000] / np.float32(2**15))[0]
     chosen = len(video) // 2
     axes = figure.subplots(4, sharex=True, height_ratios=(2.1, 2.4, 2.1, 2.4))
     shown = (
@@ -211,15 +211,15 @@ def rows(figure: Figure, *_: float) -> None:
             spine.set_visible(False)
         ax.tick_params(length=0 if place < 3 else 3)
     start, end = video_windows[chosen]
-    heard = "[{:g}, {:g}) s".format(*audio_windows[chosen])
+    audio_window = "[{:g}, {:g}) s".format(*audio_windows[chosen])
     axes[0].set_title(
-        f"row {chosen}: video clip [{start:g}, {end:g}) s, audio clip {heard}", loc="left", fontsize=9
+        f"row {chosen}: video clip [{start:g}, {end:g}) s, audio clip {audio_window}", loc="left", fontsize=9
     )
     axes[3].set(xlabel="seconds")
 
 
 def standardized(features: np.ndarray) -> np.ndarray:
-    """Return features (n, D) with mean 0 and deviation 1 in each column that varies, the constant ones left out."""
+    """Return features (n, D) with mean 0 and deviation 1 in each column that varies; constant columns are dropped."""
     kept = features[:, features.std(axis=0) > 0]
     return (kept - kept.mean(axis=0)) / kept.std(axis=0)
 
@@ -234,7 +234,7 @@ def draw_views(axes: Any, views: ViewStarts, *, names: bool = True) -> None:
 
 
 def views(figure: Figure, *_: float) -> None:
-    """The four views of one file, with the moments of the frames."""
+    """Draw the four views of one file, with the times of the frames."""
     axes = figure.subplots()
     found = view_starts(
         "mild",
@@ -248,12 +248,12 @@ def views(figure: Figure, *_: float) -> None:
     times = frame_times(np.array([found.v1, found.v2]), (0.0, 4.0), 8, 16.0)
     for row, frames in enumerate(times):
         axes.plot(frames, np.full(len(frames), -row - 0.47), "|", ms=5, color=VIDEO)
-    time_axis(axes, 4.0, "two views of the pictures (8 frames each), two of the sound")
+    time_axis(axes, 4.0, "two video views (8 frames each), two audio views")
     axes.set(xlabel="seconds")
 
 
 def relaxation(figure: Figure, *_: float) -> None:
-    """Where the views of a file of 10 s lie, under each relaxation."""
+    """Draw the views of a file of 10 s under each relaxation."""
     names = [name for name in RELAXATIONS if name != "mixed"]
     for axes, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
         found = view_starts(
@@ -274,7 +274,7 @@ def relaxation(figure: Figure, *_: float) -> None:
 
 
 def loss(figure: Figure, width: float, height: float) -> None:
-    """The six pairs of views and the three terms they belong to."""
+    """Draw the six pairs of views and the three terms that they belong to."""
     axes = bare(figure, width, height)
     corners = {"v1": (0.55, 0.5), "v2": (width - 0.55, 0.5), "a1": (0.55, 2.5), "a2": (width - 0.55, 2.5)}
     terms = {"intra": (OTHER, "-"), "sync": (VIDEO, "--"), "async": (AUDIO, ":")}
@@ -307,7 +307,7 @@ def loss(figure: Figure, width: float, height: float) -> None:
 
 
 def curves(figure: Figure, *_: float) -> None:
-    """Loss and spread of the embeddings in the run that the demo weights come from."""
+    """Draw the loss and the spread of the embeddings in the run that the demo weights come from."""
     with (DEMO / "log.csv").open(newline="") as file:
         log = list(csv.DictReader(file))
     dim = json.loads((DEMO / "config.json").read_text())["heads"]["projection"]

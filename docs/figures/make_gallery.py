@@ -1,7 +1,7 @@
-"""Make the picture of a retrieval gallery: `python docs/figures/make_gallery.py` (`pip install ".[evaluate]"`).
+"""Make the image of a retrieval gallery: `python docs/figures/make_gallery.py` (`pip install ".[evaluate]"`).
 
-Takes a minute. The demo's clips are made, and searched with its weights by crisscross-evaluate; the picture is the
-gallery's own, made smaller.
+Takes a minute. The script generates the demo's clips, searches them with the demo weights by crisscross-evaluate, and
+scales the image of the gallery down.
 """
 
 from __future__ import annotations
