@@ -1,4 +1,4 @@
-"""What benchmarks/svm.py makes of features, and that its table is that of the SVM."""
+"""benchmarks/svm.py: enlarged features, the table of the SVM, and the objective."""
 
 from __future__ import annotations
 
