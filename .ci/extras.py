@@ -1,10 +1,10 @@
-"""Install a wheel with each of its extras alone, and with all of them, and try what each is for.
+"""Install a wheel with each of its extras alone, and with all of them, and run the commands that need each extra.
 
     python .ci/extras.py dist/*.whl          six minutes, 15 GB; prints a table
 
-The wheel alone goes into one environment, each extra into another on top of that, so that torch is installed once, and
-``[all]`` into one of its own. Without its extra, a use must end with exit code 1 or 2 and a last line that says what
-to install; with it, and with all, it must work. Exit code 1 if anything was not so.
+The wheel alone is installed into one environment, each extra into another on top of that, so that torch is installed
+once, and ``[all]`` into a separate one. Without its extra, a command must end with exit code 1 or 2, and its last line
+must name the extra to install. With the extra, and with ``[all]``, it must work. Exits with 1 if any check fails.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ USES: Mapping[str, Sequence[str]] = {
     "onnx": ["{examples}/export_onnx.py {examples}/clip.mp4 --out video.onnx"],
     "torchcodec": [f"{EXTRACT} --decoder torchcodec"],
 }
-"""What each extra is for; the first of its commands fails without it. ``pretrain`` makes the index that others need."""
+"""Commands that need each extra; the first fails without it. ``pretrain`` builds the index that later extras need."""
 
 ON_TOP_OF = {"shards": "pretrain", "wandb": "pretrain"}
-"""Extras that bring another: without them, the other is there."""
+"""Extras that include another one: they are tested against an environment with the other one."""
 
 
 class Environment:
-    """A virtual environment, on top of another if there is a ``base``."""
+    """A virtual environment, on top of another if ``base`` is given."""
 
     def __init__(self, folder: Path, base: Environment | None = None) -> None:
         venv.create(folder, with_pip=base is None)
@@ -60,14 +60,14 @@ class Environment:
             (self.packages / "base.pth").write_text(f"import site; site.addsitedir({str(base.packages)!r})\n")
 
     def install(self, what: str) -> int:
-        """Install, and return how many MB are in the environment then."""
+        """Install a requirement, and return the size of the environment in MB."""
         words = [self.pip, "-m", "pip", "--python", self.python, "install", "--quiet", what]
         subprocess.run(words, check=True)
         files = (p for p in self.packages.rglob("*") if p.is_file() and not p.is_symlink())
         return round(sum(p.stat().st_size for p in files) / 1e6)
 
     def run(self, command: str, places: Mapping[str, object]) -> tuple[int, str]:
-        """Run a command in an empty folder, and return its exit code and the end of what it printed."""
+        """Run a command in an empty folder, and return its exit code and the last line of its output."""
         words = command.format_map(places).split()
         if words[0].startswith("crisscross-"):
             words[:1] = ["-m", f"crisscross_zoo.cli.{words[0].removeprefix('crisscross-')}"]
