@@ -66,9 +66,9 @@ class Environment:
         files = (p for p in self.packages.rglob("*") if p.is_file() and not p.is_symlink())
         return round(sum(p.stat().st_size for p in files) / 1e6)
 
-    def run(self, command: str, places: Mapping[str, object]) -> tuple[int, str]:
+    def run(self, command: str, values: Mapping[str, object]) -> tuple[int, str]:
         """Run a command in an empty folder, and return its exit code and the last line of its output."""
-        words = command.format_map(places).split()
+        words = command.format_map(values).split()
         if words[0].startswith("crisscross-"):
             words[:1] = ["-m", f"crisscross_zoo.cli.{words[0].removeprefix('crisscross-')}"]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -82,9 +82,9 @@ class Environment:
         return done.returncode, "a traceback" if traced and done.returncode else (lines or [""])[-1]
 
 
-def failures(environment: Environment, commands: Sequence[str], places: Mapping[str, object]) -> list[str]:
+def failures(environment: Environment, commands: Sequence[str], values: Mapping[str, object]) -> list[str]:
     """Run commands and return the exit code and last line of each that failed."""
-    done = [environment.run(command, places) for command in commands]
+    done = [environment.run(command, values) for command in commands]
     return [f"**{code}: {line}**" for code, line in done if code]
 
 
@@ -103,7 +103,7 @@ def main() -> int:
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         folder, clips = Path(name), Path(name) / "clips"
-        places = {
+        values = {
             "clips": clips,
             "examples": ROOT / "examples",
             "url": f"http://127.0.0.1:{server.server_port}",
@@ -119,17 +119,17 @@ def main() -> int:
             line = ""
             if extra:
                 below = environments[ON_TOP_OF.get(extra, "")]
-                code, line = below.run(commands[0], places)
+                code, line = below.run(commands[0], values)
                 refused = code in (1, 2) and f"crisscross-zoo[{extra}]" in line
                 line = f"{code}: {line}" if refused else f"**{code}: {line}**"
                 wrong += not refused
                 environments[extra] = Environment(folder / extra, base)
                 size = environments[extra].install(f"{wheel}[{extra}]")
-            wrongly = failures(environments[extra], [*commands, EXTRACT], places)
+            wrongly = failures(environments[extra], [*commands, EXTRACT], values)
             wrong += len(wrongly)
             print(f"| {extra or 'none'} | {size} | {'; '.join(wrongly) or 'works'} | {line} |", flush=True)
         size = (whole := Environment(folder / "all")).install(f"{wheel}[all]")
-        wrongly = failures(whole, [command for commands in USES.values() for command in commands], places)
+        wrongly = failures(whole, [command for commands in USES.values() for command in commands], values)
         wrong += len(wrongly)
         print(f"| all, with the wheel | {size} | {'; '.join(wrongly) or 'works'} | |")
         server.shutdown()

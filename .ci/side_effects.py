@@ -94,7 +94,7 @@ def main() -> int:
         added, changed = changes(options.uv, options.over)
         print(f"{len(added)} packages are added; changed: {' '.join(changed) or 'none'}")
         return int(bool(changed))
-    wrong, note, begun = 0, "", time.monotonic()
+    wrong, note, started = 0, "", time.monotonic()
     print("| environment | packages | added | changed |\n| --- | ---: | ---: | --- |")
     for label, wanted in ENVIRONMENTS.items():
         with tempfile.TemporaryDirectory() as name:
@@ -114,7 +114,7 @@ def main() -> int:
                 note = (
                     f"Over {label}: {size(options.uv, python, added, folder / 'added')} MB: {' '.join(added)}"
                 )
-    print(f"\n{note}\n{time.monotonic() - begun:.0f} s")
+    print(f"\n{note}\n{time.monotonic() - started:.0f} s")
     return int(wrong > 0)
 
 

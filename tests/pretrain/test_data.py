@@ -135,7 +135,7 @@ def test_views_read_separately_are_the_views_read_together(
         assert a.shape == b.shape
         assert int(np.abs(a.astype(int) - b.astype(int)).max()) <= (
             0 if a.ndim == 4 else 3
-        )  # AAC: see moments.py
+        )  # AAC: see media/seek.py
 
 
 def test_a_broken_file_is_replaced_by_the_same_other_each_time(clips: list[Media], tmp_path: Path) -> None:
