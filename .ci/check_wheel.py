@@ -1,4 +1,4 @@
-"""Check what is in a wheel: the package and nothing else, its license, manifest, types and commands.
+"""Check the contents of a wheel: the package and nothing else, its license, manifest, types and commands.
 
 python .ci/check_wheel.py dist/crisscross_zoo-0.1.0-py3-none-any.whl
 """
@@ -19,7 +19,7 @@ COMMANDS = {"crisscross-extract", "crisscross-pretrain", "crisscross-weights"}
 
 
 def problems(wheel: Path) -> list[str]:
-    """Return what is wrong, one line each."""
+    """Return the problems of a wheel, one line each."""
     found = []
     with zipfile.ZipFile(wheel) as archive:
         files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
@@ -45,7 +45,7 @@ def problems(wheel: Path) -> list[str]:
         "Description-Content-Type": "text/markdown",
     }.items():
         if metadata[field] != value:
-            found.append(f"METADATA says {field}: {metadata[field]}, not {value}")
+            found.append(f"METADATA has {field}: {metadata[field]}, not {value}")
     if files.get(f"{about}/licenses/LICENSE") != (ROOT / "LICENSE").read_bytes():
         found.append("the license is not in it")
     entries = files.get(f"{about}/entry_points.txt", b"").decode()
@@ -54,14 +54,14 @@ def problems(wheel: Path) -> list[str]:
     machine = re.compile(re.escape(str(ROOT)) + r"\b|(?<![\w.])/(?:home|root|tmp|Users)/\w")
     for name, data in files.items():
         if machine.search(data.decode("utf-8", errors="replace")):
-            found.append(f"{name} names a path of one machine")
+            found.append(f"{name} contains a path of one machine")
     json.loads(files.get(f"{PACKAGE}/weights_manifest.json", b"{}"))
     print(f"{wheel.name}: {len(files)} files, {wheel.stat().st_size:,} bytes")
     return found
 
 
 def main() -> int:
-    """Print the problems of the wheels named; return 1 if there are any, or no wheel."""
+    """Print the problems of the given wheels; return 1 if there are any, or if no wheel is given."""
     lines = [f"{name}: {line}" for name in sys.argv[1:] for line in problems(Path(name))]
     for line in lines:
         print(line, file=sys.stderr)

@@ -1,10 +1,10 @@
-"""Install a wheel with each of its extras alone, and with all of them, and try what each is for.
+"""Install a wheel with each of its extras alone, and with all of them, and run the commands that need each extra.
 
     python .ci/extras.py dist/*.whl          six minutes, 15 GB; prints a table
 
-The wheel alone goes into one environment, each extra into another on top of that, so that torch is installed once, and
-``[all]`` into one of its own. Without its extra, a use must end with exit code 1 or 2 and a last line that says what
-to install; with it, and with all, it must work. Exit code 1 if anything was not so.
+The wheel alone is installed into one environment, each extra into another on top of that, so that torch is installed
+once, and ``[all]`` into a separate one. Without its extra, a command must end with exit code 1 or 2, and its last line
+must name the extra to install. With the extra, and with ``[all]``, it must work. Exits with 1 if any check fails.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ USES: Mapping[str, Sequence[str]] = {
     "onnx": ["{examples}/export_onnx.py {examples}/clip.mp4 --out video.onnx"],
     "torchcodec": [f"{EXTRACT} --decoder torchcodec"],
 }
-"""What each extra is for; the first of its commands fails without it. ``pretrain`` makes the index that others need."""
+"""Commands that need each extra; the first fails without it. ``pretrain`` builds the index that later extras need."""
 
 ON_TOP_OF = {"shards": "pretrain", "wandb": "pretrain"}
-"""Extras that bring another: without them, the other is there."""
+"""Extras that include another one: they are tested against an environment with the other one."""
 
 
 class Environment:
-    """A virtual environment, on top of another if there is a ``base``."""
+    """A virtual environment, on top of another if ``base`` is given."""
 
     def __init__(self, folder: Path, base: Environment | None = None) -> None:
         venv.create(folder, with_pip=base is None)
@@ -60,15 +60,15 @@ class Environment:
             (self.packages / "base.pth").write_text(f"import site; site.addsitedir({str(base.packages)!r})\n")
 
     def install(self, what: str) -> int:
-        """Install, and return how many MB are in the environment then."""
+        """Install a requirement, and return the size of the environment in MB."""
         words = [self.pip, "-m", "pip", "--python", self.python, "install", "--quiet", what]
         subprocess.run(words, check=True)
         files = (p for p in self.packages.rglob("*") if p.is_file() and not p.is_symlink())
         return round(sum(p.stat().st_size for p in files) / 1e6)
 
-    def run(self, command: str, places: Mapping[str, object]) -> tuple[int, str]:
-        """Run a command in an empty folder, and return its exit code and the end of what it printed."""
-        words = command.format_map(places).split()
+    def run(self, command: str, values: Mapping[str, object]) -> tuple[int, str]:
+        """Run a command in an empty folder, and return its exit code and the last line of its output."""
+        words = command.format_map(values).split()
         if words[0].startswith("crisscross-"):
             words[:1] = ["-m", f"crisscross_zoo.cli.{words[0].removeprefix('crisscross-')}"]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -82,9 +82,9 @@ class Environment:
         return done.returncode, "a traceback" if traced and done.returncode else (lines or [""])[-1]
 
 
-def failures(environment: Environment, commands: Sequence[str], places: Mapping[str, object]) -> list[str]:
+def failures(environment: Environment, commands: Sequence[str], values: Mapping[str, object]) -> list[str]:
     """Run commands and return the exit code and last line of each that failed."""
-    done = [environment.run(command, places) for command in commands]
+    done = [environment.run(command, values) for command in commands]
     return [f"**{code}: {line}**" for code, line in done if code]
 
 
@@ -103,7 +103,7 @@ def main() -> int:
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         folder, clips = Path(name), Path(name) / "clips"
-        places = {
+        values = {
             "clips": clips,
             "examples": ROOT / "examples",
             "url": f"http://127.0.0.1:{server.server_port}",
@@ -119,17 +119,17 @@ def main() -> int:
             line = ""
             if extra:
                 below = environments[ON_TOP_OF.get(extra, "")]
-                code, line = below.run(commands[0], places)
+                code, line = below.run(commands[0], values)
                 refused = code in (1, 2) and f"crisscross-zoo[{extra}]" in line
                 line = f"{code}: {line}" if refused else f"**{code}: {line}**"
                 wrong += not refused
                 environments[extra] = Environment(folder / extra, base)
                 size = environments[extra].install(f"{wheel}[{extra}]")
-            wrongly = failures(environments[extra], [*commands, EXTRACT], places)
+            wrongly = failures(environments[extra], [*commands, EXTRACT], values)
             wrong += len(wrongly)
             print(f"| {extra or 'none'} | {size} | {'; '.join(wrongly) or 'works'} | {line} |", flush=True)
         size = (whole := Environment(folder / "all")).install(f"{wheel}[all]")
-        wrongly = failures(whole, [command for commands in USES.values() for command in commands], places)
+        wrongly = failures(whole, [command for commands in USES.values() for command in commands], values)
         wrong += len(wrongly)
         print(f"| all, with the wheel | {size} | {'; '.join(wrongly) or 'works'} | |")
         server.shutdown()

@@ -1,6 +1,6 @@
-"""Compare the features of two runs: python .ci/same_features.py OLD.npz NEW.npz; exit code 1 if a bit differs.
+"""Compare the features of two runs: python .ci/same_features.py OLD.npz NEW.npz; exits with 1 if a bit differs.
 
-Both must come from one machine: torch and its BLAS pick their kernels by the processor.
+Both must come from the same machine: torch and its BLAS choose their kernels by the processor.
 """
 
 from __future__ import annotations

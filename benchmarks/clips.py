@@ -1,4 +1,4 @@
-"""Clips to measure on: one moving texture before another, film grain, and a beating tone."""
+"""Generate clips to measure on: a moving texture in front of another, film grain, and a beating tone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def make_clip(
     gop: int = 150,
     layout: str = "stereo",
 ) -> None:
-    """Write H.264 (x264, CRF 23, a key frame every ``gop`` pictures) and AAC.
+    """Write a clip in H.264 (x264, CRF 23, a key frame every ``gop`` frames) and AAC.
 
-    A disc of one texture moves before another; both move their own way, and grain changes with every picture. A
-    picture takes about as long to decode as one of a real film: 2 to 4 ms at 1280x720 on one core.
+    A disc with one texture moves in front of another texture that moves too, and the grain changes with every frame. A
+    frame takes about as long to decode as a frame of a real film: 2 to 4 ms at 1280x720 on one core.
     """
     side = max(width, height)
     far, near = (_texture(seed, 2 * side, blur) for seed, blur in ((1, 25), (2, 9)))
@@ -42,10 +42,10 @@ def make_clip(
             t = k / fps
             centre = width / 2 * (1 + 0.6 * np.sin(t))
             disc = ((x - centre) ** 2 + (y - height / 2) ** 2 < (height / 3) ** 2)[..., None]
-            back = _part(far, 0.7 * t, 0.5 * t + 1, height, width)
-            front = _part(near, 0.9 * t + 1, 0.6 * t, height, width)
-            picture = np.where(disc, front, back).astype(np.int16) + grain[k % len(grain)]
-            frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8))
+            back = _crop(far, 0.7 * t, 0.5 * t + 1, height, width)
+            front = _crop(near, 0.9 * t + 1, 0.6 * t, height, width)
+            image = np.where(disc, front, back).astype(np.int16) + grain[k % len(grain)]
+            frame = av.VideoFrame.from_ndarray(image.clip(0, 255).astype(np.uint8))
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         times = np.arange(round(seconds * RATE)) / RATE
@@ -66,8 +66,8 @@ def _texture(seed: int, side: int, blur: int) -> np.ndarray:
     return levels
 
 
-def _part(texture: np.ndarray, a: float, b: float, height: int, width: int) -> np.ndarray:
-    """Return a part of the texture, at a place that goes up and down with ``a`` and left and right with ``b``."""
+def _crop(texture: np.ndarray, a: float, b: float, height: int, width: int) -> np.ndarray:
+    """Return a crop of the texture, whose position moves vertically with ``a`` and horizontally with ``b``."""
     top = round((texture.shape[0] - height) / 2 * (1 + np.sin(a)))
     left = round((texture.shape[1] - width) / 2 * (1 + np.sin(b)))
     return texture[top : top + height, left : left + width]

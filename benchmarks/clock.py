@@ -1,9 +1,10 @@
-"""Each combination of container, codec and property against Debian's ``ffmpeg``: frames wrong, shift of the sound.
+"""Compare each combination of container, codec and property with Debian's ``ffmpeg``: wrong frames, shift of the audio.
 
     python benchmarks/clock.py [--only PATTERN] [--keep FOLDER]
 
-Prints a Markdown table, a row a combination (tests/media/combinations.py makes the files, tests/media/against_ffmpeg.py
-says what is right), and exits with 1 if a row is not as it must be. Needs the command ``ffmpeg`` and no weights.
+Prints a Markdown table with a row per combination (tests/media/combinations.py makes the files,
+tests/media/against_ffmpeg.py has the expected results), and exits with 1 if a row has problems. It needs the command
+``ffmpeg`` and no weights.
 """
 
 from __future__ import annotations
@@ -28,12 +29,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="*", help="combinations whose name matches, as avi-*")
-    parser.add_argument("--keep", type=Path, help="make the files here, and keep them")
+    parser.add_argument("--only", default="*", help="combinations whose name matches, such as avi-*")
+    parser.add_argument("--keep", type=Path, help="write the files to this folder, and keep them")
     args = parser.parse_args()
-    print(
-        "| combination | frames compared | frames wrong | audio shift, ms | damage | notes | not as it must be |"
-    )
+    print("| combination | frames compared | wrong frames | audio shift, ms | damage | notes | problems |")
     print("| --- | ---: | ---: | ---: | --- | --- | --- |")
     found: list[Comparison] = []
     bad = 0
@@ -70,7 +69,7 @@ def main() -> int:
     print(
         f"\n{len(found)} combinations, {sum(c.compared for c in found)} frames compared, "
         f"{sum(len(c.wrong) for c in found)} wrong; largest audio shift "
-        f"{1000 * max(shifts, default=0.0):.2f} ms; {bad} combinations are not as they must be"
+        f"{1000 * max(shifts, default=0.0):.2f} ms; {bad} combinations have problems"
     )
     return 1 if bad else 0
 

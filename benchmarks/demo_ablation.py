@@ -1,10 +1,10 @@
-"""What each term of the loss does on the demo's data: objectives times seeds, and a table of how they score.
+"""Ablation of the loss's terms on the demo's data: runs of each objective and seed, and a table of their accuracies.
 
-    python benchmarks/demo_ablation.py --out ablation/ --seeds 3                      all of it, one after another
-    python benchmarks/demo_ablation.py --out ablation/ --seeds 3 --objectives sync    a part, beside another process
-    python benchmarks/demo_ablation.py --out ablation/ --report                       the table of what is done
+    python benchmarks/demo_ablation.py --out ablation/ --seeds 3                      all runs, one after another
+    python benchmarks/demo_ablation.py --out ablation/ --seeds 3 --objectives sync    one objective, in parallel
+    python benchmarks/demo_ablation.py --out ablation/ --report                       the table of the finished runs
 
-The runs are those of ``crisscross-pretrain demo --objective NAME``, on the same clips; each goes on where it was.
+The runs are those of ``crisscross-pretrain demo --objective NAME``, on the same clips. An interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OBJECTIVES = ("intra", "sync", "async", "intra+sync", "crisscross")
 
 
 def table(out: Path) -> list[str]:
-    """Markdown: mean and standard deviation over the seeds of each accuracy, in %."""
+    """Return a Markdown table with the mean and standard deviation of each accuracy over the seeds, in %."""
     reports = {
         name: json.loads((out / name / REPORT_FILE).read_text())
         for name in OBJECTIVES
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="default: torch's")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load data")
+    parser.add_argument("--workers", type=int, default=0, help="data-loading workers")
     parser.add_argument("--report", action="store_true", help="print the table and stop")
     options = parser.parse_args()
     if options.threads:
@@ -66,7 +66,7 @@ def main() -> int:
         )
         with tqdm(desc=objective, disable=not os.isatty(2)) as bar:
 
-            def tell(step: int, total: int, row: dict[str, float], bar: tqdm = bar) -> None:
+            def show(step: int, total: int, row: dict[str, float], bar: tqdm = bar) -> None:
                 bar.total = total
                 bar.set_postfix_str(f"loss {row['total']:.3f}", refresh=False)
                 bar.update(step - bar.n)
@@ -77,7 +77,7 @@ def main() -> int:
                 seeds=options.seeds,
                 data=options.out / "data",
                 on_message=lambda line, o=objective: print(f"{o}: {line}", file=sys.stderr, flush=True),
-                on_progress=tell,
+                on_progress=show,
             )
         if done is None:
             return 130

@@ -1,7 +1,7 @@
-"""What no network is needed for: the mean colour and the mean spectrum of the demo's clips, by the demo's protocols.
+"""Baseline without a network: the mean colour and the mean spectrum of the demo's clips, by the demo's protocols.
 
 crisscross-pretrain demo --out demo/       makes demo/data
-python benchmarks/demo_raw.py demo/data    a table, beside that of demo/report.md
+python benchmarks/demo_raw.py demo/data    prints a table to compare with that of demo/report.md
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def raw_features(paths: Sequence[str]) -> dict[str, FileClips]:
     sampling = Sampling(video=PRESETS["demo"].video, audio=audio, clips=CLIPS)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
     for path in paths:
-        clips = [news for news in read_clips(path, sampling) if isinstance(news, Clip)]
+        clips = [event for event in read_clips(path, sampling) if isinstance(event, Clip)]
         frames = np.stack([clip.values for clip in clips if clip.modality == "video"])
         waves = np.stack([clip.values for clip in clips if clip.modality == "audio"])
         spectra = log_mel(torch.from_numpy(waves.astype(np.float32) / INT16_SCALE), audio)
@@ -43,16 +43,16 @@ def raw_features(paths: Sequence[str]) -> dict[str, FileClips]:
 
 
 def accuracies(fold: Fold) -> dict[str, float]:
-    """Return the share of test files that a linear SVM, and that the nearest training file, gets right."""
-    known, asked = (raw_features([s.path for s in side]) for side in (fold.train, fold.test))
+    """Return the accuracies of a linear SVM and of the nearest training file on the test files."""
+    gallery, query = (raw_features([s.path for s in side]) for side in (fold.train, fold.test))
     labels, truth = (np.array([s.label for s in side]) for side in (fold.train, fold.test))
-    shares = {}
+    found = {}
     for name in NAMES:
-        probe = LinearProbe(seed=0).fit(known[name], labels, groups=[s.group for s in fold.train])
-        shares[f"{name}, linear"] = top_k(probe.decision_function(asked[name]), truth, 1)
-        places, _ = nearest(file_means(known[name]), file_means(asked[name]), 1)
-        shares[f"{name}, retrieval"] = recall_at(labels[places], truth, [1])[1]
-    return shares
+        probe = LinearProbe(seed=0).fit(gallery[name], labels, groups=[s.group for s in fold.train])
+        found[f"{name}, linear"] = top_k(probe.decision_function(query[name]), truth, 1)
+        neighbours, _ = nearest(file_means(gallery[name]), file_means(query[name]), 1)
+        found[f"{name}, retrieval"] = recall_at(labels[neighbours], truth, [1])[1]
+    return found
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder with train/CLASS and test/CLASS")
     print("| raw input | % |\n| --- | --- |")
-    for name, share in accuracies(read_dataset("folder", parser.parse_args().data).folds[1]).items():
-        print(f"| {name} | {100 * share:.1f} |")
+    for name, accuracy in accuracies(read_dataset("folder", parser.parse_args().data).folds[1]).items():
+        print(f"| {name} | {100 * accuracy:.1f} |")
 
 
 if __name__ == "__main__":

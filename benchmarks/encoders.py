@@ -1,13 +1,13 @@
 """The encoders' forward pass: the plain path, ours, and the limit of the processor, in one run.
 
     python benchmarks/encoders.py                    float32 and bfloat16, eager
-    python benchmarks/encoders.py --compile          also torch.compile (a minute a row)
+    python benchmarks/encoders.py --compile          also torch.compile (a minute per row)
     python benchmarks/encoders.py --device cuda
 
-The plain path is the encoder itself: eager, contiguous, float32, batch norms apart. Ours is what the extractor runs:
-``encoder.optimize_for_inference()``. Variants take turns; each time is the least of all rounds. The limit is the
-floating-point operations of the convolutions over the rate of a large convolution or product in the same run.
-Errors are relative to the largest value; of bfloat16 the cosine is given.
+The plain path is the encoder itself: eager, contiguous, float32, batch norms not folded. Ours is what the extractor
+runs: ``encoder.optimize_for_inference()``. Variants take turns, and each time is the minimum over all rounds. The limit
+is the time that the convolutions' floating-point operations take at the rate of a large convolution or matrix product,
+measured in the same run. Errors are relative to the largest value; for bfloat16 see the cosine similarity.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def synchronize(device: torch.device) -> None:
 
 
 LIMITS = {"product": 2 * 2048**3, "convolution": 2 * 112**2 * 9 * 256**2}
-"""Operations of a 2048³ product, and of a 3x3 convolution of 256 channels at 112²; the faster rate is the limit."""
+"""Operations of a 2048³ matrix product and of a 3x3 convolution of 256 channels at 112²; the faster rate is used."""
 
 
 def dtypes(device: torch.device) -> dict[torch.dtype, str]:
-    """Return what ours is run in, with its name; bfloat16 not on a processor that has no instructions for it."""
+    """Return the dtypes of our path with their names, without bfloat16 on a processor without instructions for it."""
     ours = {torch.float32: "ours", torch.bfloat16: "ours, bfloat16"}
     if device.type == "cpu" and cpu_has_bfloat16() is False:
         del ours[torch.bfloat16]
@@ -56,7 +56,7 @@ def dtypes(device: torch.device) -> dict[torch.dtype, str]:
 
 
 def limits(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
-    """Return what the limit is measured with."""
+    """Return the calls that the limit is measured with."""
     a = torch.randn(2048, 2048, device=device).to(dtype)
     x = torch.randn(1, 256, 112, 112, device=device).to(dtype, memory_format=torch.channels_last)
     conv = torch.nn.Conv2d(256, 256, 3, padding=1, device=device).to(dtype, memory_format=torch.channels_last)
@@ -64,7 +64,7 @@ def limits(device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], T
 
 
 def measure(variants: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
-    """The least time of each, in seconds; they take turns."""
+    """Return the minimum time of each variant, in seconds. The variants take turns."""
     best = dict.fromkeys(variants, float("inf"))
     for number in range(rounds + 2):
         for name, call in variants.items():
@@ -91,7 +91,7 @@ def forward_report(options: argparse.Namespace) -> Report:
     device = torch.device(options.device)
     report = Report(
         "Forward pass of the encoders",
-        ("clips", "variant", "ms", "over plain", "error", "cosine", "limit, GFLOP/s", "time over the limit"),
+        ("clips", "variant", "ms", "speed-up", "error", "cosine", "limit, GFLOP/s", "time / limit"),
     )
     for name in options.cases or CASES:
         for row in case_rows(name, device, options):
@@ -103,18 +103,18 @@ def forward_report(options: argparse.Namespace) -> Report:
                 bound = BOUNDS.get((name, row["variant"])) if device.type == "cpu" else None
                 report.ratios.append(Ratio(f"{name}, {row['variant']}", row["ratio"], bound))
     report.notes.append(
-        "The limit is the convolutions' arithmetic at the rate of a large convolution or product of the same type,"
-        " whichever is faster; they take turns with the variants."
+        "Speed-up is against the plain path. The limit is the time of the convolutions' arithmetic at the rate of a"
+        " large convolution or matrix product of the same dtype, whichever is faster; all take turns."
     )
     if torch.bfloat16 not in dtypes(device):
-        report.notes.append("This processor has no instructions for bfloat16, which is left out.")
+        report.notes.append("This processor has no instructions for bfloat16, so it is not measured.")
     return report
 
 
-def sound_report(options: argparse.Namespace) -> Report:
-    """Log-mel against librosa, and with the audio encoder behind it."""
+def audio_report(options: argparse.Namespace) -> Report:
+    """Compare log-mel with librosa's, without and with the audio encoder."""
     config = AudioConfig()
-    report = Report("Sound on the CPU, 2 s clips", ("what", "plain, ms", "ours, ms", "over plain", "error"))
+    report = Report("Audio on the CPU, 2 s clips", ("what", "plain, ms", "ours, ms", "speed-up", "error"))
     waves = torch.rand(16, config.clip_samples) - 0.5
     encoder = AudioEncoder().eval()
     network = encoder.optimize_for_inference()
@@ -192,7 +192,7 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, help="default: all")
     add_json_option(parser)
     options = parser.parse_args()
-    finish([forward_report(options), sound_report(options)], options.json)
+    finish([forward_report(options), audio_report(options)], options.json)
     return 0
 
 

@@ -1,15 +1,15 @@
-"""Do the protocols tell pretrained weights from random ones, and where does their time go? On the demo's clips, and on
-real sounds.
+"""Do the protocols distinguish pretrained weights from random ones, and how long does each stage take? On the demo's
+clips, and on real sounds.
 
     crisscross-pretrain demo --out demo/                            makes demo/data
     python benchmarks/evaluations.py demo demo/data --out eval/     every protocol, 3 seeds
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps/
-    python benchmarks/evaluations.py sounds stamps/ --out eval/     real sounds, laid out as ESC-50
+    python benchmarks/evaluations.py sounds stamps/ --out eval/     real sounds, in ESC-50's layout
     python benchmarks/evaluations.py table eval/                    both tables, in Markdown
     python benchmarks/evaluations.py times demo/data --out eval/    seconds of every protocol's stages, on demo clips
 
-`demo` weights beside `random:SEED` ones of the same shape. The weights that ship are one pair; the seeds of their rows
-are those of clips, augmentation and new layers. What is done is kept, and not done again.
+The `demo` weights are compared with random weights of the same architecture. There is one pair of `demo` weights; the
+seeds of their rows are those of clips, augmentation and new layers. Finished results are kept and not repeated.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ RUNS = {
     },
     ("retrieval", "both"): {"clips.test": 3, "clips.size": 112, "clips.frames": 8},
 }  # fmt: skip
-"""Protocols and setups for any folder, and what is changed for small encoders and a small machine."""
+"""Protocols and setups for any folder, and the settings changed for small encoders and a small machine."""
 
 TRAIN_FILES, TEST_FILES = 40, 20
 SOUND_KINDS = {
@@ -65,7 +65,7 @@ SPEECH_FILES = 40
 
 
 def random_like_demo(modality: str, seed: int) -> Encoder:
-    """An encoder of the demo's shape with torch's own initialisation."""
+    """Return an encoder of the demo's architecture with torch's default initialisation."""
     shipped = load_encoder(modality, "demo")
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
@@ -85,7 +85,7 @@ def numbers(result: dict) -> dict[str, float]:
 
 
 def demo_clips(data: Path, out: Path) -> LabelledData:
-    """Return a data set of some of the demo's clips."""
+    """Return a data set with some of the demo's clips."""
     small = out / "clips"
     for split, most in (("train", TRAIN_FILES), ("test", TEST_FILES)):
         for folder in sorted((data / split).iterdir()):
@@ -98,7 +98,7 @@ def demo_clips(data: Path, out: Path) -> LabelledData:
 
 
 class Stopwatch:
-    """Seconds of each stage of an evaluation: what passes before a stage reports is that stage's."""
+    """Measure the seconds of each stage of an evaluation: the time until a stage reports is counted for that stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -117,7 +117,7 @@ class Stopwatch:
 
 
 def run_times(data: Path, out: Path) -> None:
-    """Print a table of each protocol's stages; features are extracted anew for each."""
+    """Print a table of each protocol's stages. Features are extracted again for each protocol."""
     found = demo_clips(data, out)
     print("| protocol | stage | seconds |\n| --- | --- | --- |")
     for (protocol, setup), changes in RUNS.items():
@@ -147,10 +147,10 @@ def run_demo(data: Path, out: Path, seeds: int) -> None:
 
 
 def stamps(folder: Path) -> Iterator[tuple[str, str, list[Path]]]:
-    """Data set, class, files: what kind of sound it is, and which language is spoken."""
+    """Yield data set, class and files: the classes are kinds of sounds, and spoken languages."""
     (root,) = folder.rglob("tuxpaint/stamps")
-    for kind, places in SOUND_KINDS.items():
-        files = [f for p in places for f in sorted((root / p).rglob("*.ogg")) if "_desc" not in f.name]
+    for kind, folders in SOUND_KINDS.items():
+        files = [f for p in folders for f in sorted((root / p).rglob("*.ogg")) if "_desc" not in f.name]
         yield "kinds", kind, files[:SPEECH_FILES]
     for language in LANGUAGES:
         files = sorted(root.rglob(f"*_desc_{language}.ogg"))
@@ -158,7 +158,7 @@ def stamps(folder: Path) -> Iterator[tuple[str, str, list[Path]]]:
 
 
 def lay_out(folder: Path, out: Path) -> list[Path]:
-    """Write ESC-50 trees: audio/ and meta/esc50.csv with five folds. Files are converted to WAV, nothing is cut."""
+    """Write ESC-50 trees: audio/ and meta/esc50.csv with five folds. Whole files are converted to WAV."""
     import av
 
     rows: dict[str, list[list[object]]] = {}
@@ -192,7 +192,7 @@ def lay_out(folder: Path, out: Path) -> list[Path]:
 
 
 def mean_spectra(paths: list[str], *, random: bool, clips: int, seed: int) -> FileClips:
-    """The mean log-mel spectrum of the clips that an encoder would be given."""
+    """Return the mean log-mel spectra of the clips that an encoder would get."""
     audio = AudioConfig()
     views = (
         Views(video=VIDEO_AUGMENTS["linear"], audio=AUDIO_AUGMENTS["linear"], seed=seed) if random else None
@@ -200,7 +200,7 @@ def mean_spectra(paths: list[str], *, random: bool, clips: int, seed: int) -> Fi
     sampling = Sampling(video=None, audio=audio, clips=clips, views=views)
     files = []
     for path in paths:
-        values = [news.values for news in read_clips(path, sampling) if isinstance(news, Clip)]
+        values = [event.values for event in read_clips(path, sampling) if isinstance(event, Clip)]
         if random:
             spectra = np.stack(values)[:, 0]
         else:
@@ -226,15 +226,15 @@ def run_sounds(folder: Path, out: Path, seeds: int) -> None:
                     print(root.name, done.name, (done / "numbers.json").read_text(), flush=True)
             linear, recall = [], []
             for fold in data.folds.values():
-                labels = [np.array([s.label for s in part]) for part in (fold.train, fold.test)]
-                paths = [[s.path for s in part] for part in (fold.train, fold.test)]
-                asked = mean_spectra(paths[1], random=False, clips=5, seed=seed)
-                known = mean_spectra(paths[0], random=True, clips=5, seed=seed)
-                probe = LinearProbe(seed=seed).fit(known, labels[0], groups=[s.group for s in fold.train])
-                linear.append(top_k(probe.decision_function(asked), labels[1], 1))
-                plain = mean_spectra(paths[0], random=False, clips=5, seed=seed)
-                places, _ = nearest(file_means(plain), file_means(asked), 1)
-                recall.append(recall_at(labels[0][places], labels[1], [1])[1])
+                labels = [np.array([s.label for s in side]) for side in (fold.train, fold.test)]
+                paths = [[s.path for s in side] for side in (fold.train, fold.test)]
+                test = mean_spectra(paths[1], random=False, clips=5, seed=seed)
+                train = mean_spectra(paths[0], random=True, clips=5, seed=seed)
+                probe = LinearProbe(seed=seed).fit(train, labels[0], groups=[s.group for s in fold.train])
+                linear.append(top_k(probe.decision_function(test), labels[1], 1))
+                gallery = mean_spectra(paths[0], random=False, clips=5, seed=seed)
+                neighbours, _ = nearest(file_means(gallery), file_means(test), 1)
+                recall.append(recall_at(labels[0][neighbours], labels[1], [1])[1])
             for protocol, key, values in (
                 ("linear", "top-1", linear),
                 ("retrieval", "audio-to-audio, R@1", recall),

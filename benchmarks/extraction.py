@@ -1,18 +1,18 @@
-"""The whole extractor: start-up, whole commands, waiting for the decoder, short files against a long one.
+"""The whole extractor: start-up, whole commands, waiting for the decoder, short files against a long file.
 
     python benchmarks/extraction.py                 the paper's networks, some minutes
     python benchmarks/extraction.py --weights demo --seconds 10 --files 5 --rounds 1
     python benchmarks/extraction.py --video film.mp4 clip.mkv      whole commands on files of your own
 
-- Start-up: ``crisscross-extract`` on a clip of 0.5 s with the ``demo`` weights, over ``import torch, torchvision``
-  alone; both from the start of the process to its end.
-- Whole commands: ``crisscross-extract`` over what one would write oneself (``homemade.py``, where torchcodec is
-  installed), and over its own parts: its start-up (the command on one clip), and then the network or the decoding,
+- Start-up: the time of ``crisscross-extract`` on a clip of 0.5 s with the ``demo`` weights, divided by the time of
+  ``import torch, torchvision`` alone; both from the start of the process to its end.
+- Whole commands: the time of ``crisscross-extract``, divided by that of a simple script (``homemade.py``, if torchcodec
+  is installed), and divided by the sum of its start-up (the command on one clip) and of the network or the decoding,
   whichever takes longer alone, in this process.
-- Waiting: the share of the time in which the network has no clips, because decoding has not come so far.
-- Short files: many files of 2 s and one long file, per clip; the start of the decoding process counts in both.
-- The plain path: the whole file decoded into memory, pictures resized by Pillow, one clip after another through the
-  network as it is (``media.py`` and ``encoders.py`` have both halves).
+- Waiting: the fraction of the time in which the network has no clips because it waits for the decoder.
+- Short files: many files of 2 s and one long file, per clip; the start of the decoding worker counts in both.
+- The plain path: decode the whole file into memory, resize frames with Pillow, and pass one clip after another through
+  the network, which is not optimised (``media.py`` and ``encoders.py`` measure both halves).
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def start_up(folder: Path, rounds: int) -> Report:
         for name, words in calls.items():
             took = seconds_of(lambda w=words: subprocess.run(w, check=True, stdout=subprocess.DEVNULL))
             least[name] = min(least[name], took)
-    report = Report("Start-up: one clip of 0.5 s", ("process", "seconds", "over import torch, torchvision"))
+    report = Report(
+        "Start-up: one clip of 0.5 s", ("process", "seconds", "relative to import torch, torchvision")
+    )
     for name, took in least.items():
         report.add(name, f"{took:.2f}", f"{took / least['import torch, torchvision']:.2f}")
     ratio = least["crisscross-extract"] / least["import torch, torchvision"]
@@ -73,30 +75,30 @@ def start_up(folder: Path, rounds: int) -> Report:
 
 
 class Waiting:
-    """Counts the seconds that the extractor waits for news of its files."""
+    """Measure the seconds that the extractor waits for events of its files."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._real = extract.read_files
 
     def read_files(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        news = self._real(*args, **kwargs)
+        events = self._real(*args, **kwargs)
         try:
             while True:
                 start = time.perf_counter()
                 try:
-                    item = next(news)
+                    event = next(events)
                 except StopIteration:
                     return
                 finally:
                     self.seconds += time.perf_counter() - start
-                yield item
+                yield event
         finally:
-            news.close()
+            events.close()
 
 
 def run(extractor: FeatureExtractor, paths: list[Path]) -> tuple[float, float, int]:
-    """Return seconds, of these seconds of waiting, and clips."""
+    """Return the seconds, the seconds of waiting among them, and the number of clips."""
     waiting = Waiting()
     with mock.patch.object(extract, "read_files", waiting.read_files):
         start = time.perf_counter()
@@ -104,28 +106,28 @@ def run(extractor: FeatureExtractor, paths: list[Path]) -> tuple[float, float, i
     return time.perf_counter() - start, waiting.seconds, clips
 
 
-def parts(extractor: FeatureExtractor, path: Path) -> tuple[float, float]:
-    """Return the seconds that the network takes, and those that decoding takes, each alone."""
+def stages(extractor: FeatureExtractor, path: Path) -> tuple[float, float]:
+    """Return the seconds of the network and of decoding, each alone."""
     start = time.perf_counter()
-    news = [(0, path, item) for item in file_events(path, extractor._sampling)]
+    events = [(0, path, event) for event in file_events(path, extractor._sampling)]
     decoding = time.perf_counter() - start
 
-    def known(*_: Any, **__: Any) -> Iterator[Any]:
-        yield from news
+    def replay(*_: Any, **__: Any) -> Iterator[Any]:
+        yield from events
 
-    with mock.patch.object(extract, "read_files", known):
+    with mock.patch.object(extract, "read_files", replay):
         return seconds_of(lambda: extractor(path)), decoding
 
 
 def commands(folder: Path, options: argparse.Namespace) -> Report:
-    """Return whole commands, against a program of one's own and against their parts."""
-    oneself = importlib.util.find_spec("torchcodec") is not None and options.device == "cpu"
+    """Compare whole commands with a simple script and with the sum of their stages."""
+    scripted = importlib.util.find_spec("torchcodec") is not None and options.device == "cpu"
     report = Report(
         "Whole commands, seconds",
-        ("input", "size", "clips", "crisscross-extract", "one's own", "start-up", "network", "decoding"),
+        ("input", "size", "clips", "crisscross-extract", "simple script", "start-up", "network", "decoding"),
     )
     report.notes.append(
-        "One's own is benchmarks/homemade.py: torchcodec, torchvision's transforms, the network as it is."
+        "The simple script is benchmarks/homemade.py: torchcodec, torchvision's transforms, the plain network."
     )
     videos = options.video
     if not videos:
@@ -139,7 +141,7 @@ def commands(folder: Path, options: argparse.Namespace) -> Report:
             ours = [sys.executable, "-m", "crisscross_zoo.cli.extract", "--quiet", "--overwrite", *common]
             ours += ["--device", options.device, "--out", str(folder / "ours.npy")]
             calls = {"whole": [*ours, str(video)], "start": [*ours, str(half)]}
-            if oneself:
+            if scripted:
                 script = Path(__file__).with_name("homemade.py")
                 calls["own"] = [sys.executable, str(script), str(video), str(folder / "own.npy"), *common]
             extractor = FeatureExtractor(options.weights, device=options.device, size=size, workers=0)
@@ -151,13 +153,13 @@ def commands(folder: Path, options: argparse.Namespace) -> Report:
                         lambda w=words: subprocess.run(w, check=True, stdout=subprocess.DEVNULL)
                     )
                     least[name] = min(least[name], took)
-                for name, took in zip(("network", "decoding"), parts(extractor, video), strict=True):
+                for name, took in zip(("network", "decoding"), stages(extractor, video), strict=True):
                     least[name] = min(least[name], took)
-            own = f"{least['own']:.1f}" if oneself else "-"
+            own = f"{least['own']:.1f}" if scripted else "-"
             times = [f"{least[name]:.1f}" for name in ("start", "network", "decoding")]
             report.add(video.name, size, clips, f"{least['whole']:.1f}", own, *times)
             where = f"{video.name}, {size}"
-            if oneself:
+            if scripted:
                 most = {112: 0.7, 224: 0.65}[size]
                 ratio = least["whole"] / least["own"]
                 report.ratios.append(
@@ -178,11 +180,11 @@ def plain_path(encoder: Any, path: Path, config: Any, span: tuple[float, float])
 def whole(folder: Path, options: argparse.Namespace) -> list[Report]:
     report = Report(
         f"Whole extraction, video, {options.device}, {torch.get_num_threads()} threads",
-        ("input", "size", "clips", "seconds", "ms a clip", "waiting", "plain, ms a clip", "plain over ours"),
+        ("input", "size", "clips", "seconds", "ms per clip", "waiting", "plain, ms per clip", "speed-up"),
     )
     short = Report(
-        f"Many files of {SHORT_SECONDS} s against one long one, ms a clip",
-        ("files", "size", "long", "short", "long over short"),
+        f"Many files of {SHORT_SECONDS} s against one long file, ms per clip",
+        ("files", "size", "long", "short", "long / short"),
     )
     count = max(2, round(options.seconds / SHORT_SECONDS))
     for width, height, size in ((640, 360, 112), (1280, 720, 224)):
@@ -235,12 +237,12 @@ def main() -> int:
     )
     parser.add_argument("--weights", default="random:0")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="decoding processes (default: 1)")
+    parser.add_argument("--workers", type=int, default=1, help="decoding workers (default: 1)")
     parser.add_argument(
         "--video",
         type=Path,
         nargs="+",
-        help="start-up and whole commands alone, on files of minutes: their clips are held",
+        help="measure only start-up and whole commands, on these files of minutes: their clips are held in memory",
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the long file")
     parser.add_argument("--files", type=int, default=120, help="how many short files")

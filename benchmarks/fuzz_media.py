@@ -1,10 +1,10 @@
-"""Read thousands of truncated and byte-flipped media files: none may crash, hang or raise what is not foreseen.
+"""Read thousands of truncated and byte-flipped media files: none may crash, hang or raise an unexpected error.
 
     python benchmarks/fuzz_media.py --rounds 10000
 
-Each is read as extraction does, both modalities, and at moments as training does: scanned as it is, and by what was
-known of it before it was damaged. Prints how each ended, the slowest, and exits with 1 if any crashed the decoder,
-hung, or raised an unforeseen error. Needs no weights.
+Each file is read as extraction does, with both modalities, and at single times as training does: with a scan of the
+damaged file, and with a scan from before the damage. Prints the counts of outcomes and the slowest file, and exits with
+1 if any file crashed the decoder, hung, or raised an unexpected error. It needs no weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.workers.pool import work_on_files
 
-SURPRISE = "surprise"
+UNEXPECTED = "unexpected error"
 HANG_SECONDS = 30.0
 
 ORIGINALS = {
@@ -48,11 +48,11 @@ ORIGINALS = {
     "vp9.webm": {"video": "libvpx-vp9", "audio": "libopus", "sample_rate": 48_000},
     "mpeg4.avi": {"video": "mpeg4", "audio": "libmp3lame"},
     "mpeg2.mpg": {"video": "mpeg2video", "audio": "mp2"},
-    "sound.wav": {"video": None, "audio": "pcm_s16le"},
-    "sound.mp3": {"video": None, "audio": "libmp3lame"},
-    "sound.flac": {"video": None, "audio": "flac"},
-    "sound.m4a": {"video": None, "audio": "aac"},
-    "sound.opus": {"video": None, "audio": "libopus", "sample_rate": 48_000},
+    "audio.wav": {"video": None, "audio": "pcm_s16le"},
+    "audio.mp3": {"video": None, "audio": "libmp3lame"},
+    "audio.flac": {"video": None, "audio": "flac"},
+    "audio.m4a": {"video": None, "audio": "aac"},
+    "audio.opus": {"video": None, "audio": "libopus", "sample_rate": 48_000},
 }
 
 
@@ -85,41 +85,41 @@ def broken_files(originals: list[Path], folder: Path, rounds: int, seed: int) ->
 
 
 def read_one(indexed: Mapping[str, Media], path: str) -> Iterator[tuple[str, str]]:
-    """Read a file as extraction and as training do; yields what was done, and how it ended.
+    """Read a file as extraction and as training do; yield each kind of reading and its outcome.
 
     Args:
-        indexed: What was known of each original before it was broken, by name.
-        path: The broken file, its original's name behind a dash.
+        indexed: The scan of each original before the damage, by name.
+        path: The broken file; the name of its original follows after a dash.
     """
-    sampling, known = (
+    sampling, original = (
         Sampling(video=VideoConfig(size=32), audio=AudioConfig()),
         indexed[Path(path).name.partition("-")[2]],
     )
-    for news in file_events(path, sampling):
-        if isinstance(news, Clip):
+    for event in file_events(path, sampling):
+        if isinstance(event, Clip):
             yield "clips", "a clip"
-        elif isinstance(news, FileRead):
-            yield "clips", "read with a warning" if news.damage else "read"
-        elif isinstance(news, CrissCrossError):
-            unforeseen = "reading it failed" in news.reason
-            yield "clips", f"{SURPRISE}: {news}" if unforeseen else type(news).__name__
+        elif isinstance(event, FileRead):
+            yield "clips", "read with a warning" if event.damage else "read"
+        elif isinstance(event, CrissCrossError):
+            unexpected = "reading it failed" in event.reason
+            yield "clips", f"{UNEXPECTED}: {event}" if unexpected else type(event).__name__
     size = Path(path).stat().st_size
-    moved = dataclasses.replace(known, path=path, size=size)
+    damaged = dataclasses.replace(original, path=path, size=size)
     for when, media in (
-        ("damaged after indexing", lambda: moved),
-        ("damaged before", lambda: scan(path).compact()),
+        ("damaged after indexing", lambda: damaged),
+        ("damaged before indexing", lambda: scan(path).compact()),
     ):
         try:
             found = media()
             for start in (0.0, 0.6):
                 times = None if found.video is None else start + np.arange(4) / 16
-                sound = None if found.audio is None else (start, 4000)
-                read_moment(found, times=times, sound=sound)
+                audio = None if found.audio is None else (start, 4000)
+                read_moment(found, times=times, sound=audio)
             yield when, "read"
         except MediaError as error:
             yield when, type(error).__name__
         except Exception as error:
-            yield when, f"{SURPRISE}: {type(error).__name__}: {error}"
+            yield when, f"{UNEXPECTED}: {type(error).__name__}: {error}"
 
 
 def main() -> int:
@@ -129,9 +129,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="copy files that crash, hang or surprise here")
+    parser.add_argument(
+        "--keep", type=Path, help="copy files that crash, hang or raise unexpected errors to this folder"
+    )
     args = parser.parse_args()
-    import fuzz_media  # this file, by a name that decoding processes can import
+    import fuzz_media  # this file, under a name that decoding workers can import
 
     outcomes: Counter[tuple[str, str]] = Counter()
     bad: list[str] = []
@@ -149,17 +151,17 @@ def main() -> int:
             crashed = isinstance(item, CrissCrossError)
             what, how = ("any", type(item).__name__) if isinstance(item, CrissCrossError) else item
             outcomes[what, how.partition(":")[0]] += 1
-            if crashed or how.startswith(SURPRISE) or now - last > HANG_SECONDS:
+            if crashed or how.startswith(UNEXPECTED) or now - last > HANG_SECONDS:
                 bad.append(f"{path.name}: {item} ({now - last:.1f} s)")
                 if args.keep:
                     args.keep.mkdir(parents=True, exist_ok=True)
                     (args.keep / path.name).write_bytes(path.read_bytes())
             last = now
-    print(f"{args.rounds} broken files, seed {args.seed}, each read as clips and at moments")
+    print(f"{args.rounds} broken files, seed {args.seed}, each read as clips and at single times")
     for (what, how), count in sorted(outcomes.items()):
         print(f"  {count:6d}  {what}: {how}")
     print(f"  slowest: {slowest[1]}, {slowest[0]:.2f} s")
-    print(f"  crashes, hangs and surprises: {len(bad)}")
+    print(f"  crashes, hangs and unexpected errors: {len(bad)}")
     for line in bad:
         print(f"    {line}")
     return 1 if bad else 0

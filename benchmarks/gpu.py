@@ -1,22 +1,22 @@
-"""All that is worth measuring on one NVIDIA GPU, in under 8 minutes, without a network.
+"""Measure tests, pretraining and extraction on one NVIDIA GPU, in under 8 minutes, offline.
 
     python benchmarks/gpu.py --out found/                  writes found/gpu.json and found/gpu.md
-    python benchmarks/gpu.py --out found/ --smoke          on a CPU, at sizes that mean nothing: that all of it runs
+    python benchmarks/gpu.py --out found/ --smoke          on a CPU, with tiny sizes, to check that everything runs
 
 - ``pytest -m cuda``.
-- A pretraining step of the ``kinetics400`` preset against the plain fp16-autocast step of the same batch: samples a
-  second, utilisation of the GPU (the model's floating-point operations, recomputed ones not counted, over the data
+- A pretraining step of the ``kinetics400`` preset against the plain fp16-autocast step of the same batch: samples per
+  second, utilisation of the GPU (the model's floating-point operations, without recomputed ones, divided by the data
   sheet's dense rate at that precision), peak memory; and the largest batch, with and without recomputed activations.
-- Extraction: the extractor on clips that are in memory, its features against those of the CPU, and whole files with
-  either decoder.
+- Extraction: the extractor on clips in memory, its features against those of the CPU, and whole files with each
+  decoder.
 
-Each part is a process of its own with so many seconds. What fails, in a row or a whole part, is written down with its
-reason; the rest goes on, and the exit code is 1. Without PyAV the parts that decode are left out.
+Each part runs in a process of its own with a time limit. If a row or a whole part fails, the reason is recorded, the
+other parts run, and the exit code is 1. Without PyAV the parts that decode are skipped.
 """
 
 from __future__ import annotations
 
-# ruff: noqa: E402 - what stands in for a missing PyAV comes before the package is imported
+# ruff: noqa: E402 - a missing PyAV must be mocked before the package is imported
 import argparse
 import contextlib
 import datetime as dt
@@ -38,7 +38,7 @@ from typing import Any
 from unittest import mock
 
 HAS_AV = importlib.util.find_spec("av") is not None
-if not HAS_AV:  # the package imports it at its top; nothing below calls it then
+if not HAS_AV:  # the package imports it at module level; without it, nothing below calls it
     for name in ("", ".error", ".audio", ".audio.resampler", ".container", ".stream", ".video"):
         sys.modules[f"av{name}"] = mock.MagicMock(__version__="none")
     sys.modules["av.video.reformatter"] = mock.MagicMock()
@@ -62,17 +62,17 @@ from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 ROOT = Path(__file__).resolve().parents[1]
 
 PEAKS = {"H100 PCIe": 756, "H100 NVL": 835, "H200 NVL": 835, "H100": 989, "H200": 989, "A100": 312}
-"""Dense TFLOP/s of the data sheets in 16 bits, by a part of the device's name; the first that fits."""
+"""Dense 16-bit TFLOP/s of the data sheets, by a substring of the device's name; the first match counts."""
 
 AGREE = 1e-4
-"""Largest difference of fp32 features from the CPU's, over the largest value."""
+"""Largest allowed difference of fp32 features from the CPU's, relative to the largest value."""
 
 SPEED_SECONDS = 3.0
-"""How long each row of extraction is measured, at most."""
+"""Measuring time of each row of extraction."""
 
 
 class Part:
-    """One part as it runs: its tables are written after every row, so that being killed costs one row."""
+    """One part as it runs. Its tables are written after every row, so that only one row is lost if it is killed."""
 
     def __init__(self, path: Path, *, smoke: bool, seconds: float) -> None:
         self.smoke = smoke
@@ -83,11 +83,11 @@ class Part:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """The seconds that remain."""
         return self.until - time.monotonic()
 
     def check_time(self) -> None:
-        """Let a row fail before it begins, where no time is left for it."""
+        """Raise if no time is left for a row."""
         if self.left < 0:
             raise TimeoutError("no time was left")
 
@@ -102,7 +102,7 @@ class Part:
 
     @contextlib.contextmanager
     def row(self, report: Report, *cells: object) -> Iterator[None]:
-        """Measure a row that begins with these cells; should it fail, go on."""
+        """Measure a row that begins with these cells. If it fails, record the failure and continue."""
         where = ", ".join(map(str, cells))
         try:
             yield
@@ -117,7 +117,7 @@ class Part:
 
 
 def the_machine(part: Part) -> None:
-    """Name the GPU and what decides its speed."""
+    """Report the GPU and the settings that decide its speed."""
     report = part.table("GPU and settings", ("what", "value"))
     cudnn: Any = torch.backends.cudnn
     found: dict[str, object] = {"torch": torch.__version__, "Python": sys.version.split()[0]}
@@ -144,12 +144,12 @@ def the_machine(part: Part) -> None:
 
 
 def tests(part: Part) -> None:
-    """Run ``pytest -m cuda``; a file without such tests is not even imported."""
+    """Run ``pytest -m cuda``; only files with such tests are imported."""
     report = part.table("pytest -m cuda", ("passed", "failed", "skipped", "seconds"))
-    there = {"pytest": importlib.util.find_spec("pytest") is not None, "av": HAS_AV}
-    absent = [name for name, found in there.items() if not found]
+    installed = {"pytest": importlib.util.find_spec("pytest") is not None, "av": HAS_AV}
+    absent = [name for name, found in installed.items() if not found]
     if absent:
-        report.notes.append(f"Left out: {' and '.join(absent)} not installed.")
+        report.notes.append(f"Skipped: {' and '.join(absent)} not installed.")
         part.save()
         return
     files = [p for p in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.cuda" in p.read_text("utf-8")]
@@ -197,13 +197,13 @@ def config_of(part: Part, batch_size: int, **overrides: Any) -> PretrainConfig:
 
 
 def peak_of(device: str) -> float | None:
-    """Return the data sheet's TFLOP/s, or None for a device that :data:`PEAKS` has not."""
+    """Return the data sheet's TFLOP/s, or None for a device that is not in :data:`PEAKS`."""
     name = torch.cuda.get_device_name() if device == "cuda" else ""
-    return next((rate for part, rate in PEAKS.items() if part in name), None)
+    return next((rate for model, rate in PEAKS.items() if model in name), None)
 
 
-def flops_a_sample(part: Part) -> float:
-    """Return the floating-point operations of a step, by a step of 2 samples."""
+def flops_per_sample(part: Part) -> float:
+    """Return the floating-point operations of a step per sample, counted in a step of 2 samples."""
     config = config_of(part, 2, **{"optim.precision": "fp32"})
     trainer = _Trainer(config, World(part.device))
     with FlopCounterMode(display=False) as counter:
@@ -220,17 +220,17 @@ def step_rows(part: Part, wanted: Callable[[str], bool]) -> None:
         (
             "variant",
             "samples/s",
-            f"over {first}",
+            f"speed-up over {first}",
             "TFLOP/s",
             "utilisation",
             "peak GiB",
             *(f"{c}, ms" for c in COLUMNS),
         ),
         [
-            f"{first} is the plain step; fp16, channels-last is the preset as it is. Clips come from pinned memory."
+            f"{first} is the plain step; fp16, channels-last is the unchanged preset. Clips come from pinned memory."
         ],
     )
-    operations, plain = flops_a_sample(part), 0.0
+    operations, plain = flops_per_sample(part), 0.0
     for label, changes in named.items():
         if label != first and not wanted(label):
             continue
@@ -252,13 +252,13 @@ def step_rows(part: Part, wanted: Callable[[str], bool]) -> None:
 
 
 def partial_compile() -> Any:
-    """Compile by tracing alone, which takes seconds."""
+    """Patch torch.compile to trace only, which takes seconds."""
     real = torch.compile
     return mock.patch.object(torch, "compile", lambda model: real(model, backend="eager"))
 
 
 def step(part: Part) -> None:
-    """Measure every variant but the compiled."""
+    """Measure every variant except the compiled one."""
     step_rows(part, lambda label: "compiled" not in label)
 
 
@@ -268,7 +268,7 @@ def compiled(part: Part) -> None:
 
 
 def search(fits: Callable[[int], bool], first: int, in_time: Callable[[], bool]) -> tuple[int, int | None]:
-    """Return the largest size that fits, within a 32nd, and the smallest found not to: by doubling, then by halves."""
+    """Return the largest size that fits, within a 32nd, and the smallest found that does not. Doubles, then bisects."""
     low, high, size = 0, None, first
     while in_time() and (high is None or high - low > max(1, low // 32)):
         if fits(size):
@@ -282,10 +282,10 @@ def search(fits: Callable[[int], bool], first: int, in_time: Callable[[], bool])
 
 
 def largest(part: Part) -> None:
-    """Find the largest batch, by steps that run out of memory."""
+    """Find the largest batch, with steps that run out of memory."""
     report = part.table(
         "Largest batch, bf16, channels-last",
-        ("checkpointing", "fits", "does not", "peak GiB", "samples/s there"),
+        ("checkpointing", "fits", "does not fit", "peak GiB", "samples/s at the largest"),
     )
     settings = (False, True)
     for number, frugal in enumerate(settings):
@@ -303,7 +303,7 @@ def largest(part: Part) -> None:
                 if part.device == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 trainer = _Trainer(config, World(part.device))
-                for _ in range(2):  # the second has Adam's state from the start
+                for _ in range(2):  # the second step begins with Adam's state
                     began = time.perf_counter()
                     trainer.step(Batch(one, [""] * size, []), RATES, norm=False)
                     if part.device == "cuda":
@@ -313,7 +313,7 @@ def largest(part: Part) -> None:
                 return True
             except RuntimeError as error:
                 if not extract._OUT_OF_MEMORY.search(str(error)):
-                    report.notes.append(f"{size} samples fail otherwise: {first_line(error)[:200]}.")
+                    report.notes.append(f"{size} samples fail for another reason: {first_line(error)[:200]}.")
                 return False
             finally:
                 del trainer
@@ -335,7 +335,7 @@ def largest(part: Part) -> None:
 
 @contextlib.contextmanager
 def tf32() -> Iterator[None]:
-    """Stand in for the extractor's ``exact_float32``, with TF32 convolutions."""
+    """Replace the extractor's ``exact_float32``, to use TF32 convolutions."""
     cudnn: Any = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.conv.fp32_precision
     cudnn.deterministic, cudnn.conv.fp32_precision = True, "tf32"
@@ -355,7 +355,7 @@ def extractor(part: Part, modality: Any, precision: str, size: int | None, devic
 
 
 def encode(by: FeatureExtractor, precision: str, count: int, until: float = float("inf")) -> tuple[Any, int]:
-    """Return features of a "file" of ``count`` clips that are in memory; read again ``until`` then; and all clips."""
+    """Return features of a fake file of ``count`` clips in memory, read ``until`` a time, and the number of clips."""
     (modality,) = by.encoders
     random = np.random.default_rng(0)
     if modality == "video":
@@ -388,11 +388,11 @@ def encode(by: FeatureExtractor, precision: str, count: int, until: float = floa
 
 
 def extraction(part: Part) -> None:
-    """Measure the extractor without its decoder."""
+    """Measure the extractor without the decoder."""
     report = part.table(
         "Extraction from clips in memory",
-        ("modality", "size", "precision", "clips a batch", "clips/s", "over fp32"),
-        ["Decoding apart, it is the whole extractor: collecting a batch, copies, preprocessing, network."],
+        ("modality", "size", "precision", "clips per batch", "clips/s", "speed-up over fp32"),
+        ["The whole extractor except decoding: collecting a batch, copies, preprocessing, network."],
     )
     cases: list[tuple[str, int | None]] = [("video", 112), ("video", 224), ("audio", None)]
     cases = cases[::2] if part.smoke else cases
@@ -414,10 +414,17 @@ def extraction(part: Part) -> None:
 
 
 def features(part: Part) -> None:
-    """Hold features against those of the CPU in fp32."""
+    """Compare features with those of the CPU in fp32."""
     report = part.table(
         "Features against the CPU's in fp32",
-        ("modality", "size", "precision", "largest difference", "of the largest value", "least cosine"),
+        (
+            "modality",
+            "size",
+            "precision",
+            "largest difference",
+            "relative to the largest value",
+            "smallest cosine",
+        ),
         [f"In fp32 the difference may be {AGREE:g} of the largest value."],
     )
     count = 4 if part.smoke else 16
@@ -441,14 +448,14 @@ def features(part: Part) -> None:
 
 
 def files(part: Part) -> None:
-    """Extract whole files, with the decoding processes of this machine."""
+    """Extract whole files, with the decoding workers of this machine."""
     report = part.table(
         "Extraction from files, 640x360, H.264, video alone",
         ("decoder", "size", "precision", "files", "clips", "clips/s", "waiting for the decoder"),
-        ["The start of the decoding processes is in the time."],
+        ["The time includes the start of the decoding workers."],
     )
     if not HAS_AV:
-        report.notes.append("Left out: av is not installed.")
+        report.notes.append("Skipped: av is not installed.")
         part.save()
         return
     from clips import make_clip
@@ -469,7 +476,7 @@ def files(part: Part) -> None:
                 try:
                     check_torchcodec()
                 except ConfigError as error:
-                    report.notes.append(f"Left out: {error}.")
+                    report.notes.append(f"Skipped: {error}.")
                     break
             with part.row(report, decoder, size, "bf16"):
                 part.check_time()
@@ -479,8 +486,8 @@ def files(part: Part) -> None:
                 )
                 run(by, paths[:1])
                 took, waited, clips = run(by, paths)
-                share = f"{100 * waited / took:.0f} %"
-                report.add(decoder, size, "bf16", copies, clips, f"{clips / took:.0f}", share)
+                waiting = f"{100 * waited / took:.0f} %"
+                report.add(decoder, size, "bf16", copies, clips, f"{clips / took:.0f}", waiting)
     part.save()
 
 
@@ -496,28 +503,28 @@ PARTS: dict[str, tuple[Callable[[Part], None], float]] = {
     "files": (files, 55),
     "compiled": (compiled, 55),
 }
-"""What to call, and how many seconds it may take."""
+"""The function of each part, and its time limit in seconds."""
 
 ALL_SECONDS = 470.0
-"""What all together may take: under 8 minutes."""
+"""Time limit of all parts together, in seconds: under 8 minutes."""
 
 GRACE = 5.0
-"""Seconds after its time in which a part may end by itself."""
+"""Seconds that a part may take to end after its time limit."""
 
 
 def run_parts(command: Sequence[str], path: Path, seconds: float) -> tuple[list[Report], str | None]:
-    """Run a command that writes reports to ``path``; return them, and why it failed, if it did."""
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stderr=said, start_new_session=True)
+    """Run a command that writes reports to ``path``. Return the reports, and the reason if it failed."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stderr=output, start_new_session=True)
         try:
             code = process.wait(seconds)
             failed = None if code == 0 else f"exit code {code}"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its data processes and pytest, too
+            os.killpg(process.pid, signal.SIGKILL)  # its workers and pytest, too
             process.wait()
             failed = f"not ready in {seconds:.0f} s"
-        said.seek(0)
-        lines = said.read().strip().splitlines()
+        output.seek(0)
+        lines = output.read().strip().splitlines()
     if failed:
         print(*lines[-30:], sep="\n", file=sys.stderr)
         failed += f" ({lines[-1].strip()[:200]})" if lines and "exit code" in failed else ""
@@ -529,7 +536,7 @@ def everything(options: argparse.Namespace) -> int:
     began, date = time.monotonic(), dt.datetime.now(tz=dt.UTC).date().isoformat()
     results: dict[str, Any] = {}
     failures = []
-    # Sizes that mean nothing take one process, whose imports take most of the time.
+    # With tiny sizes, imports take most of the time, so all parts run in one process.
     groups = [options.parts] if options.smoke else [[name] for name in options.parts]
     options.out.mkdir(parents=True, exist_ok=True)
     for names in groups:
@@ -579,13 +586,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, required=True, metavar="DIR", help="folder of gpu.json and gpu.md"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
-    parser.add_argument("--smoke", action="store_true", help="on a CPU, tiny sizes: the numbers mean nothing")
+    parser.add_argument(
+        "--smoke", action="store_true", help="on a CPU, with tiny sizes: the results mean nothing"
+    )
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)  # a part's own process
     options = parser.parse_args(argv)
     if options.seconds is None:
         return everything(options)
     if not options.smoke and not torch.cuda.is_available():
-        sys.exit("gpu: torch finds no NVIDIA GPU; pass --smoke to see that all of it runs")
+        sys.exit("gpu: torch finds no NVIDIA GPU; pass --smoke to check that everything runs")
     part = Part(options.out, smoke=options.smoke, seconds=options.seconds)
     for name in options.parts:
         PARTS[name][0](part)

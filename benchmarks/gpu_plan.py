@@ -1,18 +1,19 @@
-"""The memory that a training step takes on a GPU, and the largest batch that fits, worked out without one.
+"""Predict, without a GPU, the memory of a training step on a GPU and the largest batch that fits.
 
     python benchmarks/gpu_plan.py                                  kinetics400: two minutes on one core
     python benchmarks/gpu_plan.py --preset audioset --gpus 24 48 --usable 0.95
 
-The real step of the preset (forward, backward, LARC, Adam) runs on fake tensors, which have sizes and no memory, while
-torch's ``MemTracker`` adds up what is alive. That needs torch 2.14 or newer. The peak is affine in the batch: a line
-through the smallest and the largest of ``--batches`` gives every other, and its error at those between is printed.
+The real step of the preset (forward, backward, LARC, Adam) runs on fake tensors, which have sizes but no memory, while
+torch's ``MemTracker`` adds up the tensors that are alive. That needs torch 2.14 or newer. The peak is affine in the
+batch size: a line through the smallest and the largest of ``--batches`` predicts all others, and the line's error at
+those in between is printed.
 
-The step runs as on a CPU, where autograd has no fake CUDA streams. Not in the figures: CUDA's context, cuDNN's
-workspaces and the allocator's fragmentation, for which ``--usable`` leaves room, and what ``torch.compile`` saves. fp16
-takes what bf16 takes. With several GPUs a batch here is one GPU's share.
+The step runs as on a CPU, because autograd has no fake CUDA streams. The prediction does not include CUDA's context,
+cuDNN's workspaces and the allocator's fragmentation, for which ``--usable`` leaves room, nor what ``torch.compile``
+saves. fp16 takes as much as bf16. With several GPUs, a batch here is the part of one GPU.
 
-``--check N`` makes the step on N samples, in fp32, for real on this CPU, and holds the peak of its allocations, as
-torch's profiler counts them inside and outside of kernels, against the prediction.
+``--check N`` runs a real step of N samples in fp32 on this CPU and compares the peak of its allocations, as torch's
+profiler counts them inside and outside of kernels, with the prediction.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ GIB = 2**30
 
 
 class PeakTracker(MemTracker):
-    """The peak of all, without those of single modules, which take half of the time."""
+    """Track the peak of the whole step, but not of single modules, which would take half of the time."""
 
     def _nothing(self, *_: object) -> None: ...
 
@@ -57,7 +58,7 @@ class PeakTracker(MemTracker):
 
 
 class Arriving(dict[str, Tensor]):
-    """Views that are made when they are asked for, as the copy on a GPU is, and that nobody else keeps."""
+    """Views that are created on access, like the copies on a GPU, and that nothing else refers to."""
 
     def __init__(self, n: int, config: PretrainConfig) -> None:
         self.n, self.config = n, config
@@ -75,7 +76,7 @@ def adam(trainer: _Trainer) -> Optimizer:
 
 
 def ready_trainer(preset: str, precision: str, frugal: bool, mode: FakeTensorMode | None) -> _Trainer:
-    """Return a trainer whose Adam is fused, as on a GPU, and has its state; with a ``mode`` all of it is fake."""
+    """Return a trainer whose Adam is fused, as on a GPU, and has its state. With a ``mode`` all tensors are fake."""
     overrides = {"optim.precision": precision, "run.checkpoint_activations": frugal}
     trainer = _Trainer(make_config(preset, overrides=overrides), World("cpu"))
     if mode is not None:
@@ -98,7 +99,7 @@ def ready_trainer(preset: str, precision: str, frugal: bool, mode: FakeTensorMod
 
 
 def predict(trainer: _Trainer, mode: FakeTensorMode, n: int) -> int:
-    """Return the most bytes alive in a step of ``n`` samples, weights and Adam's state included."""
+    """Return the peak of bytes alive in a step of ``n`` samples, including weights and Adam's state."""
     tracker = PeakTracker()
     tracker.track_external(trainer.model, adam(trainer))
     with mode, tracker:
@@ -108,7 +109,7 @@ def predict(trainer: _Trainer, mode: FakeTensorMode, n: int) -> int:
 
 
 def measure(trainer: _Trainer, n: int) -> int:
-    """Return the same of a real step on this CPU."""
+    """Return the peak of a real step on this CPU."""
     states = [v for state in adam(trainer).state.values() for v in state.values() if isinstance(v, Tensor)]
     held = [*trainer.model.parameters(), *trainer.model.buffers(), *states]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -131,14 +132,16 @@ def plan(options: argparse.Namespace) -> list[Report]:
     peaks = Report(
         f"Peak memory of a training step, preset {options.preset}, predicted (GiB)",
         (
-            "precision", "checkpointing", *(f"{n} samples" for n in options.batches), "a sample", "fixed",
+            "precision", "checkpointing", *(f"{n} samples" for n in options.batches), "per sample", "fixed",
             "error of the line",
         ),
     )  # fmt: skip
     largest = Report(
         f"Largest batch on one GPU, preset {options.preset}, predicted",
         ("precision", "checkpointing", *(f"{gpu} GB" for gpu in options.gpus)),
-        notes=[f"{options.usable:.0%} of the GPU's memory is used; the rest is for what is not predicted."],
+        notes=[
+            f"{options.usable:.0%} of the GPU's memory is used; the rest is for memory that is not predicted."
+        ],
     )
     for precision, frugal in itertools.product(options.precision, (False, True)):
         mode = FakeTensorMode()
@@ -182,12 +185,16 @@ def main() -> int:
     parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024], help="three or more")
     parser.add_argument("--gpus", type=int, nargs="+", default=[24, 40, 80, 141], help="memory, GB")
-    parser.add_argument("--usable", type=float, default=0.9, help="share of it (default: 0.9)")
-    parser.add_argument("--check", type=int, metavar="N", help="also a real step of N samples on this CPU")
+    parser.add_argument(
+        "--usable", type=float, default=0.9, help="fraction of the memory to use (default: 0.9)"
+    )
+    parser.add_argument(
+        "--check", type=int, metavar="N", help="also run a real step of N samples on this CPU"
+    )
     add_json_option(parser)
     options = parser.parse_args()
     if len(set(options.batches)) < 3:
-        parser.error("--batches: two make the line and a third says how good it is; pass three or more")
+        parser.error("--batches: two sizes define the line and the others test it; pass three or more")
     finish([*plan(options), *([check(options)] if options.check else [])], options.json)
     return 0
 

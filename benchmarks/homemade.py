@@ -1,4 +1,4 @@
-"""What one would write oneself: torchcodec, torchvision's transforms and the network as it is. See extraction.py.
+"""A simple script to compare with: torchcodec, torchvision's transforms and the plain network. See extraction.py.
 
 python benchmarks/homemade.py video.mp4 feats.npy --size 224 [--weights random:0]
 """

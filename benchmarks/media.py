@@ -1,17 +1,17 @@
 """Dense clips of a file, without the network: the plain path, ours, and the limit, pure decoding, in one run.
 
     python benchmarks/media.py                   60 s of 640x360 and 1280x720, crops of 112 and 224
-    python benchmarks/media.py video.mp4         files of your own (the plain path holds all of a file in memory)
+    python benchmarks/media.py video.mp4         files of your own (the plain path holds a whole file in memory)
 
-The plain path is how the released code reads: the whole file decoded to pictures in memory, then for each clip its
-frames resized by Pillow, cropped and normalised, one clip after another. Ours is what the extractor's decoding
-processes do (:func:`read_clips`): only what is needed is decoded, nothing is kept. The limit decodes all frames once
-and throws them away. Where torchcodec is installed, ours is also run with it in place of PyAV. One thread each;
-variants take turns, and each time is the least of all rounds, in CPU seconds of that thread: what else runs counts
-little.
+The plain path reads like the released code: it decodes the whole file to images in memory, then it resizes the frames
+of one clip after another with Pillow, crops and normalises them. Ours is what the extractor's decoding workers do
+(:func:`read_clips`): it decodes only the frames that are needed and keeps none. The limit decodes all frames once and
+discards them. If torchcodec is installed, ours is also run with torchcodec instead of PyAV. Each variant has one
+thread. Variants take turns, and each time is the minimum over all rounds, in CPU seconds of that thread, so that other
+processes matter little.
 
-Clips are compared: the largest difference in grey levels to the plain path (Pillow's resizing, within 1), and of
-torchcodec's to ours.
+Clips are compared: the tables have the largest difference in grey levels between ours and the plain path (Pillow's
+resizing, within 1), and between torchcodec's and ours.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ def decode_alone(path: Path) -> int:
 
 
 def ours(path: Path, config: VideoConfig, torchcodec: str | None = None) -> list[np.ndarray]:
-    news = read_clips(path, Sampling(video=config, audio=None, torchcodec=torchcodec))
-    return [n.values for n in news if isinstance(n, Clip)]
+    events = read_clips(path, Sampling(video=config, audio=None, torchcodec=torchcodec))
+    return [event.values for event in events if isinstance(event, Clip)]
 
 
 def plain(path: Path, config: VideoConfig, span: tuple[float, float]) -> list[torch.Tensor]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        pictures = [(f.time, f.to_image()) for f in container.decode(stream)]
-    times = np.array([t for t, _ in pictures])
+        decoded = [(f.time, f.to_image()) for f in container.decode(stream)]
+    times = np.array([t for t, _ in decoded])
     starts = dense_starts(span, config.window_seconds, config.window_seconds)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.mean, config.std))
     short = int(config.size / config.crop_ratio)
     clips = []
     for wanted in frame_times(starts, span, config.frames, config.fps):
         frames = []
-        for moment in wanted:
-            image = pictures[max(0, int(np.searchsorted(times, moment + 1e-6, side="right")) - 1)][1]
+        for time_wanted in wanted:
+            image = decoded[max(0, int(np.searchsorted(times, time_wanted + 1e-6, side="right")) - 1)][1]
             scale = short / min(image.size)
             size = tuple(short if side == min(image.size) else int(side * scale) for side in image.size)
             image = image.resize(size, Image.Resampling.BILINEAR)
@@ -88,7 +88,7 @@ def least(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, floa
 
 
 def difference(mine: list[np.ndarray], theirs: list[torch.Tensor], config: VideoConfig) -> float:
-    """Largest difference in grey levels, over a clip in ten."""
+    """Return the largest difference in grey levels, over every tenth clip."""
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (config.mean, config.std))
     worst = 0.0
     for a, b in list(zip(mine, theirs, strict=True))[::10]:
@@ -101,13 +101,13 @@ def measure(options: argparse.Namespace) -> list[Report]:
     report = Report(
         "Dense clips of a file, without the network, one thread, CPU seconds",
         (
-            "file", "crop", "pure decoding", "ours", "over pure decoding", "plain", "plain over ours", "grey levels",
+            "file", "crop", "pure decoding", "ours", "ours / pure decoding", "plain", "speed-up", "grey levels",
         ),
-        notes=["Below 1 where pictures that no other needs are not decoded."],
+        notes=["Ours / pure decoding is below 1 if frames are skipped that no other frame refers to."],
     )  # fmt: skip
     other = Report(
-        "torchcodec in place of PyAV, CPU seconds",
-        ("file", "crop", "ours", "torchcodec", "torchcodec over ours", "grey levels"),
+        "torchcodec instead of PyAV, CPU seconds",
+        ("file", "crop", "ours", "torchcodec", "torchcodec / ours", "grey levels"),
     )
     both = importlib.util.find_spec("torchcodec") is not None and shutil.which("ffmpeg") is not None
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Peak memory of extraction must not grow with the length of a file, nor with the number of files.
+"""Peak memory of extraction. It must not grow with the length of a file, nor with the number of files.
 
     python benchmarks/memory.py --minutes 2 60 --files 100 10000
 
-Makes 640x360 clips (H.264, AAC) of each length, and folders of so many small files, runs ``crisscross-extract
---modality both`` on each in a process of its own and prints the peak resident memory and its ratio. Exits with 1 if it
-grows by more than 10 % or exceeds 1.5 GB.
+Makes 640x360 clips (H.264, AAC) of each length, and folders with each number of small files. Runs ``crisscross-extract
+--modality both`` on each in a separate process, and prints the peak resident memory and its ratio. Exits with 1 if the
+peak grows by more than 10 % or exceeds 1.5 GB.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make_clip(path: Path, minutes: float, width: int = 640, height: int = 360, f
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     phases = [2 * np.pi * k / 50 for k in range(50)]
     colours = (0, 2, 4)
-    pictures = [
+    images = [
         np.stack([127 + 120 * np.sin(x / 23 + y / 31 + p + c) for c in colours], axis=-1).astype(np.uint8)
         for p in phases
     ]
@@ -51,7 +51,7 @@ def make_clip(path: Path, minutes: float, width: int = 640, height: int = 360, f
         for second in range(math.ceil(minutes * 60)):
             for k in range(fps):
                 number = second * fps + k
-                frame = av.VideoFrame.from_ndarray(pictures[number % 50], format="rgb24")
+                frame = av.VideoFrame.from_ndarray(images[number % 50], format="rgb24")
                 frame.pts, frame.time_base = number, Fraction(1, fps)
                 container.mux(video.encode(frame))
             t = second + np.arange(rate) / rate
@@ -64,7 +64,7 @@ def make_clip(path: Path, minutes: float, width: int = 640, height: int = 360, f
 
 
 def peak_bytes(clip: Path, out: Path, options: list[str]) -> int:
-    """Extract in a fresh process and return its peak resident memory."""
+    """Extract in a new process and return its peak resident memory."""
     command = [sys.executable, "-m", "crisscross_zoo.cli.extract", str(clip), "--out", str(out)]
     command += [
         "--modality",
@@ -87,8 +87,8 @@ def peak_bytes(clip: Path, out: Path, options: list[str]) -> int:
 def by_length(folder: Path, minutes: Sequence[float], size: int) -> Report:
     report = Report(
         f"Peak memory by length, 640x360, both modalities, size {size}",
-        ("minutes", "peak", "of it the file's features", "seconds"),
-        notes=["A file's features are held until they are written; the ratio is without them."],
+        ("minutes", "peak", "the file's features in it", "seconds"),
+        notes=["A file's features are held until they are written; the ratio does not include them."],
     )
     peaks = []
     for length in minutes:
@@ -107,7 +107,7 @@ def by_length(folder: Path, minutes: Sequence[float], size: int) -> Report:
 
 
 def by_files(folder: Path, counts: Sequence[int]) -> Report:
-    """Small files, with the ``demo`` weights, so that bookkeeping is what grows, if anything does."""
+    """Measure small files with the ``demo`` weights, where bookkeeping would show, if it grew."""
     report = Report(
         "Peak memory by number of files of 1 s, `demo` weights", ("files", "peak", "seconds", "files/s")
     )

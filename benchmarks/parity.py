@@ -1,9 +1,9 @@
-"""How far this package is from every golden number: prints a Markdown table, exits 1 if a bound is broken.
+"""Compare this package with every golden value: print a Markdown table, exit with 1 if a bound is broken.
 
 python benchmarks/parity.py
 
-Differences are of the largest value of the golden, unless the row names a unit. tests/golden/README.md says
-where the goldens come from.
+Differences are relative to the largest golden value, unless the row names a unit. tests/golden/README.md describes
+the origin of the golden values.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GREY_BOUND = 2.0
 VIDEO_INPUT = (101, (2, 3, 8, 112, 112))
 AUDIO_INPUTS = {"in80x200": (201, (2, 1, 80, 200)), "in80x500": (203, (1, 1, 80, 500))}
 
-POOLED = {  # our name: the golden's, by modality
+POOLED = {  # our name: the golden name, by modality
     "video": {
         "linear": "maxpool144_stride1",
         "linear-strided": "maxpool144_defaultstride",
@@ -64,7 +64,7 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 
 
 def relative(ours: np.ndarray | torch.Tensor, golden: np.ndarray, largest: float | None = None) -> float:
-    """Return the largest difference over the largest value."""
+    """Return the largest difference, divided by the largest value."""
     largest = float(np.abs(golden).max()) if largest is None else largest
     return float(np.abs(np.asarray(ours, dtype=np.float64) - golden).max()) / largest
 
@@ -87,7 +87,7 @@ def names() -> Iterator[Row]:
 
 
 def stages(file: str, key: str, encoder: Encoder, clips: tuple[int, tuple[int, ...]]) -> Iterator[Row]:
-    """Compare what a network makes of a golden input, from the stem to the pooled vector."""
+    """Compare the outputs of a network for a golden input, from the stem to the pooled vector."""
     golden, modality = arrays(file), encoder.config.modality
     with torch.no_grad():
         maps = encoder.forward_intermediates(torch.from_numpy(seeded_normal(*clips)))
@@ -113,7 +113,7 @@ def stages(file: str, key: str, encoder: Encoder, clips: tuple[int, tuple[int, .
 
 
 def log_mels() -> Iterator[Row]:
-    """Compare both back ends of the log-mel front end, and the filterbank."""
+    """Compare the log-mel spectrograms of both back ends, and the filterbank."""
     golden, encoder = arrays("logmel"), AudioEncoder(depth=10, width=1)
     filters = relative(mel_filters(encoder.config), golden["mel_filterbank"])
     yield Row("logmel.npz", "mel_filterbank", filters, 1e-6)

@@ -1,10 +1,11 @@
-"""A plan for a large data set: what a file costs one core here, and docs/scale.md's arithmetic on it.
+"""Plan the extraction of a large data set: measure a file's cost on one core, and apply docs/scale.md's arithmetic.
 
     python benchmarks/plan.py                                  AudioSet: 1.8 million clips of 10 s, 640x360
     python benchmarks/plan.py --files 306000 --height 720 --stride 1
 
-What one core takes is measured on a made clip (see ``clips.py``), as processor time, torch with one thread. What cannot
-be measured here, the rate of GPUs and how well many cores share their memory, is assumed; the options say what.
+The cost on one core is measured on a generated clip (see ``clips.py``), as processor time, with one torch thread. The
+rate of GPUs, and the efficiency of many cores that share memory, cannot be measured here. They are options with assumed
+defaults.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from crisscross_zoo.extract.outputs import known_result
 from crisscross_zoo.files.store import LocalFolder
 from crisscross_zoo.media.clips import file_events
 
-LOOKS = 1000
-"""How often a finished output is looked at, for the time of one look."""
+CHECKS = 1000
+"""Number of checks of a finished output, for measuring the time of one."""
 
 
 def core_seconds(call: Callable[[], Any], rounds: int) -> float:
-    """Return the processor time of a call: the least of ``rounds``, after one that does not count."""
+    """Return the processor time of a call: the minimum over ``rounds``, after a warm-up call."""
     took = []
     for _ in range(rounds + 1):
         start = time.process_time()
@@ -42,7 +43,7 @@ def core_seconds(call: Callable[[], Any], rounds: int) -> float:
 
 
 class File:
-    """What one file costs, in core-seconds, and what comes of it; ``rows`` are of each modality."""
+    """The cost of one file in core-seconds, and the size of its features; ``rows`` is the number for each modality."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         path, output = folder / "clip.mp4", folder / "clip.npz"
@@ -67,7 +68,7 @@ class File:
         self.network: dict[tuple[str, str], float] = {}
         for modality in self.clips:
             for precision in ("fp32", "bf16"):
-                one = extractor(modality, precision)  # of sound alone, other windows
+                one = extractor(modality, precision)  # audio alone has other windows
                 rows = one(path).metadata["shapes"][modality][0]
                 whole = core_seconds(lambda e=one: e(path), options.rounds)
                 alone = core_seconds(lambda e=one: read(e), options.rounds)
@@ -83,16 +84,16 @@ class File:
                 encoder(inputs[name])
             self.flops[name] = counter.get_total_flops() * self.rows
         start = time.perf_counter()
-        for _ in range(LOOKS):
+        for _ in range(CHECKS):
             assert known_result(str(path), LocalFolder(output.parent), output.name, both.identity) is not None
-        self.look = (time.perf_counter() - start) / LOOKS
+        self.check = (time.perf_counter() - start) / CHECKS
 
     def whole(self, precision: str) -> float:
-        """Return core-seconds."""
+        """Return the core-seconds of a file."""
         return self.decode + self.network["video", precision] + self.network["audio", precision]
 
     def stored(self, pooling: str) -> list[int]:
-        """Return bytes of each modality's features."""
+        """Return the bytes of each modality's features."""
         return [4 * self.rows * clip_features(config, pooling) for config in self.clips.values()]
 
 
@@ -101,7 +102,7 @@ def costs(file: File, options: argparse.Namespace) -> Report:
         f"A file of {options.seconds:g} s, {options.width}x{options.height}, {file.rows} rows of each modality",
         ("what", "float32, core-s", "bfloat16, core-s", "GFLOP"),
     )
-    report.add("decode, place, crop", f"{file.decode:.2f}", f"{file.decode:.2f}", "")
+    report.add("decode, sample, crop", f"{file.decode:.2f}", f"{file.decode:.2f}", "")
     for name in file.clips:
         seconds = [f"{file.network[name, precision]:.2f}" for precision in ("fp32", "bf16")]
         what = {"video": "video network", "audio": "log-mel and audio network"}[name]
@@ -116,7 +117,7 @@ def times(file: File, options: argparse.Namespace) -> list[Report]:
 
     cores = Report(
         f"{options.files:,} files on {options.cores:,} cores",
-        ("precision", "million core-s", "hours", f"at {options.sharing:.0%} of that rate (assumed)"),
+        ("precision", "million core-s", "hours", f"hours at {options.sharing:.0%} of that rate (assumed)"),
     )
     for name, precision in (("float32", "fp32"), ("bfloat16", "bf16")):
         work = file.whole(precision) * options.files
@@ -128,10 +129,12 @@ def times(file: File, options: argparse.Namespace) -> list[Report]:
         ("stage", "time", "from"),
     )
     decode = file.decode * options.files / decoders
-    gpus.add(f"decode on {decoders} cores", hours(decode), f"{file.decode:.2f} core-s a file (measured)")
+    gpus.add(f"decode on {decoders} cores", hours(decode), f"{file.decode:.2f} core-s per file (measured)")
     carried = file.rows * options.files / options.gpus * options.carry / 1e3
     gpus.add(
-        "video clips to the batch, one process a GPU", hours(carried), f"{options.carry:g} ms each (assumed)"
+        "video clips to the batch, one process per GPU",
+        hours(carried),
+        f"{options.carry:g} ms each (assumed)",
     )
     work = sum(file.flops.values()) * options.files
     for name, rate in (("float32", options.fp32), ("bfloat16", options.bf16)):
@@ -139,21 +142,23 @@ def times(file: File, options: argparse.Namespace) -> list[Report]:
         gpus.add(
             f"networks, {name}", hours(seconds), f"{work / 1e18:.2f} EFLOP at {rate:g} TFLOP/s (assumed)"
         )
-        gpus.add(f"the longest, {name}", hours(max(decode, carried, seconds)), "all at once")
+        gpus.add(
+            f"the longest stage, {name}", hours(max(decode, carried, seconds)), "stages run at the same time"
+        )
     return [cores, gpus]
 
 
 def storage(file: File, options: argparse.Namespace) -> Report:
     report = Report(
-        f"Features of {options.files:,} files in .npz", ("pooling", "video, KB", "sound, KB", "all, GB")
+        f"Features of {options.files:,} files in .npz", ("pooling", "video, KB", "audio, KB", "all, GB")
     )
     for pooling in ("linear", "fusion", "avg"):
         video, audio = file.stored(pooling)
         every = options.files * (video + audio + file.metadata) / 1e9
         report.add(pooling, f"{video / 1e3:.0f}", f"{audio / 1e3:.0f}", f"{every:.0f}")
     report.notes.append(
-        f"A restart looks at every output: {1e3 * file.look:.2f} ms each on a local disk with warm caches (measured),"
-        f" {file.look * options.files:.0f} s for all. An output has {file.metadata / 1e3:.1f} KB besides its numbers."
+        f"A restart checks every output: {1e3 * file.check:.2f} ms each on a local disk with warm caches (measured),"
+        f" {file.check * options.files:.0f} s for all. An output has {file.metadata / 1e3:.1f} KB besides its features."
     )
     return report
 
@@ -165,20 +170,22 @@ def main() -> int:
     parser.add_argument("--weights", default="random:0")
     parser.add_argument("--files", type=int, default=1_800_000)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a file")
-    parser.add_argument("--height", type=int, default=360, help="of a 16:9 picture")
-    parser.add_argument("--stride", type=float, help="seconds between clips (default: as the command's)")
+    parser.add_argument("--height", type=int, default=360, help="height of a 16:9 frame")
+    parser.add_argument("--stride", type=float, help="seconds between clips (default: that of the command)")
     parser.add_argument("--cores", type=int, default=1000)
-    parser.add_argument("--sharing", type=float, default=0.6, help="rate of a core among many (default: 0.6)")
+    parser.add_argument(
+        "--sharing", type=float, default=0.6, help="relative rate of a core if all are used (default: 0.6)"
+    )
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--cores-a-gpu", type=int, default=16)
     parser.add_argument(
         "--fp32",
         type=float,
         default=27,
-        help="TFLOP/s that a GPU reaches (default: 40 %% of an H100's data sheet)",
+        help="TFLOP/s that a GPU reaches in float32 (default: 40 %% of an H100's data sheet)",
     )
     parser.add_argument("--bf16", type=float, default=300, help="the same in bfloat16 (default: 30 %%)")
-    parser.add_argument("--carry", type=float, default=0.7, help="ms of a video clip's way to the batch")
+    parser.add_argument("--carry", type=float, default=0.7, help="ms to move a video clip into the batch")
     parser.add_argument("--rounds", type=int, default=3)
     add_json_option(parser)
     options = parser.parse_args()

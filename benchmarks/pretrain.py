@@ -1,11 +1,11 @@
-"""Where the time of a pretraining step goes, and how fast samples can be loaded, at the real presets' shapes.
+"""The time of a pretraining step by stage, and the speed of loading samples, at the real presets' shapes.
 
-    python benchmarks/pretrain.py                     everything, on the device that is there
+    python benchmarks/pretrain.py                     everything, on a GPU if there is one
     python benchmarks/pretrain.py --part step --batch-size 4
 
 Prints Markdown tables. The step is the full model (R(2+1)D-18, ResNet-18, heads of 2048) on two views of 8x112x112 and
-80x200. Loading is measured on one core, from clips made here: 640x360 and 1280x720, H.264 with a key frame every 150
-pictures, AAC. Times are medians; each table is one run.
+80x200. Loading is measured on one core, from generated clips: 640x360 and 1280x720, H.264 with a key frame every 150
+frames, AAC. Times are medians; each table is one run.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.workers.samples import SampleKey
 
 GPU_BOUND = 2.5
-"""What a bf16 step should gain over the plain one, fp16 by autocast, on a GPU."""
+"""Bound of the speed-up of a bf16 step over the plain step, fp16 by autocast, on a GPU."""
 
-RATES = {f"{m}_{part}": 1e-4 for m in ("video", "audio") for part in ("base", "predictor")}
+RATES = {f"{m}_{group}": 1e-4 for m in ("video", "audio") for group in ("base", "predictor")}
 
 
 def views(n: int, config: PretrainConfig) -> dict[str, torch.Tensor]:
@@ -56,16 +56,16 @@ def clock(device: torch.device) -> float:
 
 
 def step_times(trainer: _Trainer, batch: Batch, steps: int) -> dict[str, float]:
-    """Median seconds of the parts of a step, each waited for, and of the whole step, not waited for inside."""
+    """Return median seconds of each stage of a step, synchronised after each, and of the whole step without that."""
     device, config = trainer.world.device, trainer.config.optim
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
-    parts: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for _ in range(2):
         trainer.step(batch, RATES, norm=False)
     for _ in range(steps):
         times = [clock(device)]
         trainer.optimizer.zero_grad()
-        (moved,) = trainer._parts(batch, 1)
+        (moved,) = trainer._micro_batches(batch, 1)
         times.append(clock(device))
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             total = trainer.forward(*moved).total
@@ -82,19 +82,19 @@ def step_times(trainer: _Trainer, batch: Batch, steps: int) -> dict[str, float]:
         for name, a, b in zip(
             ("move", "forward", "backward", "LARC", "Adam"), times[:-1], times[1:], strict=True
         ):
-            parts.setdefault(name, []).append(b - a)
+            found.setdefault(name, []).append(b - a)
         began = clock(device)
         trainer.step(batch, RATES, norm=False)
-        parts.setdefault("whole step", []).append(clock(device) - began)
-    return {name: statistics.median(values) for name, values in parts.items()}
+        found.setdefault("whole step", []).append(clock(device) - began)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 COLUMNS = ("move", "forward", "backward", "LARC", "Adam", "whole step")
-"""What :func:`step_times` tells."""
+"""The keys of the result of :func:`step_times`."""
 
 
 def variants(*, on_gpu: bool) -> dict[str, dict[str, Any]]:
-    """Return settings by name; the first is what the others are held against."""
+    """Return settings by name; the others are compared with the first."""
     plain: dict[str, Any] = {"run.channels_last": False}
     if not on_gpu:
         return {
@@ -113,7 +113,7 @@ def variants(*, on_gpu: bool) -> dict[str, dict[str, Any]]:
 
 
 def measure_step(config: PretrainConfig, device: str, steps: int) -> tuple[dict[str, float], float]:
-    """Return :func:`step_times` of a batch, and on a GPU the most GiB that torch held."""
+    """Return :func:`step_times` of a batch, and on a GPU the peak memory of torch in GiB."""
     world = World(device)
     on_gpu, size = world.device.type == "cuda", config.optim.batch_size
     batch = Batch(views(size, config), [""] * size, [])
@@ -131,7 +131,7 @@ def step_table(device: str, batch_size: int, steps: int) -> Report:
     name = torch.cuda.get_device_name(at) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     report = Report(
         f"A step of {batch_size} samples, kinetics400 preset, on {name} (ms)",
-        ("variant", *COLUMNS, "samples/s", "LARC's share", *(("peak GiB",) if on_gpu else ())),
+        ("variant", *COLUMNS, "samples/s", "LARC, fraction of the step", *(("peak GiB",) if on_gpu else ())),
     )
     first, *others = variants(on_gpu=on_gpu).items()
     reference = 0.0
@@ -170,8 +170,8 @@ def loading_table(rounds: int) -> Report:
     random = np.random.default_rng(0)
     wave = random.uniform(-0.5, 0.5, config.audio.clip_samples).astype(np.float32)
     report = Report(
-        "Loading samples on one core (ms a sample: 12 frames, 3 s of sound, two augmented views)",
-        ("file", "read", "augment video", "augment audio", "whole sample", "samples/s a core"),
+        "Loading samples on one core (ms per sample: 12 frames, 3 s of audio, two augmented views)",
+        ("file", "read", "augment video", "augment audio", "whole sample", "samples/s per core"),
     )
     with tempfile.TemporaryDirectory() as folder:
         for width, height in ((640, 360), (1280, 720)):

@@ -1,12 +1,12 @@
-"""Memory of pretraining's data processes: samples in flight, and what a large index costs each process.
+"""Memory of pretraining's workers: samples in flight, and the memory that a large index takes in each worker.
 
     python benchmarks/pretrain_memory.py --rows 1800000 --workers 8
 
-First, what is held of samples that are not trained on yet, as planned, for the paper's batch on three kinds of machine.
-Then an index of so many made-up rows (every row another name of one real clip) is read by the loader's own processes
-under each start method, and by as many with an index of 100 rows. The difference of their private memory is what the
-rows cost a process. Exits with 1 if the samples of a machine take more than 16 GB, or the rows more than 100 MB a
-process. Linux alone: private memory is that of ``/proc/PID/smaps_rollup``.
+The first table has the planned memory of samples in flight (loaded, but not trained on yet) for the paper's batch on
+several machines. For the second table the loader's workers read an index of many made-up rows (every row is another
+name of one real clip) under each start method, and as many workers read an index of 100 rows. The difference of their
+private memory is the cost of the rows per worker. The exit code is 1 if the samples of a machine take more than 16 GB,
+or the rows more than 100 MB per worker. Linux only: private memory is read from ``/proc/PID/smaps_rollup``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 
 LIMIT_BYTES = 16_000_000_000
 LIMIT_MB = 100
-MACHINES = (  # nodes, GPUs of each, data processes of each GPU, precision
+MACHINES = (  # nodes, GPUs of each, workers of each GPU, precision
     (2, 8, 16, "fp16"),
     (1, 8, 16, "fp16"),
     (1, 8, 16, "fp32"),
@@ -45,9 +45,9 @@ FEW = 100
 
 
 def flights(batch: int = 2048) -> bool:
-    """Print what each machine holds; return whether all fit."""
+    """Print the memory of samples in flight of each machine; return whether all fit."""
     print(
-        f"| nodes x GPUs x processes | precision | sample MB | part | in flight, GB a machine (batch {batch}) |"
+        f"| nodes x GPUs x workers | precision | sample MB | chunk | in flight, GB per machine (batch {batch}) |"
     )
     print("| --- | --- | --- | --- | --- |")
     fit = True
@@ -55,11 +55,11 @@ def flights(batch: int = 2048) -> bool:
         config = make_config(
             "kinetics400", overrides={"optim.precision": precision, "optim.batch_size": batch}
         )
-        share = batch // (nodes * gpus)
-        flight = plan_flight(config, share=share, workers=workers, processes=gpus, pinned=True)
+        size = batch // (nodes * gpus)
+        flight = plan_flight(config, batch_size=size, workers=workers, processes=gpus, pinned=True)
         fit &= flight.bytes * gpus <= LIMIT_BYTES
         print(
-            f"| {nodes} x {gpus} x {workers} | {precision} | {flight.sample_bytes / 1e6:.2f} | {flight.part}"
+            f"| {nodes} x {gpus} x {workers} | {precision} | {flight.sample_bytes / 1e6:.2f} | {flight.chunk}"
             f" | {flight.bytes * gpus / 1e9:.1f} |",
             flush=True,
         )
@@ -67,12 +67,12 @@ def flights(batch: int = 2048) -> bool:
 
 
 def name_of(number: int) -> str:
-    """Another name of the clip for every number: as many bits as slashes that are doubled."""
+    """Return a different path of the clip for every number: its bits are written as ``./`` and ``.//``."""
     return "".join(".//" if number >> bit & 1 else "./" for bit in range(40)) + CLIP.name
 
 
 def make_index(folder: Path, rows: int) -> Path:
-    """An index of one real clip's row, under many names."""
+    """Write an index that repeats one real clip's row under many names."""
     one, many = folder / "one.parquet", folder / f"{rows}.parquet"
     if not one.exists():
         build_index([str(CLIP)], one, workers=0)
@@ -80,9 +80,10 @@ def make_index(folder: Path, rows: int) -> Path:
     with pq.ParquetWriter(many, table.schema, compression="zstd", version="2.6") as writer:
         for first in range(0, rows, 1 << 16):
             numbers = range(first, min(first + (1 << 16), rows))
-            part = pa.concat_tables([table] * len(numbers)).combine_chunks()
-            at = part.schema.get_field_index("path")
-            writer.write_table(part.set_column(at, part.schema.field(at), pa.array(map(name_of, numbers))))
+            rows_table = pa.concat_tables([table] * len(numbers)).combine_chunks()
+            at = rows_table.schema.get_field_index("path")
+            names = pa.array(map(name_of, numbers))
+            writer.write_table(rows_table.set_column(at, rows_table.schema.field(at), names))
     return many
 
 
@@ -102,7 +103,7 @@ def private_bytes(pid: int) -> int:
 
 
 def measure(path: Path, method: str, workers: int, steps: int) -> dict[str, Any]:
-    """Read batches and return the private bytes of this process and of its data processes."""
+    """Read batches and return the private bytes of this process and of its workers."""
     from crisscross_zoo.pretrain.data import BatchSampler
 
     multiprocessing.set_start_method(method)
@@ -142,8 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         many, few = make_index(folder, options.rows), make_index(folder, FEW)
         print(
-            f"\n{options.rows:,} rows: {many.stat().st_size / 1e6:.0f} MB of Parquet, {options.workers} data processes,"
-            " private MB (median of the processes)\n"
+            f"\n{options.rows:,} rows: {many.stat().st_size / 1e6:.0f} MB of Parquet, {options.workers} workers,"
+            " private MB (median of the workers)\n"
         )
         print(
             f"| start method | with {options.rows:,} rows | with {FEW} rows | the rows | largest difference |"
@@ -170,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
         for path in (folder / f"crisscross-zoo-{os.getuid()}").glob("*.arrow"):
-            print(f"\nthe mapped file: {path.stat().st_size / 1e6:.0f} MB, one for all processes")
+            print(f"\nthe mapped file: {path.stat().st_size / 1e6:.0f} MB, shared by all workers")
     return 0 if fits else 1
 
 

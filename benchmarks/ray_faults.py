@@ -1,21 +1,22 @@
-"""What extraction on a Ray cluster loses when workers, nodes, files and the driver fail: nothing, or exit code 1.
+"""Check that extraction on a Ray cluster loses nothing when workers, nodes, files and the driver fail.
 
     python benchmarks/ray_faults.py                       60 clips on a cluster of two nodes, all on this machine
 
-Prints a Markdown table. For each case the command runs on a fresh output folder while something is done to it:
+Prints a Markdown table, and exits with 1 if anything is lost. For each case the command runs with a new output folder
+while a fault is injected:
 
 - worker: a worker is killed (SIGKILL) in mid-run.
-- node: a node is killed in mid-run (its raylet, by SIGKILL, which takes its workers along), and comes back later.
+- node: a node is killed in mid-run (its raylet, by SIGKILL, which ends its workers too), and is added again later.
 - poison: three more files. One aborts the process that decodes it, as a decoder's bug would; one kills the worker
   that extracts it, as the out-of-memory killer would; one hangs the decoder (``--timeout`` ends it).
-- driver: the driver is killed in mid-run and started again.
+- driver: the driver is killed in mid-run and restarted.
 - all: all of these in one run.
 
 *Redone* counts the good files that were read more than once, *lost* those whose features are not byte for byte those
-of a run on one machine, *doubled* the inputs listed, or reported by a worker, more than once. FFmpeg has no bug to
-count on, so the poison files are good files with a telling name: a ``sitecustomize`` module that is put on the path of
-the workers, and nothing in the package, does the harm when a decoding process looks at one. It also keeps the log of
-what was read.
+of a run on one machine, *doubled* the inputs that were listed, or reported by a worker, more than once. Since no FFmpeg
+bug can be relied on, the poison files are good files with special names. A ``sitecustomize`` module on the path of the
+workers, and nothing in the package, causes the fault when a decoding worker opens one. It also logs the files that are
+read.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ if "crisscross_zoo.workers.worker" in sys.orig_argv:
     stat, last = pathlib.Path.stat, [None]
 
     def harmful_stat(path, **kwargs):
-        if path.suffix == ".mp4" and path.name != last[0]:  # one file is looked at several times
+        if path.suffix == ".mp4" and path.name != last[0]:  # stat is called several times for a file
             last[0] = path.name
             with open(os.path.join(os.environ["RAY_FAULTS_LOG"], str(os.getpid())), "a") as log:
                 log.write(f"{os.getppid()} {path.name}\\n")
@@ -68,7 +69,7 @@ if "crisscross_zoo.workers.worker" in sys.orig_argv:
 
 @dataclass
 class Bench:
-    """The folders, the cluster, and what is counted."""
+    """The folders, the cluster, and the counts."""
 
     root: Path
     timeout: str
@@ -87,7 +88,7 @@ class Bench:
         ]  # fmt: skip
 
     def reads(self) -> list[tuple[int, str]]:
-        """Return (process id of the worker, file) of every file that a decoding process began with."""
+        """Return (process id of the worker, file) of every file that a decoding worker started to read."""
         lines = [line.split() for p in self.log.iterdir() for line in p.read_text().splitlines()]
         return [(int(pid), name) for pid, name in lines]
 
@@ -114,15 +115,15 @@ class Bench:
         )
         started = time.monotonic()
         n = len(self.names)
-        harm: list[tuple[int, Callable[[], None]]] = []  # at so many outputs
+        harm: list[tuple[int, Callable[[], None]]] = []  # number of outputs at which the fault is injected
         if case in ("worker", "all"):
             harm.append((n // 6, self.kill_worker))
         if case in ("node", "all"):
             harm.append((n // 3, self.kill_node))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for outputs, do_it in harm:
+        for outputs, inject in harm:
             wait_for(out, outputs, process)
-            do_it()
+            inject()
         if case in ("driver", "all"):
             wait_for(out, n // 2, process)
             process.kill()
@@ -148,8 +149,8 @@ class Bench:
             same(out / f"{Path(n).stem}.npz", self.root / "alone" / f"{Path(n).stem}.npz") for n in self.names
         )
         inputs = Counter(row["input"] for row in csv.DictReader((out / "index.csv").open()))
-        # The summary adds up the clips of every outcome it was told of; all files have as many.
-        told = summary["clips"] / summary["outputs"][0]["shapes"]["video"][0]
+        # The summary adds up the clips of every outcome that was reported; all files have the same number of clips.
+        reported = summary["clips"] / summary["outputs"][0]["shapes"]["video"][0]
         failed = out / "failed.jsonl"
         failures = [json.loads(line) for line in failed.read_text().splitlines()] if failed.exists() else []
         reads = Counter(name for _, name in self.reads())
@@ -162,7 +163,7 @@ class Bench:
             "failed": len(failures),
             "redone": sum(reads[n] > 1 for n in self.names),
             "lost": len(self.names) - right,
-            "doubled": sum(k > 1 for k in inputs.values()) + round(told - summary["done"]),
+            "doubled": sum(k > 1 for k in inputs.values()) + round(reported - summary["done"]),
             "exit code": code,
             "seconds": round(seconds),
             "good": right == len(self.names) and not unexpected and not left and code == bool(poison),
@@ -176,7 +177,7 @@ def same(one: Path, other: Path) -> bool:
 def wait_for(out: Path, outputs: int, process: subprocess.Popen[str]) -> None:
     while len(list(out.rglob("[!.]*.npz"))) < max(1, outputs):
         if process.poll() is not None:
-            raise SystemExit("the run was over before anything could be done to it: take more files")
+            raise SystemExit("the run ended before the fault could be injected: pass more --files")
         time.sleep(0.02)
 
 
@@ -185,8 +186,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--files", type=int, default=60)
-    parser.add_argument("--seconds", type=float, default=2, help="of a clip")
-    parser.add_argument("--timeout", default="10", help="seconds without a clip that are a hang")
+    parser.add_argument("--seconds", type=float, default=2, help="length of a clip")
+    parser.add_argument(
+        "--timeout", default="10", help="seconds without a clip after which a worker counts as hung"
+    )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     args = parser.parse_args()
 
@@ -228,7 +231,7 @@ def main() -> int:
         print("| " + " | ".join(str(row[c]) for c in columns) + " |")
     bad = [row["case"] for row in rows if not row["good"] or row["doubled"]]
     if bad:
-        print(f"not as it should be: {', '.join(bad)}")
+        print(f"failed: {', '.join(bad)}")
     return bool(bad)
 
 

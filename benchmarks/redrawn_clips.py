@@ -1,10 +1,10 @@
-"""What it is worth that a linear layer sees new random clips in every epoch: frozen, kept and redrawn draws.
+"""Does a linear layer gain from new random clips in every epoch? Compare one draw, several draws, a draw per epoch.
 
     crisscross-pretrain demo --out demo/                                 makes demo/data
     python benchmarks/redrawn_clips.py demo/data --out redrawn/          three seeds, and a table
 
-The protocol is that of Kinetics400 (one clip of each file and epoch, a linear layer) with the ``demo`` weights, at a
-size and a rate for little data. What is done is kept, and not done again.
+The protocol is that of Kinetics400 (one clip per file and epoch, a linear layer) with the ``demo`` weights, with a crop
+size and a learning rate for little data. Finished results are kept and not repeated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHANGES = {"clips.size": 112, "clips.test": 3, "layer.lr": 0.01, "layer.batch_si
 
 
 def first_files(data: LabelledData, train: int, test: int) -> LabelledData:
-    """The same with at most so many files of each class to train on and to test."""
+    """Return the data with at most ``train`` training files and ``test`` test files of each class."""
     (number, fold), *_ = data.folds.items()
     sides = []
     for samples, most in ((fold.train, train), (fold.test, test)):

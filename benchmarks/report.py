@@ -1,4 +1,4 @@
-"""What a benchmark found: a table, and ratios with the bound that each should keep."""
+"""The result of a benchmark: a table, and ratios with the bound that each should keep."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Ratio:
     """A number that can be compared between runs.
 
     Attributes:
-        name: What over what.
-        value: The number.
-        bound: What it should keep, or None.
-        more_is_better: Whether the bound is the least or the most.
+        name: Numerator and denominator.
+        value: The ratio.
+        bound: The bound that it should keep, or None.
+        more_is_better: Whether the bound is a lower bound; otherwise it is an upper bound.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Ratio:
             return True
         return self.value >= self.bound if self.more_is_better else self.value <= self.bound
 
-    def worse_than(self, before: Ratio, share: float = 0.2) -> bool:
-        """Whether it is worse than before by more than this share."""
+    def worse_than(self, before: Ratio, fraction: float = 0.2) -> bool:
+        """Return whether it is worse than before by more than this fraction."""
         factor = before.value / self.value if self.more_is_better else self.value / before.value
-        return factor > 1 + share
+        return factor > 1 + fraction
 
 
 @dataclass
@@ -44,12 +44,12 @@ class Report:
     """One table of a benchmark.
 
     Attributes:
-        title: A line.
+        title: Heading of the table, one line.
         columns: Names of the columns.
         rows: Cells, as they are printed.
-        ratios: The numbers that matter.
+        ratios: The ratios to compare between runs.
         notes: Sentences below the table.
-        failures: What could not be measured, and why, a line each.
+        failures: One line for each measurement that failed, with the reason.
     """
 
     title: str
@@ -64,12 +64,12 @@ class Report:
         self.rows.append([str(cell) for cell in cells])
 
     def markdown(self) -> str:
-        """Return the table, and under it the ratios with their bounds."""
+        """Return the table, followed by the ratios with their bounds."""
         lines = [f"### {self.title}", "", _line(self.columns), _line(["---"] * len(self.columns))]
         lines += map(_line, self.rows)
         bounded = [r for r in self.ratios if r.bound is not None]
         if bounded:
-            lines += ["", "| ratio | found | bound | |", "| --- | --- | --- | --- |"]
+            lines += ["", "| ratio | measured | bound | |", "| --- | --- | --- | --- |"]
             for r in bounded:
                 sign, verdict = "≥" if r.more_is_better else "≤", "kept" if r.kept else "**missed**"
                 lines.append(f"| {r.name} | {r.value:.2f} | {sign} {r.bound:g} | {verdict} |")
@@ -78,12 +78,12 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, which :meth:`from_json` takes."""
+        """Return JSON types; :meth:`from_json` reads them back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Report:
-        """Read what :meth:`to_json` gave."""
+        """Return the report that :meth:`to_json` stored."""
         return cls(**{**values, "ratios": [Ratio(**r) for r in values["ratios"]]})
 
 
@@ -97,7 +97,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def finish(reports: Sequence[Report], path: Path | None) -> None:
-    """Print the tables; write them as JSON, too, where a file is named."""
+    """Print the tables, and write them as JSON if a file is given."""
     for report in reports:
         print(report.markdown(), flush=True)
     if path is not None:

@@ -1,12 +1,12 @@
-"""All benchmarks, or some: one page of results, and what has become worse since the last.
+"""Run all benchmarks, or some: write one page of results, and report regressions since the last results.
 
-    python benchmarks/run.py                          everything: about 40 minutes on two quiet cores
-    python benchmarks/run.py encoders media           these parts; the others keep their last results
-    python benchmarks/run.py --smoke --out smoke/  tiny sizes, for CI: that all of it runs
+    python benchmarks/run.py                          everything: about 40 minutes on two idle cores
+    python benchmarks/run.py encoders media           these benchmarks; the others keep their last results
+    python benchmarks/run.py --smoke --out smoke/     tiny sizes, for CI, to check that everything runs
 
-Writes RESULTS.md (machine, versions, date, every table, each bound kept or missed) and results.json beside it, which
-the next run is compared with: a ratio that is worse by more than 20 % is printed, and the exit code is 1. Numbers are
-ratios within one run of a part; do nothing else on the machine meanwhile.
+Writes RESULTS.md (machine, versions, date, every table, each bound kept or missed) and results.json beside it. The next
+run is compared with results.json: a ratio that is worse by more than 20 % is printed, and the exit code is 1. Ratios
+are of one run of a benchmark; keep the machine idle otherwise.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ PACKAGES = ("torch", "torchvision", "torchaudio", "av", "numpy", "librosa")
 
 
 def measure(part: str, *, smoke: bool) -> list[Report]:
-    """Run a part in a process of its own.
+    """Run a benchmark in a process of its own.
 
     Raises:
-        CalledProcessError: it failed, and has said why.
+        CalledProcessError: it failed; it has printed the reason.
     """
     words = PARTS[part][smoke]
     with tempfile.TemporaryDirectory() as folder:
@@ -96,8 +96,8 @@ def page(results: Mapping[str, Mapping[str, Any]], by: str = "benchmarks/run.py"
     """Return RESULTS.md, or the page of another script."""
     lines = [
         (
-            f"Written by `python {by}`. Each ratio is from one run of its script on one machine. Bounds are"
-            " what the project asks of itself."
+            f"Written by `python {by}`. Each ratio is from one run of its script on one machine. Bounds are the"
+            " project's own goals."
         ),
     ]
     for part, found in results.items():
@@ -129,11 +129,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)} (default: all)"
     )
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: the numbers mean nothing")
-    parser.add_argument("--out", type=Path, help="folder of RESULTS.md and results.json (default: this one)")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: the results mean nothing")
+    parser.add_argument(
+        "--out", type=Path, help="folder of RESULTS.md and results.json (default: benchmarks/)"
+    )
     options = parser.parse_args(argv)
     if options.smoke and options.out is None:
-        parser.error("--smoke: name another --out, the numbers mean nothing")
+        parser.error("--smoke: pass another --out, the results mean nothing")
     out = options.out or HERE
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "results.json"

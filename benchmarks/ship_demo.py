@@ -1,4 +1,4 @@
-"""Put a run of ``crisscross-pretrain demo`` into the package: its weights, their entry in the manifest, its log.
+"""Add a run of ``crisscross-pretrain demo`` to the package: its weights, their entry in the manifest, its log.
 
     crisscross-pretrain demo --out demo/ --seeds 3
     python benchmarks/ship_demo.py demo/

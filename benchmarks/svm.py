@@ -1,18 +1,19 @@
-"""The SVM on real features: seconds for each cost, ours and scikit-learn's LinearSVC.
+"""The SVM on real features: seconds for each cost C, of ours and of scikit-learn's LinearSVC.
 
-    python benchmarks/svm.py                                    sounds of the demo's own clips
+    python benchmarks/svm.py                                    audio of the demo's generated clips
     python benchmarks/svm.py recordings/                        a folder for each class, with audio or video files
-    python benchmarks/svm.py features.npz                       X (n, D), y, and o, which file each row is of
+    python benchmarks/svm.py features.npz                       X (n, D), y, and o, the number of each row's file
     python benchmarks/svm.py features.npz --rows 16000 --dims 10752 --classes 50 --linear-svc 240    ESC-50's size
     python benchmarks/svm.py features.npz --rows 16000 --dims 10752 --classes 50 --fold              all of a fold
 
-Recordings are extracted with the demo's audio encoder, several augmented clips of each. `--save` keeps the features.
-For a larger size rows are repeated, each mixed with another clip of its file and perturbed by 5 %, features of clips of
-one file stand side by side, and each class's files are dealt out to several classes. The features lie in a mapped file.
+Features of recordings are extracted with the demo's audio encoder, from several augmented clips of each. `--save` keeps
+the features. For more `--rows`, rows are repeated, each mixed with another clip of its file and perturbed by 5 %. For
+more `--dims`, features of clips of one file are concatenated. For more `--classes`, the files of each class are
+distributed over several classes. The features are in a memory-mapped file.
 
-LinearSVC has its defaults and solves each cost from zero, in a process of its own that ends after `--linear-svc`
-seconds; ours starts each cost where the one before it ended. The objectives are computed in float64. `--fold` chooses
-the cost on held-out files and fits the final SVM, as `crisscross-evaluate` does.
+LinearSVC has default parameters and solves each cost from zero, in a process of its own that is killed after
+`--linear-svc` seconds. Ours starts each cost at the solution of the previous one. The objectives are computed in
+float64. `--fold` chooses the cost on held-out files and fits the final SVM, as `crisscross-evaluate` does.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def extract(folder: Path, clips: int) -> dict[str, np.ndarray]:
     rows, labels, owners = [], [], []
     for label, kind in enumerate(sorted(p for p in folder.iterdir() if p.is_dir())):
         for file in sorted(p for p in kind.rglob("*") if p.is_file()):
-            spectra = [news.values for news in read_clips(file, sampling) if isinstance(news, Clip)]
+            spectra = [event.values for event in read_clips(file, sampling) if isinstance(event, Clip)]
             if not spectra:
                 print(f"{file}: no clips", file=sys.stderr)
                 continue
@@ -66,7 +67,7 @@ def extract(folder: Path, clips: int) -> dict[str, np.ndarray]:
 def of_size(
     found: dict[str, np.ndarray], options: argparse.Namespace, path: Path
 ) -> tuple[Rows, np.ndarray, np.ndarray]:
-    """Write features of the size that is asked for; return them, the rows' labels, and their owners, ascending."""
+    """Write features of the requested size; return them, the rows' labels, and their files' numbers, ascending."""
     x, labels = found["X"], found["y"]
     order = np.argsort(found["o"], kind="stable")
     x, labels, owners = x[order], labels[order], np.unique(found["o"][order], return_inverse=True)[1]
@@ -79,12 +80,12 @@ def of_size(
         some = base[start : start + BLOCK_ROWS]
         again = np.r_[False, some[1:] == some[:-1]]
         for left in range(0, dims, x.shape[1]):
-            there = first[owners[some]]
-            a, b = (there + (some - there + left // x.shape[1] + rng.integers(0, most, len(some))) % count[owners[some]]
+            begin = first[owners[some]]
+            a, b = (begin + (some - begin + left // x.shape[1] + rng.integers(0, most, len(some))) % count[owners[some]]
                     for most in (1, 1 << 16))  # fmt: skip
-            part = np.where(again[:, None], 0.7 * x[a] + 0.3 * x[b], x[a])
-            part *= np.where(again[:, None], 1 + 0.05 * rng.standard_normal(part.shape, np.float32), 1)
-            matrix[start : start + len(some), left : left + x.shape[1]] = part[:, : dims - left]
+            block = np.where(again[:, None], 0.7 * x[a] + 0.3 * x[b], x[a])
+            block *= np.where(again[:, None], 1 + 0.05 * rng.standard_normal(block.shape, np.float32), 1)
+            matrix[start : start + len(some), left : left + x.shape[1]] = block[:, : dims - left]
     matrix.flush()
     rank = np.array([np.flatnonzero(first[labels[first] == labels[f]] == f)[0] for f in first])
     split = -(-(options.classes or own) // own)
@@ -94,7 +95,7 @@ def of_size(
 
 
 class Memory(threading.Thread):
-    """The most anonymous memory seen in this process."""
+    """Record the peak of this process's anonymous memory."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -108,7 +109,7 @@ class Memory(threading.Thread):
 
 
 def objective(rows: Rows, labels: np.ndarray, weights: np.ndarray, bias: np.ndarray, cost: float) -> float:
-    """Return the sum of all classes' objectives."""
+    """Return the SVM's objective, summed over all classes."""
     weights, bias = weights.astype(np.float64), bias.astype(np.float64)
     total = ((weights**2).sum() + (bias**2).sum()) / 2
     for where, block in rows.blocks():
@@ -118,7 +119,7 @@ def objective(rows: Rows, labels: np.ndarray, weights: np.ndarray, bias: np.ndar
 
 
 def linear_svc(path: Path, shape: tuple[int, int], cost: float) -> None:
-    """Fit scikit-learn's, and print seconds and objective."""
+    """Fit scikit-learn's LinearSVC, and print its seconds and objective."""
     from sklearn.svm import LinearSVC
 
     warnings.simplefilter("ignore")
@@ -127,7 +128,7 @@ def linear_svc(path: Path, shape: tuple[int, int], cost: float) -> None:
     machine = LinearSVC(C=cost).fit(x, labels)
     seconds = time.perf_counter() - start
     weights, bias = machine.coef_.T, machine.intercept_
-    if len(bias) == 1:  # of the second class
+    if len(bias) == 1:  # only the weights of the second class
         weights, bias = np.c_[-weights, weights], np.r_[-bias, bias]
     print(json.dumps([seconds, objective(Rows.of(x), labels, weights, bias, cost)]))
 
@@ -137,7 +138,8 @@ def compare(rows: Rows, labels: np.ndarray, path: Path, options: argparse.Namesp
     classes = int(labels.max()) + 1
     print(f"{rows.shape[0]} x {rows.shape[1]}, {classes} classes\n")
     print(
-        "| C | ours | passes | solved | LinearSVC | its objective over ours |\n|" + " --- |" * 6, flush=True
+        "| C | ours | passes | solved | LinearSVC | LinearSVC's objective / ours |\n|" + " --- |" * 6,
+        flush=True,
     )
     start, passes, times = time.perf_counter(), 0, []
     for machine in fit_svm(rows, labels, classes, options.costs, tolerance=options.tolerance):
@@ -152,7 +154,7 @@ def compare(rows: Rows, labels: np.ndarray, path: Path, options: argparse.Namesp
                 ours = objective(rows, labels, machine.weights, machine.bias, machine.cost)
                 theirs = [f"{taken:.1f} s", f"1 {value / ours - 1:+.1e}"]
             except subprocess.TimeoutExpired:
-                theirs[0] = f"over {options.linear_svc:.0f} s"
+                theirs[0] = f"more than {options.linear_svc:.0f} s"
         print(
             f"| {machine.cost:g} | {seconds:.1f} s | {machine.passes - passes} | {'yes' if machine.solved else 'no'} |"
             f" {theirs[0]} | {theirs[1]} |",
@@ -164,18 +166,18 @@ def compare(rows: Rows, labels: np.ndarray, path: Path, options: argparse.Namesp
 
 
 def fold(rows: Rows, labels: np.ndarray, owners: np.ndarray, options: argparse.Namespace) -> None:
-    """Choose the cost and fit, as the evaluation does."""
+    """Choose the cost and fit the SVM, as the evaluation does."""
     clips = FileClips(rows, owners)
     files = labels[np.unique(owners, return_index=True)[1]]
     classes = int(labels.max()) + 1
     start = time.perf_counter()
-    accuracies = held_out_accuracies(clips, files, classes, options.costs, folds=options.splits)
+    accuracies = held_out_accuracies(clips, files, classes, options.costs, parts=options.splits)
     chosen = time.perf_counter()
     (machine,) = fit_svm(rows, labels, classes, [best(accuracies)], tolerance=options.tolerance)
     end = time.perf_counter()
     print(
         f"{rows.shape[0]} x {rows.shape[1]}, {classes} classes, {clips.files} files: {chosen - start:.0f} s to choose"
-        f" C = {machine.cost:g} of {len(options.costs)} on {options.splits} splits,"
+        f" C = {machine.cost:g} of {len(options.costs)} with {options.splits} splits,"
         f" {end - chosen:.0f} s to fit ({'solved' if machine.solved else 'not solved'})"
     )
     print({cost: round(accuracy, 4) for cost, accuracy in accuracies.items()})
@@ -189,18 +191,24 @@ def main() -> int:
         "source", nargs="?", type=Path, help="folder of recordings, or .npz (default: the demo's)"
     )
     parser.add_argument("--clips", type=int, default=8, help="augmented clips of each recording")
-    parser.add_argument("--save", type=Path, help="where the features are kept, as .npz")
-    parser.add_argument("--rows", type=int, help="default: as many as there are")
-    parser.add_argument("--dims", type=int, help="default: as many as there are")
-    parser.add_argument("--classes", type=int, help="default: as many as there are")
+    parser.add_argument("--save", type=Path, help="save the features to this .npz file")
+    parser.add_argument("--rows", type=int, help="default: as many as the features have")
+    parser.add_argument("--dims", type=int, help="default: as many as the features have")
+    parser.add_argument("--classes", type=int, help="default: as many as the features have")
     parser.add_argument("--costs", type=float, nargs="+", default=list(COSTS))
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument(
-        "--linear-svc", type=float, default=300, metavar="SECONDS", help="its limit for a cost; 0: not run"
+        "--linear-svc",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="time limit of LinearSVC for a cost; 0: do not run it",
     )
-    parser.add_argument("--fold", action="store_true", help="choose the cost and fit, in place of the table")
-    parser.add_argument("--splits", type=int, default=FOLDS, help="held out in turn, with --fold")
-    parser.add_argument("--folder", help="where features are written (default: the system's)")
+    parser.add_argument(
+        "--fold", action="store_true", help="choose the cost and fit, instead of printing the table"
+    )
+    parser.add_argument("--splits", type=int, default=FOLDS, help="held-out splits, with --fold")
+    parser.add_argument("--folder", help="folder for the temporary features (default: the system's)")
     parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
@@ -224,7 +232,7 @@ def main() -> int:
             fold(rows, labels, owners, options)
         else:
             compare(rows, labels, path, options)
-        print(f"most memory, without mapped pages: {memory.most / 1e6:.1f} GB")
+        print(f"peak memory, without mapped pages: {memory.most / 1e6:.1f} GB")
     return 0
 
 

@@ -1,18 +1,18 @@
-"""Training samples a second on one core: the plain path, ours, from prepared copies, and the limit, in one run.
+"""Training samples per second on one core: the plain path, ours, from prepared copies, and the limit, in one run.
 
-    python benchmarks/training_data.py                                   Markdown tables
-    python benchmarks/training_data.py --json training_data.json         the same as JSON too
-    python benchmarks/training_data.py --gpu-samples-per-second 500 2000 cores to keep such GPUs busy
+    python benchmarks/training_data.py                                      Markdown tables
+    python benchmarks/training_data.py --json training_data.json            also as JSON
+    python benchmarks/training_data.py --gpu-samples-per-second 500 2000    cores that keep such GPUs busy
 
-A sample is 12 frames, 3 s of sound, two augmented views of each, of the kinetics400 preset. Files are made here: 10 s
-of 640x360 and 1280x720, 30 pictures a second, H.264 with a key frame every 150, AAC (``clips.py``).
+A sample is 12 frames and 3 s of audio, with two augmented views of each, of the kinetics400 preset. The files are
+generated: 10 s of 640x360 and 1280x720, 30 fps, H.264 with a key frame every 150 frames, AAC (``clips.py``).
 
-The plain path decodes from the key frame to the last picture, turns what is wanted into Pillow images, augments them
-one by one, and takes the spectrogram of librosa. Ours is :class:`PretrainDataset`. "Opening and decoding" opens the
-file as PyAV does and decodes the packets that our reader decodes, and does nothing with them; the limit opens it
-without probing, as our reader does. In the processor time of one thread, so that what else the machine does, and
-threads of NumPy that wait for work, count little. Variants take turns; the time of each sample is the least of its
-rounds, a variant's time the mean over samples.
+The plain path decodes from the key frame to the last frame, converts the wanted frames to Pillow images, augments them
+one by one, and computes the spectrogram with librosa. Ours is :class:`PretrainDataset`. "Opening and decoding" opens
+the file as PyAV does, decodes the packets that our reader decodes, and discards the result. The limit does the same but
+opens the file without probing, as our reader does. Times are processor times of one thread, so that other processes,
+and threads of NumPy that wait for work, matter little. Variants take turns. The time of a sample is the minimum over
+the rounds, and the time of a variant is the mean over the samples.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from crisscross_zoo.media.windows import frame_times
 from crisscross_zoo.pretrain.data import PretrainDataset
 from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 from crisscross_zoo.pretrain.relaxation import view_starts
-from crisscross_zoo.transforms import augment_audio as sound_steps
+from crisscross_zoo.transforms import augment_audio as audio_steps
 from crisscross_zoo.transforms.augment_video import VideoChoices, apply_choices, draw_choices
 from crisscross_zoo.transforms.mel import log_mel
 from crisscross_zoo.workers.samples import SampleKey
@@ -56,7 +56,7 @@ from crisscross_zoo.workers.samples import SampleKey
 SIZES = ((640, 360), (1280, 720))
 COPIES = {
     "prepared": CopyOptions(),
-    "prepared, 16 pictures a second": CopyOptions(fps=16),
+    "prepared, 16 fps": CopyOptions(fps=16),
     "prepared, --no-fast-decode": CopyOptions(fast_decode=False),
 }
 AUGMENT_BOUND = 3.5
@@ -66,7 +66,7 @@ AUGMENT_BOUND = 3.5
 
 
 def draw(info: Media, config: PretrainConfig, number: int) -> tuple[Any, ...]:
-    """What sample ``number`` reads: pictures' times, (2, n); sound's starts, seconds; and the generator after it."""
+    """Draw a sample's windows: return the times of frames (2, n), the starts of the audio (s), and the generator."""
     rng = np.random.default_rng([config.seed, 0, number, 0])
     assert info.video_span is not None
     assert info.audio_span is not None
@@ -85,8 +85,8 @@ def plain_sample(info: Media, config: PretrainConfig, number: int) -> list[torch
     times, (a1, a2), rng = draw(info, config, number)
     rate, length = config.audio.sample_rate, config.audio.clip_samples
     with av.open(info.path) as container:
-        images = plain_pictures(container, np.unique(times))
-        wave = plain_sound(container, min(a1, a2), abs(a2 - a1) + length / rate, rate)
+        images = plain_images(container, np.unique(times))
+        wave = plain_wave(container, min(a1, a2), abs(a2 - a1) + length / rate, rate)
     views: list[torch.Tensor] = []
     for row, start in zip(times, (a1, a2), strict=True):
         frames = [images[float(t)] for t in row]
@@ -103,25 +103,25 @@ def plain_sample(info: Media, config: PretrainConfig, number: int) -> list[torch
     return views
 
 
-def plain_pictures(container: Any, wanted: np.ndarray) -> dict[float, Image.Image]:
+def plain_images(container: Any, wanted: np.ndarray) -> dict[float, Image.Image]:
     stream = container.streams.video[0]
     stream.thread_count = 1
     container.seek(int(wanted[0] / stream.time_base), stream=stream)
     images: dict[float, Image.Image] = {}
-    shown, place = None, 0
+    shown, done = None, 0
     for frame in container.decode(stream):
-        while place < len(wanted) and shown is not None and frame.time > wanted[place] + 1e-6:
-            images[float(wanted[place])] = shown.to_image()
-            place += 1
+        while done < len(wanted) and shown is not None and frame.time > wanted[done] + 1e-6:
+            images[float(wanted[done])] = shown.to_image()
+            done += 1
         shown = frame
-        if place == len(wanted):
+        if done == len(wanted):
             break
-    for moment in wanted[place:]:
-        images[float(moment)] = shown.to_image()
+    for wanted_time in wanted[done:]:
+        images[float(wanted_time)] = shown.to_image()
     return images
 
 
-def plain_sound(container: Any, start: float, seconds: float, rate: int) -> np.ndarray:
+def plain_wave(container: Any, start: float, seconds: float, rate: int) -> np.ndarray:
     stream = container.streams.audio[0]
     stream.thread_count = 1
     container.seek(max(0, int((start - 0.2) / stream.time_base)), stream=stream)
@@ -138,7 +138,7 @@ def plain_sound(container: Any, start: float, seconds: float, rate: int) -> np.n
 
 
 def plain_video(frames: list[Image.Image], choices: VideoChoices, config: VideoConfig) -> torch.Tensor:
-    """Augment Pillow images one by one; (3, T, size, size)."""
+    """Augment Pillow images one by one; return (3, T, size, size)."""
     steps: dict[str, Callable[..., Any]] = {
         "brightness": pil.adjust_brightness,
         "contrast": pil.adjust_contrast,
@@ -167,9 +167,9 @@ def plain_video(frames: list[Image.Image], choices: VideoChoices, config: VideoC
 
 
 def plain_audio(wave: np.ndarray, config: PretrainConfig, rng: np.random.Generator) -> torch.Tensor:
-    """Spectrogram by librosa; masks and crop, which take little, are the package's."""
+    """Compute the spectrogram with librosa. The masks and the crop, which take little time, are the package's."""
     audio, augment = config.audio, config.audio_augment
-    wave = wave * np.float32(sound_steps.draw_volume(augment, rng))
+    wave = wave * np.float32(audio_steps.draw_volume(augment, rng))
     mel = librosa.feature.melspectrogram(
         y=wave, sr=audio.sample_rate, n_fft=audio.n_fft, hop_length=audio.hop_length, n_mels=audio.n_mels,
         fmin=0, fmax=audio.sample_rate / 2, power=2.0, pad_mode="reflect",
@@ -178,31 +178,31 @@ def plain_audio(wave: np.ndarray, config: PretrainConfig, rng: np.random.Generat
     spectrogram = torch.from_numpy(values[None, :, : len(wave) // audio.hop_length].astype(np.float32))
     bands, columns = spectrogram.shape[-2:]
     for width, axis, length in ((augment.frequency_mask, -2, bands), (augment.time_mask, -1, columns)):
-        masks = sound_steps.draw_masks(length, width, augment, rng)
-        spectrogram = sound_steps.fill_masks(spectrogram, masks, axis=axis)
-    crop = sound_steps.draw_crop(bands, columns, augment, rng)
-    canvas = sound_steps.canvas_size(bands, columns, augment)
-    return sound_steps.resize_crop(spectrogram, crop, canvas=canvas)
+        masks = audio_steps.draw_masks(length, width, augment, rng)
+        spectrogram = audio_steps.fill_masks(spectrogram, masks, axis=axis)
+    crop = audio_steps.draw_crop(bands, columns, augment, rng)
+    canvas = audio_steps.canvas_size(bands, columns, augment)
+    return audio_steps.resize_crop(spectrogram, crop, canvas=canvas)
 
 
 # --- the limit ---------------------------------------------------------------------------------------------------
 
 
 def decode_alone(info: Media, config: PretrainConfig, number: int, *, probed: bool) -> None:
-    """Open the file, as PyAV does or unprobed as we do, and decode what :func:`read_moment` decodes of it."""
+    """Open the file, probed as by PyAV or unprobed as by us, and decode the packets that :func:`read_moment` uses."""
     times, (a1, a2), _ = draw(info, config, number)
     end = max(a1, a2) + config.audio.window_seconds
     video, wanted = info.video, np.unique(times)
     assert video is not None
     with open_media(info.path, unprobed=not probed) as container:
-        sound, stream = container.streams.audio[0], container.streams.video[0]
+        audio, stream = container.streams.audio[0], container.streams.video[0]
         if min(a1, a2) > 0.3:
-            container.seek(int((min(a1, a2) - 0.25) / sound.time_base), stream=sound)
-        for frame in decode_audio(read_packets(container, sound, ignore), sound, ignore):
+            container.seek(int((min(a1, a2) - 0.25) / audio.time_base), stream=audio)
+        for frame in decode_audio(read_packets(container, audio, ignore), audio, ignore):
             if frame is not None and frame.time > end:
                 break
-        for packets, moments in _stretches(container, stream, video, wanted):
-            plan = DecodingPlan(track_of(packets, video, stream), moments)
+        for packets, stretch_times in _stretches(container, stream, video, wanted):
+            plan = DecodingPlan(track_of(packets, video, stream), stretch_times)
             for _ in decode_video(packets[: np.flatnonzero(plan.needed)[-1] + 1], stream, plan, ignore):
                 pass
 
@@ -213,14 +213,14 @@ def open_alone(info: Media, _: int) -> None:
 
 
 def ignore(_: str) -> None:
-    """These files are whole."""
+    """Ignore damage: the generated files have none."""
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
 
 
 def turns(variants: dict[str, Callable[[int], Any]], samples: int, rounds: int) -> dict[str, float]:
-    """Mean seconds over samples, of the least of each sample's rounds."""
+    """Return the mean over samples of the minimum seconds over each sample's rounds."""
     best = {name: np.full(samples, np.inf) for name in variants}
     for call in variants.values():
         call(0)
@@ -245,7 +245,7 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
             "ours": lambda k, d=ours: d[SampleKey(0, k, 0)],
             "opening and decoding": partial(decode_alone, info, config, probed=True),
             "limit": partial(decode_alone, info, config, probed=False),
-            "of which opening": partial(open_alone, info),
+            "opening alone": partial(open_alone, info),
         }
         costs = {}
         for name, options in COPIES.items():
@@ -256,7 +256,7 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
             copy = scan(path)
             costs[name] = {
                 "seconds to prepare a minute": 60 / info.duration * spent,
-                "bytes over original": path.stat().st_size / original.stat().st_size,
+                "bytes / original": path.stat().st_size / original.stat().st_size,
                 "kB/s": path.stat().st_size / 1000 / info.duration,
                 **differences(info, copy, config),
             }
@@ -265,29 +265,29 @@ def sample_rows(folder: Path, samples: int, rounds: int) -> Iterator[dict[str, A
         for name, seconds in (times := turns(variants, samples, rounds)).items():
             yield {
                 "file": f"{width}x{height}", "variant": name, "ms": 1000 * seconds, "samples/s": 1 / seconds,
-                "over plain": times["plain"] / seconds, "of the limit": times["limit"] / seconds,
+                "speed-up": times["plain"] / seconds, "limit / time": times["limit"] / seconds,
                 **costs.get(name, {}),
             }  # fmt: skip
 
 
 def differences(original: Media, copy: Media, config: PretrainConfig) -> dict[str, float]:
-    """What a copy changes: PSNR of whole pictures at 112 lines, and log-mel, over the file."""
+    """Compare a copy with its original over the file: PSNR of whole frames at 112 lines, and log-mel."""
     size = config.data.crop
     assert original.video is not None
     shape = (size, round(size * original.video.width / original.video.height))
     times, (start, end) = np.arange(0.1, original.duration - 0.1, 0.37), original.audio_span or (0.0, 0.0)
     length = round((end - start - 0.1) * config.audio.sample_rate)
-    pictures, spectrograms = [], []
+    images, spectrograms = [], []
     for info in (original, copy):
         frames, samples = read_moment(info, times=times, sound=(start, length))
         assert frames is not None
         assert samples is not None
         small = torch.from_numpy(frames).permute(0, 3, 1, 2)
         small = torch.nn.functional.interpolate(small, shape, mode="bilinear", antialias=True)
-        pictures.append(small.double())
+        images.append(small.double())
         wave = torch.from_numpy(samples.astype(np.float32) / np.float32(INT16_SCALE))
         spectrograms.append(log_mel(wave, config.audio))
-    error = float((pictures[0] - pictures[1]).square().mean())
+    error = float((images[0] - images[1]).square().mean())
     apart = (spectrograms[0] - spectrograms[1]).abs()
     return {
         "PSNR, dB": 10 * math.log10(255**2 / error),
@@ -341,7 +341,11 @@ def core_rows(rows: list[dict[str, Any]], speeds: list[float]) -> Iterator[dict[
             cores = {
                 f"cores for {speed:g} samples/s": math.ceil(speed / row["samples/s"]) for speed in speeds
             }
-            yield {**{n: row[n] for n in ("file", "variant")}, "samples/s a core": row["samples/s"], **cores}
+            yield {
+                **{n: row[n] for n in ("file", "variant")},
+                "samples/s per core": row["samples/s"],
+                **cores,
+            }
 
 
 def table(title: str, rows: list[dict[str, Any]], ratios: Iterable[Ratio] = ()) -> Report:
@@ -357,7 +361,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=20, help="different samples of each file")
+    parser.add_argument("--samples", type=int, default=20, help="number of samples of each file")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
         "--gpu-samples-per-second", metavar="N", type=float, nargs="+", default=[500.0, 1000.0, 2000.0]
@@ -367,7 +371,7 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         rows = list(sample_rows(Path(folder), options.samples, options.rounds))
-    timed = ("file", "variant", "ms", "samples/s", "over plain", "of the limit")
+    timed = ("file", "variant", "ms", "samples/s", "speed-up", "limit / time")
     copies = [
         {n: v for n, v in row.items() if n in ("file", "variant") or n not in timed}
         for row in rows if row["variant"] in COPIES
@@ -380,9 +384,9 @@ def main() -> int:
         table(
             "Training samples, one core", [{n: row[n] for n in timed} for row in rows], sample_ratios(rows)
         ),
-        table("What a copy costs", copies),
+        table("Prepared copies: cost and differences", copies),
         table("Video augmentation, 8 frames of 640x360", augmented, faster),
-        table("Cores for a GPU", list(core_rows(rows, options.gpu_samples_per_second))),
+        table("Cores that keep a GPU busy", list(core_rows(rows, options.gpu_samples_per_second))),
     ]
     finish(reports, options.json)
     return 0

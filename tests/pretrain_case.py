@@ -1,4 +1,4 @@
-"""A run as small as it gets, for the tests of the loop and their child processes."""
+"""The smallest possible run, for the tests of the loop and their child processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crisscross_zoo.pretrain.presets import PretrainConfig, make_config
 
 
 def tiny_config(**overrides: Any) -> PretrainConfig:
-    """A run of 9 steps in 3 epochs, of networks as small as they get."""
+    """Return the config of a run of 9 steps in 3 epochs with tiny networks."""
     small: dict[str, Any] = {
         "video": VideoConfig(depth=10, width=8, frames=4, size=32),
         "audio": AudioConfig(depth=10, width=8, seconds=0.64),
@@ -50,7 +50,7 @@ def tiny_config(**overrides: Any) -> PretrainConfig:
 
 
 def final_model(run: Path) -> dict[str, torch.Tensor]:
-    """The model of a run's newest checkpoint."""
+    """Return the model's state in a run's newest checkpoint."""
     state: dict[str, torch.Tensor] = load_checkpoint(list_checkpoints(run)[-1])["model"]
     return state
 
@@ -63,23 +63,25 @@ def free_port() -> int:
 
 
 def train(files: Sequence[Media], overrides: dict[str, Any], run: Path, *, stop_at: int = 0) -> None:
-    """Train as one rank; exit with code 130 if the run is stopped, by a signal to the first rank alone, at a step."""
+    """Train as one rank, and exit with 130 if the run is stopped. At the step ``stop_at`` rank 0 gets a SIGTERM."""
 
-    def stop(step: int, total: int, row: dict[str, float]) -> None:
+    def on_progress(step: int, total: int, row: dict[str, float]) -> None:
         if step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
     torch.set_num_threads(1)
-    status = pretrain(tiny_config(**overrides), files, run, on_progress=stop)
+    status = pretrain(tiny_config(**overrides), files, run, on_progress=on_progress)
     print(status)
     sys.exit(0 if status.finished else 130)
 
 
 def start_process(target: Callable[..., None], *arguments: object, **options: object) -> BaseProcess:
-    """Call a function of this module in a process that is forked, where that is possible, from one with torch."""
+    """Call a function of this module in a new process, forked if possible from one that has imported torch."""
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     if forks:
-        multiprocessing.set_forkserver_preload(["crisscross_zoo.pretrain.loop"])  # seconds, once
+        multiprocessing.set_forkserver_preload(
+            ["crisscross_zoo.pretrain.loop"]
+        )  # takes seconds, but only once
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     process: BaseProcess = context.Process(target=target, args=arguments, kwargs=options)
     process.start()
@@ -89,9 +91,9 @@ def start_process(target: Callable[..., None], *arguments: object, **options: ob
 def start_ranks(
     size: int, files: Sequence[Media], overrides: dict[str, Any], folder: Path, *, stop_at: int = 0
 ) -> list[tuple[int | None, str]]:
-    """:func:`train` into ``folder / "run"`` in several processes; return how each ended and what it printed."""
+    """Run :func:`train` into ``folder / "run"`` in several ranks; return the exit code and the output of each."""
     shared = {
-        **os.environ,  # of this test, and not of the one that started the fork server
+        **os.environ,  # of this test, not of the test that started the fork server
         "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
@@ -125,7 +127,7 @@ def _rank(environment: dict[str, str], printed: Path, *arguments: Any, **options
 
 @contextlib.contextmanager
 def forked_packing() -> Iterator[None]:
-    """Have litdata fork its processes; by default it spawns them, and each imports torch."""
+    """Make litdata fork its processes. By default it spawns them, and each imports torch."""
     litdata = needs.package("litdata", extra="shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(litdata, "optimize", functools.partial(litdata.optimize, start_method="fork"))
@@ -133,32 +135,32 @@ def forked_packing() -> Iterator[None]:
 
 
 class Trap(Sequence[Media]):
-    """Files of which one fails when it is read, in one rank or in all.
+    """Files, one of which fails when it is read, in one rank or in all.
 
     Args:
         files: All files.
-        failing: The index of the one that fails.
+        position: Position of the failing file.
         act: How it fails: "raise", "exit", "kill", "fault" or "hang".
-        rank: The rank in which it fails; None: in all.
+        rank: The rank in which it fails; None: every rank.
     """
 
-    def __init__(self, files: Sequence[Media], failing: int, act: str, *, rank: int | None = None) -> None:
-        self.files, self.failing, self.act, self.rank = files, failing, act, rank
+    def __init__(self, files: Sequence[Media], position: int, act: str, *, rank: int | None = None) -> None:
+        self.files, self.position, self.act, self.rank = files, position, act, rank
 
     def __len__(self) -> int:
         return len(self.files)
 
     @typing.overload
-    def __getitem__(self, index: int) -> Media: ...
+    def __getitem__(self, position: int) -> Media: ...
 
     @typing.overload
-    def __getitem__(self, index: slice) -> Sequence[Media]: ...
+    def __getitem__(self, position: slice) -> Sequence[Media]: ...
 
-    def __getitem__(self, index: int | slice) -> Media | Sequence[Media]:
-        return self.files[index]
+    def __getitem__(self, position: int | slice) -> Media | Sequence[Media]:
+        return self.files[position]
 
-    def open(self, index: int) -> BinaryIO:
-        if index == self.failing and self.rank in (None, int(os.environ.get("RANK", "0"))):
+    def open(self, position: int) -> BinaryIO:
+        if position == self.position and self.rank in (None, int(os.environ.get("RANK", "0"))):
             if self.act == "raise":
                 raise IndexError("list index out of range")
             if self.act == "exit":
@@ -166,4 +168,4 @@ class Trap(Sequence[Media]):
             if self.act == "hang":
                 time.sleep(3600)
             os.kill(os.getpid(), signal.SIGKILL if self.act == "kill" else signal.SIGSEGV)
-        return Path(self.files[index].path).open("rb")
+        return Path(self.files[position].path).open("rb")

@@ -1,4 +1,4 @@
-"""What the benchmarks' results are made of: bounds, and what counts as worse. The benchmarks themselves run in CI."""
+"""The benchmarks' results: bounds, and comparison with the last results. The benchmarks themselves run in CI."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_worse_by_more_than_a_fifth_is_found_in_both_directions(benchmarks):
     assert run.worse({}, found(1, 1)) == []
 
 
-def test_the_page_has_every_table_and_says_what_is_missed(benchmarks):
+def test_the_page_has_every_table_and_marks_missed_bounds(benchmarks):
     report, run = benchmarks
     table = report.Report("A table", ("a", "b"), ratios=[report.Ratio("speed", 1.5, 2.0)], notes=["A note."])
     table.add("x", 1)
@@ -140,13 +140,13 @@ def test_all_of_the_gpu_benchmark_runs_on_a_cpu(tmp_path):
     assert "### Largest batch" in (tmp_path / "gpu.md").read_text()
 
 
-def test_without_a_gpu_the_gpu_benchmark_says_so(gpu, tmp_path, monkeypatch):
+def test_without_a_gpu_the_gpu_benchmark_fails_with_a_message(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="torch finds no NVIDIA GPU; pass --smoke"):
         gpu[0].main(["--out", str(tmp_path / "x.json"), "--parts", "machine", "--seconds", "9"])
 
 
-def test_a_row_that_fails_is_written_down_and_the_next_one_runs(gpu, tmp_path):
+def test_a_row_that_fails_is_recorded_and_the_next_one_runs(gpu, tmp_path):
     _, part = gpu
     report = part.table("t", ("a", "b", "c"))
     with part.row(report, "x"):
@@ -171,7 +171,7 @@ def test_a_row_that_fails_is_written_down_and_the_next_one_runs(gpu, tmp_path):
         ("time.sleep(99)", 3, "not ready in 3 s"),
     ],
 )
-def test_a_part_that_ends_early_leaves_what_it_had(gpu, tmp_path, end, seconds, reason):
+def test_a_part_that_ends_early_leaves_its_finished_rows(gpu, tmp_path, end, seconds, reason):
     path = tmp_path / "found.json"
     table = {"title": "t", "columns": ["a"], "rows": [["1"]], "ratios": [], "notes": [], "failures": []}
     path.write_text(json.dumps([table]))

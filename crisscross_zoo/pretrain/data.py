@@ -1,6 +1,6 @@
-"""Training samples: two views of picture and sound from one place of one file, and the order they come in.
+"""Training samples, each of two video views and two audio views of one file, and their order.
 
-A sample is decided by ``(seed, epoch, position)`` alone: which file, where in it, and every random number of its
+``(seed, epoch, position in the epoch)`` alone decides a sample: its file, its windows, and every random number of its
 augmentation; see :mod:`crisscross_zoo.workers.samples`.
 """
 
@@ -33,26 +33,26 @@ from crisscross_zoo.workers.samples import Failures, SampleDataset, SampleKey, f
 _Array = TypeVar("_Array")
 
 FAR_APART_SECONDS = 2.0
-"""Views with a longer gap between them are read apart, instead of decoding what lies between."""
+"""Views with a longer gap between them are read separately, instead of decoding the frames between them."""
 
 _ORDER = (
     0x6F726465,
-)  # keeps an epoch's order apart from its first sample, whose seed is [seed, epoch, 0, 0]
+)  # makes an epoch's order independent of its first sample, whose seed is [seed, epoch, 0, 0]
 
 
 Sample = tuple[dict[str, Tensor], str, Failures]
-"""The views, the file they are from, and the files that failed before it."""
+"""The views, the path of their file, and the files that failed before it."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A part of a batch: the four views, which files they are from, and which files failed.
+    """The part of a batch that one rank trains on: the four views, their files, and the files that failed.
 
     Attributes:
-        views: By view: video (n, 3, T, H, W), audio (n, 1, 80, T); float32, or autocast's 16 bits.
+        views: Tensors by view: video (n, 3, T, H, W), audio (n, 1, 80, T); float32, or the 16-bit dtype of autocast.
         paths: The file of each sample.
         failures: Files that were replaced by another.
-        error: Why there is no batch, where there is none.
+        error: Why the batch could not be loaded, or None.
     """
 
     views: dict[str, Tensor]
@@ -61,7 +61,7 @@ class Batch:
     error: CrissCrossError | None = None
 
     def pin_memory(self) -> Batch:
-        """Return a copy in memory that a GPU copies from at once; torch's loader calls this."""
+        """Return a copy in pinned memory. Torch's loader calls this."""
         return dataclasses.replace(self, views={name: view.pin_memory() for name, view in self.views.items()})
 
 
@@ -70,13 +70,14 @@ def epoch_files(seed: int, epoch: int, files: int, samples: int) -> npt.NDArray[
     """Return the file of every sample of an epoch: random permutations of all files, one after another.
 
     Args:
-        seed: Of the run.
-        epoch: From 0.
-        files: How many there are.
-        samples: How many are wanted.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        files: Number of files.
+        samples: Number of samples in the epoch.
 
     Returns:
-        Shape (samples,); no file comes twice before every file has come once.
+        Positions of the files in the data set, int64, shape (samples,). No file occurs twice before every file has
+        occurred once.
     """
     random = np.random.default_rng(np.random.SeedSequence([seed, epoch], spawn_key=_ORDER))
     rounds = -(-samples // files)
@@ -84,16 +85,16 @@ def epoch_files(seed: int, epoch: int, files: int, samples: int) -> npt.NDArray[
 
 
 class BatchSampler(Sampler[list[SampleKey]]):
-    """The keys of each step's batch, for one of several processes, from any step on.
+    """The keys of each step's batch, for one rank, from any step on.
 
     Args:
-        seed: Of the run.
-        files: How many files there are.
-        epoch_size: Samples in an epoch; what does not fill a batch at its end is left out.
-        batch_size: Samples a step, over all processes.
-        steps: ``range(first, last)`` of the steps to give.
-        rank: This process.
-        world: How many there are; each takes an equal, contiguous share of every batch.
+        seed: Seed of the run.
+        files: Number of files.
+        epoch_size: Samples in an epoch; samples at its end that do not fill a batch are dropped.
+        batch_size: Samples per step, over all ranks.
+        steps: ``range(first, last)`` of the steps to yield.
+        rank: Rank of this process.
+        world: Number of ranks; each takes an equal, contiguous part of every batch.
     """
 
     def __init__(
@@ -115,19 +116,19 @@ class BatchSampler(Sampler[list[SampleKey]]):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        share = self.batch_size // self.world
+        size = self.batch_size // self.world
         for step in self.steps:
             epoch, within = divmod(step, self.steps_per_epoch)
             order = epoch_files(self.seed, epoch, self.files, self.epoch_size)
-            first = within * self.batch_size + self.rank * share
-            yield [SampleKey(epoch, p, int(order[p])) for p in range(first, first + share)]
+            first = within * self.batch_size + self.rank * size
+            yield [SampleKey(epoch, p, int(order[p])) for p in range(first, first + size)]
 
 
 def steps_per_epoch(epoch_size: int, batch_size: int) -> int:
-    """Return the whole batches in an epoch.
+    """Return the number of whole batches in an epoch.
 
     Raises:
-        ConfigError: there is not one.
+        ConfigError: an epoch has no whole batch.
     """
     steps = epoch_size // batch_size
     if steps == 0:
@@ -140,10 +141,10 @@ def steps_per_epoch(epoch_size: int, batch_size: int) -> int:
 
 @runtime_checkable
 class HoldsBytes(Protocol):
-    """Files whose bytes are read from elsewhere than their paths, such as from shards."""
+    """Files whose bytes are not read from their paths but from elsewhere, such as from shards."""
 
-    def open(self, place: int) -> BinaryIO:
-        """Return what the file at this place holds, able to seek.
+    def open(self, position: int) -> BinaryIO:
+        """Open the file at a position of the data set; the stream can seek.
 
         Raises:
             MediaError: it cannot be read.
@@ -154,9 +155,9 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
     """Samples of an index by :class:`~crisscross_zoo.workers.samples.SampleKey`: the four views, by name.
 
     Args:
-        files: What :func:`~crisscross_zoo.pretrain.index.read_index` gives, or any sequence of files with picture
-            and sound. One that :class:`HoldsBytes` is asked for what a file holds; else its path is opened.
-        config: Seed, views and augmentation.
+        files: An index of :func:`~crisscross_zoo.pretrain.index.read_index`, or any sequence of files with a video and
+            an audio stream. If it is a :class:`HoldsBytes`, its ``open`` reads a file; otherwise the path is opened.
+        config: Settings of seed, views and augmentation.
     """
 
     def __init__(self, files: Sequence[Media], config: PretrainConfig) -> None:
@@ -171,14 +172,14 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
         return self.files[place].path
 
     def draw(self, place: int, random: np.random.Generator) -> dict[str, Tensor]:
-        """Draw the views of a file, from its bytes where it lies in a shard."""
+        """Draw the views of a file. A file in a shard is read from there."""
         source = self.files.open(place) if isinstance(self.files, HoldsBytes) else None
         return self.views(self.files[place], random, source=source)
 
     def views(
         self, file: Media, random: np.random.Generator, *, source: BinaryIO | None = None
     ) -> dict[str, Tensor]:
-        """Draw, read and augment the four views of one place in a file, or in ``source``, which holds its bytes.
+        """Draw, read and augment the four views of a file, or of ``source``, which holds its bytes.
 
         Raises:
             MediaError: the file cannot be used.
@@ -205,7 +206,7 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
     def _read(
         self, file: Media, starts: ViewStarts, source: BinaryIO | None
     ) -> tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.int16]]]:
-        """Frames and sound of both views, from one decoding unless they are far apart."""
+        """Read the frames and audio samples of both views, at once unless the views are far apart."""
         config, rate = self.config, self.config.audio.sample_rate
         read = partial(read_moment, file, sample_rate=rate, source=source)
         assert file.video_span is not None
@@ -219,13 +220,13 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
             return [_need(frames) for frames, _ in views], [_need(samples) for _, samples in views]
         low = min(first)
         frames, samples = read(times=times.ravel(), sound=(low / rate, max(first) + length - low))
-        pictures, sound = _need(frames), _need(samples)
+        video, audio = _need(frames), _need(samples)
         half = config.video.frames
-        return [pictures[:half], pictures[half:]], [sound[f - low : f - low + length] for f in first]
+        return [video[:half], video[half:]], [audio[f - low : f - low + length] for f in first]
 
 
 def collate(items: Sequence[Sample | CrissCrossError], dtype: torch.dtype = torch.float32) -> Batch:
-    """Stack samples to a batch of a dtype; an error among them makes a batch of that alone."""
+    """Stack samples to a batch of a dtype. If one of the items is an error, the batch holds the error only."""
     samples, error = first_error(items)
     if error is not None:
         return Batch({}, [], [], error)

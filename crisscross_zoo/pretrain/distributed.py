@@ -1,4 +1,4 @@
-"""Several processes that train one model: started by ``torchrun``, one for each GPU, or on CPUs with gloo."""
+"""Training with several ranks: started by ``torchrun``, one for each GPU, or on CPUs with gloo."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from crisscross_zoo.workers.pool import usable_cores
 
 
 class World:
-    """This process among the others; alone it is rank 0 of 1 and every call is free.
+    """All ranks of a run, as one of them sees them. A single process is rank 0 of 1, and every call is free.
 
     Args:
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``. With several processes each takes the GPU of its local rank.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``. With several ranks, each takes the GPU of its local rank.
 
     Attributes:
         rank: Number of this process, from 0.
-        size: How many there are.
-        device: Where this process computes.
+        size: Number of ranks.
+        device: The device of this rank.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not available.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -43,24 +43,24 @@ class World:
             self._control = dist.new_group(backend="gloo") if self.device.type == "cuda" else dist.group.WORLD
 
     def close(self, *, failed: bool = False) -> None:
-        """Leave the group. A process that failed does not, on GPUs, where it would wait for the others."""
+        """Leave the process group. On GPUs a rank that failed does not: it would wait for the others."""
         if self._control is not None and not (failed and self.device.type == "cuda"):
             dist.destroy_process_group()
         self._control = None
 
     @property
     def local_size(self) -> int:
-        """How many processes are on this machine."""
+        """Number of ranks on this machine."""
         return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
     def workers(self, wanted: int) -> int:
-        """Return how many processes load data: as wanted, or for -1 this process's share of the cores, 16 at most."""
+        """Return the number of this rank's workers: ``wanted``, or for -1 its part of the cores, 16 at most."""
         if wanted >= 0:
             return wanted
         return min(16, max(1, usable_cores() // self.local_size))
 
     def worst(self, signal: int) -> int:
-        """Return the largest ``signal`` of all processes; each step asks it, over the CPU, so that no GPU waits."""
+        """Return the largest ``signal`` of all ranks. Each step calls this, over the CPU, so that no GPU waits."""
         if self._control is None:
             return signal
         worst = torch.tensor(signal)
@@ -68,7 +68,7 @@ class World:
         return int(worst)
 
     def gather(self, value: Any) -> list[Any]:
-        """Return what every process passed, in the order of ranks."""
+        """Return the values that all ranks passed, in the order of ranks."""
         if self._control is None:
             return [value]
         values: list[Any] = [None] * self.size
@@ -76,14 +76,14 @@ class World:
         return values
 
     def barrier(self) -> None:
-        """Wait for all processes."""
+        """Wait for all ranks."""
         self.gather(None)
 
 
 def synchronize_batch_norms(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model with batch norms whose statistics are of the batches of all processes together.
+    """Return the model with batch norms whose statistics are those of all ranks' batches together.
 
-    On GPUs these are torch's; it has none for the CPU, where :class:`AllReduceBatchNorm` takes their place.
+    On GPUs these are torch's. Torch has none for the CPU; there, :class:`AllReduceBatchNorm` is used.
     """
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -95,10 +95,10 @@ def synchronize_batch_norms(model: nn.Module, device: torch.device) -> nn.Module
 
 
 class AllReduceBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the batches of all processes, of equal size: mean and variance are summed by all-reduce."""
+    """Batch norm over the batches of all ranks, of equal size: mean and variance are summed by all-reduce."""
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
-        """Any number of axes will do."""
+        """Accept any number of axes."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalise (N, C, ...) by channel."""

@@ -1,4 +1,4 @@
-"""From a run's checkpoint to two encoders that ``load_encoder`` takes, each with its config and card."""
+"""Export the encoders of a run's checkpoint, each with its config and model card, for ``load_encoder``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.pretrain.loss import needed_views
 
-_STEPS = re.compile(r"after [\d,]+ steps of")  # in a card of an earlier export
+_STEPS = re.compile(r"after [\d,]+ steps of")  # in the card of an earlier export
 
 
 def export_encoders(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> dict[str, Path]:
@@ -25,10 +25,10 @@ def export_encoders(run: str | os.PathLike[str], out: str | os.PathLike[str]) ->
 
     Args:
         run: A run's folder.
-        out: Where to; the run's own folder at the end of a run.
+        out: The output folder; at the end of a run it is the run's own folder.
 
     Returns:
-        The folders by modality. An objective of one modality gives that one alone.
+        The folders by modality. A run with an objective of one modality has only that one.
 
     Raises:
         CheckpointError: the run has no checkpoint, or a damaged one.
@@ -59,7 +59,7 @@ def _export(state: dict[str, Any], config: dict[str, Any], modality: str, folder
     encoder = build_strictly(build_encoder, config_from_dict(config[modality]), weights, source=str(folder))
     card = folder / CARD_FILE
     steps = f"after {state['step']:,} steps of"
-    if card.exists():  # its owner may have written more into it
+    if card.exists():  # the user may have edited it
         text = _STEPS.sub(steps, card.read_text(encoding="utf-8"))
     else:
         versions = json.loads(cast(str, state["versions"]))

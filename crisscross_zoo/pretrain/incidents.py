@@ -1,9 +1,9 @@
-"""Files that ended or hung the process that read them: kept in the run's folder, so that no process reads them again.
+"""Files that crashed or hung the process that read them. They are listed in the run's folder and not read again.
 
-A file that crashes its decoder takes a process with it, and samples are the same each time: a run that was merely
-started again would die at the same one for ever. What ends a process by itself (a fault, an exit, silence) counts at
-once. What may have come from outside (SIGKILL: the machine's memory, or a scheduler, that ends the whole run) counts
-the second time at the same file.
+A file that crashes its decoder ends the process too. Since samples are the same each time, a run that was merely
+restarted would crash at the same file every time. A crash, an exit or a silent process is attributed to the file at
+once. A process that may have been killed from outside (SIGKILL, by the out-of-memory killer or by a scheduler that ends
+the whole run) is attributed to the file the second time that it happens at the same file.
 """
 
 from __future__ import annotations
@@ -26,85 +26,90 @@ from crisscross_zoo.media.tracks import Media
 _log = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.jsonl"
-"""The list, a line an incident; a process other than the first has its rank in the name of its own."""
+"""The list, one line per incident. A rank above 0 has a list of its own, with the rank in its name."""
 
 READING_FILE = "reading.{rank}"
-"""What a training process without data processes is reading just then; left behind where it died of that."""
+"""The file that a training process without workers is reading. It is left behind if the process dies of that."""
 
 NOTHING = -1
-"""The place of no file."""
+"""Stands for the position of a file while no file is read."""
 
-_NEEDED = 2  # incidents that may have come from outside
+_NEEDED = 2  # uncertain incidents before a file is skipped
 
 _RECORD = struct.Struct("<q")
 
 
 class Incidents:
-    """The list of a run, as one process sees and adds to it.
+    """The incidents of a run: the lists of all ranks are read, and this rank's list is added to.
 
     Args:
         run: The run's folder, or None: the list is kept in memory.
         files: The data set.
-        data_id: Which it is: lines about another are passed over.
-        rank: Of this process.
+        data_id: Identifies the data set: lines about another one are ignored.
+        rank: Rank of this process.
 
     Attributes:
-        skipped: Places of the files that are not read any more.
+        skipped: Positions, in ``files``, of the files that are not read any more.
     """
 
     def __init__(self, run: Path | None, files: Sequence[Media], *, data_id: str = "", rank: int = 0) -> None:
         self._run, self._files, self._data_id, self._rank = run, files, data_id, rank
-        self._doubts: Counter[int] = Counter()
+        self._incidents: Counter[int] = Counter()
         self.skipped: set[int] = set()
         for path in sorted(run.glob(_ranked(SKIPPED_FILE, "*"))) if run is not None else ():
             for line in path.read_text(encoding="ascii").splitlines(keepends=True):
                 if line.endswith("\n") and (values := json.loads(line))["data_id"] == data_id:
                     self._count(values["place"], certain=values["certain"])
 
-    def add(self, place: int, reason: str, *, certain: bool) -> None:
-        """Write down what a file did; ``certain``: that it was the file.
+    def add(self, position: int, reason: str, *, certain: bool) -> None:
+        """Add an incident to the list.
+
+        Args:
+            position: Position of the file in the data set.
+            reason: What happened.
+            certain: Whether the file is surely the cause.
 
         Raises:
             StorageError: the disk is full, over quota or read-only.
         """
-        path = self._files[place].path
-        self._count(place, certain=certain)
-        then = "it is not read any more" if place in self.skipped else "it is tried once more"
+        path = self._files[position].path
+        self._count(position, certain=certain)
+        then = "it is not read any more" if position in self.skipped else "it is tried once more"
         _log.warning("%s: %s; %s", path, reason, then)
         if self._run is None:
             return
         values = {
-            "place": place, "path": path, "reason": reason, "certain": certain, "data_id": self._data_id,
+            "place": position, "path": path, "reason": reason, "certain": certain, "data_id": self._data_id,
         }  # fmt: skip
         name = SKIPPED_FILE if self._rank == 0 else _ranked(SKIPPED_FILE, self._rank)
         with writing(self._run), (self._run / name).open("a", encoding="ascii", newline="\n") as file:
             file.write(json.dumps(values) + "\n")
 
     def take_left_behind(self) -> None:
-        """Add what training processes of an earlier start were reading when they died.
+        """Add the files that training processes of an earlier start were reading when they died.
 
-        One process calls this, before any reads.
+        One rank calls this, before any rank reads a file.
         """
         for path in sorted(self._run.glob(READING_FILE.format(rank="*"))) if self._run is not None else ():
             record = path.read_bytes()
-            place = _RECORD.unpack(record)[0] if len(record) == _RECORD.size else NOTHING
-            if 0 <= place < len(self._files):
-                self.add(place, "the training process died or hung while it was read", certain=False)
+            position = _RECORD.unpack(record)[0] if len(record) == _RECORD.size else NOTHING
+            if 0 <= position < len(self._files):
+                self.add(position, "the training process died or hung while reading it", certain=False)
             path.unlink()
 
-    def _count(self, place: int, *, certain: bool) -> None:
-        self._doubts[place] += 1
-        if certain or self._doubts[place] >= _NEEDED:
-            self.skipped.add(place)
+    def _count(self, position: int, *, certain: bool) -> None:
+        self._incidents[position] += 1
+        if certain or self._incidents[position] >= _NEEDED:
+            self.skipped.add(position)
 
 
 class Record:
-    """What this very process is reading, where it stays if the process dies; and the end of one that hangs.
+    """A record of the file that this process is reading. It survives the process, and ends a process that hangs.
 
     Args:
         run: The run's folder, or None: nothing is recorded.
-        rank: Of this process.
-        limit: Seconds that a file may take; then the process ends with exit code 1, from outside of Python.
+        rank: Rank of this process.
+        limit: Seconds that a file may take; then a watchdog outside the interpreter ends the process with exit code 1.
     """
 
     def __init__(self, run: Path | None, *, rank: int, limit: float) -> None:
@@ -113,7 +118,7 @@ class Record:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[Record]:
-        """Keep the record for as long; what ends in an exception leaves none."""
+        """Keep the record file while the context is open. It is removed at the end, also after an exception."""
         if self._run is None:
             yield self
             return
@@ -128,13 +133,13 @@ class Record:
             self._memory = None
             path.unlink(missing_ok=True)
 
-    def note(self, place: int) -> None:
-        """Say which file is read from now on, or :data:`NOTHING`."""
+    def note(self, position: int) -> None:
+        """Record the position of the file that is read from now on, or :data:`NOTHING`."""
         if self._memory is None:
             return
-        _RECORD.pack_into(self._memory, 0, place)
+        _RECORD.pack_into(self._memory, 0, position)
         stderr = sys.__stderr__
-        if place == NOTHING:
+        if position == NOTHING:
             faulthandler.cancel_dump_traceback_later()
         elif stderr is not None and not stderr.closed:
             faulthandler.dump_traceback_later(self._limit, exit=True, file=stderr)
@@ -143,7 +148,7 @@ class Record:
 
 
 def _nowhere() -> int:
-    """A descriptor that takes what is printed; opened once."""
+    """Return a descriptor of the null device; it is opened once."""
     global _null
     if _null is None:
         _null = os.open(os.devnull, os.O_WRONLY)

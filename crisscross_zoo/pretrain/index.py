@@ -1,8 +1,8 @@
-"""An index of a data set's files: scanned once, in processes, kept as Parquet; training opens nothing else to begin.
+"""An index of a data set's files: scanned once, by several workers, and kept as Parquet, so that training starts fast.
 
-What could be read of a file goes, as it comes, into a part file beside the index, so that a killed run goes on where it
-was. Which files are usable is judged when the index is written, from what the part file and the older index hold: the
-index's bytes depend on the files and the options alone.
+The result of each scan is appended to a partial index beside the index, so that a killed run can be resumed. Whether a
+file is usable is decided when the index is written, from the rows of the partial index and of the previous index. The
+index's bytes therefore depend on the files and the options alone.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ from crisscross_zoo.text import counted, duration
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
 INDEX_VERSION = 2
-"""Of the file's form; an index of another version is not read, and scanned anew."""
+"""Version of the file format. An index of another version is not read; its files are scanned again."""
 
 INDEX_NAME = "index.parquet"
-"""An index's name in a folder of its own files: copies, or shards."""
+"""Name of the index in a folder of prepared copies or of shards."""
 
 MIN_SECONDS = 1.1
-"""Pictures, sound and what they have in common must last longer, as in the released code's list of Kinetics400."""
+"""Video, audio and their overlap must be longer, in seconds, as in the released code's list of Kinetics400."""
 
 LAYOUTS = ("files", "kinetics400", "kinetics-sound", "audioset")
-"""How a data set lies on the disk:
+"""Folder layouts of a data set:
 
 - files: any folders, files and patterns.
 - kinetics400: ``ROOT/SPLIT/CLASS/VIDEO``.
-- kinetics-sound: the same tree, of which the 32 classes are taken.
+- kinetics-sound: the same tree; only its 32 classes are indexed.
 - audioset: one folder, or ``ROOT/SPLIT``, with clips at any depth.
 """
 
-OK, NO_SOUND, NO_PICTURES, TOO_SHORT, UNREADABLE = (
+OK, NO_AUDIO, NO_VIDEO, TOO_SHORT, UNREADABLE = (
     "ok",
     "no sound",
     "no pictures",
     "too short",
     "unreadable",
 )
-"""What a file's ``status`` can be; all but the first are left out of pretraining."""
+"""Values of the column ``status``, as they are stored. Pretraining skips all files but those with the first."""
 
 SHARED_ROWS = 1 << 16
-"""An index of so many files or more is mapped from a file, and not copied into each process."""
+"""An index with this many rows or more is memory-mapped from a file instead of copied into each process."""
 
 _TREES = ("kinetics400", "kinetics-sound")
-_EXAMPLES = 3  # names of left-out files that a report keeps of each kind
+_EXAMPLES = 3  # names of skipped files that a report keeps for each status
 _ROW_GROUP = 1 << 16
 _ARROW_TYPES = {int: "int64", float: "float64", bool: "bool_", str: "string"}
 _METADATA_KEY = b"crisscross_zoo"
@@ -77,19 +77,19 @@ _METADATA_KEY = b"crisscross_zoo"
 
 @dataclass(frozen=True, kw_only=True)
 class IndexReport:
-    """What :func:`build_index` found.
+    """Result of :func:`build_index`.
 
     Attributes:
-        out: The index.
-        total: Files in it.
-        usable: Of these, with pictures and sound that are long enough.
-        damaged: Of the usable, damaged in part.
-        hours: Length of the usable files together, hours.
-        left_out: Number of the others by their status.
-        examples: Up to three of them by their status: ``path: reason``.
-        classes: Number of classes, or None where the layout has none.
+        out: Path of the index.
+        total: Number of files in the index.
+        usable: Number of files whose video and audio are long enough.
+        damaged: Number of usable files that are partly damaged.
+        hours: Total length of the usable files, in hours.
+        left_out: Number of files that are not usable, by status.
+        examples: Up to three of the files that are not usable, by status: ``path: reason``.
+        classes: Number of classes, or None if the layout has none.
         outside: Videos of the split that are not in the index: in no class folder, or of another class.
-        scanned: Files opened by this run; the rest was known from an earlier one.
+        scanned: Number of files opened by this run; the others are unchanged since an earlier run.
     """
 
     out: str
@@ -108,32 +108,32 @@ class IndexReport:
         lines = [
             f"{self.out}: {self.usable} of {counted(self.total, 'file')} usable, {duration(3600 * self.hours)}"
             + (f", {counted(self.classes, 'class')}" if self.classes is not None else "")
-            + f" ({self.scanned} scanned, {self.total - self.scanned} known)"
+            + f" ({self.scanned} scanned, {self.total - self.scanned} unchanged)"
         ]
         if self.damaged:
-            lines.append(f"usable, but damaged in part: {self.damaged}")
+            lines.append(f"usable, but partly damaged: {self.damaged}")
         for status, count in self.left_out.items():
             shown = self.examples[status]
             more = f" and {count - len(shown)} more" if count > len(shown) else ""
-            lines.append(f"left out, {status}: {count} ({', '.join(shown)}{more})")
+            lines.append(f"skipped, {status}: {count} ({', '.join(shown)}{more})")
         if self.outside:
-            lines.append(f"not in the index, in none of the classes' folders: {self.outside}")
+            lines.append(f"not in the index, outside the folders of its classes: {self.outside}")
         return lines
 
 
 class Index(Sequence[Media]):
-    """The usable files of an index, in its order; ``index[i]`` makes the Media of file i, its path absolute.
+    """The usable files of an index, in its order. ``index[i]`` returns the Media of file i, with an absolute path.
 
-    A large one (:data:`SHARED_ROWS`) is mapped from a file in the system's folder of temporary files, which all
-    processes of a machine share, under any start method; another process gets its name, not its rows.
+    A large index (:data:`SHARED_ROWS`) is memory-mapped from a file in the system's folder of temporary files, which
+    all processes of a machine share, under any start method. Pickling it passes the file's name, not the rows.
 
     Attributes:
-        path: The index's file.
-        root: The folder that paths in it start from.
+        path: Path of the index.
+        root: The folder that the paths in the index are relative to.
         layout: One of :data:`LAYOUTS`.
         split: Folder of the split, or None.
-        class_names: Names of the classes, sorted, or None where the layout has none.
-        min_seconds: What is usable is longer. Seconds.
+        class_names: Names of the classes, sorted, or None if the layout has none.
+        min_seconds: Video, audio and their overlap are longer than this in usable files, in seconds.
     """
 
     def __init__(
@@ -151,16 +151,16 @@ class Index(Sequence[Media]):
 
     @functools.cached_property
     def labels(self) -> npt.NDArray[np.int64] | None:
-        """Class of each file, int64, shape (n,), or None where the layout has none. Pretraining does not use it."""
+        """Class of each file, int64, shape (n,), or None if the layout has none. Pretraining does not use it."""
         if self.class_names is None:
             return None
         compute = _pyarrow().compute
-        places = compute.index_in(self._table["label"], value_set=_pyarrow().array(self.class_names))
-        return np.asarray(places.to_numpy(), np.int64)
+        labels = compute.index_in(self._table["label"], value_set=_pyarrow().array(self.class_names))
+        return np.asarray(labels.to_numpy(), np.int64)
 
     @functools.cached_property
     def seconds(self) -> npt.NDArray[np.float64]:
-        """Length of each file, float64, shape (n,)."""
+        """Length of each file in seconds, float64, shape (n,)."""
         return np.asarray(self._table["duration"].to_numpy(), np.float64)
 
     def __len__(self) -> int:
@@ -176,16 +176,16 @@ class Index(Sequence[Media]):
             self._table = _map_table(Path(self.path), self._digest)
 
     @typing.overload
-    def __getitem__(self, place: int) -> Media: ...
+    def __getitem__(self, position: int) -> Media: ...
 
     @typing.overload
-    def __getitem__(self, place: slice) -> list[Media]: ...
+    def __getitem__(self, position: slice) -> list[Media]: ...
 
-    def __getitem__(self, place: int | slice) -> Media | list[Media]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        row = {name: self._table[name][place].as_py() for name in (*COLUMNS, "path_bytes")}
+    def __getitem__(self, position: int | slice) -> Media | list[Media]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        position = range(len(self))[position]
+        row = {name: self._table[name][position].as_py() for name in (*COLUMNS, "path_bytes")}
         row["path"] = _path_of(row, self.root)
         return Media.from_row(row)
 
@@ -205,28 +205,28 @@ def build_index(
     on_progress: Callable[[int, int], None] | None = None,
     rescan: bool = False,
 ) -> IndexReport:
-    """Scan the files of a data set and write what training needs to know of them.
+    """Scan the files of a data set and write the index for training.
 
-    A file of an older index, or of a run that was killed, is not opened again if its length and time of change are
-    still the same and it could be read.
+    A file that an earlier run could read, even if that run was killed, is not opened again while its size and
+    modification time are unchanged.
 
     Args:
-        inputs: With layout "files": files, folders (searched for video files) and glob patterns. Else the one folder
-            ROOT.
+        inputs: With layout "files": files, folders (searched for video files) and glob patterns. With the other
+            layouts: the one folder ROOT.
         out: The index to write, Parquet.
         layout: One of :data:`LAYOUTS`.
-        split: Folder below ROOT: "train" if not given with a Kinetics layout, ROOT itself with "audioset".
-        list_file: With layout "files": a file with one input a line.
-        workers: Processes that scan; None: one a core; 0: none, and a decoder that crashes ends the run.
-        min_seconds: Pictures, sound and what they have in common must last longer to be usable. Seconds.
-        on_progress: Called with the number of files known and the number of all, after each file.
+        split: Folder below ROOT. Default: "train" with a Kinetics layout, ROOT itself with "audioset".
+        list_file: With layout "files": a file with one input per line.
+        workers: Number of scanning workers; None: one per core; 0: none, and a decoder that crashes ends the run.
+        min_seconds: Video, audio and their overlap must be longer than this to be usable, in seconds.
+        on_progress: Called with the number of files done and the total number, after each file.
         rescan: Open every file again.
 
     Raises:
-        ConfigError: an option is not allowed, pyarrow is missing, an input is a URL, the tree is not as the layout
-            says, or ``out`` is another file.
+        ConfigError: an option is not allowed, pyarrow is missing, an input is a URL, the folders do not have the
+            layout, or ``out`` is another file.
         OutputError: ``out`` cannot be written.
-        WorkerStartError: processes do not start.
+        WorkerStartError: the workers do not start.
     """
     _pyarrow()
     check_choice("layout", layout, LAYOUTS)
@@ -270,45 +270,45 @@ def index_files(
     on_progress: Callable[[int, int], None] | None = None,
     rescan: bool = False,
 ) -> IndexReport:
-    """Scan files that are known already, and write their index; the rest of :func:`build_index`.
+    """Scan given files and write their index. :func:`build_index` finds the files and calls this.
 
     Args:
         labels: Absolute paths, with the class of each, or None.
         out: The index to write.
-        root: The folder that paths in it start from.
-        layout: What the index says of it.
-        split: What the index says of it.
-        min_seconds: As there.
-        outside: Videos that are left aside, for the report.
-        workers: As there.
-        on_progress: As there.
-        rescan: As there.
+        root: The folder that the paths in the index are relative to.
+        layout: Layout to store in the index.
+        split: Split to store in the index.
+        min_seconds: See :func:`build_index`.
+        outside: Number of videos that are not indexed, for the report.
+        workers: See :func:`build_index`.
+        on_progress: See :func:`build_index`.
+        rescan: See :func:`build_index`.
     """
     target = Path(os.path.abspath(out))
-    known = _known(target, rescan=rescan)
-    part = _PartFile(target.with_name(f".{target.name}.part.jsonl"), fresh=rescan)
-    with part:
-        known.update(part.rows)
-        part.rows.clear()
+    earlier = _earlier_rows(target, rescan=rescan)
+    partial = _PartialIndex(target.with_name(f".{target.name}.part.jsonl"), fresh=rescan)
+    with partial:
+        earlier.update(partial.rows)
+        partial.rows.clear()
         rows: dict[str, _Row] = {}
         for path in labels:
-            row = known.get(path)
+            row = earlier.get(path)
             if row is not None and (row[_column("size")], row[_column("modified_ns")]) == _fingerprint(path):
                 rows[path] = row
-        del known
+        del earlier
         todo = [path for path in labels if path not in rows]
         failed: dict[str, CrissCrossError] = {}
         workers = usable_cores() if workers is None else workers
-        news = work_on_files(todo, scan_file, workers=min(workers, len(todo)), queue_size=64)
-        with contextlib.closing(news):
-            for _, given, item in news:
+        results = work_on_files(todo, scan_file, workers=min(workers, len(todo)), queue_size=64)
+        with contextlib.closing(results):
+            for _, given, item in results:
                 if isinstance(item, WorkerStartError):
                     raise item
                 if isinstance(item, CrissCrossError):
                     failed[str(given)] = item
                 else:
                     rows[str(given)] = _row(item.to_row())
-                    part.add(rows[str(given)])
+                    partial.add(rows[str(given)])
                 if on_progress is not None:
                     on_progress(len(rows) + len(failed), len(labels))
     report = _write(
@@ -321,7 +321,7 @@ def index_files(
         outside=outside,
         scanned=len(todo),
     )
-    part.path.unlink(missing_ok=True)
+    partial.path.unlink(missing_ok=True)
     return report
 
 
@@ -329,11 +329,11 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
     """Read an index's usable files.
 
     Args:
-        path: What :func:`build_index` wrote.
-        root: Where the files are now, if they were moved since.
+        path: An index that :func:`build_index` wrote.
+        root: The folder that the files are in now, if they were moved.
 
     Raises:
-        ConfigError: pyarrow is missing, there is no such file, it is no index, or no file in it is usable.
+        ConfigError: pyarrow is missing, the file does not exist or is not an index, or no file in it is usable.
     """
     path = Path(path)
     parquet, metadata, digest = _open_parquet(path)
@@ -343,14 +343,15 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
         )
     large = parquet.metadata.num_rows >= SHARED_ROWS
     if large:
-        del parquet  # its bytes
+        del parquet  # frees its bytes
         table = _map_table(path, digest)
     else:
         with _an_index(path):
             table = _usable(parquet.read(use_threads=False)).combine_chunks()
     if table.num_rows == 0:
         raise ConfigError(
-            f"{path}: none of its files is usable", remedy="building the index said why; give it other files"
+            f"{path}: none of its files is usable",
+            remedy="crisscross-pretrain index prints the reasons; index other files",
         )
     return Index(
         os.fspath(path),
@@ -367,7 +368,9 @@ def read_index(path: StrPath, *, root: StrPath | None = None) -> Index:
 def _check_local(paths: Iterable[str]) -> None:
     for path in paths:
         if is_url(path):
-            raise ConfigError(f"{path}: pretraining reads local files", remedy="copy them, and name the copy")
+            raise ConfigError(
+                f"{path}: pretraining reads local files", remedy="copy them, and pass the copies"
+            )
 
 
 def _find(
@@ -381,9 +384,9 @@ def _find(
             )
         found = find_media(inputs, list_file=list_file, suffixes=VIDEO_SUFFIXES)
         _check_local(found)
-        there = [p for p in found if os.path.exists(p)]
+        existing = [p for p in found if os.path.exists(p)]
         folders = [p for p in inputs if os.path.isdir(p)]
-        root = str(common_folder([*folders, *there] or found))
+        root = str(common_folder([*folders, *existing] or found))
         return root, {os.path.abspath(p): None for p in found}, 0
     root, folder = _split_folder(inputs, layout, split, list_file)
     found = [os.path.abspath(p) for p in find_media([folder], suffixes=VIDEO_SUFFIXES)]
@@ -398,16 +401,14 @@ def _find(
     }
     where = os.path.join(folder, "CLASS", "VIDEO")
     if not labels and layout == "kinetics400":
-        raise ConfigError(
-            f"{folder}: has videos, but no class folders", remedy=f"put them where {where} is one"
-        )
+        raise ConfigError(f"{folder}: has videos, but no class folders", remedy=f"arrange them as {where}")
     if layout == "kinetics-sound":
         missing = sorted({*KINETICS_SOUND_CLASSES} - {*labels.values()})
         if missing:
             names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise ConfigError(
                 f"{folder}: has no videos of {len(missing)} of the 32 classes of Kinetics-Sound: {names}",
-                remedy=f"put them where {where} is one (spaces or underscores), or use layout 'kinetics400'",
+                remedy=f"arrange them as {where} (spaces or underscores), or use layout 'kinetics400'",
             )
     return root, labels, len(found) - len(labels)
 
@@ -435,10 +436,10 @@ def _fingerprint(path: str) -> Fingerprint | None:
         return None
 
 
-# --- what is known of them ---------------------------------------------------------------------------------------
+# --- rows of earlier runs ----------------------------------------------------------------------------------------
 
 _Row = tuple[Any, ...]
-"""A row's values in the order of ``COLUMNS``; far smaller than a dictionary, a million times."""
+"""A row's values in the order of ``COLUMNS``. A tuple takes far less memory than a dictionary, for a million rows."""
 
 
 def _column(name: str) -> int:
@@ -449,15 +450,15 @@ def _row(values: Mapping[str, Any]) -> _Row:
     return tuple(sys.intern(v) if isinstance(v, str) else v for v in (values[name] for name in COLUMNS))
 
 
-class _PartFile:
-    """What a run has found so far: a line of JSON with the columns' names, then one a file."""
+class _PartialIndex:
+    """The rows that a run has scanned so far: a line of JSON with the columns' names, then one line per file."""
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
         self.path = path
         self.rows: dict[str, _Row] = {}
         self._fresh = fresh
 
-    def __enter__(self) -> _PartFile:
+    def __enter__(self) -> _PartialIndex:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             end = 0 if self._fresh else self._read()
@@ -483,7 +484,7 @@ class _PartFile:
             raise _not_written(self.path.parent, error) from None
 
     def _read(self) -> int:
-        """Take the whole lines and return where the last one ends; 0 if another version wrote them."""
+        """Read the whole lines and return where the last one ends, or 0 if another version wrote them."""
         end, path = 0, _column("path")
         if not self.path.exists():
             return 0
@@ -504,8 +505,8 @@ class _PartFile:
         return end
 
 
-def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
-    """What an older index knows of the files that could be read, by absolute path."""
+def _earlier_rows(out: Path, *, rescan: bool) -> dict[str, _Row]:
+    """Return the previous index's rows of files that could be read, by absolute path."""
     if not os.path.lexists(out):
         return {}
     if out.is_dir():
@@ -513,30 +514,30 @@ def _known(out: Path, *, rescan: bool) -> dict[str, _Row]:
     table, metadata = _read_table(out)  # raises if it is another file
     if rescan or metadata["version"] != INDEX_VERSION or not {*COLUMNS} <= {*table.column_names}:
         return {}
-    known = {}
+    rows = {}
     for batch in table.to_batches(max_chunksize=4096):
         for values in batch.to_pylist():
             if values["status"] != UNREADABLE:
                 values["path"] = _path_of(values, metadata["root"])
-                known[values["path"]] = _row(values)
-    return known
+                rows[values["path"]] = _row(values)
+    return rows
 
 
-# --- the file itself ---------------------------------------------------------------------------------------------
+# --- the index file ----------------------------------------------------------------------------------------------
 
 
 def _judge(info: Media, min_seconds: float) -> tuple[str, str | None]:
-    """Return a readable file's status and, where it is left out, the reason."""
+    """Return a readable file's status and, if it is not usable, the reason."""
     video, audio = info.video_span, info.audio_span
     if audio is None:
-        return NO_SOUND, "has no sound that can be decoded"
+        return NO_AUDIO, "has no audio stream that can be decoded"
     if video is None:
-        return NO_PICTURES, "has no pictures that can be decoded"
-    shared = (max(video[0], audio[0]), min(video[1], audio[1]))
+        return NO_VIDEO, "has no video stream that can be decoded"
+    overlap = (max(video[0], audio[0]), min(video[1], audio[1]))
     for what, (start, end) in (
-        ("its pictures last", video),
-        ("its sound lasts", audio),
-        ("its pictures and sound share", shared),
+        ("its video lasts", video),
+        ("its audio lasts", audio),
+        ("its video and audio overlap for", overlap),
     ):
         if end - start <= min_seconds:
             return TOO_SHORT, f"{what} {max(0.0, end - start):.2f} s, not more than {min_seconds:g} s"
@@ -554,7 +555,7 @@ def _write(
     outside: int,
     scanned: int,
 ) -> IndexReport:
-    """Write the index and count what is in it."""
+    """Write the index and return the report on it."""
     pa = _pyarrow()
     if metadata["layout"] == "kinetics-sound":
         classes: list[str] | None = sorted(KINETICS_SOUND_CLASSES)
@@ -611,7 +612,7 @@ def _write(
         usable=statuses[OK],
         damaged=damaged,
         hours=seconds / 3600,
-        left_out={s: statuses[s] for s in (NO_SOUND, NO_PICTURES, TOO_SHORT, UNREADABLE) if statuses[s]},
+        left_out={s: statuses[s] for s in (NO_AUDIO, NO_VIDEO, TOO_SHORT, UNREADABLE) if statuses[s]},
         examples={status: tuple(shown) for status, shown in examples.items()},
         classes=None if classes is None else len(classes),
         outside=outside,
@@ -627,7 +628,7 @@ def _read_table(path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _open_parquet(path: Path) -> tuple[Any, dict[str, Any], str]:
-    """Open an index of any version; its file is not held. Returns its sha256 too."""
+    """Return the opened index, of any version, its metadata and its sha256. The file is closed again."""
     pa = _pyarrow()
     try:
         data = path.read_bytes()
@@ -643,7 +644,7 @@ def _open_parquet(path: Path) -> tuple[Any, dict[str, Any], str]:
 
 @contextlib.contextmanager
 def _an_index(path: Path) -> Iterator[None]:
-    """Say so of what is none."""
+    """Raise a :class:`ConfigError` if the code in the context finds that the file is not an index."""
     try:
         yield
     except (_pyarrow().ArrowException, KeyError, ValueError):
@@ -651,16 +652,16 @@ def _an_index(path: Path) -> Iterator[None]:
 
 
 def _usable(table: Any) -> Any:
-    """Return the usable files' rows, and the columns that are read of them."""
+    """Return the rows of the usable files, with the columns that are read."""
     names = dict.fromkeys((*COLUMNS, "path_bytes", "label"))
     return table.filter(_pyarrow().compute.equal(table["status"], OK)).select([*names])
 
 
 def _map_table(path: Path, digest: str) -> Any:
-    """Map an index's usable files, from a file of Arrow's own form that is made if it is not there.
+    """Memory-map an index's usable files from a file in Arrow's format, which is written if it does not exist.
 
     Raises:
-        ConfigError: the index has changed, or the folder is somebody else's.
+        ConfigError: the index has changed, or other users can write to the folder.
         StorageError: the disk is full.
     """
     pa = _pyarrow()
@@ -668,7 +669,7 @@ def _map_table(path: Path, digest: str) -> Any:
     try:
         return pa.ipc.open_file(pa.memory_map(os.fspath(mapped))).read_all()
     except (OSError, pa.ArrowInvalid):
-        pass  # not there, or a cleaner's, or of a disk that lost it
+        pass  # it does not exist, or a cleaner or a failing disk has damaged it
     parquet, _, now = _open_parquet(path)
     if now != digest:
         raise ConfigError(f"{path}: has changed since it was opened", remedy="start again")
@@ -680,7 +681,7 @@ def _map_table(path: Path, digest: str) -> Any:
         writer: Any = None
         for group in range(
             parquet.num_row_groups
-        ):  # one at a time: the whole never is in this process's memory
+        ):  # one group at a time, so that the whole index is never in this process's memory
             table = _usable(parquet.read_row_group(group, use_threads=False))
             if writer is None:
                 sink = stack.enter_context(pa.OSFile(os.fspath(temporary), "wb"))
@@ -691,7 +692,7 @@ def _map_table(path: Path, digest: str) -> Any:
 
 
 def _own_folder() -> Path:
-    """Return a folder for temporary files that stay, which nobody else can write to."""
+    """Return a folder for temporary files that are kept, which no other user can write to."""
     user = os.getuid() if hasattr(os, "getuid") else None
     folder = Path(tempfile.gettempdir()) / ("crisscross-zoo" if user is None else f"crisscross-zoo-{user}")
     with writing(folder.parent):
@@ -719,19 +720,19 @@ def _pyarrow() -> Any:
 
 
 def _under(root: str, path: str) -> str:
-    """Return ``path`` from ``root`` on where it is under it, with slashes, else as it is."""
+    """Return ``path`` relative to ``root``, with slashes, or unchanged if it is not under ``root``."""
     inside = path.startswith(root.rstrip(os.sep) + os.sep)
     return os.path.relpath(path, root).replace(os.sep, "/") if inside else path
 
 
 def _path_of(row: Mapping[str, Any], root: str) -> str:
-    """Return the absolute path of a row's file, as the system writes it."""
+    """Return the absolute path of a row's file, with the system's separators."""
     under = row["path"] if row["path_bytes"] is None else os.fsdecode(row["path_bytes"])
     return os.path.join(root, under.replace("/", os.sep))
 
 
 def _text(value: str) -> str:
-    """Return the string without what is not UTF-8 in it, which Arrow does not take."""
+    """Return the string with escapes for what is not UTF-8, which Arrow does not accept."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,11 +1,12 @@
-"""Batches in their order: read by processes that write into memory of a fixed size, and that may die.
+"""Load batches in order, with workers that write into shared memory of a fixed size and are restarted if they die.
 
-Each process takes parts of a batch, of 16 samples at most, and writes them into one of a fixed number of slots in
-shared memory, which is taken as a whole before the first sample is read: what is in flight cannot grow. A thread puts
-the parts of the next batch together while the one before is trained on.
+A worker reads chunks of a batch, of 16 samples at most, and writes each into one of a fixed number of slots in shared
+memory. This memory is allocated before the first sample is read, so that the samples in flight cannot grow. A thread
+puts the chunks of the next batch together while the previous one is trained on.
 
-A process says what it reads in that memory. One that dies or is silent for too long is started again and gets its parts
-again; samples are decided by their keys alone, so nothing else changes. What it was reading goes on the run's list.
+A worker records in that memory which file it is reading. A worker that dies or is silent for too long is restarted with
+the same chunks. Samples are decided by their keys alone, so nothing else changes. The file that it was reading is added
+to the run's list of incidents.
 """
 
 from __future__ import annotations
@@ -43,45 +44,45 @@ from crisscross_zoo.workers.samples import Failures, SampleKey
 _T = TypeVar("_T")
 
 STOP_SIGNALS = tuple(s for s in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, s))
-"""What tells a run to stop; SIGUSR1 is Slurm's warning."""
+"""Signals that stop a run; SIGUSR1 is Slurm's warning."""
 
-PART_SAMPLES = 16
-"""Samples that a process reads before it hands them over, at most."""
+CHUNK_SAMPLES = 16
+"""Samples of a chunk, at most: a worker reads a chunk before it passes it on."""
 
 BATCHES = 2
-"""Whole batches of a training process: one that is trained on, one that is put together."""
+"""Whole batches that a training process holds: one that is trained on, one that is put together."""
 
-_QUEUE = 2  # parts that a process has: one that it reads, and one after
+_QUEUE = 2  # chunks that a worker has: the one that it reads, and the next one
 _POLL_SECONDS = 0.2
 _PARENT_SECONDS = 2.0
-_IDLE_DEATHS = 3  # in turn, of processes that read nothing: none will start
-_STORAGE_PROCESSES = 4  # silent at once, each at another file: that is no file's fault
+_IDLE_DEATHS = 3  # workers in a row that died without reading anything: none will start
+_STORAGE_WORKERS = 4  # so many workers, all silent at different files: the storage is the cause, not a file
 _PAGE = 4096
 _ALIGNED = 64
-_STATUS = np.dtype([("place", "<i8"), ("since", "<f8"), ("finished", "<f8")])
+_STATUS = np.dtype([("position", "<i8"), ("since", "<f8"), ("finished", "<f8")])
 _FROM_OUTSIDE = tuple(-getattr(signal, s) for s in ("SIGKILL", "SIGTERM") if hasattr(signal, s))
 
 
-# --- how much ----------------------------------------------------------------------------------------------------
+# --- how much memory ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Flight:
-    """What a training process and its data processes hold of samples that are not trained on yet.
+    """The samples in flight of a training process and its workers: read, but not trained on yet.
 
     Attributes:
-        shapes: Of each view of a sample.
-        dtype: Of the views.
-        share: Samples of a batch.
-        part: Samples of a part.
-        slots: Parts in shared memory.
-        pinned: Whether whole batches lie in memory that a GPU copies from.
+        shapes: Shape of each view of a sample, by view.
+        dtype: Dtype of the views.
+        batch_size: Samples of a batch of this training process.
+        chunk: Samples of a chunk.
+        slots: Chunks in shared memory.
+        pinned: Whether whole batches lie in pinned memory, which a GPU copies from.
     """
 
     shapes: dict[str, tuple[int, ...]]
     dtype: torch.dtype
-    share: int
-    part: int
+    batch_size: int
+    chunk: int
     slots: int
     pinned: bool
 
@@ -92,9 +93,9 @@ class Flight:
 
     @property
     def slot_bytes(self) -> int:
-        """Bytes of a part in shared memory."""
+        """Bytes of a chunk in shared memory."""
         return sum(
-            _up(prod(shape) * self.part * self.dtype.itemsize, _ALIGNED) for shape in self.shapes.values()
+            _up(prod(shape) * self.chunk * self.dtype.itemsize, _ALIGNED) for shape in self.shapes.values()
         )
 
     @property
@@ -104,36 +105,36 @@ class Flight:
 
     @property
     def batch_bytes(self) -> int:
-        """Bytes of one whole batch; torch takes pinned memory in powers of two."""
-        sizes = [prod(shape) * self.share * self.dtype.itemsize for shape in self.shapes.values()]
+        """Bytes of one whole batch; torch allocates pinned memory in powers of two."""
+        sizes = [prod(shape) * self.batch_size * self.dtype.itemsize for shape in self.shapes.values()]
         return sum(1 << (size - 1).bit_length() if self.pinned else size for size in sizes)
 
     @property
     def bytes(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of all samples in flight."""
         return self.shared_bytes + BATCHES * self.batch_bytes
 
 
 def plan_flight(
-    config: PretrainConfig, *, share: int, workers: int, processes: int = 1, pinned: bool = False
+    config: PretrainConfig, *, batch_size: int, workers: int, processes: int = 1, pinned: bool = False
 ) -> Flight:
-    """Return how samples travel within the bytes that ``config.run.data_bytes`` gives a machine.
+    """Return chunks and batches that fit into ``config.run.data_bytes``, the bytes of a machine.
 
-    Where whole batches do not fit in pinned memory, of which torch takes powers of two, they are not pinned: copying
-    them is slower then.
+    If whole batches do not fit in pinned memory, which torch allocates in powers of two, they are not pinned. Copying
+    them to the GPU is slower then.
 
-    Under autocast samples travel in its 16 bits: the first layer of both networks rounds its input to these in any
-    case, so no number changes.
+    Under autocast, samples are passed on in its 16-bit dtype. The first layer of both networks rounds its input to that
+    dtype in any case, so the result does not change.
 
     Args:
-        config: Views, precision and the bytes.
-        share: Samples of a batch for each training process.
-        workers: Data processes of each; 0: samples are read in the training process.
-        processes: Training processes on this machine, which share the bytes.
+        config: Settings of the views, the precision and ``data_bytes``.
+        batch_size: Samples of a batch for each training process.
+        workers: Workers of each training process; 0: samples are read in the training process.
+        processes: Training processes on this machine, which share ``data_bytes``.
         pinned: Whether batches are copied to a GPU.
 
     Raises:
-        ConfigError: it does not fit.
+        ConfigError: the samples in flight do not fit.
     """
     video, audio = config.video.frames, config.audio.clip_samples // config.audio.hop_length
     crop = config.data.crop
@@ -144,12 +145,12 @@ def plan_flight(
     room = config.run.data_bytes // processes
 
     def largest(pinned: bool) -> Flight:
-        """The largest parts that fit, or those of one sample."""
-        part = min(PART_SAMPLES, -(-share // max(1, workers)))
+        """Return the largest chunks that fit, or chunks of one sample."""
+        chunk = min(CHUNK_SAMPLES, -(-batch_size // max(1, workers)))
         while (
-            found := Flight(shapes, dtype, share, part, _QUEUE * workers, pinned)
-        ).bytes > room and part > 1:
-            part -= 1
+            found := Flight(shapes, dtype, batch_size, chunk, _QUEUE * workers, pinned)
+        ).bytes > room and chunk > 1:
+            chunk -= 1
         return found
 
     planned = largest(pinned)
@@ -157,7 +158,7 @@ def plan_flight(
         planned = largest(False)
     if planned.bytes > room:
         raise ConfigError(
-            f"{processes} x {workers} data processes and {BATCHES} batches hold {planned.bytes * processes:,} bytes of"
+            f"{processes} x {workers} workers and {BATCHES} batches hold {planned.bytes * processes:,} bytes of"
             f" samples, more than run.data_bytes={config.run.data_bytes:,}",
             remedy="raise --run.data-bytes, or lower --run.workers or --optim.batch-size",
         )
@@ -165,13 +166,13 @@ def plan_flight(
 
 
 def check_memory(flight: Flight, *, processes: int, workers: int, available: int | None) -> None:
-    """Refuse a run whose samples in flight do not fit the machine, before anything is taken.
+    """Raise if the samples in flight do not fit this machine's memory, before any of it is allocated.
 
     Args:
-        flight: What one training process takes.
+        flight: The samples in flight of one training process.
         processes: Training processes on this machine.
-        workers: Data processes of each, for the message.
-        available: Bytes that the machine has, see :func:`available_bytes`; None: not known.
+        workers: Workers of each training process, for the message.
+        available: Available bytes of the machine, see :func:`available_bytes`; None: unknown.
 
     Raises:
         ConfigError: they do not fit.
@@ -179,14 +180,14 @@ def check_memory(flight: Flight, *, processes: int, workers: int, available: int
     needed = flight.bytes * processes
     if available is not None and needed > available:
         raise ConfigError(
-            f"{processes} x {workers} data processes and {BATCHES} batches take {needed:,} bytes of memory, this"
+            f"{processes} x {workers} workers and {BATCHES} batches take {needed:,} bytes of memory, this"
             f" machine has {available:,} available",
             remedy="lower --run.data-bytes, --run.workers or --optim.batch-size, or give the job more memory",
         )
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Return the bytes of memory that this machine, or this process's control group, has available; None: not known."""
+    """Return the bytes of memory available to this machine or this process's control group; None: unknown."""
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         rows = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -201,7 +202,7 @@ def available_bytes(root: Path = Path("/")) -> int | None:
             taken = int((group / used).read_text(encoding="ascii"))
             for line in (group / statistics).read_text(encoding="ascii").splitlines():
                 if line.startswith("inactive_file "):
-                    taken -= int(line.split()[1])  # given back when memory is wanted
+                    taken -= int(line.split()[1])  # the kernel frees it when memory is needed
             found.append(max(0, limit - taken))
     return min(found, default=None)
 
@@ -210,17 +211,17 @@ def _up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-# --- memory of several processes ---------------------------------------------------------------------------------
+# --- shared memory -----------------------------------------------------------------------------------------------
 
 
 class SharedBytes:
-    """Memory that this process and those that it is handed to see alike, under any start method.
+    """Memory that this process shares with the processes that it is passed to, under any start method.
 
-    On Linux it is an anonymous memory file: its pages are taken at once, so that too little of it is an error here and
-    not a fault later, and it needs no room in ``/dev/shm``, of which containers have little.
+    On Linux it is an anonymous memory file. All its pages are allocated at once, so that a lack of memory is an error
+    here and not a bus error later. It needs no space in ``/dev/shm``, which is small in containers.
 
     Raises:
-        ConfigError: there is not as much.
+        ConfigError: there is not enough memory.
     """
 
     def __init__(self, size: int) -> None:
@@ -232,7 +233,7 @@ class SharedBytes:
             except OSError as error:
                 os.close(descriptor)
                 raise ConfigError(
-                    f"{size:,} bytes of shared memory cannot be taken ({error.strerror})",
+                    f"{size:,} bytes of shared memory cannot be allocated ({error.strerror})",
                     remedy="lower --run.data-bytes or --run.workers, or give the job more memory",
                 ) from None
             self._attach(descriptor)
@@ -246,7 +247,7 @@ class SharedBytes:
         self.memory = memoryview(self._map)
 
     def close(self) -> None:
-        """Give the descriptor back; the memory goes with the last tensor in it."""
+        """Close the descriptor. The memory is freed with the last tensor in it."""
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
             del self._descriptor
@@ -268,7 +269,7 @@ class SharedBytes:
 
 
 class _Slots:
-    """A line of status for each process, then the slots, as arrays and tensors over shared memory."""
+    """A status row for each worker, then the slots, as arrays and tensors over shared memory."""
 
     def __init__(self, shared: SharedBytes, flight: Flight, workers: int) -> None:
         self.status = np.frombuffer(shared.memory, _STATUS, count=workers)
@@ -277,9 +278,9 @@ class _Slots:
         for _ in range(flight.slots):
             views = {}
             for name, shape in flight.shapes.items():
-                count = flight.part * prod(shape)
+                count = flight.chunk * prod(shape)
                 flat = torch.frombuffer(shared.memory, dtype=flight.dtype, count=count, offset=offset)
-                views[name] = flat.view(flight.part, *shape)
+                views[name] = flat.view(flight.chunk, *shape)
                 offset += _up(count * flight.dtype.itemsize, _ALIGNED)
             self.views.append(views)
 
@@ -288,12 +289,12 @@ class _Slots:
         return _up(workers * _STATUS.itemsize, _PAGE) + flight.shared_bytes
 
 
-# --- a data process ----------------------------------------------------------------------------------------------
+# --- a worker ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class _Part:
-    """Some samples of a step: a task, and then what came of it."""
+class _Chunk:
+    """Some samples of a step: the task for a worker, and then its result."""
 
     number: int
     first: int
@@ -312,7 +313,7 @@ def _work(
     workers: int,
     me: int,
 ) -> None:
-    """Read parts until there are no more, or the training process is gone."""
+    """Run a worker: read chunks until there are no more, or the training process has died."""
     for name in STOP_SIGNALS:
         # A terminal, Slurm or torchrun signals the whole group; the training process decides when to stop.
         signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -321,9 +322,9 @@ def _work(
     shared.close()
     status, parent = slots.status, os.getppid()
 
-    def note(place: int) -> None:
-        status["finished" if place == NOTHING else "since"][me] = time.monotonic()
-        status["place"][me] = place
+    def note(position: int) -> None:
+        status["finished" if position == NOTHING else "since"][me] = time.monotonic()
+        status["position"][me] = position
 
     dataset.note = note
     with contextlib.suppress(EOFError, OSError):
@@ -334,25 +335,25 @@ def _work(
             task = pipe.recv()
             if task is None:
                 return
-            part, dataset.skipped = task
-            for number, key in enumerate(part.keys):
+            chunk, dataset.skipped = task
+            for number, key in enumerate(chunk.keys):
                 try:
                     views, path, failures = dataset[key]
                     note(NOTHING)
                     for name, view in views.items():
-                        slots.views[part.slot][name][number].copy_(view)
+                        slots.views[chunk.slot][name][number].copy_(view)
                 except CrissCrossError as error:
-                    part.error = error
+                    chunk.error = error
                 except Exception as error:
-                    part.error = TrainingError(
-                        f"a data process failed ({type(error).__name__}: {first_line(error)})"
+                    chunk.error = TrainingError(
+                        f"a worker failed ({type(error).__name__}: {first_line(error)})"
                     )
-                if part.error is not None:
+                if chunk.error is not None:
                     note(NOTHING)
                     break
-                part.paths.append(path)
-                part.failures += failures
-            pipe.send(part)
+                chunk.paths.append(path)
+                chunk.failures += failures
+            pipe.send(chunk)
 
 
 def _parent_lives() -> bool:
@@ -361,38 +362,38 @@ def _parent_lives() -> bool:
 
 
 @dataclass
-class _Process:
-    """A data process as the training process sees it."""
+class _Worker:
+    """A worker, as the training process sees it."""
 
     process: Any
     pipe: connection.Connection
-    parts: deque[_Part]
+    chunks: deque[_Chunk]
 
     def end(self) -> int | None:
-        """End it, whatever it does; return its exit code, or None where the system cannot end it."""
+        """Kill the worker and return its exit code, or None if the system cannot kill it."""
         self.process.kill()
         self.process.join(1.0)
         code: int | None = self.process.exitcode
         return code
 
 
-# --- all of them -------------------------------------------------------------------------------------------------
+# --- all workers -------------------------------------------------------------------------------------------------
 
 
 class Loader:
-    """Batches of a sampler, in its order, over epochs without a pause; iterate once.
+    """Batches of a sampler, in its order, over all epochs without a pause. A loader can be iterated once.
 
     Args:
-        dataset: What makes the samples.
-        sampler: Which, step by step.
-        flight: How they travel.
-        workers: Data processes; 0: samples are read in this process.
+        dataset: The dataset that reads the samples.
+        sampler: The keys of each step's samples.
+        flight: Sizes of chunks and batches.
+        workers: Number of workers; 0: samples are read in this process.
         incidents: The run's list of files that are not read any more.
-        record: Where this process says what it reads, with 0 data processes.
+        record: Records which file this process reads, with 0 workers.
         limit: Seconds that a file may take.
 
     Attributes:
-        start_method: How processes start; None: Python's own choice.
+        start_method: Start method of the workers; None: Python's default.
     """
 
     start_method: str | None = None
@@ -415,13 +416,13 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Yield batches; closing the iterator ends all processes.
+        """Yield batches; closing the iterator ends all workers.
 
         Raises:
-            ConfigError: the memory cannot be taken.
-            TrainingError: data processes do not start, or nothing can be read.
+            ConfigError: the memory cannot be allocated.
+            TrainingError: the workers do not start, or nothing can be read.
         """
-        return self._by_processes() if self.workers else self._here()
+        return self._by_workers() if self.workers else self._here()
 
     def _here(self) -> Generator[Batch, None, None]:
         with self.record.kept() as record:
@@ -434,13 +435,13 @@ class Loader:
                     record.note(NOTHING)
                 yield batch.pin_memory() if self.flight.pinned else batch
 
-    def _by_processes(self) -> Generator[Batch, None, None]:
+    def _by_workers(self) -> Generator[Batch, None, None]:
         with contextlib.closing(_Pool(self)) as pool:
             yield from _ahead(pool.batches(), pool.stop, pinned=self.flight.pinned)
 
 
 class _Pool:
-    """The data processes of a training process, and their parts."""
+    """The workers of a training process, and their chunks."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader, self.flight = loader, loader.flight
@@ -449,30 +450,30 @@ class _Pool:
         self.shared = SharedBytes(_Slots.size(self.flight, workers))
         self.slots = _Slots(self.shared, self.flight, workers)
         self.free = list(range(self.flight.slots))
-        self.waiting: deque[_Part] = deque()
-        self.done: dict[int, _Part] = {}
-        self.coming = self._parts()
-        self.taken = 0  # parts that are in a batch
+        self.waiting: deque[_Chunk] = deque()
+        self.done: dict[int, _Chunk] = {}
+        self.coming = self._chunks()
+        self.taken = 0  # chunks that are in a batch
         self.idle_deaths = 0
-        self.processes: list[_Process] = []
+        self.workers: list[_Worker] = []
         try:
             for number in range(workers):
-                self.processes.append(self._start(number))
+                self.workers.append(self._start(number))
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """End all processes; they do not listen to signals."""
-        for one in self.processes:
-            one.process.kill()
-        for one in self.processes:
-            one.end()
-            one.pipe.close()
+        """Kill all workers; they ignore the signals that stop a run."""
+        for worker in self.workers:
+            worker.process.kill()
+        for worker in self.workers:
+            worker.end()
+            worker.pipe.close()
         self.shared.close()
 
     def batches(self) -> Generator[Batch, None, None]:
-        """Yield batches until told to stop."""
+        """Yield batches until ``stop`` is set."""
         for keys in self.loader.sampler:
             if (batch := self._next(len(keys))) is None:
                 return
@@ -481,7 +482,7 @@ class _Pool:
                 return
 
     def _next(self, samples: int) -> Batch | None:
-        """Return the next batch, or None where that is not wanted any more."""
+        """Return the next batch, or None if ``stop`` is set."""
         views = {
             name: torch.empty((samples, *shape), dtype=self.flight.dtype, pin_memory=self.flight.pinned)
             for name, shape in self.flight.shapes.items()
@@ -491,120 +492,120 @@ class _Pool:
         while len(paths) < samples:
             if self.stop.is_set():
                 return None
-            self._hand_out()
-            part = self.done.pop(self.taken, None)
-            if part is None:
+            self._distribute()
+            chunk = self.done.pop(self.taken, None)
+            if chunk is None:
                 self._listen()
                 continue
-            if part.error is not None:
-                return Batch({}, [], [], part.error)
+            if chunk.error is not None:
+                return Batch({}, [], [], chunk.error)
             for name, view in views.items():
-                view[part.first : part.first + len(part.keys)].copy_(
-                    self.slots.views[part.slot][name][: len(part.keys)]
+                view[chunk.first : chunk.first + len(chunk.keys)].copy_(
+                    self.slots.views[chunk.slot][name][: len(chunk.keys)]
                 )
-            self.free.append(part.slot)
+            self.free.append(chunk.slot)
             self.taken += 1
-            paths += part.paths
-            failures += part.failures
+            paths += chunk.paths
+            failures += chunk.failures
         return Batch(views, paths, failures)
 
-    def _parts(self) -> Iterator[_Part]:
-        number, size = 0, self.flight.part
+    def _chunks(self) -> Iterator[_Chunk]:
+        number, size = 0, self.flight.chunk
         for keys in self.loader.sampler:
             for first in range(0, len(keys), size):
-                yield _Part(number, first, keys[first : first + size])
+                yield _Chunk(number, first, keys[first : first + size])
                 number += 1
 
-    def _hand_out(self) -> None:
-        """Give parts to the processes that have the fewest, as long as there are slots."""
+    def _distribute(self) -> None:
+        """Send chunks to the workers that have the fewest, as long as there are free slots."""
         while True:
-            one = min(self.processes, key=lambda one: len(one.parts))
-            if len(one.parts) >= _QUEUE:
+            worker = min(self.workers, key=lambda worker: len(worker.chunks))
+            if len(worker.chunks) >= _QUEUE:
                 return
             if not self.waiting:
-                if not self.free or (part := next(self.coming, None)) is None:
+                if not self.free or (chunk := next(self.coming, None)) is None:
                     return
-                part.slot = self.free.pop()
-                self.waiting.append(part)
-            part = self.waiting.popleft()
-            one.parts.append(part)
-            with contextlib.suppress(OSError):  # it is dead, which is seen when it is listened to
-                one.pipe.send((part, self.loader.incidents.skipped))
+                chunk.slot = self.free.pop()
+                self.waiting.append(chunk)
+            chunk = self.waiting.popleft()
+            worker.chunks.append(chunk)
+            with contextlib.suppress(OSError):  # the worker is dead: _listen notices and restarts it
+                worker.pipe.send((chunk, self.loader.incidents.skipped))
 
     def _listen(self) -> None:
-        """Take what comes, and see who has died or is silent."""
-        by_pipe = {one.pipe: number for number, one in enumerate(self.processes)}
-        by_sentinel = {one.process.sentinel: number for number, one in enumerate(self.processes)}
+        """Receive chunks from the workers, and restart workers that have died or are silent."""
+        by_pipe = {worker.pipe: number for number, worker in enumerate(self.workers)}
+        by_sentinel = {worker.process.sentinel: number for number, worker in enumerate(self.workers)}
         ready = connection.wait([*by_pipe, *by_sentinel], _POLL_SECONDS)
         for pipe in ready:
             if pipe in by_pipe:
-                self._take(self.processes[by_pipe[pipe]])
-        for number, one in enumerate(self.processes):
-            if one.process.sentinel in ready:
-                self._again(number, silent=False)
+                self._receive(self.workers[by_pipe[pipe]])
+        for number, worker in enumerate(self.workers):
+            if worker.process.sentinel in ready:
+                self._restart(number, silent=False)
         for number in self._silent():
-            self._again(number, silent=True)
+            self._restart(number, silent=True)
 
-    def _take(self, one: _Process) -> bool:
-        """Take a part that a process has read; False if there will be none."""
+    def _receive(self, worker: _Worker) -> bool:
+        """Receive a chunk that a worker has read; return False if none will come."""
         try:
-            part = one.pipe.recv()
+            chunk = worker.pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             return False
-        one.parts.popleft()
-        self.done[part.number] = part
+        worker.chunks.popleft()
+        self.done[chunk.number] = chunk
         self.idle_deaths = 0
         return True
 
     def _silent(self) -> list[int]:
-        """Return the processes that are silent because of their file.
+        """Return the numbers of the workers that are silent because of their file.
 
         Raises:
-            TrainingError: all are silent, each at another file.
+            TrainingError: all workers are silent, each at another file.
         """
         now, status, limit = time.monotonic(), self.slots.status, self.loader.limit
-        reading = status["place"] != NOTHING
+        reading = status["position"] != NOTHING
         late = np.flatnonzero(reading & (now - status["since"] > limit))
         if (
             len(late)
-            and len(self.processes) >= _STORAGE_PROCESSES
+            and len(self.workers) >= _STORAGE_WORKERS
             and reading.all()
-            and len(np.unique(status["place"])) == len(status)
+            and len(np.unique(status["position"])) == len(status)
             and now - status["finished"].max() > limit / 2
-        ):  # the storage, it seems: it is when the others are as late
+        ):  # the storage may be the cause; it is if all workers are late
             if len(late) < len(status):
                 return []
             raise TrainingError(
-                f"none of {len(late)} data processes has read its file within {limit:g} s",
-                remedy="see whether the data's storage answers, or raise --run.read-seconds",
+                f"none of {len(late)} workers has read its file within {limit:g} s",
+                remedy="check that the data's storage responds, or raise --run.read-seconds",
             )
         return [int(number) for number in late]
 
-    def _again(self, number: int, *, silent: bool) -> None:
-        """Start a process anew with the parts it had, and write down what it was reading."""
-        one = self.processes[number]
-        code = one.end()
+    def _restart(self, number: int, *, silent: bool) -> None:
+        """Restart a worker with the chunks that it had, and list the file that it was reading."""
+        worker = self.workers[number]
+        code = worker.end()
         with contextlib.suppress(OSError):
-            while one.pipe.poll() and self._take(one):
-                pass  # what it had read before
-        one.pipe.close()
-        place = int(self.slots.status["place"][number])
-        if place != NOTHING:
-            how = f"nothing came for {self.loader.limit:g} s" if silent else _manner(code)
+            while worker.pipe.poll() and self._receive(worker):
+                pass  # chunks that it had read before
+        worker.pipe.close()
+        position = int(self.slots.status["position"][number])
+        if position != NOTHING:
+            how = f"was silent for {self.loader.limit:g} s" if silent else f"died ({_manner(code)})"
             certain = silent or code not in _FROM_OUTSIDE
-            self.loader.incidents.add(place, f"ended its data process ({how})", certain=certain)
+            self.loader.incidents.add(position, f"its worker {how}", certain=certain)
         elif not silent:
             self.idle_deaths += 1
             if self.idle_deaths >= _IDLE_DEATHS:
                 raise TrainingError(
-                    f"data processes die before they read anything ({_manner(code)})",
+                    f"the workers die before they read anything ({_manner(code)})",
                     remedy="see what they printed, or pass --run.workers 0",
                 )
-        self.processes[number] = self._start(number)
-        self.waiting.extendleft(reversed(one.parts))
+        self.workers[number] = self._start(number)
+        self.waiting.extendleft(reversed(worker.chunks))
 
-    def _start(self, number: int) -> _Process:
-        self.slots.status["place"][number] = NOTHING
+    def _start(self, number: int) -> _Worker:
+        self.slots.status["position"][number] = NOTHING
         mine: Any  # a pipe has another type on Windows
         mine, theirs = multiprocessing.Pipe()
         loader = self.loader
@@ -616,19 +617,19 @@ class _Pool:
         )
         process.start()
         theirs.close()
-        return _Process(process, mine, deque())
+        return _Worker(process, mine, deque())
 
 
 def _manner(code: int | None) -> str:
     if code is None:
-        return "it cannot be ended"
+        return "it cannot be killed"
     return f"signal {-code}" if code < 0 else f"exit code {code:#x}" if code > 255 else f"exit code {code}"
 
 
 def _ahead(
     items: Generator[_T, None, None], stop: threading.Event, *, pinned: bool
 ) -> Generator[_T, None, None]:
-    """Yield what ``items`` yields, each made in a thread while the one before is used, and never more than one."""
+    """Yield the items of ``items``. A thread makes each one while the previous one is used, and never more than one."""
     device = torch.cuda.current_device() if pinned else None
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
     made: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = queue.SimpleQueue()
@@ -678,16 +679,16 @@ def make_loader(
     Args:
         files: The data set.
         config: Every setting.
-        sampler: Which samples, step by step.
-        workers: Data processes; 0: samples are read in this process.
+        sampler: The keys of each step's samples.
+        workers: Number of workers; 0: samples are read in this process.
         pin_memory: Whether a GPU copies the batches.
-        flight: How samples travel; default: what :func:`plan_flight` says.
-        incidents: The run's list; default: one that is not kept.
-        record: Where this process says what it reads; default: nowhere.
+        flight: Sizes of chunks and batches; default: those of :func:`plan_flight`.
+        incidents: The run's list of incidents; default: one in memory.
+        record: Records which file this process reads; default: no record.
     """
     if flight is None:
         flight = plan_flight(
-            config, share=config.optim.batch_size // sampler.world, workers=workers, pinned=pin_memory
+            config, batch_size=config.optim.batch_size // sampler.world, workers=workers, pinned=pin_memory
         )
     limit = config.run.read_seconds
     return Loader(

@@ -3,14 +3,14 @@
 A run is a folder::
 
     config.json            every setting, as resolved
-    log.csv, tensorboard/  what it tells, a row every few steps
+    log.csv, tensorboard/  the log, a row every few steps
     failed.jsonl           files that were replaced by others
-    skipped.jsonl          files that ended or hung the process that read them, and are not read any more
-    checkpoints/           the last few: all that going on needs
-    video/, audio/         the finished encoders, as ``load_encoder`` takes them
+    skipped.jsonl          files that crashed or hung the process that read them, and are not read any more
+    checkpoints/           the last few checkpoints, to resume from
+    video/, audio/         the finished encoders, for ``load_encoder``
 
-The same call goes on where the last one stopped: killed, told to stop, or failed. On a CPU the resumed run ends in
-the same bits as one that was never stopped.
+Calling :func:`pretrain` again resumes a run that was killed, stopped by a signal, or failed. On a CPU the resumed run
+ends in the same bits as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -68,20 +68,20 @@ _log = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 FAILED_FILE = "failed.jsonl"
 
-COLLAPSE_SHARE = 0.1
-"""A warning is given where the std of embeddings falls below this share of 1 / sqrt(d), that of an even spread."""
+COLLAPSE_FRACTION = 0.1
+"""A run warns if the std of embeddings falls below this fraction of 1 / sqrt(d), the std of an even spread."""
 
 FAILURES_COUNT_FROM = 200
-"""Samples before the share of failed files can stop a run."""
+"""Samples after which failed files can stop a run."""
 
 LEAST_CHANNELS_LAST_WIDTH = 8
-"""Narrower networks are kept as they are: torch 2.14 writes beyond its memory in the backward pass of such on a CPU."""
+"""Narrower networks stay contiguous: in their channels-last backward pass on a CPU, torch 2.14 writes out of bounds."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_GO_ON = "the same command goes on from the last checkpoint"
+_RESUME = "the same command resumes from the last checkpoint"
 
-_GO, _STOP, _FAIL = 0, 1, 2  # the worst of all processes is what happens
+_GO, _STOP, _FAIL = 0, 1, 2  # the largest value of all ranks decides
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class RunStatus:
 
     Attributes:
         run: The run's folder.
-        step: Steps done, by this call and those before.
+        step: Steps done, by this call and earlier ones.
         total_steps: Steps of the whole run.
-        finished: Whether all are done and the encoders written; otherwise the run was told to stop.
+        finished: Whether all steps are done and the encoders are written. Otherwise a signal stopped the run.
     """
 
     run: Path
@@ -112,22 +112,23 @@ def pretrain(
 ) -> RunStatus:
     """Pretrain, from the beginning or from the newest checkpoint in ``run``.
 
-    Started by ``torchrun`` it trains on all its processes, each with an equal share of every batch. SIGTERM, SIGUSR1
-    (Slurm's warning) and SIGINT write a checkpoint and return.
+    Started by ``torchrun``, it trains on all ranks, each with an equal part of every batch. On SIGTERM, SIGUSR1
+    (Slurm's warning) or SIGINT it writes a checkpoint and returns.
 
     Args:
         config: Every setting.
-        files: The data set: an :class:`~crisscross_zoo.pretrain.index.Index`, or files with picture and sound.
-        run: The run's folder, made if need be.
-        data_id: What tells this data set from another (a hash of its index): a run goes on with the same one alone.
-        on_start: Told, in one line, what begins.
-        on_progress: Told ``(step, total steps, row of the log)`` after each row.
+        files: The data set: an :class:`~crisscross_zoo.pretrain.index.Index`, or files with a video and an audio
+            stream.
+        run: The run's folder; it is created if it does not exist.
+        data_id: Identifies the data set (a hash of its index). A run can only be resumed with the same one.
+        on_start: Called once at the start with a one-line description of the run.
+        on_progress: Called with ``(step, total steps, row of the log)`` after each row.
 
     Raises:
-        ConfigError: settings that do not go together, other settings or data than those of the run in the folder, or a
-            missing optional package.
-        TrainingError: the loss is not finite, too many files fail, or data processes do not start. A checkpoint from
-            before is in the run's folder.
+        ConfigError: settings contradict each other, settings or data differ from those of the run in the folder, or an
+            optional dependency is missing.
+        TrainingError: the loss is not finite, too many files fail, or the workers do not start. The run's folder has an
+            earlier checkpoint.
         OSError: the folder cannot be written.
     """
     run = Path(run)
@@ -167,7 +168,7 @@ def pretrain(
         if on_start is not None and world.rank == 0:
             on_start(
                 f"{counted(len(files), 'file')}; steps {first:,} to {total:,} of {config.optim.batch_size:,} samples,"
-                f" {per_epoch:,} an epoch; on {world.size} x {world.device.type} in {config.optim.precision}"
+                f" {per_epoch:,} per epoch; on {world.size} x {world.device.type} in {config.optim.precision}"
             )
         meter = Meter(world.device)
         reporter = _Reporter(config, run, world, first=first, per_epoch=per_epoch)
@@ -177,20 +178,20 @@ def pretrain(
                 memory="pass --run.checkpoint-activations, or --optim.accumulate with a new --out"
             ),
             fixed_shapes(),
-            _told_to_stop() as told,
+            _stop_signals() as stop_requested,
             contextlib.closing(iter(loader)) as batches,
         ):
             for step in range(first, total):
                 began = time.perf_counter()
                 batch, failure = _fetch(batches)
                 waited = time.perf_counter() - began
-                # Told to stop, its data processes may be told too: that is no failure then.
-                order = world.worst(_STOP if told() else _FAIL if failure is not None else _GO)
-                if order != _GO:
+                # A stop signal may end the workers too: then a failed batch is no failure of the run.
+                decision = world.worst(_STOP if stop_requested() else _FAIL if failure is not None else _GO)
+                if decision != _GO:
                     if step > first:
                         reporter.check(meter)
                         trainer.save(run, step, data_id)
-                    if order == _FAIL:
+                    if decision == _FAIL:
                         raise _loading_failed(world.gather(failure))
                     world.close()
                     return RunStatus(run, step, total, finished=False)
@@ -223,7 +224,7 @@ def pretrain(
 
 
 class _Trainer:
-    """Model, optimizer and scaler: one step, and what of them is kept."""
+    """Model, optimizer and scaler: they make a step, and are saved and loaded."""
 
     def __init__(self, config: PretrainConfig, world: World) -> None:
         self.config, self.world = config, world
@@ -264,7 +265,7 @@ class _Trainer:
             self.replica = DistributedDataParallel(
                 model,
                 device_ids=[world.device] if on_gpu else None,
-                broadcast_buffers=False,  # synchronised batch norms have the same statistics everywhere
+                broadcast_buffers=False,  # synchronised batch norms have the same statistics in all ranks
                 gradient_as_bucket_view=True,
             )
         self.forward: Any = self.replica or model
@@ -272,24 +273,24 @@ class _Trainer:
             self.forward = torch.compile(self.forward)
 
     def step(self, batch: Batch, rates: dict[str, float], *, norm: bool) -> tuple[Any, Tensor | None]:
-        """Make one step and return the loss terms (means over the parts) and, if asked, the gradients' norm."""
+        """Make one step. Return the loss terms (means over micro-batches) and, with ``norm``, the gradients' norm."""
         for group in self.optimizer.param_groups:
             group["lr"] = float(rates[group["name"]])
         self.optimizer.zero_grad()
-        parts = self.config.optim.accumulate
+        count = self.config.optim.accumulate
         terms = None
-        for number, views in enumerate(self._parts(batch, parts)):
-            last = number == parts - 1
-            # gradients of several processes are summed once, with the last part
+        for number, views in enumerate(self._micro_batches(batch, count)):
+            last = number == count - 1
+            # the gradients of all ranks are summed once, with the last micro-batch
             later = contextlib.nullcontext() if last or self.replica is None else self.replica.no_sync()
             dtype = _AUTOCAST.get(self.config.optim.precision)
             with later:
                 with torch.autocast(self.world.device.type, dtype=dtype, enabled=dtype is not None):
-                    part = self.forward(*views)
-                self.scaler.scale(part.total / parts).backward()
-            part = [value.detach() / parts for value in part]
-            terms = part if terms is None else [a + b for a, b in zip(terms, part, strict=True)]
-        self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]  # LARC has what it takes
+                    loss = self.forward(*views)
+                self.scaler.scale(loss.total / count).backward()
+            loss = [value.detach() / count for value in loss]
+            terms = loss if terms is None else [a + b for a, b in zip(terms, loss, strict=True)]
+        self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]  # LARC has all that it uses
         grad_norm = None
         if norm:
             grads = [p.grad for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
@@ -298,17 +299,17 @@ class _Trainer:
         self.scaler.update()
         return terms, grad_norm
 
-    def _parts(self, batch: Batch, parts: int) -> Iterator[list[Tensor]]:
+    def _micro_batches(self, batch: Batch, count: int) -> Iterator[list[Tensor]]:
         moved = []
         for name in VIEWS:
             x = batch.views[name].to(self.world.device, non_blocking=True).to(self.dtype)
             if self.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
-            moved.append(x.chunk(parts))
+            moved.append(x.chunk(count))
         return (list(views) for views in zip(*moved, strict=True))
 
     def save(self, run: Path, step: int, data_id: str) -> None:
-        """Write a checkpoint, from the first process alone."""
+        """Write a checkpoint. Only rank 0 does."""
         if self.world.rank == 0:
             state = {
                 "data_id": data_id,
@@ -329,10 +330,11 @@ class _Trainer:
             save_checkpoint(run, step, state, keep=self.config.run.keep)
 
     def load(self, state: dict[str, Any]) -> int:
-        """Take everything out of a checkpoint's state, of which nothing stays; return the step to go on with."""
+        """Load a checkpoint's state and return the step to resume at. Large entries are removed from ``state``."""
         self.model.load_state_dict(state.pop("model"))
         self.optimizer.load_state_dict(state.pop("optimizer"))
-        for group in self.optimizer.param_groups:  # the device and the strides may be others than they were
+        # Device and strides may differ from those of the run that saved the checkpoint.
+        for group in self.optimizer.param_groups:
             group["fused"] = self.fused
             for p in group["params"]:
                 place_state(self.optimizer.state[p], p, fused=self.fused)
@@ -342,10 +344,10 @@ class _Trainer:
 
 
 def place_state(state: dict[str, Any], parameter: Tensor, *, fused: bool) -> None:
-    """Put what an optimizer keeps of a parameter where the next step wants it, wherever a checkpoint was written.
+    """Move an optimizer's state of a parameter to the device, dtype and layout that the next step needs.
 
-    Moments get the parameter's device, dtype and strides. Adam's ``step`` is on the parameter's device where Adam is
-    fused, and on the CPU otherwise: torch itself goes by the checkpoint's ``fused``, not by this run's.
+    Moments get the parameter's device, dtype and strides. Adam's ``step`` is on the parameter's device if Adam is
+    fused, and on the CPU otherwise. Torch itself would follow the checkpoint's ``fused``, not this run's.
     """
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -357,15 +359,15 @@ def place_state(state: dict[str, Any], parameter: Tensor, *, fused: bool) -> Non
 
 
 class _Reporter:
-    """Rows of the log, failed files, and what stops a run: too many of them, or a loss that is not finite."""
+    """Write the log and the list of failed files, and stop a run if too many fail or a loss is not finite."""
 
     def __init__(
         self, config: PretrainConfig, run: Path, world: World, *, first: int, per_epoch: int
     ) -> None:
         self.config, self.world = config, world
         self.per_epoch = per_epoch
-        self._share = config.optim.batch_size // world.size
-        self._samples = first * self._share
+        self._batch_size = config.optim.batch_size // world.size
+        self._samples = first * self._batch_size
         name = FAILED_FILE if world.rank == 0 else FAILED_FILE.replace(".", f".{world.rank}.")
         self._failed_path = run / name
         self._failures = _keep_failures_before(self._failed_path, first)
@@ -384,16 +386,16 @@ class _Reporter:
             except CrissCrossError as raised:
                 error = raised
         if (error := world.gather(error)[0]) is not None:
-            raise error  # in every process, so that none waits for another
+            raise error  # in every rank, so that none waits for another
 
     def close(self) -> None:
-        """Finish the log."""
+        """Close the log."""
         if self.log is not None:
             self.log.close()
 
     def note(self, step: int, failures: Failures) -> None:
-        """Write down files that failed."""
-        self._samples += self._share
+        """List the files that failed in a step."""
+        self._samples += self._batch_size
         self._failures += len(failures)
         if failures:
             with (
@@ -402,10 +404,10 @@ class _Reporter:
             ):
                 for failure in failures:
                     file.write(json.dumps({"step": step, **failure}) + "\n")
-                    _log.warning("%s: %s; another file takes its place", failure["path"], failure["reason"])
+                    _log.warning("%s: %s; another file replaces it", failure["path"], failure["reason"])
 
     def check(self, meter: Meter) -> None:
-        """Stop for a loss that is not finite, or where too many files fail; all processes together."""
+        """Raise in all ranks if a loss is not finite or too many files failed."""
         bad = meter.bad_step()
         found = self.world.gather(
             (bad, None if bad is None else meter.paths[bad], self._failures, self._samples)
@@ -416,7 +418,7 @@ class _Reporter:
             shown = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
             raise TrainingError(
                 f"the loss of step {min(steps)} is not finite; its files: {shown}",
-                remedy=f"lower the rates or use another precision; {_GO_ON}",
+                remedy=f"lower the learning rates or use another precision; {_RESUME}",
             )
         failures, samples = sum(f for *_, f, _ in found), sum(s for *_, s in found)
         if samples >= FAILURES_COUNT_FROM and failures > self.config.run.max_failed * samples:
@@ -427,7 +429,7 @@ class _Reporter:
             )
 
     def row(self, step: int, meter: Meter, trainer: _Trainer, grad_norm: Tensor | None) -> dict[str, float]:
-        """Write the row of the steps since the last one, and warn of collapse."""
+        """Write and return the row of the steps since the last row, and warn of collapse."""
         means = mean_of_processes(self.world.gather(meter.means()))
         waits = self.world.gather(meter.waited)
         seconds = meter.seconds()
@@ -446,7 +448,7 @@ class _Reporter:
         even = 1 / math.sqrt(self.config.heads.projection)
         for modality in ("video", "audio"):
             std = row[f"{modality}_std"]
-            if std < COLLAPSE_SHARE * even and modality not in self._warned and self.world.rank == 0:
+            if std < COLLAPSE_FRACTION * even and modality not in self._warned and self.world.rank == 0:
                 self._warned.add(modality)
                 _log.warning(
                     "step %d: the %s embeddings collapse: their std is %.2g, an even spread has %.2g",
@@ -458,7 +460,7 @@ class _Reporter:
 
 
 def _rates(config: PretrainConfig, per_epoch: int, total: int) -> dict[str, Any]:
-    """The rate of every step, by parameter group; the predictors' is constant."""
+    """Return the learning rate of every step, by parameter group; that of the predictors is constant."""
     optim = config.optim
     warmup = round(optim.warmup_epochs * per_epoch)
     return {
@@ -474,22 +476,22 @@ def _rates(config: PretrainConfig, per_epoch: int, total: int) -> dict[str, Any]
 
 
 def _check_division(config: PretrainConfig, world: World) -> None:
-    parts = world.size * config.optim.accumulate
-    if config.optim.batch_size % parts or config.optim.batch_size // parts < 2:
+    count = world.size * config.optim.accumulate
+    if config.optim.batch_size % count or config.optim.batch_size // count < 2:
         raise ConfigError(
             f"a batch of {config.optim.batch_size} does not divide into {world.size} processes of"
-            f" {config.optim.accumulate} parts of at least 2 samples",
+            f" {config.optim.accumulate} micro-batches of at least 2 samples",
             remedy="change --optim.batch-size or --optim.accumulate",
         )
 
 
 def _plan_flight(config: PretrainConfig, world: World, workers: int) -> Flight:
-    """Return how samples travel; refuse, in all processes together, what does not fit one's machine."""
+    """Return the sizes of chunks and batches. Raise in all ranks if they do not fit the machine of one of them."""
     flight, error = None, None
     try:
         flight = plan_flight(
             config,
-            share=config.optim.batch_size // world.size,
+            batch_size=config.optim.batch_size // world.size,
             workers=workers,
             processes=world.local_size,
             pinned=world.device.type == "cuda",
@@ -502,13 +504,14 @@ def _plan_flight(config: PretrainConfig, world: World, workers: int) -> Flight:
     assert flight is not None
     if world.device.type == "cuda" and not flight.pinned and world.rank == 0:
         _log.warning(
-            "batches are copied to the GPU from memory that is not pinned, which is slower: --run.data-bytes is too few"
+            "batches are copied to the GPU from memory that is not pinned, which is slower:"
+            " --run.data-bytes is too small"
         )
     return flight
 
 
 def _open_incidents(run: Path, files: Sequence[Media], data_id: str, world: World) -> Incidents:
-    """Return the run's list of files that are not read any more, with what the last start was reading when it died."""
+    """Return the run's list of incidents, with the files that the last start was reading when it died."""
     if world.rank == 0:
         Incidents(run, files, data_id=data_id).take_left_behind()
     world.barrier()
@@ -516,10 +519,10 @@ def _open_incidents(run: Path, files: Sequence[Media], data_id: str, world: Worl
 
 
 def _open_run(config: PretrainConfig, run: Path, data_id: str, world: World) -> dict[str, Any] | None:
-    """Return the newest checkpoint's state if it is of this config and data; make a new folder otherwise.
+    """Return the newest checkpoint's state, or create the folder and return None if there is no checkpoint.
 
-    A damaged checkpoint (a full disk, a bad copy) is set aside for the one before, with a warning. The first process
-    does that; the others then look at what it left, and all must see the same.
+    The checkpoint must be of this config and data. A damaged one (a full disk, a bad copy) is set aside with a warning,
+    and the previous one is used. Rank 0 does that; the other ranks then read the folder, and all must see the same.
     """
     state, error = None, None
     if world.rank == 0:
@@ -536,7 +539,8 @@ def _open_run(config: PretrainConfig, run: Path, data_id: str, world: World) -> 
         state = _newest_state(config, run, data_id, mend=False)
     if len(set(world.gather(None if state is None else state["step"]))) > 1:
         raise ConfigError(
-            f"{run}: processes see other checkpoints in it", remedy="put it where all nodes see it"
+            f"{run}: the ranks see different checkpoints in it",
+            remedy="put it on storage that all nodes share",
         )
     return state
 
@@ -556,21 +560,21 @@ def _newest_state(config: PretrainConfig, run: Path, data_id: str, *, mend: bool
         _check_same(config, json.loads(state["config"]), run)
         if data_id != state["data_id"]:
             raise ConfigError(
-                f"{run}: was begun with another index of files", remedy="pass that one, or another --out"
+                f"{run}: was started with another index of files", remedy="pass that one, or another --out"
             )
         return state
     return None
 
 
 def _check_same(config: PretrainConfig, other: dict[str, Any], run: Path) -> None:
-    """Refuse to go on with settings that would give other numbers."""
+    """Raise if settings that decide the result differ from those of the checkpoint."""
     mine, theirs = _flat(config.decisive()), _flat({k: v for k, v in other.items() if k != "run"})
     different = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if different:
         name = different[0]
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""
         raise ConfigError(
-            f"{run}: was begun with {name} {theirs.get(name)!r}, not {mine.get(name)!r}{more}",
+            f"{run}: was started with {name} {theirs.get(name)!r}, not {mine.get(name)!r}{more}",
             remedy="pass the same settings, or another --out",
         )
 
@@ -583,10 +587,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _fetch(batches: Iterator[Batch]) -> tuple[Batch | None, str | None]:
-    """Return the next batch, or why there is none."""
+    """Return the next batch, or the reason why it could not be loaded."""
     try:
         batch = next(batches)
-    except Exception as error:  # whatever it is, all processes are to save and end together
+    except Exception as error:  # whatever it is, all ranks save and end together
         what = (
             str(error)
             if isinstance(error, CrissCrossError)
@@ -598,11 +602,11 @@ def _fetch(batches: Iterator[Batch]) -> tuple[Batch | None, str | None]:
 
 def _loading_failed(failures: list[str | None]) -> TrainingError:
     reason = next(f for f in failures if f is not None)
-    return TrainingError(f"data cannot be loaded: {reason}", remedy=_GO_ON)
+    return TrainingError(f"data cannot be loaded: {reason}", remedy=_RESUME)
 
 
 def _keep_failures_before(path: Path, step: int) -> int:
-    """Take out of a list of failed files those of steps that are made again; return how many stay."""
+    """Remove the failed files of steps that are repeated from their list; return how many remain."""
     if not path.is_file():
         return 0
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -612,8 +616,8 @@ def _keep_failures_before(path: Path, step: int) -> int:
 
 
 @contextlib.contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Give a function that says whether a signal has come; a second SIGINT interrupts at once."""
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether a stop signal was received. A second SIGINT interrupts at once."""
     received: list[int] = []
 
     def receive(number: int, _: Any) -> None:
@@ -622,7 +626,7 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
         received.append(number)
 
     before = {}
-    with contextlib.suppress(ValueError):  # not in the main thread: whoever runs this handles signals
+    with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
         before = {s: signal.signal(getattr(signal, s), receive) for s in STOP_SIGNALS}
     try:
         yield lambda: bool(received)

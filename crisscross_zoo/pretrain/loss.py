@@ -12,7 +12,7 @@ and the three terms are::
     total = (intra + sync + async) / 3        (Eqn. 5)
 
 Algorithm 1 does not halve ``intra`` as it halves the other two. The released code takes the mean of all six
-pairs, in which each counts the same: that is ``intra_weight=0.5``.
+pairs, so that each pair has the same weight: that is ``intra_weight=0.5``.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ PAIRS: dict[str, tuple[str, str]] = {
 
 
 class LossTerms(NamedTuple):
-    """The loss and what it is made of: scalar tensors. Only ``total`` is meant for ``backward``.
+    """The total loss and its terms, scalar tensors. Only ``total`` is meant for ``backward``.
 
     A term whose views were not given is NaN.
 
     Attributes:
-        total: What is minimised; -1 where all views agree and the weights are ``intra_weight=0.5``, 1, 1.
+        total: The loss to minimise; -1 if all views agree and the weights are ``intra_weight=0.5``, 1, 1.
         intra: Sum of the two pairs within a modality.
         sync: Mean of the two synchronous pairs across modalities.
         async_: Mean of the two asynchronous pairs across modalities.
@@ -87,8 +87,8 @@ def crisscross_loss(
         intra_weight: Weight of the term within modalities; 0.5 gives the released code's loss.
         sync_weight: Weight of the synchronous term.
         async_weight: Weight of the asynchronous term.
-        video_weight: Weight of (v1, v2) inside the intra-modal term; 0 leaves it out.
-        audio_weight: Weight of (a1, a2) inside the intra-modal term; 0 leaves it out.
+        video_weight: Weight of (v1, v2) inside the intra-modal term; 0 drops the pair.
+        audio_weight: Weight of (a1, a2) inside the intra-modal term; 0 drops the pair.
 
     Returns:
         The terms. ``total`` is the weighted sum of intra, sync and async over the number of those whose
@@ -96,7 +96,7 @@ def crisscross_loss(
 
     Raises:
         ConfigError: a weight is negative, or nothing is left to minimise.
-        InputError: a view that a weight asks for is missing, or shapes differ.
+        InputError: a view that a weight needs is missing, or shapes differ.
     """
     weights = {"intra": intra_weight, "sync": sync_weight, "async": async_weight}
     inside = {"v1v2": video_weight, "a1a2": audio_weight}
@@ -137,7 +137,7 @@ def needed_views(
     video_weight: float = 1.0,
     audio_weight: float = 1.0,
 ) -> frozenset[str]:
-    """Return the views that a loss with these weights looks at.
+    """Return the views that a loss with these weights uses.
 
     Raises:
         ConfigError: a weight is negative, or nothing is left to minimise.
@@ -165,9 +165,10 @@ def needed_views(
 
 
 def embedding_std(z: Tensor) -> Tensor:
-    """Return the spread of embeddings: the standard deviation over the batch of each l2-normalised number, averaged.
+    """Return the std over the batch of each dimension of the l2-normalised embeddings, averaged over the dimensions.
 
-    Embeddings that fill the sphere evenly give ``1 / sqrt(D)``; collapsed ones give 0 (Chen and He 2021).
+    It measures the spread of the embeddings: those that fill the sphere evenly give ``1 / sqrt(D)``, collapsed ones
+    give 0 (Chen and He 2021).
 
     Args:
         z: (N, D).
@@ -184,7 +185,7 @@ def _pair_loss(p_x: Tensor, z_x: Tensor, p_y: Tensor, z_y: Tensor) -> Tensor:
 
 
 def _distance(p: Tensor, z: Tensor) -> Tensor:
-    """D of Eqn. 1: minus the mean cosine similarity, with the gradient stopped at ``z``."""
+    """Return D of Eqn. 1: minus the mean cosine similarity, with the gradient stopped at ``z``."""
     return -F.cosine_similarity(_full(p), _full(z.detach()), dim=1).mean()
 
 

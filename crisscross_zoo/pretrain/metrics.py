@@ -1,4 +1,4 @@
-"""What a run tells: rows of ``log.csv``, TensorBoard, Weights and Biases; collected without making a GPU wait."""
+"""The log of a run: ``log.csv``, TensorBoard, Weights and Biases; collected without making a GPU wait."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ COLUMNS: tuple[str, ...] = (
     "step", "epoch", *TERMS, "grad_norm", "video_base_lr", "video_predictor_lr", "audio_base_lr", "audio_predictor_lr",
     "samples_per_second", "data_wait_share", "peak_memory_mb", "failed_files", "loss_scale",
 )  # fmt: skip
-"""Columns of ``log.csv``; loss terms and embedding stds are means over the steps since the row before."""
+"""Columns of ``log.csv``. Loss terms and embedding stds are means over the steps since the previous row."""
 
 
 class Meter:
-    """Sums the terms of the steps since the last row, on the device.
+    """Sum the loss terms of the steps since the last row, on the device.
 
     Attributes:
-        steps: How many steps there were.
-        waited: Seconds of them spent waiting for data.
+        steps: Number of steps since the last row.
+        waited: Seconds of these steps that were spent waiting for data.
         paths: The files of each step's batch, by step.
     """
 
@@ -46,14 +46,14 @@ class Meter:
         self.clear()
 
     def clear(self) -> None:
-        """Begin again."""
+        """Start over, for the next row."""
         self._sums = torch.zeros(len(TERMS), dtype=torch.float64, device=self._device)
         self._totals: list[Tensor] = []
         self.paths: dict[int, list[str]] = {}
         self.steps, self.waited, self._began = 0, 0.0, time.perf_counter()
 
     def add(self, step: int, terms: LossTerms, paths: list[str], *, waited: float) -> None:
-        """Take a step's terms; nothing is read back from the device."""
+        """Add a step's terms; nothing is read back from the device."""
         values = torch.stack([value.detach().double() for value in terms])
         self._sums += values
         self._totals.append(values[0])
@@ -78,7 +78,7 @@ class Meter:
 
 
 def mean_of_processes(means: list[dict[str, float]]) -> dict[str, float]:
-    """Average the means of several processes, which have seen equal shares."""
+    """Average the means of several ranks, whose parts of each batch have the same size."""
     return {name: sum(m[name] for m in means) / len(means) for name in means[0]}
 
 
@@ -91,28 +91,28 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform == "win32":
         return math.nan
-    if sys.platform == "linux":  # ru_maxrss begins at the peak of the process that started this one
+    if sys.platform == "linux":  # there, ru_maxrss begins at the peak of the parent process
         peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
         if peak is not None:  # some sandboxes have no such line
             return int(peak[1]) * 1024 / 1e6
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes there, kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 class Log:
-    """Writes rows to a run's folder, from a step on: rows of later steps, of a run that was killed, are taken out.
+    """Write rows to a run's folder. Rows after ``step``, which a killed run wrote, are removed first.
 
     Args:
         run: The run's folder.
-        step: Rows up to this step stay.
+        step: The step that the run resumes after; rows up to it are kept.
         tensorboard: Also write TensorBoard files.
         wandb: Weights and Biases project; empty: none.
-        config: What is logged with the run.
+        config: Settings that are logged with the run.
 
     Raises:
-        ConfigError: TensorBoard or wandb is asked for and not installed.
+        ConfigError: TensorBoard or wandb is requested but not installed, or wandb cannot start.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Log:
         self._wandb = _wandb(run, wandb, config) if wandb else None
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write a row of :data:`COLUMNS`; what is NaN stays empty."""
+        """Write a row of :data:`COLUMNS`; NaN becomes an empty cell."""
         cells = {k: v for k, v in row.items() if not math.isnan(v)}
         with writing(self._path.parent):
             csv.DictWriter(self._file, COLUMNS, lineterminator="\n").writerow(
@@ -141,7 +141,7 @@ class Log:
             self._wandb.log(cells, step=int(row["step"]))
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         with contextlib.ExitStack() as stack:
             if self._wandb is not None:
                 stack.callback(self._wandb.finish)
@@ -192,18 +192,18 @@ def _wandb(run: Path, project: str, config: Mapping[str, Any]) -> Any:
     except ImportError:
         raise ConfigError(
             "wandb is not installed",
-            remedy='run pip install "crisscross-zoo[wandb]", or leave out --run.wandb',
+            remedy='run pip install "crisscross-zoo[wandb]", or omit --run.wandb',
         ) from None
     id_file = run / "wandb.json"
-    known = json.loads(id_file.read_text(encoding="utf-8")) if id_file.is_file() else {}
+    stored = json.loads(id_file.read_text(encoding="utf-8")) if id_file.is_file() else {}
     try:
         opened = wandb.init(
-            project=project, dir=str(run), config=dict(config), resume="allow", id=known.get("id")
+            project=project, dir=str(run), config=dict(config), resume="allow", id=stored.get("id")
         )
     except wandb.errors.UsageError as error:
         raise ConfigError(
             f"wandb: {first_line(error)}",
-            remedy="run wandb login, set WANDB_MODE=offline, or leave out --run.wandb",
+            remedy="run wandb login, set WANDB_MODE=offline, or omit --run.wandb",
         ) from None
     write_atomically(id_file, json.dumps({"id": opened.id}).encode())
     return opened

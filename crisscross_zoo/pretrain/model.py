@@ -1,4 +1,4 @@
-"""The model that is pretrained: two backbones, each with a projector and a predictor (section F, Tables S5 to S8).
+"""The pretraining model: two backbones, each with a projector and a predictor (section F, Tables S5 to S8).
 
 Module names are those of the released code's full model, without its aliases.
 """
@@ -21,11 +21,11 @@ from crisscross_zoo.pretrain.presets import PREDICTION_HIDDEN, PROJECTION
 
 
 class Projector(nn.Module):
-    """Backbone feature (N, in) to embedding (N, dim): fc-bn-relu, fc-bn-relu, fc-bn (Table S7).
+    """Map backbone features (N, in) to embeddings (N, dim): fc-bn-relu, fc-bn-relu, fc-bn (Table S7).
 
     Args:
-        in_features: Numbers in a feature; 512.
-        dim: Numbers in each layer's output; 2048.
+        in_features: Dimensions of a feature vector; 512.
+        dim: Dimensions of each layer's output; 2048.
     """
 
     def __init__(self, in_features: int = 512, dim: int = PROJECTION) -> None:
@@ -40,11 +40,11 @@ class Projector(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Embedding (N, dim) to the prediction of another view's embedding (N, dim): fc-bn-relu, fc (Table S8).
+    """Map embeddings (N, dim) to predictions of another view's embeddings (N, dim): fc-bn-relu, fc (Table S8).
 
     Args:
-        dim: Numbers in an embedding; 2048.
-        hidden: Numbers between the layers; 512.
+        dim: Dimensions of an embedding; 2048.
+        hidden: Dimensions between the layers; 512.
     """
 
     def __init__(self, dim: int = PROJECTION, hidden: int = PREDICTION_HIDDEN) -> None:
@@ -61,19 +61,19 @@ class CrissCross(nn.Module):
     """Backbones, projectors, predictors and loss in one module: views in, :class:`LossTerms` out.
 
     With the paper's sizes it has 49,662,080 parameters. The backbones are ordinary encoders, ``video_backbone``
-    and ``audio_backbone``; in pretraining their last map is averaged, whatever their config's pooling.
+    and ``audio_backbone``; in pretraining their last feature map is averaged, whatever their config's pooling.
 
     Args:
         video: Video encoder; default: R(2+1)D-18.
         audio: Audio encoder; default: ResNet-18.
-        projection: Numbers in an embedding (Table S7).
-        prediction_hidden: Numbers inside a predictor (Table S8).
+        projection: Dimensions of an embedding (Table S7).
+        prediction_hidden: Dimensions between a predictor's layers (Table S8).
         joint_views: Send both views of a modality through the network in one batch. It is faster, but batch norms
             then see the two views as one batch; the reference sends them one after the other.
-        checkpoint_activations: Recompute the backbones' stages in the backward pass instead of keeping them, for
-            memory. The numbers stay the same.
-        **loss_weights: Of :func:`~crisscross_zoo.crisscross_loss`: ``intra_weight`` and so on. A modality that the
-            loss does not look at is not computed.
+        checkpoint_activations: Recompute the backbones' stages in the backward pass instead of keeping their
+            activations, which saves memory. The results stay the same.
+        **loss_weights: Weights of :func:`~crisscross_zoo.crisscross_loss`: ``intra_weight`` and so on. A modality
+            that the loss does not use is not computed.
 
     Raises:
         ConfigError: a size or weight is out of range.
@@ -103,8 +103,10 @@ class CrissCross(nn.Module):
         self.audio_predictor = Predictor(projection, prediction_hidden)
         for modality, view in (("video", "v1"), ("audio", "a1")):
             if view not in self._needed:
-                for part in (self._part(modality, p) for p in ("backbone", "projector", "predictor")):
-                    part.requires_grad_(False)
+                for module in (
+                    self._submodule(modality, kind) for kind in ("backbone", "projector", "predictor")
+                ):
+                    module.requires_grad_(False)
         self.joint_views = joint_views
         self.checkpoint_activations = checkpoint_activations
         self.loss_weights = loss_weights
@@ -120,7 +122,7 @@ class CrissCross(nn.Module):
             a2: Second audio view, the same shape.
 
         Raises:
-            InputError: a view has not the form that its encoder takes.
+            InputError: a view does not have the shape that its encoder takes.
         """
         z, p = self.embed(v1, v2, a1, a2)
         return crisscross_loss(p, z, **self.loss_weights)
@@ -128,7 +130,7 @@ class CrissCross(nn.Module):
     def embed(
         self, v1: Tensor, v2: Tensor, a1: Tensor, a2: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return ``(z, p)``: projector and predictor outputs (N, 2048) by view, of the views the loss looks at."""
+        """Return ``(z, p)``: projector and predictor outputs (N, 2048) by view, of the views that the loss uses."""
         z: dict[str, Tensor] = {}
         p: dict[str, Tensor] = {}
         for names, views, modality in (
@@ -151,7 +153,7 @@ class CrissCross(nn.Module):
     ) -> list[dict[str, Any]]:
         """Return the four groups for an optimizer: backbone with projector, and predictor, of each modality.
 
-        A modality that the loss does not look at has no groups.
+        A modality that the loss does not use has no groups.
         """
         groups: list[dict[str, Any]] = []
         for modality, view, lr, predictor_lr in (
@@ -161,26 +163,26 @@ class CrissCross(nn.Module):
             if view not in self._needed:
                 continue
             base = [
-                *self._part(modality, "backbone").parameters(),
-                *self._part(modality, "projector").parameters(),
+                *self._submodule(modality, "backbone").parameters(),
+                *self._submodule(modality, "projector").parameters(),
             ]
             groups.append({"name": f"{modality}_base", "params": base, "lr": lr})
-            predictor = list(self._part(modality, "predictor").parameters())
+            predictor = list(self._submodule(modality, "predictor").parameters())
             groups.append({"name": f"{modality}_predictor", "params": predictor, "lr": predictor_lr})
         return groups
 
     def _project(self, x: Tensor, modality: str) -> tuple[Tensor, Tensor]:
-        backbone = cast("Encoder", self._part(modality, "backbone"))
+        backbone = cast("Encoder", self._submodule(modality, "backbone"))
         if self.checkpoint_activations and torch.is_grad_enabled():
             for stage in backbone.stages():
                 x = cast("Tensor", checkpoint(stage, x, use_reentrant=False, context_fn=_contexts(stage)))
         else:
             x = backbone.forward_features(x)
-        embedding = self._part(modality, "projector")(x.flatten(2).mean(2))
-        return embedding, self._part(modality, "predictor")(embedding)
+        embedding = self._submodule(modality, "projector")(x.flatten(2).mean(2))
+        return embedding, self._submodule(modality, "predictor")(embedding)
 
-    def _part(self, modality: str, part: Literal["backbone", "projector", "predictor"]) -> nn.Module:
-        return cast("nn.Module", getattr(self, f"{modality}_{part}"))
+    def _submodule(self, modality: str, kind: Literal["backbone", "projector", "predictor"]) -> nn.Module:
+        return cast("nn.Module", getattr(self, f"{modality}_{kind}"))
 
 
 def _contexts(

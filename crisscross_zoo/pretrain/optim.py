@@ -20,16 +20,16 @@ class LARC:
         local = trust_coefficient * |p| / (|g| + wd * |p| + eps)
         g    <- (g + wd * p) * (min(local / lr, 1) if clip else local)
 
-    and the optimizer steps with its own weight decay set aside. Where |p| or |g| is zero the tensor is stepped with
-    its gradient as it is, and without weight decay. Norms stay on the device: nothing waits for it.
+    and the optimizer steps without its own weight decay. Where |p| or |g| is zero, the tensor is stepped with its
+    unchanged gradient and without weight decay. The norms stay on the device, so that no step waits for it.
 
-    It has an optimizer's ``param_groups``, ``state_dict``, ``zero_grad`` and ``step``, and works in a gradient
+    LARC has an optimizer's ``param_groups``, ``state_dict``, ``zero_grad`` and ``step``, and works with a gradient
     scaler's ``unscale_`` and ``step``.
 
     Args:
         optimizer: Any torch optimizer; its groups' ``lr`` and ``weight_decay`` are read at each step.
         trust_coefficient: See above.
-        clip: Never go above the optimizer's own rate (LARC); False scales without bound (LARS).
+        clip: Never exceed the optimizer's own learning rate (LARC); False scales without bound (LARS).
         eps: See above.
 
     Raises:
@@ -49,7 +49,7 @@ class LARC:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's groups."""
+        """The optimizer's parameter groups."""
         return self.optimizer.param_groups
 
     @property
@@ -66,7 +66,7 @@ class LARC:
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` gave."""
+        """Load a state that :meth:`state_dict` returned."""
         self.optimizer.load_state_dict(state_dict)
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -102,7 +102,7 @@ class LARC:
             scale = (scale / group["lr"] if group["lr"] else torch.full_like(scale, torch.inf)).clamp(max=1)
         scale = torch.where(counts, scale, torch.ones_like(scale))
         if decay:
-            # g <- g + wd * p, but for the tensors that do not count
+            # g <- g + wd * p, except where a norm is zero
             amounts = torch.where(counts, torch.full_like(scale, decay), torch.zeros_like(scale))
             torch._foreach_add_(grads, torch._foreach_mul(params, list(amounts.unbind())))
         torch._foreach_mul_(grads, list(scale.unbind()))

@@ -1,14 +1,13 @@
-"""Copies of an index's videos that training reads fast: small, with key frames close together, sound at its rate.
+"""Copies of an index's videos that training reads fast: small, with close key frames, audio at training's sample rate.
 
-Everything lies in one folder:
+Everything is in one folder:
 
-    index.parquet    of the copies; training takes it as it is
-    prepare.json     how they were written
-    failed.jsonl     files of which there is no copy, where there are such
-    ...              the copies, in the tree of the originals; one has the original's time of change
+    index.parquet    the index of the copies, for training
+    prepare.json     the options of the copies
+    failed.jsonl     files that could not be copied, if any
+    ...              the copies, in the same tree as the originals and with their modification times
 
-A copy is whole or not there, so that a killed run goes on where it was. One whose original has changed since is
-written again.
+Copies are written atomically, so that a killed run can be resumed. A copy is written again if its original has changed.
 """
 
 from __future__ import annotations
@@ -38,21 +37,21 @@ from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_
 SETTINGS_NAME = "prepare.json"
 
 _VERSION = 1
-_STAMP_NS = 2_000_000_000  # file systems keep times of change to 2 s, the coarsest
+_MODIFIED_TOLERANCE_NS = 2_000_000_000  # the coarsest file systems keep modification times to 2 s
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareReport:
-    """What :func:`prepare` did.
+    """Result of :func:`prepare`.
 
     Attributes:
-        index: The index of the copies.
-        total: Originals.
-        usable: Copies that can be trained on.
-        written: Copies written by this run; the others were there.
-        failed: Originals without a copy, see ``failed.jsonl``.
-        original_bytes: Of the originals that have a copy.
-        copied_bytes: Of their copies.
+        index: Path of the index of the copies.
+        total: Number of originals.
+        usable: Number of copies that can be trained on.
+        written: Number of copies written by this run; the others existed already.
+        failed: Number of originals that could not be copied, see ``failed.jsonl``.
+        original_bytes: Bytes of the originals that have a copy.
+        copied_bytes: Bytes of the copies.
     """
 
     index: str
@@ -80,20 +79,20 @@ def prepare(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PrepareReport:
-    """Write a copy of each usable file of an index, see :func:`crisscross_zoo.media.encode.reencode`, and an index.
+    """Copy each usable file of an index with :func:`crisscross_zoo.media.encode.reencode`, and index the copies.
 
     Args:
-        index: From :func:`crisscross_zoo.pretrain.index.read_index`.
+        index: An index from :func:`crisscross_zoo.pretrain.index.read_index`.
         out_dir: Folder to write to: new, empty, or of an earlier run with the same options.
-        options: How to write copies.
-        workers: Processes that encode; None: one a core; 0: none, and a decoder that crashes ends the run.
-        on_progress: Called with the number of files done and the number of all, after each file; then, once more
-            from the start, while the copies are indexed.
+        options: Options of the copies.
+        workers: Number of encoding workers; None: one per core; 0: none, and a decoder that crashes ends the run.
+        on_progress: Called with the number of files done and the total number after each file, first while the files
+            are copied, then while the copies are indexed.
 
     Raises:
-        ConfigError: ``out_dir`` is something else, two files would have the same copy, or an option is out of range.
+        ConfigError: ``out_dir`` has other contents, two files would have the same copy, or an option is out of range.
         OutputError: the folder cannot be written.
-        WorkerStartError: processes do not start.
+        WorkerStartError: the workers do not start.
     """
     options = CopyOptions() if options is None else options
     check_count("workers", workers, least=0)
@@ -103,22 +102,22 @@ def prepare(
     names = index.class_names or ()
     todo: dict[str, tuple[str, int]] = {}
     sizes: dict[str, int] = {}
-    for place, info in enumerate(index):
+    for position, info in enumerate(index):
         copy = copy_path(info.path, index.root, folder)
         if copy in labels:
             raise ConfigError(
                 f"{info.path}: another file has the same copy, {copy}", remedy="rename one of them"
             )
-        labels[copy] = names[index.labels[place]] if index.labels is not None else None
+        labels[copy] = names[index.labels[position]] if index.labels is not None else None
         sizes[copy] = info.size
-        if not _is_there(copy, info.modified_ns):
+        if not _is_up_to_date(copy, info.modified_ns):
             todo[info.path] = copy, info.modified_ns
     failures: list[dict[str, str]] = []
     workers = usable_cores() if workers is None else workers
     job = functools.partial(copy_file, root=index.root, folder=str(folder), options=options)
-    news = work_on_files(list(todo), job, workers=min(workers, len(todo)), queue_size=64)
-    with contextlib.closing(news):
-        for done, (_, given, item) in enumerate(news, start=len(labels) - len(todo) + 1):
+    results = work_on_files(list(todo), job, workers=min(workers, len(todo)), queue_size=64)
+    with contextlib.closing(results):
+        for done, (_, given, item) in enumerate(results, start=len(labels) - len(todo) + 1):
             copy, modified_ns = todo[str(given)]
             if isinstance(item, WorkerStartError | OutputError):
                 raise item
@@ -152,7 +151,7 @@ def prepare(
 
 
 def copy_path(path: str, root: str, folder: StrPath) -> str:
-    """Return where the copy of a file below ``root`` lies: its name, with ``.mp4`` after it unless it is one.
+    """Return the path of the copy of a file below ``root``; ``.mp4`` is appended unless the name ends with it.
 
     Raises:
         ConfigError: the file is not below ``root``.
@@ -166,7 +165,7 @@ def copy_path(path: str, root: str, folder: StrPath) -> str:
 def copy_file(
     path: StrPath, *, root: str, folder: str, options: CopyOptions
 ) -> Iterator[str | CrissCrossError]:
-    """Write the copy of one file; yields where it is, or the error that says why there is none."""
+    """Write the copy of one file, and yield its path or the error."""
     copy = copy_path(os.fspath(path), root, folder)
     try:
         reencode(scan(path), copy, options, on_damage=ignore_damage)
@@ -176,7 +175,7 @@ def copy_file(
 
 
 def _claim(folder: Path, options: CopyOptions) -> None:
-    """See that the folder is free or was begun with the same options, and say in it what these are."""
+    """Write the options to a new folder, or check that an existing one has the same options."""
     wanted = {"version": _VERSION, **dataclasses.asdict(options)}
     path = folder / SETTINGS_NAME
     if path.is_file():
@@ -201,9 +200,9 @@ def _claim(folder: Path, options: CopyOptions) -> None:
         ) from None
 
 
-def _is_there(copy: str, modified_ns: int) -> bool:
+def _is_up_to_date(copy: str, modified_ns: int) -> bool:
     try:
-        return abs(fingerprint_of(copy).modified_ns - modified_ns) <= _STAMP_NS
+        return abs(fingerprint_of(copy).modified_ns - modified_ns) <= _MODIFIED_TOLERANCE_NS
     except OSError:
         return False
 

@@ -1,7 +1,7 @@
-"""Every number of a pretraining run in frozen dataclasses, and the paper's settings as presets (Table S10).
+"""Every setting of a pretraining run in frozen dataclasses, and the paper's settings as presets (Table S10).
 
 A preset is a :class:`PretrainConfig`. The command line overrides any field by its dotted name, such as
-``--optim.batch-size``, and writes what was used to ``config.json`` in the run's folder.
+``--optim.batch-size``, and writes the resolved settings to ``config.json`` in the run's folder.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from crisscross_zoo.settings import (
 from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS, AudioAugment, VideoAugment
 
 PROJECTION = 2048
-"""Numbers in an embedding (Table S7)."""
+"""Dimensions of an embedding (Table S7)."""
 
 PREDICTION_HIDDEN = 512
-"""Numbers between the two layers of a predictor (Table S8)."""
+"""Dimensions between the two layers of a predictor (Table S8)."""
 
 _Beta = Annotated[float, Range(least=0, below=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings):
-    """What a training sample is.
+    """Training samples: how many, and their views.
 
     Attributes:
         epoch_size: Samples in an epoch ("es" in Table S10); 0: one of each file.
         relaxation: How far apart in time the two views of a modality are: none, mild, medium, extreme or mixed.
-        crop: Side of the square video views in pixels (112 in section F); the checkpoint's own size is the one for
-            evaluation.
+        crop: Side of the square video views in pixels (112 in section F). It does not change the size in the
+            checkpoint, which is for evaluation.
         loose_sync: Draw the video window anywhere in the audio window, as the released code does, instead of
             centring it.
     """
@@ -59,19 +59,20 @@ class DataConfig(Settings):
         super().__post_init__()
         if self.loose_sync and self.relaxation != "mild":
             raise ConfigError(
-                f"data.loose_sync is known for relaxation 'mild' alone, not for {self.relaxation!r}",
+                f"data.loose_sync is defined for relaxation 'mild' alone, not for {self.relaxation!r}",
                 remedy="pass --no-data.loose-sync, or relaxation mild",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsConfig(Settings):
-    """The heads, and how views go through the network.
+    """The projectors and predictors, and how views pass through the network.
 
     Attributes:
-        projection: Numbers in an embedding (Table S7).
-        prediction_hidden: Numbers between a predictor's layers (Table S8).
-        joint_views: Send both views of a modality through in one batch: faster, but batch norms see them as one.
+        projection: Dimensions of an embedding (Table S7).
+        prediction_hidden: Dimensions between a predictor's layers (Table S8).
+        joint_views: Send both views of a modality through the network in one batch: faster, but batch norms see both
+            as one batch.
     """
 
     projection: Count = PROJECTION
@@ -84,11 +85,11 @@ class LossConfig(Settings):
     """Weights of the loss's terms, see :mod:`crisscross_zoo.pretrain.loss`.
 
     Attributes:
-        intra_weight: Within modalities; 1 is Algorithm 1, 0.5 the released code's mean of six pairs.
-        sync_weight: Across modalities, at the same time.
-        async_weight: Across modalities, at another time.
-        video_weight: Of the video pair inside the intra-modal term.
-        audio_weight: Of the audio pair inside the intra-modal term.
+        intra_weight: Weight of the term within modalities; 1 is Algorithm 1, 0.5 the released code's mean of six pairs.
+        sync_weight: Weight of the term across modalities at the same time.
+        async_weight: Weight of the term across modalities at different times.
+        video_weight: Weight of the video pair inside the intra-modal term.
+        audio_weight: Weight of the audio pair inside the intra-modal term.
     """
 
     intra_weight: NotNegative = 1.0
@@ -103,19 +104,20 @@ class OptimConfig(Settings):
     """Optimizer and schedule (Table S10).
 
     Attributes:
-        batch_size: Samples a step, over all processes and accumulated parts.
-        accumulate: Parts that each process's share of a batch is split into. Batch norms see one part at a time.
-        epochs: Epochs in all.
+        batch_size: Samples per step, over all ranks and micro-batches.
+        accumulate: Micro-batches that each rank's part of a batch is split into; their gradients are accumulated.
+            Batch norms see one micro-batch at a time.
+        epochs: Number of epochs.
         warmup_epochs: Epochs of linear warm-up; the released config has 2.
-        video_lr: Highest rate of the video backbone and projector.
-        video_final_lr: The rate it falls to.
-        audio_lr: Highest rate of the audio backbone and projector.
-        audio_final_lr: The rate it falls to.
-        video_predictor_lr: Constant rate of the video predictor.
-        audio_predictor_lr: Constant rate of the audio predictor.
-        weight_decay: Of Adam, on every parameter.
-        betas: Of Adam.
-        larc: Clip rates by layer (LARC), as the paper does at a batch size of 2048.
+        video_lr: Highest learning rate of the video backbone and projector.
+        video_final_lr: Final learning rate of the video backbone and projector.
+        audio_lr: Highest learning rate of the audio backbone and projector.
+        audio_final_lr: Final learning rate of the audio backbone and projector.
+        video_predictor_lr: Constant learning rate of the video predictor.
+        audio_predictor_lr: Constant learning rate of the audio predictor.
+        weight_decay: Adam's weight decay, on every parameter.
+        betas: Adam's betas.
+        larc: Clip learning rates by layer (LARC), as the paper does at a batch size of 2048.
         larc_trust: LARC's trust coefficient.
         larc_eps: LARC's epsilon.
         precision: fp32, bf16, fp16 (autocast; fp16 with a gradient scaler), or fp64 for checks.
@@ -141,21 +143,22 @@ class OptimConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
-    """How to run: nothing here changes what is computed, and all of it may change between a run and its resumption.
+    """How to run. These settings do not change the result and may be changed when a run is resumed.
 
     Attributes:
         device: auto, cpu or cuda.
-        workers: Processes that load data, for each training process; 0 loads in the training process, -1 takes one for
-            each core that a training process has, 16 at most.
-        data_bytes: Bytes of samples that one machine holds before they are trained on, over all its processes.
-        read_seconds: Seconds that one file may take to be read; then its data process is started again, and the file
-            is left out from then on.
+        workers: Data-loading workers of each rank; 0 loads in the training process, -1 starts one for each core of the
+            rank, 16 at most.
+        data_bytes: Bytes of samples that one machine may hold before they are trained on, over all its ranks and
+            workers.
+        read_seconds: Seconds that reading one file may take. After that its worker is restarted, and the file is
+            skipped from then on.
         channels_last: Keep activations channels-last, which is faster.
         compile: Use torch.compile.
         checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
-        save_steps: Steps between checkpoints; one is also written at the end and when the run is told to stop.
-        keep: Checkpoints to keep.
-        max_failed: Largest share of samples whose file may fail; above it the run stops, from its 200th sample on.
+        save_steps: Steps between checkpoints. A checkpoint is also written at the end and when a signal stops the run.
+        keep: Number of checkpoints to keep.
+        max_failed: Largest fraction of samples whose file may fail. Above it the run stops, from its 200th sample on.
         log_steps: Steps between rows of log.csv.
         tensorboard: Also write TensorBoard files.
         wandb: Weights and Biases project to log to; empty: none.
@@ -185,19 +188,19 @@ class RunConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Settings):
-    """A whole pretraining run.
+    """All settings of a pretraining run.
 
     Attributes:
-        preset: The preset it comes from.
-        objective: The row of :data:`OBJECTIVES` it comes from.
-        seed: Decides the initial weights and every sample.
+        preset: The preset that the settings start from.
+        objective: The row of :data:`OBJECTIVES` that the settings start from.
+        seed: Random seed of the initial weights and of every sample.
         video: Video encoder, and the preprocessing written into its checkpoint.
-        audio: Audio encoder and its front end.
+        audio: Audio encoder, and its preprocessing.
         heads: Projectors and predictors.
-        data: Samples.
+        data: Training samples.
         video_augment: Video augmentation (Table S1).
         audio_augment: Audio augmentation (Table S2).
-        loss: Weights of the terms.
+        loss: Weights of the loss's terms.
         optim: Optimizer and schedule.
         run: How to run.
     """
@@ -217,11 +220,11 @@ class PretrainConfig(Settings):
 
     @functools.cached_property
     def views(self) -> VideoConfig:
-        """The video config of the training views: the encoder's, at the training crop."""
+        """The video config of the training views: the encoder's config with the training crop as its size."""
         return self.video.replace(size=self.data.crop)
 
     def decisive(self) -> dict[str, Any]:
-        """Return the part of :meth:`to_dict` that decides the numbers: all but ``run``."""
+        """Return the settings of :meth:`to_dict` that decide the result: all but ``run``."""
         return {name: value for name, value in self.to_dict().items() if name != "run"}
 
 
@@ -272,7 +275,8 @@ PRESETS: dict[str, PretrainConfig] = {
     ),
 }
 """Table S10. Warm-up, LARC's constants and mixed precision are the released config's; the table omits them.
-The demo's are this package's own: few steps of small networks, so higher rates and milder augmentation."""
+The demo's settings are this package's own: it makes few steps with small networks, so it has higher learning rates and
+milder augmentation."""
 
 _ONLY_INTRA = {"loss.sync_weight": 0.0, "loss.async_weight": 0.0}
 
@@ -291,7 +295,7 @@ OBJECTIVES: dict[str, dict[str, float]] = {
         **_ONLY_INTRA, "loss.video_weight": 0.0, "optim.audio_lr": 1e-5, "optim.audio_predictor_lr": 1e-4,
     },
 }  # fmt: skip
-"""The paper's ablations: loss weights, and the rates that section G.1 gives for single modalities."""
+"""The paper's ablations: loss weights, and the learning rates of section G.1 for single modalities."""
 
 RELEASED: dict[str, Any] = {
     "loss.intra_weight": 0.5,
@@ -299,7 +303,7 @@ RELEASED: dict[str, Any] = {
     "video_augment.released": True,
     "audio_augment.released": True,
 }
-"""What the released code does where it differs from the paper, for reproducing its weights."""
+"""Settings of the released code where it differs from the paper, for reproducing its weights."""
 
 
 def make_config(
@@ -309,16 +313,16 @@ def make_config(
     released: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> PretrainConfig:
-    """Return a preset with an objective, the released behaviour and single fields laid over it, in this order.
+    """Return a preset after applying an objective, the released code's settings and overrides, in this order.
 
     Args:
         preset: A key of :data:`PRESETS`.
         objective: A key of :data:`OBJECTIVES`.
         released: Follow the released code where it differs from the paper (:data:`RELEASED`).
-        overrides: Fields by dotted name.
+        overrides: Values of single fields, by dotted name.
 
     Raises:
-        ConfigError: an unknown name, or a value out of range.
+        ConfigError: a name is unknown, or a value is out of range.
     """
     check_choice("preset", preset, PRESETS)
     check_choice("objective", objective, OBJECTIVES)

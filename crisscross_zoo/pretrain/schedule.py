@@ -11,10 +11,10 @@ from crisscross_zoo.errors import ConfigError
 def cosine_schedule(
     base: float, final: float, *, warmup_steps: int, total_steps: int, warmup_start: float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """Return the rate of every step; step k uses entry k.
+    """Return the learning rate of every step, float64, shape (total_steps,); step k uses entry k.
 
-    The warm-up rises from ``warmup_start`` to ``base``, both included; the cosine then begins with ``base`` once
-    more and approaches ``final`` without reaching it. These are the values of the released code's own table; its
+    The warm-up rises from ``warmup_start`` to ``base``, both included. The cosine then begins with ``base`` once
+    more and approaches ``final`` without reaching it. These are the values of the released code's own table. Its
     loop applied them one step late (the first step took 1e-3 in every group, the last entry was never used), which
     is not copied.
 
@@ -22,7 +22,7 @@ def cosine_schedule(
         base: Highest rate.
         final: Rate that the cosine approaches.
         warmup_steps: Steps of warm-up; 0 for none.
-        total_steps: All steps, the warm-up's among them.
+        total_steps: All steps, including the warm-up.
         warmup_start: Rate of the first step of a warm-up.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A data set packed into litdata's chunks: few large files, for clusters and object stores where many small are slow.
+"""A data set packed into litdata's chunks: few large files, for storage that is slow with many small ones.
 
-A folder of shards holds the usable files of an index, byte for byte and in its order, and the index. The index comes
-last: a folder without one was not finished.
+A folder of shards holds the usable files of an index, byte for byte and in its order, and the index. The index is
+written last: a folder without an index is not finished.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from crisscross_zoo.pretrain.prepare import SETTINGS_NAME
 from crisscross_zoo.settings import StrPath
 
 SHARD_BYTES = 256 << 20
-"""Length of a shard unless another is asked for."""
+"""Default size of a shard in bytes."""
 
 _LARGEST = (1 << 32) - (1 << 20)  # litdata counts the bytes of a chunk in 32 bits
 
@@ -33,17 +33,17 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
     """Copy an index's usable files into shards.
 
     Args:
-        index: From :func:`crisscross_zoo.pretrain.index.read_index`.
+        index: An index from :func:`crisscross_zoo.pretrain.index.read_index`.
         out_dir: Folder to write to: new, or empty.
-        workers: Processes that copy, 1 or more.
-        shard_bytes: Length of a shard, bytes; a file that is longer has one to itself.
+        workers: Number of copying workers, 1 or more.
+        shard_bytes: Size of a shard in bytes; a larger file has a shard of its own.
 
     Returns:
         The number of shards.
 
     Raises:
         ConfigError: litdata is missing, an option is out of range, or ``out_dir`` is not empty.
-        UnreadableMediaError: a file has changed since it was indexed, is gone, or has 4 GiB or more.
+        UnreadableMediaError: a file was changed or removed since it was indexed, or has 4 GiB or more.
     """
     litdata = import_litdata()
     folder = Path(os.path.abspath(out_dir))
@@ -72,18 +72,18 @@ def pack(index: Index, out_dir: StrPath, *, workers: int = 1, shard_bytes: int =
 
 
 def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[Media], str]:
-    """Return the files to pretrain on, and what tells them from other files.
+    """Return the files to pretrain on, and an identifier of the data set.
 
     Args:
-        path: An index, a folder of shards of one, or one of copies (:mod:`crisscross_zoo.pretrain.prepare`).
-        root: Where the index's files are now, if they were moved.
+        path: An index, a folder of shards, or a folder of copies (:mod:`crisscross_zoo.pretrain.prepare`).
+        root: The folder that the index's files are in now, if they were moved.
 
     Returns:
-        ``(files, data_id)``: an Index or a ShardReader; and the sha256 of the index, hexadecimal, the same in both
-        cases, so that a run may go on from shards of the index that it began with.
+        ``(files, data_id)``: an Index or a ShardReader; and the sha256 of the index, hexadecimal. Shards have the same
+        ``data_id`` as their index, so that a run that was started with the index can be resumed with its shards.
 
     Raises:
-        ConfigError: pyarrow or litdata is missing, there is nothing there, or it is neither of the two.
+        ConfigError: pyarrow or litdata is missing, or ``path`` does not exist or is none of these.
     """
     folder = Path(path)
     if (folder / SETTINGS_NAME).is_file():
@@ -94,13 +94,13 @@ def open_data(path: StrPath, *, root: StrPath | None = None) -> tuple[Sequence[M
 
 
 class ShardReader(Sequence[Media]):
-    """The files of a folder of shards, in the order of the index; may be handed to other processes.
+    """The files of a folder of shards, in the order of the index. It can be passed to other processes.
 
-    ``reader[i]`` is what the index knows of file i, without opening a shard; its ``path`` is where it lay once.
+    ``reader[i]`` is the index's Media of file i; no shard is opened for it. Its ``path`` is that of the original.
 
     Args:
-        folder: What :func:`pack` wrote, or an address of a copy of it that litdata reads (``s3://...``).
-        index: Its index, where the folder is not on this machine.
+        folder: A folder that :func:`pack` wrote, or a URL of a copy of it that litdata reads (``s3://...``).
+        index: The index of the shards, if the folder is not on this machine.
 
     Raises:
         ConfigError: litdata or pyarrow is missing, or the folder has no index.
@@ -110,8 +110,8 @@ class ShardReader(Sequence[Media]):
         self.folder = os.fspath(folder)
         if index is None and not Path(folder, INDEX_NAME).is_file():
             raise ConfigError(
-                f"{self.folder}: has no {INDEX_NAME}, so it is no finished folder of shards",
-                remedy="name an index: crisscross-pretrain index writes one of a folder of videos",
+                f"{self.folder}: has no {INDEX_NAME}, so it is not a finished folder of shards",
+                remedy="pass an index: crisscross-pretrain index writes the index of a folder of videos",
             )
         import_litdata()
         self.files = read_index(Path(folder) / INDEX_NAME) if index is None else index
@@ -122,36 +122,36 @@ class ShardReader(Sequence[Media]):
         return len(self.files)
 
     @typing.overload
-    def __getitem__(self, place: int) -> Media: ...
+    def __getitem__(self, position: int) -> Media: ...
 
     @typing.overload
-    def __getitem__(self, place: slice) -> list[Media]: ...
+    def __getitem__(self, position: slice) -> list[Media]: ...
 
-    def __getitem__(self, place: int | slice) -> Media | list[Media]:
-        return self.files[place]
+    def __getitem__(self, position: int | slice) -> Media | list[Media]:
+        return self.files[position]
 
-    def open(self, place: int) -> io.BytesIO:
-        """Return a file's bytes, as an open file.
+    def open(self, position: int) -> io.BytesIO:
+        """Return the bytes of the file at a position, as an open file.
 
         Raises:
-            IndexError: there is no such place.
-            UnreadableMediaError: its shard cannot be read, or the shards are of another index.
+            IndexError: the position is out of range.
+            UnreadableMediaError: the shard cannot be read, or the shards are of another index.
         """
-        litdata, place = import_litdata(), range(len(self))[place]
+        litdata, position = import_litdata(), range(len(self))[position]
         try:
             if self._process != os.getpid():  # litdata's readers have threads, which do not survive a fork
                 self._data = litdata.StreamingDataset(self.folder, shuffle=False)
                 self._process = os.getpid()
-            item = self._data[place]
+            item = self._data[position]
         except Exception as error:  # litdata has no error of its own
             raise UnreadableMediaError(
-                f"file {place} cannot be read from its shard ({type(error).__name__}: {error})",
+                f"file {position} cannot be read from its shard ({type(error).__name__}: {error})",
                 remedy="check the folder, or pack it again",
                 path=self.folder,
             ) from None
-        if item["place"] != place or len(item["data"]) != self.files[place].size:
+        if item["place"] != position or len(item["data"]) != self.files[position].size:
             raise UnreadableMediaError(
-                f"file {place} of the shards is not that of the index",
+                f"file {position} of the shards is not that of the index",
                 remedy="pack it again",
                 path=self.folder,
             )
@@ -161,10 +161,10 @@ class ShardReader(Sequence[Media]):
         return {**self.__dict__, "_data": None, "_process": 0}
 
 
-def _item(index: Index, place: int) -> dict[str, Any]:
-    info = index[place]
+def _item(index: Index, position: int) -> dict[str, Any]:
+    info = index[position]
     _check(info)
-    return {"place": place, "data": Path(info.path).read_bytes()}
+    return {"place": position, "data": Path(info.path).read_bytes()}
 
 
 def _check(info: Media) -> None:
@@ -177,14 +177,14 @@ def _check(info: Media) -> None:
             path=info.path,
         )
     if size > _LARGEST:
-        raise UnreadableMediaError("is too long for a shard", remedy="cut it into pieces", path=info.path)
+        raise UnreadableMediaError("is too large for a shard", remedy="split it", path=info.path)
 
 
 def import_litdata() -> Any:
-    """Return litdata.
+    """Return the module litdata.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: litdata is not installed.
     """
     try:
         import litdata

@@ -167,7 +167,7 @@ def test_pretrain_and_export(index: Path, tmp_path: Path, capsys: pytest.Capture
     assert shown.out == f"{run}: 4 steps done; the encoders are in its folders video and audio\n"
     assert "samples/s" in shown.err
     (began,) = lines(shown.err)
-    assert began.endswith("4 files; steps 0 to 4 of 4 samples, 2 an epoch; on 1 x cpu in fp32")
+    assert began.endswith("4 files; steps 0 to 4 of 4 samples, 2 per epoch; on 1 x cpu in fp32")
     assert main(["kinetics-sound", "--data", str(index.parent.parent), "--out", str(run), *TINY]) == 2
     assert "has no index.parquet" in capsys.readouterr().err
     settings = json.loads((run / "config.json").read_text())

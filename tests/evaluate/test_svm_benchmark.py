@@ -1,4 +1,4 @@
-"""The features that benchmarks/svm.py makes, and its table of the SVM."""
+"""benchmarks/svm.py: enlarged features, the table of the SVM, and the objective."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_features_of_a_larger_size_and_a_table_of_every_cost(
     assert [(row[0], row[3]) for row in rows] == [("0.001", "yes"), ("1", "yes")]
 
 
-def test_the_objective_is_minimal_at_the_solution_of_linear_svc(benchmark: ModuleType) -> None:
+def test_the_objective_is_least_where_linear_svc_ends(benchmark: ModuleType) -> None:
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((60, 5)).astype(np.float32), np.arange(60) % 3
     machine = LinearSVC(C=0.1, dual=False, tol=1e-8).fit(x.astype(float), labels)

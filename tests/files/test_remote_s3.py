@@ -415,4 +415,4 @@ def test_pretraining_reads_local_files(s3, tmp_path, monkeypatch, capsys):
     ):
         assert pretrain(["index", *inputs, "--out", "index.parquet"]) == 2
         line = capsys.readouterr().err.splitlines()[-1]
-        assert line.endswith(f"{url}: pretraining reads local files; copy them, and name the copy")
+        assert line.endswith(f"{url}: pretraining reads local files; copy them, and pass the copies")

@@ -1,4 +1,4 @@
-"""A small data set and a small run, on one thread: two fight over a busy machine's cores."""
+"""A small data set, and one thread for torch: several would compete for a busy machine's cores."""
 
 from __future__ import annotations
 

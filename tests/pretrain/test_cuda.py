@@ -1,4 +1,4 @@
-"""The loop on a GPU: precisions, compilation, going on. Run with ``pytest -m cuda``."""
+"""The loop on a GPU: precisions, compilation, resuming. Run with ``pytest -m cuda``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cuda
     ],
     ids=lambda o: " ".join(map(str, o.values())),
 )
-def test_it_trains_and_goes_on(clips: list[Media], tmp_path: Path, options: dict[str, Any]) -> None:
+def test_it_trains_and_resumes(clips: list[Media], tmp_path: Path, options: dict[str, Any]) -> None:
     config = tiny_config(**options, **{"run.device": "cuda", "run.workers": 2})
 
     def fail(step: int, total: int, row: dict[str, float]) -> None:
@@ -54,7 +54,7 @@ def test_float64_agrees_with_the_cpu(clips: list[Media], tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("first", "then"), [("cpu", "cuda"), ("cuda", "cpu")])
 @pytest.mark.parametrize("larc", [False, True])
-def test_a_checkpoint_of_one_device_goes_on_on_the_other(
+def test_a_checkpoint_of_one_device_resumes_on_the_other(
     clips: list[Media], tmp_path: Path, first: str, then: str, larc: bool
 ) -> None:
     options = {"run.log_steps": 1, "optim.precision": "fp64", "optim.larc": larc}

@@ -1,4 +1,4 @@
-"""Samples: decided by their key alone, whoever loads them; the order of files; what happens to broken ones."""
+"""Samples: decided by their key alone, whichever worker loads them; the order of files; broken files."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_no_file_comes_twice_before_all_came_once(seed: int, epoch: int, files: 
     order = epoch_files(seed, epoch, files, samples)
     assert len(order) == samples
     for first in range(0, samples, files):
-        part = order[first : first + files]
-        assert len(set(part.tolist())) == len(part)
+        once = order[first : first + files]
+        assert len(set(once.tolist())) == len(once)
     assert set(order.tolist()) <= set(range(files))
 
 
@@ -44,7 +44,7 @@ def test_epochs_and_seeds_have_other_orders() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 1 << 40])
-def test_an_epochs_order_and_its_first_sample_draw_apart(seed: int) -> None:
+def test_an_epochs_order_is_independent_of_its_first_sample(seed: int) -> None:
     order = epoch_files(seed, 3, 1000, 1000)
     for attempt in range(TRIES):
         of_sample = np.random.default_rng([seed, 3, 0, attempt]).permutation(1000)
@@ -55,7 +55,7 @@ def sampler(steps: range, *, files: int = 7, rank: int = 0, world: int = 1) -> B
     return BatchSampler(seed=1, files=files, epoch_size=10, batch_size=4, steps=steps, rank=rank, world=world)
 
 
-def test_batches_go_over_epochs_and_leave_out_the_remainder() -> None:
+def test_batches_continue_over_epochs_and_drop_the_remainder() -> None:
     batches = list(sampler(range(5)))
     assert [[(k.epoch, k.position) for k in b] for b in batches[:3]] == [
         [(0, 0), (0, 1), (0, 2), (0, 3)],
@@ -66,10 +66,10 @@ def test_batches_go_over_epochs_and_leave_out_the_remainder() -> None:
     assert list(sampler(range(3, 5))) == batches[3:], "a resumed run gets the same"
 
 
-def test_processes_share_every_batch() -> None:
+def test_ranks_split_every_batch() -> None:
     whole = list(sampler(range(3)))
-    shares = [list(sampler(range(3), rank=rank, world=2)) for rank in range(2)]
-    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+    ranks = [list(sampler(range(3), rank=rank, world=2)) for rank in range(2)]
+    assert [a + b for a, b in zip(*ranks, strict=True)] == whole
 
 
 def test_an_epoch_without_a_batch_is_refused() -> None:
@@ -91,7 +91,7 @@ def test_a_sample_is_decided_by_its_key(clips: list[Media]) -> None:
     others = [dataset[SampleKey(*k, 3)][0] for k in ((2, 6), (3, 5))]
     others.append(PretrainDataset(clips, tiny_config(seed=1))[key][0])
     assert not any(torch.equal(views["v1"], other["v1"]) for other in others)
-    assert not torch.equal(views["v1"], views["v2"]), "each view is augmented apart"
+    assert not torch.equal(views["v1"], views["v2"]), "each view is augmented separately"
 
 
 def test_threads_and_workers_change_no_bit(clips: list[Media]) -> None:
@@ -123,7 +123,7 @@ def test_every_relaxation_reads(clips: list[Media], relaxation: str) -> None:
 
 
 @pytest.mark.parametrize("gap", [0.1, 1.0])
-def test_views_read_apart_are_the_views_read_together(
+def test_views_read_separately_are_the_views_read_together(
     clips: list[Media], monkeypatch: pytest.MonkeyPatch, gap: float
 ) -> None:
     dataset = PretrainDataset(clips, tiny_config())
@@ -135,7 +135,7 @@ def test_views_read_apart_are_the_views_read_together(
         assert a.shape == b.shape
         assert int(np.abs(a.astype(int) - b.astype(int)).max()) <= (
             0 if a.ndim == 4 else 3
-        )  # AAC: see moments.py
+        )  # AAC: see media/seek.py
 
 
 def test_a_broken_file_is_replaced_by_the_same_other_each_time(clips: list[Media], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two processes on gloo do what one does; batch norms over processes are batch norms over the whole batch."""
+"""Two ranks on gloo agree with one; batch norms over ranks are batch norms over the whole batch."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def two_processes(
     return printed
 
 
-def test_two_processes_stop_at_the_same_step_go_on_and_agree_with_one(
+def test_two_ranks_stop_at_the_same_step_resume_and_agree_with_one(
     clips: list[Media], tmp_path: Path
 ) -> None:
-    """The signal goes to one of them."""
+    """One of them receives the signal."""
     printed = two_processes(tmp_path, clips, EXACT, stop_at=2)
     assert all("step=2, total_steps=9, finished=False" in text for text in printed)
     two_processes(tmp_path, clips, EXACT)
@@ -55,7 +55,7 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         _check_division(tiny_config(), world)
 
 
-def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ranks_of_a_machine_split_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     world = World("cpu")
     assert (world.workers(0), world.workers(3), world.workers(-1)) == (0, 3, 16)

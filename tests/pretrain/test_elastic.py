@@ -1,4 +1,4 @@
-"""torchrun's elastic restart: two agents of two processes each, of which one is lost, end where one process does."""
+"""torchrun's elastic restart: two agents of two ranks each, one of which is lost, have the result of one process."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ torch.set_num_threads(1)
 clips, overrides = pickle.load(open(sys.argv[1], "rb"))
 folder, again = Path(sys.argv[2]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 (folder / f"{os.environ['GROUP_RANK']}.{os.environ['LOCAL_RANK']}.{again}.{os.getpid()}").touch()
-def tell(step, total, row):
+def on_progress(step, total, row):
     while step == 3 and not (folder / "go").exists():
         time.sleep(0.05)  # until one is killed
-pretrain(tiny_config(**overrides), clips, sys.argv[3], on_progress=tell)
+pretrain(tiny_config(**overrides), clips, sys.argv[3], on_progress=on_progress)
 """
 
 
 def agent(folder: Path, port: int, *, least: int, host: bool) -> subprocess.Popen[bytes]:
-    """Start an agent of two processes, in a process group of its own; what it prints goes to a file."""
+    """Start an agent of two ranks, in a process group of its own; its output goes to a file."""
     command = [
         sys.executable, "-m", "torch.distributed.run", f"--nnodes={least}:2", "--nproc-per-node=2", "--max-restarts=3",
         "--rdzv-backend=c10d", "--rdzv-id=1", f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1",
@@ -58,7 +58,7 @@ def agent(folder: Path, port: int, *, least: int, host: bool) -> subprocess.Pope
     ]  # fmt: skip
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # else what is started again waits for ever
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # else restarted ranks wait for ever
     }  # fmt: skip
     with (folder / f"agent.{int(host)}.txt").open("wb") as printed:
         return subprocess.Popen(
@@ -71,7 +71,9 @@ def processes_of(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("lost", ["process", "agent"])
-def test_a_loss_is_made_good_from_the_last_checkpoint(clips: list[Media], tmp_path: Path, lost: str) -> None:
+def test_a_lost_process_is_restarted_from_the_last_checkpoint(
+    clips: list[Media], tmp_path: Path, lost: str
+) -> None:
     (tmp_path / "ranks").mkdir()
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "arguments").write_bytes(pickle.dumps((clips, OPTIONS)))

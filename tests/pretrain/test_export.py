@@ -1,4 +1,4 @@
-"""What a finished run exports is what the released backbones are: it loads, and gives the reference's numbers."""
+"""Exported encoders have the format of the released backbones: they load, and give the reference's values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_six_backbones_of_finished_runs(
                 found.flatten(), expected.ravel(), rtol=0, atol=RTOL * np.abs(expected).max(), err_msg=name
             )
 
-        # and in the form of the authors' release: a zip of a bare state dict
+        # and in the format of the authors' release: a zip of a bare state dict
         pth = tmp_path / f"{modality}.pth.tar"
         torch.save(state, pth)
         with zipfile.ZipFile(tmp_path / f"{modality}.pth.tar.zip", "w") as archive:
@@ -61,7 +61,7 @@ def test_the_six_backbones_of_finished_runs(
         assert again.weights_sha256 == encoder.weights_sha256
 
 
-def test_a_later_export_says_its_step_in_the_card_and_keeps_what_its_owner_wrote(tmp_path: Path) -> None:
+def test_a_later_export_updates_the_step_in_the_card_and_keeps_the_users_text(tmp_path: Path) -> None:
     config = make_config(
         "kinetics-sound",
         overrides={"run.device": "cpu", "video.width": 2, "audio.width": 2, "optim.precision": "fp32"},
@@ -78,6 +78,6 @@ def test_a_later_export_says_its_step_in_the_card_and_keeps_what_its_owner_wrote
     assert "after 1,000 steps" not in text
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has no checkpoints; name the folder of a pretraining run"):
         export_encoders(tmp_path, tmp_path)

@@ -1,4 +1,4 @@
-"""Files that raise, crash or hang while they are read: named, left out, and the run gets to its end."""
+"""Files that raise, crash or hang while they are read: they are listed and skipped, and the run finishes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BAD = 2
 
 @pytest.fixture(scope="module")
 def raising(clips: Clips, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of which a file raises what nobody foresees."""
+    """A run in which a file raises an unexpected exception."""
     torch.set_num_threads(1)
     run = tmp_path_factory.mktemp("raising") / "run"
     assert pretrain(tiny_config(), Trap(clips, BAD, "raise"), run).finished
@@ -49,7 +49,7 @@ def assert_same_bits(run: Path, other: Path) -> None:
 def start_again(
     size: int, files: Sequence[Media], overrides: dict[str, Any], folder: Path, *, most: int
 ) -> int:
-    """Start a run again, as a scheduler's script does, until it is done; return how often."""
+    """Start a run, as a scheduler's script does, until it is done; return the number of starts."""
     printed = ""
     for start in range(1, most + 1):
         ended = start_ranks(size, files, overrides, folder)
@@ -69,11 +69,11 @@ def test_any_exception_is_the_files_failure(raising: Path, clips: Clips) -> None
     assert not list(raising.glob("skipped*"))
 
 
-@pytest.mark.parametrize(("act", "said"), [
-    ("fault", "signal 11"), ("exit", "exit code 3"), ("kill", "signal 9"), ("hang", "nothing came for 3 s"),
+@pytest.mark.parametrize(("act", "reason"), [
+    ("fault", "signal 11"), ("exit", "exit code 3"), ("kill", "signal 9"), ("hang", "was silent for 3 s"),
 ])  # fmt: skip
-def test_a_file_that_ends_its_data_process_costs_itself_alone(
-    raising: Path, clips: Clips, tmp_path: Path, act: str, said: str
+def test_a_file_that_ends_its_worker_fails_alone(
+    raising: Path, clips: Clips, tmp_path: Path, act: str, reason: str
 ) -> None:
     # long enough for the other files on a busy machine
     config = tiny_config(**{"run.workers": 2, "run.read_seconds": 3.0 if act == "hang" else 60.0})
@@ -83,17 +83,17 @@ def test_a_file_that_ends_its_data_process_costs_itself_alone(
         (BAD, clips[BAD].path, act != "kill")
     }
     assert len(incidents) >= (2 if act == "kill" else 1)
-    assert all(said in i["reason"] for i in incidents)
+    assert all(reason in i["reason"] for i in incidents)
     assert_same_bits(tmp_path, raising)
     failed = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
     assert {f["reason"] for f in failed} == {"is not read any more, see skipped.jsonl"}
-    # what is listed stays so: nothing dies again
+    # the file stays listed: no worker dies again
     assert pretrain(config, Trap(clips, BAD, act), tmp_path).finished
     assert listed(tmp_path) == incidents
 
 
 @pytest.mark.parametrize("act", ["fault", "hang"])
-def test_without_data_processes_it_ends_at_the_third_start(
+def test_without_workers_the_run_finishes_at_the_third_start(
     raising: Path, clips: Clips, tmp_path: Path, act: str
 ) -> None:
     overrides = {"run.read_seconds": 3.0 if act == "hang" else 60.0, "run.save_steps": 1}
@@ -118,7 +118,7 @@ def test_in_a_middle_rank(clips: Clips, tmp_path: Path, act: str, workers: int) 
     assert rows[-1]["failed_files"] >= 1
 
 
-def test_a_run_that_is_killed_blames_no_file_at_once(clips: Clips, tmp_path: Path) -> None:
+def test_a_killed_run_does_not_list_its_file_at_once(clips: Clips, tmp_path: Path) -> None:
     with Record(tmp_path, rank=0, limit=60.0).kept() as record:
         record.note(3)
         left = (tmp_path / "reading.0").read_bytes()
@@ -134,7 +134,7 @@ def test_a_run_that_is_killed_blames_no_file_at_once(clips: Clips, tmp_path: Pat
     assert Incidents(tmp_path, clips, data_id="another").skipped == set()
 
 
-def test_what_is_recorded_hangs_no_longer_than_it_may(tmp_path: Path) -> None:
+def test_a_process_that_hangs_ends_after_the_limit(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from crisscross_zoo.pretrain.incidents import Record\n"
         "with Record(Path(sys.argv[1]), rank=4, limit=0.5).kept() as record: record.note(7); time.sleep(60)"
@@ -154,22 +154,20 @@ def batches(files: Sequence[Media], workers: int, **overrides: Any) -> list[Any]
 class Silent(Trap):
     """All files hang."""
 
-    def open(self, place: int) -> Any:
-        self.place = place
-        return super().open(place)
+    def open(self, position: int) -> Any:
+        self.position = position
+        return super().open(position)
 
 
-def test_storage_that_does_not_answer_is_no_files_fault(
+def test_storage_that_does_not_respond_is_not_attributed_to_a_file(
     clips: Clips, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(
-        TrainingError, match=r"none of 4 data processes has read its file within 2 s; see whether"
-    ):
+    with pytest.raises(TrainingError, match=r"none of 4 workers has read its file within 2 s; check that"):
         batches(Silent(clips, 0, "hang"), 4, **{"run.read_seconds": 2.0})
-    assert "ended its data process" not in caplog.text
+    assert "its worker" not in caplog.text
 
 
-def test_data_processes_that_do_not_start_end_the_run(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_do_not_start_end_the_run(clips: Clips, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader.torch, "set_num_threads", lambda _: sys.exit(5))
     with pytest.raises(TrainingError, match=r"die before they read anything \(exit code 5\)"):
         batches(clips, 2)

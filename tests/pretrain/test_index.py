@@ -1,4 +1,4 @@
-"""The index of a data set: what is in it, what is left out and why, and that it comes out the same whatever happens."""
+"""The index of a data set: its rows, which files are skipped and why, and that it is always the same bytes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with 2 s of pictures and of sound."""
+    """A file with 2 s of video and of audio."""
     return make_media(tmp_path_factory.mktemp("index") / "clip.mp4", seconds=2)
 
 
-def put(clip: Path, *places: Path) -> None:
-    for place in places:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(clip, place)
+def put(clip: Path, *paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(clip, path)
 
 
 @pytest.fixture
@@ -50,11 +50,11 @@ def tree(clip: Path, tmp_path: Path) -> Path:
     make_media(root / "silent.mp4", audio=None)
     make_media(root / "black.mp4", video=None)
     make_media(root / "short.mp4", seconds=1)
-    make_media(root / "short_sound.mp4", audio_seconds=0.5)
+    make_media(root / "short_audio.mp4", audio_seconds=0.5)
     make_media(root / "apart.mp4", seconds=2, audio_start=1.5)
     (root / "empty.mp4").touch()
     (root / "text.mp4").write_bytes(b"no video\n" * 99)
-    (root / "notes.txt").write_text("not looked at")
+    (root / "notes.txt").write_text("not indexed")
     return root
 
 
@@ -63,10 +63,10 @@ def statuses(path: Path) -> dict[str, str]:
     return dict(zip(table["path"].to_pylist(), table["status"].to_pylist(), strict=True))
 
 
-# --- what is in it -----------------------------------------------------------------------------------------------
+# --- its rows ----------------------------------------------------------------------------------------------------
 
 
-def test_usable_files_are_told_from_others_with_the_reason(tree: Path, tmp_path: Path) -> None:
+def test_every_file_has_a_status_and_a_reason_if_it_is_not_usable(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "index.parquet"
     report = build_index([str(tree)], out, workers=0)
     assert statuses(out) == {
@@ -76,7 +76,7 @@ def test_usable_files_are_told_from_others_with_the_reason(tree: Path, tmp_path:
         "c.mp4": "ok",
         "empty.mp4": "unreadable",
         "short.mp4": "too short",
-        "short_sound.mp4": "too short",
+        "short_audio.mp4": "too short",
         "silent.mp4": "no sound",
         "sub/a.mp4": "ok",
         "text.mp4": "unreadable",
@@ -85,21 +85,21 @@ def test_usable_files_are_told_from_others_with_the_reason(tree: Path, tmp_path:
     rows = {row["path"]: row for row in pq.read_table(out).to_pylist()}
     assert rows["empty.mp4"]["reason"] == "UnreadableMediaError: is empty (0 bytes)"
     assert rows["text.mp4"]["reason"].startswith("UnreadableMediaError: is not media")
-    assert "its pictures last 1.00 s, not more than 1.1 s" in rows["short.mp4"]["reason"]
-    assert "its sound lasts 0.5" in rows["short_sound.mp4"]["reason"]
-    assert "its pictures and sound share 0.5" in rows["apart.mp4"]["reason"]
+    assert "its video lasts 1.00 s, not more than 1.1 s" in rows["short.mp4"]["reason"]
+    assert "its audio lasts 0.5" in rows["short_audio.mp4"]["reason"]
+    assert "its video and audio overlap for 0.5" in rows["apart.mp4"]["reason"]
     assert rows["b.mp4"]["reason"] is None
     assert rows["b.mp4"]["size"] == (tree / "b.mp4").stat().st_size
     assert (report.total, report.usable, report.scanned, report.classes) == (10, 3, 10, None)
     assert report.left_out == {"no sound": 1, "no pictures": 1, "too short": 3, "unreadable": 2}
     assert report.hours == pytest.approx(3 * 2 / 3600, rel=0.05)
     lines = report.summary_lines()
-    assert lines[0] == f"{out}: 3 of 10 files usable, 6 s (10 scanned, 0 known)"
-    assert "left out, no sound: 1 (silent.mp4: has no sound that can be decoded)" in lines
+    assert lines[0] == f"{out}: 3 of 10 files usable, 6 s (10 scanned, 0 unchanged)"
+    assert "skipped, no sound: 1 (silent.mp4: has no audio stream that can be decoded)" in lines
     assert not list(tmp_path.glob(".*"))
 
 
-def test_what_is_read_back_is_what_a_scan_says(tree: Path, tmp_path: Path) -> None:
+def test_what_is_read_back_is_the_result_of_a_scan(tree: Path, tmp_path: Path) -> None:
     build_index([str(tree)], tmp_path / "i.parquet", workers=0)
     index = read_index(tmp_path / "i.parquet")
     paths = [str(tree / n) for n in ("b.mp4", "c.mp4", "sub/a.mp4")]
@@ -127,7 +127,7 @@ def test_the_shortest_length_can_be_chosen_without_a_new_scan(tree: Path, tmp_pa
     build_index([str(tree)], out, workers=0)
     report = build_index([str(tree)], out, workers=0, min_seconds=0.9)
     assert report.usable == 4  # and short.mp4
-    assert report.scanned == 2  # what could not be read is tried again
+    assert report.scanned == 2  # files that could not be read are retried
 
 
 def test_inputs_may_be_files_patterns_and_a_list(clip: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_inputs_may_be_files_patterns_and_a_list(clip: Path, tmp_path: Path) -> 
     assert reasons[-1] == "MediaNotFoundError: no such file"
 
 
-def test_a_file_named_twice_is_there_once(
+def test_a_file_that_is_given_twice_is_indexed_once(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(clip, tmp_path / "a.mp4")
@@ -194,7 +194,7 @@ def test_kinetics400_has_its_folders_as_labels(clip: Path, tmp_path: Path) -> No
     assert index.labels.tolist() == [0, 2, 2]
     assert (index.layout, index.split, index.root) == ("kinetics400", "train", str(root))
     assert (report.classes, report.outside) == (3, 1)
-    assert "not in the index, in none of the classes' folders: 1" in report.summary_lines()
+    assert "not in the index, outside the folders of its classes: 1" in report.summary_lines()
     build_index([str(root)], tmp_path / "v.parquet", layout="kinetics400", split="val", workers=0)
     assert list(statuses(tmp_path / "v.parquet")) == ["val/archery/3.mp4"]
 
@@ -223,7 +223,7 @@ def test_missing_classes_of_kinetics_sound_are_named(clip: Path, tmp_path: Path)
     shutil.rmtree(root / "train" / "tickling")
     (root / "train" / "singing" / f"{KINETICS_SOUND_CLASSES.index('singing')}.mp4").unlink()
     with pytest.raises(
-        ConfigError, match=r"no videos of 2 of the 32 classes.*: singing, tickling; put them where"
+        ConfigError, match=r"no videos of 2 of the 32 classes.*: singing, tickling; arrange them as"
     ):
         build_index([str(root)], tmp_path / "i.parquet", layout="kinetics-sound", workers=0)
 
@@ -254,7 +254,7 @@ def test_audioset_is_any_tree_with_or_without_a_split(clip: Path, tmp_path: Path
             "kinetics400",
             "test",
             "k",
-            r"test: has videos, but no class folders; put them where .*CLASS/VIDEO is one",
+            r"test: has videos, but no class folders; arrange them as .*CLASS/VIDEO$",
         ),
         ("kinetics-sound", None, "k", "no videos of 32 of the 32 classes of Kinetics-Sound: blowing nose, "),
         ("audioset", "eval", "k", "has no folder 'eval'"),
@@ -264,7 +264,7 @@ def test_audioset_is_any_tree_with_or_without_a_split(clip: Path, tmp_path: Path
         ("kinetics", None, "k", "layout='kinetics' is not known; did you mean 'kinetics400'"),
     ],
 )
-def test_a_wrong_tree_gives_one_line_that_says_where_things_belong(
+def test_a_wrong_tree_gives_one_line_with_the_right_layout(
     clip: Path, tmp_path: Path, layout: str, split: str | None, given: str, message: str
 ) -> None:
     put(clip, tmp_path / "k/train/zumba/1.mp4", tmp_path / "k/test/2.mp4")
@@ -300,7 +300,7 @@ def test_an_unchanged_file_is_not_opened_again_and_a_changed_one_is(tree: Path, 
     before = out.read_bytes()
     seen: list[tuple[int, int]] = []
     report = build_index([str(tree)], out, workers=0, on_progress=lambda *n: seen.append(n))
-    assert report.scanned == 2  # what could not be read is tried again
+    assert report.scanned == 2  # files that could not be read are retried
     assert seen == [(9, 10), (10, 10)]
     assert out.read_bytes() == before
     make_media(tree / "silent.mp4")
@@ -314,7 +314,7 @@ def test_an_unchanged_file_is_not_opened_again_and_a_changed_one_is(tree: Path, 
     assert build_index([str(tree)], out, workers=0, rescan=True).scanned == 9
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(clip: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_and_ends_in_the_same_bytes(clip: Path, tmp_path: Path) -> None:
     root, out, whole = tmp_path / "data", tmp_path / "i.parquet", tmp_path / "whole.parquet"
     put(clip, *(root / f"{k:03}.mp4" for k in range(40)))
     build_index([str(root)], whole, workers=0)
@@ -324,26 +324,26 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(clip: Path, tmp_path: P
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen([sys.executable, "-c", slow, str(root), str(out)], env=environment)
-    part = tmp_path / ".i.parquet.part.jsonl"
+    partial = tmp_path / ".i.parquet.part.jsonl"
     deadline = time.monotonic() + 60
-    while not part.exists() or part.read_bytes().count(b"\n") < 4:
+    while not partial.exists() or partial.read_bytes().count(b"\n") < 4:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    done = part.read_bytes().count(b"\n") - 1
+    done = partial.read_bytes().count(b"\n") - 1
     assert 3 <= done < 40
-    with part.open("ab") as file:
+    with partial.open("ab") as file:
         file.write(b'["half a li')
     report = build_index([str(root)], out, workers=2)
     assert report.scanned == 40 - done
     assert out.read_bytes() == whole.read_bytes()
-    assert not part.exists()
+    assert not partial.exists()
 
 
-def test_a_part_file_goes_on_after_its_last_whole_line(clip: Path, tmp_path: Path) -> None:
+def test_a_partial_index_is_resumed_after_its_last_whole_line(clip: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "data", tmp_path / "i.parquet"
     put(clip, *(root / f"{k}.mp4" for k in range(4)))
 
@@ -353,19 +353,19 @@ def test_a_part_file_goes_on_after_its_last_whole_line(clip: Path, tmp_path: Pat
 
     with pytest.raises(KeyboardInterrupt):
         build_index([str(root)], out, workers=0, on_progress=stop)
-    part = tmp_path / ".i.parquet.part.jsonl"
-    lines = part.read_bytes().splitlines(keepends=True)
+    partial = tmp_path / ".i.parquet.part.jsonl"
+    lines = partial.read_bytes().splitlines(keepends=True)
     assert len(lines) == 3
-    part.write_bytes(b"".join(lines)[:-5])
+    partial.write_bytes(b"".join(lines)[:-5])
     with pytest.raises(KeyboardInterrupt):
         build_index([str(root)], out, workers=0, on_progress=stop)
-    assert part.read_bytes() == b"".join(lines)
-    part.write_bytes(b"".join([b'[0, "other", "columns"]\n', *lines[1:]]))  # of another version
+    assert partial.read_bytes() == b"".join(lines)
+    partial.write_bytes(b"".join([b'[0, "other", "columns"]\n', *lines[1:]]))  # of another version
     assert build_index([str(root)], out, workers=0).scanned == 4
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_file_that_kills_its_process_costs_itself_alone(
+def test_a_file_that_kills_its_worker_fails_alone(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_module, "scan_file", crashing)
@@ -422,7 +422,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
         read_index(tmp_path / "i.parquet")
 
 
-def test_another_file_is_neither_read_nor_written_over(clip: Path, tmp_path: Path) -> None:
+def test_another_file_is_neither_read_nor_overwritten(clip: Path, tmp_path: Path) -> None:
     put(clip, tmp_path / "data" / "a.mp4")
     other, foreign = tmp_path / "other.parquet", tmp_path / "foreign.parquet"
     other.write_bytes(b"PAR1 or not")
@@ -442,7 +442,7 @@ def test_another_file_is_neither_read_nor_written_over(clip: Path, tmp_path: Pat
         read_index(tmp_path / "missing.parquet")
 
 
-def test_an_index_of_another_version_is_made_anew(
+def test_an_index_of_another_version_is_built_again(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(clip, tmp_path / "data" / "a.mp4")
@@ -469,7 +469,7 @@ def test_options_out_of_range(tmp_path: Path, bad: dict[str, float]) -> None:
         build_index([str(tmp_path)], tmp_path / "i.parquet", **bad)
 
 
-def test_a_place_that_cannot_be_written_is_said_before_the_scan(
+def test_an_output_that_cannot_be_written_is_an_error_before_the_scan(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(clip, tmp_path / "data" / "a.mp4")
@@ -480,15 +480,15 @@ def test_a_place_that_cannot_be_written_is_said_before_the_scan(
     assert isinstance(caught.value, CrissCrossError)
 
 
-def test_the_part_file_holds_plain_json(clip: Path, tmp_path: Path) -> None:
+def test_the_partial_index_is_plain_json(clip: Path, tmp_path: Path) -> None:
     put(clip, tmp_path / "data" / "a.mp4", tmp_path / "data" / "b.mp4")
-    part = tmp_path / ".i.parquet.part.jsonl"
+    partial = tmp_path / ".i.parquet.part.jsonl"
     seen: list[list[object]] = []
     build_index(
         [str(tmp_path / "data")],
         tmp_path / "i.parquet",
         workers=0,
-        on_progress=lambda *_: seen.append([json.loads(line) for line in part.read_text().splitlines()]),
+        on_progress=lambda *_: seen.append([json.loads(line) for line in partial.read_text().splitlines()]),
     )
     assert [len(lines) for lines in seen] == [2, 3]
 
@@ -510,13 +510,13 @@ def test_a_large_index_is_mapped_and_not_copied(
     assert list(large) == list(small)
     assert large.seconds.tolist() == small.seconds.tolist()
     assert (large.labels, large.class_names) == (small.labels, small.class_names) == (None, None)
-    stamp = mapped.stat().st_mtime_ns
+    modified = mapped.stat().st_mtime_ns
     other = pickle.loads(pickle.dumps(large))
     assert len(pickle.dumps(large)) < 2000
     assert list(other) == list(pickle.loads(pickle.dumps(small))) == list(small)
-    assert mapped.stat().st_mtime_ns == stamp, "it is made once"
+    assert mapped.stat().st_mtime_ns == modified, "it is written once"
     sent = pickle.dumps(large)
-    mapped.unlink()  # as cleaners of temporary files do
+    mapped.unlink()  # as programs do that clean up temporary files
     assert list(pickle.loads(sent)) == list(small)
     mapped.write_bytes(b"not whole")
     assert list(read_index(tmp_path / "i.parquet")) == list(small)

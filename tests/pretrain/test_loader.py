@@ -1,4 +1,4 @@
-"""How samples travel: bytes in flight are bounded and said before a run starts; 16 bits change no number."""
+"""Samples in flight: their bytes are bounded and checked before a run starts; 16 bits do not change the result."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from crisscross_zoo.workers.samples import SampleKey
 DEFAULT_BYTES = 16_000_000_000
 
 
-@pytest.mark.parametrize(("nodes", "precision", "part", "pinned"), [
+@pytest.mark.parametrize(("nodes", "precision", "chunk", "pinned"), [
     (2, "fp16", 8, True), (1, "fp16", 16, True), (1, "fp32", 8, False),
 ])  # fmt: skip
-def test_the_papers_batch_fits_the_default(nodes: int, precision: str, part: int, pinned: bool) -> None:
+def test_the_papers_batch_fits_the_default(nodes: int, precision: str, chunk: int, pinned: bool) -> None:
     config = make_config("kinetics400", overrides={"optim.precision": precision})
     assert config.run.data_bytes == DEFAULT_BYTES
-    flight = plan_flight(config, share=256 // nodes, workers=16, processes=8, pinned=True)
-    assert (flight.part, flight.pinned, flight.slots) == (part, pinned, 32)
+    flight = plan_flight(config, batch_size=256 // nodes, workers=16, processes=8, pinned=True)
+    assert (flight.chunk, flight.pinned, flight.slots) == (chunk, pinned, 32)
     assert flight.sample_bytes == (2 * 3 * 8 * 112**2 + 2 * 80 * 200) * (2 if precision == "fp16" else 4)
     assert 8 * flight.bytes <= DEFAULT_BYTES
 
 
-def test_fewer_bytes_make_smaller_parts_until_nothing_fits() -> None:
+def test_fewer_bytes_make_smaller_chunks_until_nothing_fits() -> None:
     def flight(data_bytes: int) -> loader.Flight:
         config = make_config(
             "kinetics400", overrides={"run.data_bytes": data_bytes, "optim.precision": "fp32"}
         )
-        return plan_flight(config, share=64, workers=4)
+        return plan_flight(config, batch_size=64, workers=4)
 
     sizes = [flight(size) for size in (10**9, 4 * 10**8, 36 * 10**7)]
-    assert [f.part for f in sizes] == [16, 3, 1]
+    assert [f.chunk for f in sizes] == [16, 3, 1]
     assert all(f.bytes <= size for f, size in zip(sizes, (10**9, 4 * 10**8, 36 * 10**7), strict=True))
     with pytest.raises(
         ConfigError, match=r"hold [\d,]+ bytes of samples, more than run.data_bytes=300,000,000; raise"
@@ -54,7 +54,7 @@ def test_fewer_bytes_make_smaller_parts_until_nothing_fits() -> None:
         flight(3 * 10**8)
 
 
-def test_a_run_that_does_not_fit_says_so_before_it_starts(
+def test_a_run_that_does_not_fit_is_refused_before_it_starts(
     clips: list[Media], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "available_bytes", lambda: 1000)
@@ -66,7 +66,7 @@ def test_a_run_that_does_not_fit_says_so_before_it_starts(
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux")
-def test_memory_that_cannot_be_taken_is_an_error_and_not_a_fault(
+def test_memory_that_cannot_be_allocated_is_an_error_and_not_a_bus_error(
     clips: list[Media], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: int) -> None:
@@ -75,7 +75,7 @@ def test_memory_that_cannot_be_taken_is_an_error_and_not_a_fault(
     monkeypatch.setattr(os, "posix_fallocate", full)
     sampler = BatchSampler(seed=0, files=6, epoch_size=14, batch_size=4, steps=range(2))
     with pytest.raises(
-        ConfigError, match=r"bytes of shared memory cannot be taken \(No space left on device\); lower"
+        ConfigError, match=r"bytes of shared memory cannot be allocated \(No space left on device\); lower"
     ):
         next(iter(make_loader(clips, tiny_config(), sampler, workers=2, pin_memory=False)))
 
@@ -101,8 +101,8 @@ def shared_maps() -> set[str]:
     return {line for line in lines if "memfd:crisscross" in line}
 
 
-def test_what_is_in_flight_does_not_grow(clips: list[Media]) -> None:
-    """While nobody takes batches all slots fill, and no more is read, whatever time passes."""
+def test_samples_in_flight_do_not_grow(clips: list[Media]) -> None:
+    """While no batch is taken, all slots fill, and then no more is read."""
     config = tiny_config(**{"data.epoch_size": 400, "optim.batch_size": 8})
     sampler = BatchSampler(seed=0, files=6, epoch_size=400, batch_size=8, steps=range(50))
     made = make_loader(clips, config, sampler, workers=2, pin_memory=False)
@@ -114,21 +114,21 @@ def test_what_is_in_flight_does_not_grow(clips: list[Media]) -> None:
     assert 0 < high - low - made.flight.shared_bytes <= 2 * 4096
     pool = batches.gi_frame.f_locals["pool"]
     for _ in range(600):
-        if pool.taken * made.flight.part == 16 and (pool.slots.status["place"] == NOTHING).all():
+        if pool.taken * made.flight.chunk == 16 and (pool.slots.status["position"] == NOTHING).all():
             break
         threading.Event().wait(0.1)
-    threading.Event().wait(0.5)  # in which one that goes on reads many
-    # one batch given out, one put together: the other parts lie in the slots
-    in_slots = sum(len(part.keys) for part in pool.done.values())
-    assert (len(first.paths), pool.taken * made.flight.part) == (8, 16)
-    assert in_slots <= made.flight.slots * made.flight.part
+    threading.Event().wait(0.5)  # a worker that continued would read many
+    # one batch is taken, one is put together: the other chunks are in the slots
+    in_slots = sum(len(chunk.keys) for chunk in pool.done.values())
+    assert (len(first.paths), pool.taken * made.flight.chunk) == (8, 16)
+    assert in_slots <= made.flight.slots * made.flight.chunk
     assert made.flight.bytes == made.flight.shared_bytes + 2 * made.flight.batch_bytes
     batches.close()
-    assert not any(one.process.is_alive() for one in pool.processes)
+    assert not any(worker.process.is_alive() for worker in pool.workers)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_under_autocast_samples_travel_in_its_bits(clips: list[Media], workers: int) -> None:
+def test_under_autocast_samples_have_its_dtype(clips: list[Media], workers: int) -> None:
     config = tiny_config(**{"optim.precision": "fp16"})
     sampler = BatchSampler(seed=0, files=6, epoch_size=14, batch_size=4, steps=range(1))
     (batch,) = make_loader(clips, config, sampler, workers=workers, pin_memory=False)

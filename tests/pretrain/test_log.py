@@ -1,4 +1,4 @@
-"""What is said where a logger that the user asked for cannot start."""
+"""The error if a requested logger cannot start."""
 
 from __future__ import annotations
 

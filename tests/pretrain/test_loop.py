@@ -1,4 +1,4 @@
-"""The loop: what a run writes, that it goes on bit for bit wherever it was stopped, and what stops it."""
+"""The loop: what a run writes, that it resumes bit for bit wherever it was stopped, and what stops it."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def assert_same_bits(run: Path, other: Path) -> None:
 
 
 def at_step(wanted: int, act: Callable[[], None]) -> Callable[[int, int, dict[str, float]], None]:
-    """Do something when the log gets to a step."""
+    """Return a callback that acts at a step."""
     return lambda step, total, row: act() if step == wanted else None
 
 
 def fail() -> None:
-    raise ZeroDivisionError  # what nobody foresees
+    raise ZeroDivisionError  # an unexpected exception
 
 
 def terminate() -> None:
@@ -110,7 +110,7 @@ def test_training_moves_every_parameter(whole: Path, clips: Clips, tmp_path: Pat
     assert {n for n in still if not n.endswith("0.bias")} == set()
 
 
-# --- going on ----------------------------------------------------------------------------------------------------
+# --- resuming ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -136,13 +136,13 @@ def test_a_signal_writes_a_checkpoint_and_returns(whole: Path, clips: Clips, tmp
     assert steps == [2, 4, 6, 8, 9]
 
 
-def test_a_killed_process_goes_on_to_the_same_bits(whole: Path, clips: Clips, tmp_path: Path) -> None:
+def test_a_killed_process_resumes_to_the_same_bits(whole: Path, clips: Clips, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start_process(train, clips, {"run.workers": 2, "run.save_steps": 1}, run)
     while not any(p.name >= "step_000000004.pt" for p in list_checkpoints(run)):
         assert process.is_alive()
         time.sleep(0.02)
-    time.sleep(0.05)  # in the middle of something
+    time.sleep(0.05)  # so that it is killed in mid-step
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -184,8 +184,8 @@ def test_a_finished_run_writes_its_encoders_again_and_changes_nothing_else(
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
-def test_another_run_is_not_gone_on_with(whole: Path, clips: Clips, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"begun with optim.video_lr 0.0002, not 0.5;"):
+def test_another_run_is_not_resumed(whole: Path, clips: Clips, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"started with optim.video_lr 0.0002, not 0.5;"):
         pretrain(tiny_config(**{"optim.video_lr": 0.5}), clips, whole)
     with pytest.raises(ConfigError, match="another index"):
         pretrain(tiny_config(), clips, whole, data_id="other")
@@ -221,7 +221,7 @@ def test_the_state_of_a_checkpoint_is_dropped_once_it_is_loaded(
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_adams_state_is_put_where_the_next_step_wants_it(fused: bool) -> None:
+def test_adams_state_is_moved_to_where_the_next_step_needs_it(fused: bool) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2, 3, dtype=torch.float64, device="meta"))
     state = {"step": torch.tensor(5.0), "exp_avg": torch.ones(2, 3), "exp_avg_sq": torch.ones(2, 3)}
     loop.place_state(state, parameter, fused=fused)
@@ -232,8 +232,8 @@ def test_adams_state_is_put_where_the_next_step_wants_it(fused: bool) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_adam_goes_on_alike_whatever_wrote_its_state(fused: bool) -> None:
-    """Fused Adam runs on a CPU too: with a checkpoint of the other kind it ends where its own would."""
+def test_adam_resumes_alike_whatever_wrote_its_state(fused: bool) -> None:
+    """Fused Adam runs on a CPU too: resumed from a checkpoint of the other kind, it has the same result."""
     start = torch.randn(4, 3)
 
     def steps(optimizer: torch.optim.Adam, number: int) -> None:
@@ -269,14 +269,14 @@ def test_cudnn_chooses_by_trying_while_a_run_lasts(clips: Clips, tmp_path: Path)
 # --- options -----------------------------------------------------------------------------------------------------
 
 
-def test_accumulation_in_parts_uses_every_sample(clips: Clips, tmp_path: Path) -> None:
+def test_accumulation_over_micro_batches_uses_every_sample(clips: Clips, tmp_path: Path) -> None:
     options = {"optim.epochs": 1, "run.log_steps": 1, "optim.precision": "fp64"}
     pretrain(tiny_config(**options), clips, tmp_path / "whole")
-    pretrain(tiny_config(**options, **{"optim.accumulate": 2}), clips, tmp_path / "parts")
-    whole, parts = read_log(tmp_path / "whole")[0], read_log(tmp_path / "parts")[0]
-    assert parts["total"] != whole["total"], "batch norms see half of the batch"
-    assert parts["total"] == pytest.approx(whole["total"], abs=0.5)
-    assert parts["grad_norm"] > 0
+    pretrain(tiny_config(**options, **{"optim.accumulate": 2}), clips, tmp_path / "accumulated")
+    whole, accumulated = read_log(tmp_path / "whole")[0], read_log(tmp_path / "accumulated")[0]
+    assert accumulated["total"] != whole["total"], "batch norms see half of the batch"
+    assert accumulated["total"] == pytest.approx(whole["total"], abs=0.5)
+    assert accumulated["grad_norm"] > 0
 
 
 @pytest.mark.parametrize("objective", ["v1v2", "a1a2"])
@@ -373,7 +373,7 @@ def test_broken_files_are_replaced_listed_and_counted(clips: Clips, tmp_path: Pa
     assert read_log(tmp_path / "run")[-1]["failed_files"] == len(failed)
 
 
-def test_files_of_steps_made_again_are_listed_once(clips: Clips, tmp_path: Path) -> None:
+def test_files_of_repeated_steps_are_listed_once(clips: Clips, tmp_path: Path) -> None:
     gone = dataclasses.replace(clips[5], path=str(tmp_path / "gone.mp4"))
     files = [*clips[:5], gone]
     pretrain(tiny_config(), files, tmp_path / "whole")
@@ -413,7 +413,7 @@ def test_too_many_broken_files_stop_the_run(
         pretrain(tiny_config(), files, tmp_path / "run")
 
 
-def test_a_data_process_that_is_killed_is_started_again(whole: Path, clips: Clips, tmp_path: Path) -> None:
+def test_a_killed_worker_is_restarted(whole: Path, clips: Clips, tmp_path: Path) -> None:
     import multiprocessing
 
     def kill_one() -> None:
@@ -435,12 +435,12 @@ def test_whatever_fails_in_loading_leaves_a_checkpoint(
     def break_off(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 6:
-            raise KeyError("nobody foresees this")
+            raise KeyError("unexpected")
         return real(*arguments, **options)
 
     real = loader.Batch
     monkeypatch.setattr(loader if workers else data, "Batch", break_off)
-    with pytest.raises(TrainingError, match=r"KeyError: .* the same command goes on from"):
+    with pytest.raises(TrainingError, match=r"KeyError: .* the same command resumes from"):
         pretrain(tiny_config(**{"run.workers": workers}), clips, tmp_path)
     assert [p.name for p in list_checkpoints(tmp_path)] == ["step_000000004.pt", "step_000000005.pt"]
     monkeypatch.undo()
@@ -448,10 +448,10 @@ def test_whatever_fails_in_loading_leaves_a_checkpoint(
     assert_same_bits(tmp_path, whole)
 
 
-def test_collapse_is_warned_of(
+def test_a_collapse_is_logged(
     clips: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(loop, "COLLAPSE_SHARE", 2.0)
+    monkeypatch.setattr(loop, "COLLAPSE_FRACTION", 2.0)
     pretrain(tiny_config(**{"optim.epochs": 1}), clips, tmp_path)
     assert "the video embeddings collapse: their std is" in caplog.text
 

@@ -1,4 +1,4 @@
-"""The loss against the released code's numbers, and what must hold of it whatever the numbers."""
+"""The loss against the released code's values, and properties that hold for any input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROUPS = {"joint": "intra", "cm": "sync", "ctcm": "async"}  # the released code'
 
 
 def views(dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The arrays of the case `correlated`."""
+    """Return p and z of the case `correlated`."""
     shared = seeded_normal(509, (16, 2048))
     arrays = {
         name: torch.from_numpy(seeded_normal(seed, (16, 2048)) + np.float32(MIX[name]) * shared).to(dtype)
@@ -128,7 +128,7 @@ def test_one_modality_alone() -> None:
     assert bool(p["v1"].grad.isfinite().all())
 
 
-def test_what_cannot_be_computed_is_refused() -> None:
+def test_impossible_inputs_are_refused() -> None:
     p, z = views(torch.float32)
     with pytest.raises(ConfigError, match="leave nothing"):
         crisscross_loss(p, z, intra_weight=0, sync_weight=0, async_weight=0)
@@ -155,8 +155,8 @@ def test_std_tells_spread_from_collapse() -> None:
     assert embedding_std(torch.ones(32, 64) + 1e-6 * torch.randn(32, 64)).item() < 1e-5
 
 
-def test_std_is_that_of_both_views_of_a_modality() -> None:
-    rows = torch.eye(4, dtype=torch.float64)  # 4 directions: each number is 1 in one row of four
+def test_std_is_the_mean_of_both_views_of_a_modality() -> None:
+    rows = torch.eye(4, dtype=torch.float64)  # 4 directions: each dimension is 1 in one row of four
     spread = 3**0.5 / 4
     same = torch.ones(4, 4, dtype=torch.float64)
     p = dict.fromkeys(VIEWS, rows.clone().requires_grad_())

@@ -1,4 +1,4 @@
-"""The full model against the released code's numbers in float64, and what its options change and do not."""
+"""The full model against the released code's values in float64, and what its options change and do not change."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def gradients(model: CrissCross) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def test_checkpointing_changes_no_number() -> None:
+def test_checkpointing_changes_no_value() -> None:
     plain, frugal = small(), small(checkpoint_activations=True)
     expected, got = gradients(plain), gradients(frugal)
     assert expected.keys() == got.keys()
@@ -106,14 +106,14 @@ def test_one_modality_computes_and_trains_no_other(modality: str) -> None:
     other = {"video": "audio", "audio": "video"}[modality]
     model = small(sync_weight=0.0, async_weight=0.0, **{f"{other}_weight": 0.0})
     assert {n.split("_")[0] for n in gradients(model)} == {modality}
-    rates = {f"{m}{part}_lr": 0.1 for m in ("video", "audio") for part in ("", "_predictor")}
+    rates = {f"{m}{suffix}_lr": 0.1 for m in ("video", "audio") for suffix in ("", "_predictor")}
     assert [g["name"] for g in model.parameter_groups(**rates)] == [
         f"{modality}_base",
         f"{modality}_predictor",
     ]
 
 
-def test_every_batch_norm_sees_each_view_apart() -> None:
+def test_every_batch_norm_sees_each_view_separately() -> None:
     model = small()
     model(*small_views())
     counters = {n: int(b) for n, b in model.named_buffers() if n.endswith("num_batches_tracked")}

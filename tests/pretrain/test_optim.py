@@ -1,4 +1,4 @@
-"""LARC against the released setup's numbers, around Adam and SGD."""
+"""LARC against the released setup's values, around Adam and SGD."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_it_is_the_reference_around_adam(golden: Callable[[str], Any], larc: boo
             )
             expected = reference[f"{variant}.grad_after_larc_step{step}.{name}"]
             np.testing.assert_allclose(p.grad, expected, rtol=0, atol=RTOL * np.abs(expected).max() + 1e-20)
-    assert adam.param_groups[0]["weight_decay"] == 1e-4, "the optimizer's weight decay is put back"
+    assert adam.param_groups[0]["weight_decay"] == 1e-4, "the optimizer's weight decay is restored"
 
 
 def test_the_golden_gradients_are_the_formula(golden: Callable[[str], Any]) -> None:
@@ -54,7 +54,7 @@ def test_the_golden_gradients_are_the_formula(golden: Callable[[str], Any]) -> N
 
 
 def plain_step(p: np.ndarray, g: np.ndarray, lr: float, decay: float, *, clip: bool) -> np.ndarray:
-    """The formula for one tensor, around SGD."""
+    """Return the result of the formula for one tensor, around SGD."""
     p_norm, g_norm = np.linalg.norm(p), np.linalg.norm(g)
     if p_norm == 0 or g_norm == 0:
         return p - lr * g
@@ -184,7 +184,7 @@ def test_a_closure_is_computed_with_gradients_and_its_loss_returned() -> None:
     assert optimizer.step() is None
 
 
-def test_weight_decay_is_put_back_where_the_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weight_decay_is_restored_if_the_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     p = torch.nn.Parameter(torch.ones(3))
     sgd = torch.optim.SGD([p], lr=0.1, weight_decay=0.5)
     seen: list[float] = []

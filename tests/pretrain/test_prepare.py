@@ -1,4 +1,4 @@
-"""Copies for training: pictures and sound where they were, what a run that was stopped goes on with, what fails."""
+"""Copies for training: their frames and audio keep their times; a stopped run is resumed; errors."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def copy(path: Path, **options: Any) -> Path:
 
 def numbers(media: Media, times: npt.NDArray[np.float64]) -> list[int]:
     served = read_frames(media, times, on_damage=never)
-    return [read_number(picture) for count, picture in served for _ in range(count)]
+    return [read_number(frame) for count, frame in served for _ in range(count)]
 
 
-def sound(media: Media) -> tuple[int, npt.NDArray[np.int16]]:
-    """Place of the first sample at 16 kHz, and all samples, zeros where there are none."""
+def audio_of(media: Media) -> tuple[int, npt.NDArray[np.int16]]:
+    """Return the position of the first sample at 16 kHz, and all samples, with zeros in gaps."""
     pieces = list(read_audio(media, 16_000, on_damage=never))
     first, end = pieces[0][0], pieces[-1][0] + len(pieces[-1][1])
     samples = np.zeros(end - first, np.int16)
-    for place, piece in pieces:
-        samples[place - first : place - first + len(piece)] = piece
+    for position, piece in pieces:
+        samples[position - first : position - first + len(piece)] = piece
     return first, samples
 
 
@@ -75,15 +75,15 @@ VARIABLE = [0, 40, 47, 130, 131, 300, 333, 700, 1000, 1033, 1800, 1950, 2000]
         ("plain.mp4", {}),
         ("ntsc.mp4", {"fps": Fraction(30_000, 1001), "options": {"bf": "3"}}),
         ("variable.mkv", {"frame_ticks": VARIABLE, "fps": 25}),
-        ("sound_first.mp4", {"video_start": 1.5}),
-        ("pictures_first.mp4", {"audio_start": 0.7351, "audio_seconds": 2.4}),
+        ("audio_first.mp4", {"video_start": 1.5}),
+        ("video_first.mp4", {"audio_start": 0.7351, "audio_seconds": 2.4}),
         ("late.mkv", {"video_start": 3.2, "audio_start": 3.5}),
         ("counted.avi", {"video": "mpeg4", "audio": "pcm_s16le"}),
         ("stream.ts", {"options": {"bf": "2"}}),
         ("six.mkv", {"layout": "5.1", "audio": "flac", "sample_rate": 48_000}),
     ],
 )
-def test_pictures_and_sound_stay_where_they_were(tmp_path: Path, name: str, form: dict[str, Any]) -> None:
+def test_frames_and_audio_keep_their_times(tmp_path: Path, name: str, form: dict[str, Any]) -> None:
     original = scan(make_media(tmp_path / name, **{"seconds": 3.0, "size": (192, 64), **form}))
     again = scan(copy(tmp_path / name))
     assert original.video is not None
@@ -92,7 +92,7 @@ def test_pictures_and_sound_stay_where_they_were(tmp_path: Path, name: str, form
     start, end = original.video.span
     times = np.arange(start + 0.0005, end, 0.001)
     assert numbers(again, times) == numbers(original, times)
-    (first, samples), (other, others) = sound(original), sound(again)
+    (first, samples), (other, others) = audio_of(original), audio_of(again)
     assert first == other
     assert np.array_equal(samples, others)
 
@@ -106,15 +106,15 @@ def test_a_flash_and_a_click_stay_together(tmp_path: Path, form: dict[str, Any])
     for media in (scan(path), scan(copy(path, short_side=32))):
         assert media.video is not None
         info, times = media.compact(), np.arange(*media.video.span, 0.0005) + 1e-4
-        pictures, samples = read_moment(info, times=times, sound=(0.0, 16_000 * 4))
-        assert pictures is not None
+        frames, samples = read_moment(info, times=times, sound=(0.0, 16_000 * 4))
+        assert frames is not None
         assert samples is not None
-        flash = times[[read_number(p) for p in pictures].index(5)]
+        flash = times[[read_number(f) for f in frames].index(5)]
         found.append((flash, int(np.abs(samples.astype(int)).argmax()) / 16_000))
     assert found[0] == pytest.approx(found[1], abs=1e-3)
 
 
-def test_a_gap_in_the_sound_becomes_silence_of_its_length(tmp_path: Path) -> None:
+def test_a_gap_in_the_audio_becomes_silence_of_its_length(tmp_path: Path) -> None:
     path = tmp_path / "gap.mkv"
     with av.open(str(path), "w") as container:
         video, audio = (
@@ -130,16 +130,16 @@ def test_a_gap_in_the_sound_becomes_silence_of_its_length(tmp_path: Path) -> Non
             frame.sample_rate, frame.pts, frame.time_base = 16_000, first, Fraction(1, 16_000)
             container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
-    first, samples = sound(scan(copy(path)))
+    first, samples = audio_of(scan(copy(path)))
     assert (first, len(samples)) == (0, 160_000)
     assert not samples[33_000:127_000].any()
-    assert np.array_equal(samples, sound(scan(path))[1])
+    assert np.array_equal(samples, audio_of(scan(path))[1])
 
 
 @pytest.mark.parametrize(
     ("size", "rotation", "short_side", "wanted"),
     [
-        ((192, 64), 0, 256, (192, 64)),  # never larger
+        ((192, 64), 0, 256, (192, 64)),  # never enlarged
         ((192, 64), 0, 32, (96, 32)),
         ((192, 108), 0, 50, (88, 50)),
         ((192, 64), 90, 32, (32, 96)),
@@ -147,7 +147,7 @@ def test_a_gap_in_the_sound_becomes_silence_of_its_length(tmp_path: Path) -> Non
         ((192, 64), 270, 32, (32, 96)),
     ],
 )
-def test_pictures_are_upright_and_of_even_sides(
+def test_frames_are_upright_and_of_even_sides(
     tmp_path: Path, size: tuple[int, int], rotation: int, short_side: int, wanted: tuple[int, int]
 ) -> None:
     path = make_media(tmp_path / "clip.mp4", seconds=0.4, size=size, rotation=rotation)
@@ -172,14 +172,14 @@ def test_colours_stay(tmp_path: Path, pix_fmt: str, codec: str) -> None:
     colours = np.array(
         [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0], [200, 90, 40]], np.uint8
     )
-    picture = np.ascontiguousarray(np.repeat(np.repeat(colours[None], 64, 0), 32, 1))
+    image = np.ascontiguousarray(np.repeat(np.repeat(colours[None], 64, 0), 32, 1))
     with av.open(str(path), "w") as container:
         video, audio = (
             container.add_stream(codec, 25),
             container.add_stream("pcm_s16le", 16_000, layout="mono"),
         )
         video.width, video.height, video.pix_fmt = 192, 64, pix_fmt
-        container.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(video.encode(av.VideoFrame.from_ndarray(image)))
         container.mux(video.encode(None))
         frame = av.AudioFrame.from_ndarray(sine(1, 16_000, 1).T.copy(), "s16", "mono")
         frame.sample_rate = 16_000
@@ -197,7 +197,9 @@ def test_key_frames_are_near_and_nothing_is_reordered(tmp_path: Path) -> None:
     assert max(np.diff([*keys, len(packets)])) <= 10
 
 
-def test_a_lower_rate_takes_what_is_shown_and_a_higher_one_changes_nothing(tmp_path: Path) -> None:
+def test_a_lower_frame_rate_takes_the_frame_that_is_shown_and_a_higher_one_changes_nothing(
+    tmp_path: Path,
+) -> None:
     path = make_media(tmp_path / "clip.mp4", seconds=2, fps=25)
     assert copy(path, fps=30).read_bytes() == copy(path).read_bytes()
     original, again = scan(path), scan(copy(path, fps=10))
@@ -208,14 +210,14 @@ def test_a_lower_rate_takes_what_is_shown_and_a_higher_one_changes_nothing(tmp_p
     assert again.video.span == pytest.approx((0, 2), abs=1e-4)
 
 
-def test_pictures_that_change_in_size_are_an_error() -> None:
+def test_frames_that_change_in_size_are_an_error() -> None:
     scale = encode._CopyScaler("clip.ts", 32)
     assert [scale(av.VideoFrame(96, 64, "yuv422p")).width for _ in range(2)] == [48, 48]
     with pytest.raises(UnreadableMediaError, match="its frames change from 96x64 to 64x96"):
         scale(av.VideoFrame(64, 96, "yuv422p"))
 
 
-def test_what_an_index_keeps_of_a_file_is_enough(tmp_path: Path) -> None:
+def test_the_media_of_an_index_is_enough(tmp_path: Path) -> None:
     path = make_media(tmp_path / "clip.mp4", seconds=1, size=(96, 64))
     again = tmp_path / "again.mp4"
     reencode(scan(path).compact(), again, CopyOptions(), on_damage=never)
@@ -240,19 +242,19 @@ def test_options_out_of_range(bad: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of Kinetics400 with three good files and one that breaks after it was indexed, and its index."""
+    """A tree of Kinetics400 with three good files and one that was damaged after indexing, and its index."""
     folder = tmp_path_factory.mktemp("films")
     root = folder / "data" / "train"
     for name in ("a/0.mp4", "b/1.mkv", "b/2.mp4", "b/3.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         make_media(root / name, seconds=2, size=(96, 64))
-        os.utime(root / name, (1e9, 1e9))  # long before any copy, which a stopped run may leave whole
+        os.utime(root / name, (1e9, 1e9))  # before any copy: a stopped run may leave one without this time
     build_index([str(folder / "data")], folder / "i.parquet", layout="kinetics400", workers=0)
     (root / "b" / "3.mp4").write_bytes(b"broken")
     return folder
 
 
-def test_copies_keep_the_tree_and_are_trained_on_as_they_are(films: Path, tmp_path: Path) -> None:
+def test_copies_keep_the_tree_and_are_training_data(films: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     index, out = read_index(films / "i.parquet"), tmp_path / "out"
     report = prepare(index, out, SMALL, workers=2, on_progress=lambda *n: seen.append(n))
@@ -285,7 +287,7 @@ def test_copies_can_be_packed(films: Path, tmp_path: Path) -> None:
     assert reader.open(1).read() == (tmp_path / "out/train/b/1.mkv.mp4").read_bytes()
 
 
-def test_a_run_goes_on_and_changed_files_are_copied_again(films: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_and_changed_files_are_copied_again(films: Path, tmp_path: Path) -> None:
     shutil.copytree(films / "data", tmp_path / "data")
     index = read_index(films / "i.parquet", root=tmp_path / "data")
     prepare(index, tmp_path / "whole", SMALL, workers=0)
@@ -320,7 +322,7 @@ def test_a_run_goes_on_and_changed_files_are_copied_again(films: Path, tmp_path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_killed_command_leaves_whole_copies_and_goes_on(films: Path, tmp_path: Path) -> None:
+def test_a_killed_command_leaves_whole_copies_and_resumes(films: Path, tmp_path: Path) -> None:
     for k in range(12):
         (tmp_path / "data").mkdir(exist_ok=True)
         shutil.copy(films / "data/train/a/0.mp4", tmp_path / "data" / f"{k:02}.mp4")
@@ -347,7 +349,7 @@ def test_a_killed_command_leaves_whole_copies_and_goes_on(films: Path, tmp_path:
     assert [n for n in after if n.startswith(".")] == []
 
 
-def test_a_folder_of_other_things_or_other_options_is_refused(films: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_contents_or_options_is_refused(films: Path, tmp_path: Path) -> None:
     index = read_index(films / "i.parquet")
     with pytest.raises(ConfigError, match="is not an empty folder"):
         prepare(index, films / "data", workers=0)

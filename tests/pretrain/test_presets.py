@@ -1,4 +1,4 @@
-"""The presets are the paper's table, and what is laid over them does what it says."""
+"""The presets are the paper's table, and objectives, the released settings and overrides change them as they should."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_single_modalities_take_the_rates_of_section_g1() -> None:
     assert (audio.audio_lr, audio.audio_final_lr, audio.audio_predictor_lr) == (1e-5, 0, 1e-4)
 
 
-def test_released_behaviour_is_laid_over_and_single_fields_over_that() -> None:
+def test_overrides_are_applied_after_the_released_settings() -> None:
     config = make_config("audioset", released=True)
     assert config.loss.intra_weight == 0.5
     assert config.data.loose_sync
@@ -113,7 +113,7 @@ def test_released_behaviour_is_laid_over_and_single_fields_over_that() -> None:
         ({"video_augment.flip": 2.0}, "video_augment.flip=2"),
     ],
 )
-def test_what_is_not_possible_is_refused(overrides: dict[str, Any], reason: str) -> None:
+def test_impossible_settings_are_refused(overrides: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         make_config("kinetics-sound", overrides=overrides)
 
@@ -125,7 +125,7 @@ def test_unknown_names_are_refused() -> None:
         make_config("kinetics400", objective="intra-sync")
 
 
-def test_what_decides_the_numbers_is_all_but_how_to_run() -> None:
+def test_all_settings_but_those_of_the_run_decide_the_result() -> None:
     one, other = make_config("audioset"), make_config("audioset", overrides={"run.workers": 1, "run.keep": 7})
     assert one.decisive() == other.decisive()
     for field in dataclasses.fields(one):

@@ -1,4 +1,4 @@
-"""Where the views lie: inside their streams, as far apart as asked, synchronous in pairs, everywhere alike."""
+"""Views lie inside their streams, at the given distance, synchronous in pairs, at equally likely positions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw(mode, length=10.0, seed=0, **kwargs):
 
 
 def many(mode, n=4000, **kwargs):
-    """n draws as an array (n, 4): v1, v2, a1, a2."""
+    """Return n draws as an array (n, 4): v1, v2, a1, a2."""
     rng = np.random.default_rng(1)
     return np.array([dataclasses.astuple(draw(mode, seed=rng, **kwargs)) for _ in range(n)])
 
@@ -57,13 +57,13 @@ def test_any_file_gives_finite_starts_inside_its_streams(mode, seed, v0, a0, v_l
 
 
 @pytest.mark.parametrize(
-    ("mode", "video_shared", "audio_shared", "video_window", "audio_window"),
+    ("mode", "video_overlap", "audio_overlap", "video_window", "audio_window"),
     [("none", 0.5, 2.0, 0.5, 2.0), ("mild", 0.25, 1.0, 0.75, 3.0), ("medium", 0.0, 0.0, 1.0, 4.0)],
 )
-def test_the_views_share_what_they_should(mode, video_shared, audio_shared, video_window, audio_window):
+def test_the_views_overlap_as_they_should(mode, video_overlap, audio_overlap, video_window, audio_window):
     s = draw(mode)
-    assert overlap(s.v1, s.v2, V) == pytest.approx(video_shared)
-    assert overlap(s.a1, s.a2, A) == pytest.approx(audio_shared)
+    assert overlap(s.v1, s.v2, V) == pytest.approx(video_overlap)
+    assert overlap(s.a1, s.a2, A) == pytest.approx(audio_overlap)
     assert s.v2 + V - s.v1 == pytest.approx(video_window)
     assert s.a2 + A - s.a1 == pytest.approx(audio_window)
 
@@ -94,7 +94,7 @@ def test_each_pair_is_synchronous(mode, seed, length):
 
 
 @given(mode=modes, seed=seeds, length=st.floats(4.0, 600.0))
-def test_pictures_are_centred_on_the_sound(mode, seed, length):
+def test_video_is_centred_on_audio(mode, seed, length):
     s = draw(mode, length, seed)
     assert (s.v1 + s.v2 + V) / 2 == pytest.approx((s.a1 + s.a2 + A) / 2, abs=EPS)
 
@@ -145,7 +145,7 @@ def test_draws_differ():
 
 
 @given(seed=seeds)
-def test_too_short_a_file_draws_the_views_together_first(seed):
+def test_in_a_short_file_the_views_move_closer_together(seed):
     s = draw("mild", 2.4, seed)  # 3 s are wanted
     assert (s.a1, s.a2) == pytest.approx((0.0, 0.4))
     assert s.v2 - s.v1 == pytest.approx(0.25)
@@ -171,13 +171,13 @@ def test_streams_that_do_not_meet_are_placed_as_near_as_they_can(mode):
 
 
 @given(seed=seeds, mode=st.sampled_from(["none", "mild", "medium"]))
-def test_where_sound_ends_early_the_pictures_stay_with_it(seed, mode):
+def test_where_audio_ends_early_video_stays_with_it(seed, mode):
     s = draw(mode, seed=seed, video_span=(0.0, 60.0), audio_span=(0.0, 10.0))
     assert s.a1 - EPS <= s.v1
     assert s.v2 + V <= s.a2 + A + EPS
 
 
-def test_released_mild_places_pictures_anywhere_inside_the_sound():
+def test_released_mild_places_video_anywhere_inside_the_audio():
     s = many("mild", released=True)
     assert s[:, 1] - s[:, 0] == pytest.approx(0.25)
     assert s[:, 3] - s[:, 2] == pytest.approx(1.0)
@@ -203,7 +203,7 @@ def test_an_unknown_relaxation_is_named_with_the_one_meant():
     assert "relaxation='medum'" in str(caught.value)
 
 
-def test_the_released_placement_is_known_for_mild_alone():
+def test_the_released_placement_is_defined_for_mild_alone():
     with pytest.raises(ConfigError, match="mild"):
         draw("none", released=True)
 
@@ -222,7 +222,7 @@ def test_spans_and_lengths_are_checked(wrong):
         draw("mild", **wrong)
 
 
-def test_released_pictures_longer_than_the_sound_begin_with_it():
+def test_released_video_longer_than_the_audio_begins_with_it():
     s = many("mild", n=50, released=True, video_seconds=4.0, audio_seconds=1.0)
     assert s[:, 0] == pytest.approx(np.minimum(s[:, 2], 10.0 - 6.0))
     assert s[:, 1] - s[:, 0] == pytest.approx(2.0)
@@ -240,7 +240,7 @@ def test_extreme_begins_and_ends_with_the_file(v, a):
 
 
 def test_extreme_in_a_file_of_few_views_goes_to_the_ends():
-    """Of 5 s with views of 2 s, each end has (3 - 2) / 2 = 0.5 s, less than a third."""
+    """In 5 s with views of 2 s, each end has (3 - 2) / 2 = 0.5 s, less than a third."""
     s = many("extreme", length=5.0)
     assert 0.49 < s[:, 2].max() <= 0.5
     assert 2.5 <= s[:, 3].min() < 2.51

@@ -41,7 +41,7 @@ def test_without_warm_up() -> None:
     assert cosine_schedule(1.0, 0.5, warmup_steps=0, total_steps=2).tolist() == [1.0, 0.75]
 
 
-def test_what_is_not_possible_is_refused() -> None:
+def test_impossible_schedules_are_refused() -> None:
     with pytest.raises(ConfigError, match="10 steps of warm-up in 5"):
         cosine_schedule(1.0, 0.0, warmup_steps=10, total_steps=5)
     with pytest.raises(ConfigError, match="out of range"):
@@ -68,6 +68,6 @@ def test_each_rate_is_checked(rates: tuple[float, float, float]) -> None:
         cosine_schedule(*rates[:2], warmup_steps=1, total_steps=5, warmup_start=rates[2])
 
 
-def test_no_warm_up_is_shorter_than_nothing() -> None:
+def test_a_negative_warm_up_is_refused() -> None:
     with pytest.raises(ConfigError, match="-1 steps of warm-up in 5"):
         cosine_schedule(1.0, 0.0, warmup_steps=-1, total_steps=5)

@@ -1,4 +1,4 @@
-"""Shards: every byte of every file, in the index's order, samples from them, and the errors."""
+"""Shards: every byte of every file, in the index's order; samples from shards; errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from crisscross_zoo.workers.samples import SampleKey
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Nine files, each of its own length."""
+    """An index of nine files of different sizes."""
     folder = tmp_path_factory.mktemp("shards")
     (folder / "data").mkdir()
     clip = make_media(folder / "clip.mp4", seconds=2).read_bytes()
@@ -50,9 +50,9 @@ def test_every_file_comes_back_byte_for_byte_in_any_order(index: Index, tmp_path
     assert len(chunks) > 2
     reader = ShardReader(tmp_path / "shards")
     assert len(reader) == len(index) == 9
-    for place in (8, 0, 5, -1, 1, 2, 3, 4, 6, 7):
-        assert reader[place] == index[place]
-        assert reader.open(place).read() == Path(index[place].path).read_bytes()
+    for position in (8, 0, 5, -1, 1, 2, 3, 4, 6, 7):
+        assert reader[position] == index[position]
+        assert reader.open(position).read() == Path(index[position].path).read_bytes()
     assert list(reader) == reader[:] == index[:]
     assert sorted((tmp_path / "shards").glob("*.bin")) == chunks
     again = pickle.loads(pickle.dumps(reader))
@@ -70,13 +70,13 @@ def test_every_file_comes_back_byte_for_byte_in_any_order(index: Index, tmp_path
 
 def test_a_folder_without_an_index_was_not_finished(tmp_path: Path) -> None:
     needs.package("litdata", extra="shards")
-    with pytest.raises(ConfigError, match=r"has no index\.parquet, so it is no finished folder of shards"):
+    with pytest.raises(ConfigError, match=r"has no index\.parquet, so it is not a finished folder of shards"):
         open_data(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an index of four files of as many formats, ``i.parquet``, and a shard of each, in ``shards``."""
+    """Return a folder with four files of four formats, their index ``i.parquet``, and a shard of each in ``shards``."""
     folder = tmp_path_factory.mktemp("films")
     (folder / "data").mkdir()
     for k, (suffix, video) in enumerate(
@@ -96,7 +96,7 @@ def config(relaxation: str) -> PretrainConfig:
     return tiny_config(**{"data.relaxation": relaxation})
 
 
-@pytest.mark.parametrize("relaxation", ["mild", "extreme"])  # views read together, and apart
+@pytest.mark.parametrize("relaxation", ["mild", "extreme"])  # views read together, and separately
 def test_samples_from_shards_are_those_from_the_files_bit_for_bit(films: Path, relaxation: str) -> None:
     index, reader = read_index(films / "i.parquet"), ShardReader(films / "shards")
     from_files = PretrainDataset(index, config(relaxation))
@@ -112,9 +112,9 @@ def test_samples_from_shards_are_those_from_the_files_bit_for_bit(films: Path, r
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_processes_read_shards(films: Path, start: str) -> None:
+def test_workers_read_shards(films: Path, start: str) -> None:
     reader = ShardReader(films / "shards")
-    reader.open(0)  # a reader that is at work is handed over too
+    reader.open(0)  # a reader that is in use can be passed to workers too
     sampler = BatchSampler(seed=0, files=4, epoch_size=8, batch_size=2, steps=range(6))
     loader = make_loader(reader, config("mild"), sampler, workers=2, pin_memory=False)
     loader.start_method = start
@@ -124,7 +124,7 @@ def test_processes_read_shards(films: Path, start: str) -> None:
         assert [v for v in other.views if not torch.equal(batch.views[v], other.views[v])] == []
 
 
-def test_a_shard_that_fails_is_a_file_that_fails(films: Path, tmp_path: Path) -> None:
+def test_a_shard_that_fails_is_a_failed_file(films: Path, tmp_path: Path) -> None:
     index = read_index(films / "i.parquet")
     shutil.copytree(films / "shards", tmp_path / "shards")
     (gone, cut, *_) = sorted((tmp_path / "shards").glob("*.bin"))
@@ -136,7 +136,7 @@ def test_a_shard_that_fails_is_a_file_that_fails(films: Path, tmp_path: Path) ->
         views, path, failures = PretrainDataset(reader, config("mild"))[SampleKey(0, broken, broken)]
         assert (failures[0]["path"], failures[0]["error"]) == (index[broken].path, "UnreadableMediaError")
         assert f"file {broken} cannot be read from its shard" in failures[0]["reason"]
-        # The shard that is read is that of the file which replaces it.
+        # The shard of the replacing file is read.
         again, name, failed = PretrainDataset(lost, config("mild"))[SampleKey(0, broken, broken)]
         assert (path, len(failures)) == (name, len(failed))
         assert [v for v in views if not torch.equal(views[v], again[v])] == []
@@ -146,7 +146,7 @@ def test_a_shard_that_fails_is_a_file_that_fails(films: Path, tmp_path: Path) ->
         PretrainDataset(reader, config("mild"))[SampleKey(0, 0, 0)]
 
 
-def test_the_command_packs_and_either_is_data_of_the_same_name(
+def test_the_command_packs_and_index_and_shards_have_the_same_id(
     films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "shards")
@@ -166,7 +166,7 @@ def test_the_command_packs_and_either_is_data_of_the_same_name(
     assert "is not an empty folder" in capsys.readouterr().err
 
 
-def test_a_changed_file_is_named_before_anything_is_written(index: Index, tmp_path: Path) -> None:
+def test_a_changed_file_is_an_error_before_anything_is_written(index: Index, tmp_path: Path) -> None:
     needs.package("litdata", extra="shards")
     shutil.copytree(index.root, tmp_path / "data")
     moved = read_index(index.path, root=tmp_path / "data")

@@ -1,4 +1,4 @@
-"""The trainer walks the released code's first training steps: golden/trajectory_*.npz, in float64."""
+"""The trainer reproduces the released code's first training steps: golden/trajectory_*.npz, in float64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crisscross_zoo.pretrain.model import CrissCross
 from crisscross_zoo.pretrain.presets import make_config
 
 EXACT_STEPS = 4
-"""Batch norm over 4 samples is chaotic: later steps of the released code leave its own by more than 1e-6."""
+"""Batch norm over 4 samples is chaotic: later steps of two released runs differ by more than 1e-6."""
 
 RTOL, LOSS_ATOL = 1e-6, 1e-8
 
@@ -31,7 +31,7 @@ GROUPS = {
 }  # fmt: skip
 
 PAIRS = {"a1v2": "v2a1"}
-"""The released code's name of a pair, where ours is another."""
+"""The released code's name of a pair, if it differs from ours."""
 
 ROUNDING_ONLY = tuple(
     f"{modality}_{head}.{bias}"
@@ -42,7 +42,7 @@ ROUNDING_ONLY = tuple(
         ("predictor", "layer1.0.bias"),
     )
 )
-"""Their gradients are zero but for rounding: batch norm or the normalised loss takes out what they add."""
+"""Parameters with zero gradients except for rounding: batch norm or the normalised loss cancels what they add."""
 
 FILES = sorted(path.stem for path in (Path(__file__).parents[1] / "golden").glob("trajectory_*.npz"))
 
@@ -50,7 +50,7 @@ SHAPES = ((4, 3, 8, 56, 56), (4, 3, 8, 56, 56), (4, 1, 80, 100), (4, 1, 80, 100)
 
 
 def batch(step: int) -> Batch:
-    """The inputs of a step, from 0: noise whose samples differ in scale and offset, rolled by one a step."""
+    """Return the inputs of a step, from 0: noise whose samples differ in scale and offset, rolled by one per step."""
     turn = (np.arange(4) - step) % 4
     views = {}
     for number, (name, shape) in enumerate(zip(VIEWS, SHAPES, strict=True)):
@@ -67,7 +67,7 @@ def norms(values: Iterable[torch.Tensor]) -> np.ndarray:
 
 
 def walk(reference: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """Train with a file's rates and settings, and yield after each step what the file has of it, by the file's keys."""
+    """Train with a file's rates and settings. Yield the values of each step that the file has, by the file's keys."""
     config = make_config(
         "kinetics400",
         released=True,
@@ -87,7 +87,7 @@ def walk(reference: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     before: list[torch.Tensor] = []
 
     def keep(_: object) -> None:
-        """Between backward pass and update, when the activations, 1 GB, are gone."""
+        """Run between backward pass and update, when the activations, 1 GB, are freed."""
         after_backward.append(norms(p.grad for p in mine if p.grad is not None))
         before[:] = [p.detach().clone() for p in mine]
 
@@ -118,9 +118,9 @@ def walk(reference: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_trainer_walks_the_released_codes_steps(golden: Callable[[str], Any], name: str) -> None:
+def test_the_trainer_reproduces_the_released_codes_steps(golden: Callable[[str], Any], name: str) -> None:
     reference = golden(name)
-    sound = ~np.isin(reference["names.parameters"], ROUNDING_ONLY)
+    meaningful = ~np.isin(reference["names.parameters"], ROUNDING_ONLY)
     compared = set()
     for step, found in zip(range(EXACT_STEPS), walk(reference), strict=False):
         for key, value in found.items():
@@ -130,7 +130,7 @@ def test_the_trainer_walks_the_released_codes_steps(golden: Callable[[str], Any]
             chosen = key.startswith("after")
             wanted = wanted if chosen else wanted[step]
             if key.startswith("grad_norms"):
-                value, wanted = value[sound], wanted[sound]
+                value, wanted = value[meaningful], wanted[meaningful]
             # a tensor's own scale: its values pass through zero, and so do sums
             scale = np.abs(wanted).max() if chosen or key == "buffer_sums" else np.abs(wanted)
             atol = LOSS_ATOL if key in ("loss", "pairs") else 1e-12
