@@ -171,7 +171,7 @@ def fold(rows: Rows, labels: np.ndarray, owners: np.ndarray, options: argparse.N
     files = labels[np.unique(owners, return_index=True)[1]]
     classes = int(labels.max()) + 1
     start = time.perf_counter()
-    accuracies = held_out_accuracies(clips, files, classes, options.costs, parts=options.splits)
+    accuracies = held_out_accuracies(clips, files, classes, options.costs, folds=options.splits)
     chosen = time.perf_counter()
     (machine,) = fit_svm(rows, labels, classes, [best(accuracies)], tolerance=options.tolerance)
     end = time.perf_counter()
