@@ -114,7 +114,7 @@ def read_one(indexed: Mapping[str, Media], path: str) -> Iterator[tuple[str, str
             for start in (0.0, 0.6):
                 times = None if found.video is None else start + np.arange(4) / 16
                 audio = None if found.audio is None else (start, 4000)
-                read_moment(found, times=times, sound=audio)
+                read_moment(found, times=times, audio=audio)
             yield when, "read"
         except MediaError as error:
             yield when, type(error).__name__

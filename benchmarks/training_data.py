@@ -279,7 +279,7 @@ def differences(original: Media, copy: Media, config: PretrainConfig) -> dict[st
     length = round((end - start - 0.1) * config.audio.sample_rate)
     images, spectrograms = [], []
     for info in (original, copy):
-        frames, samples = read_moment(info, times=times, sound=(start, length))
+        frames, samples = read_moment(info, times=times, audio=(start, length))
         assert frames is not None
         assert samples is not None
         small = torch.from_numpy(frames).permute(0, 3, 1, 2)

@@ -38,7 +38,7 @@ def main() -> None:
             frames, _ = read_moment(info, times=start + np.arange(config.frames) / config.fps)
             clips.append(encoder.preprocess(frames))  # (3, T, size, size)
         else:
-            _, samples = read_moment(info, times=None, sound=(start, config.clip_samples))
+            _, samples = read_moment(info, times=None, audio=(start, config.clip_samples))
             clips.append(encoder.preprocess(samples.astype(np.float32) / INT16_SCALE))  # (1, 80, columns)
     x = torch.stack(clips).contiguous()
 

@@ -370,7 +370,7 @@ def _read_audio(info: Media, start: float, length: float, sample_rate: int) -> n
     from crisscross_zoo.media.seek import read_moment
 
     samples = max(1, round(length * sample_rate))
-    _, wave = read_moment(info, times=None, sound=(start, samples), sample_rate=sample_rate)
+    _, wave = read_moment(info, times=None, audio=(start, samples), sample_rate=sample_rate)
     assert wave is not None
     scaled: npt.NDArray[np.float32] = wave.astype(np.float32) / np.float32(INT16_SCALE)
     return scaled.clip(-1, 1)

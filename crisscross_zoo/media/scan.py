@@ -426,7 +426,7 @@ class _TrackBuilder:
             regular=timing.regular,
             tick=timing.tick,
             origin=float(origin),
-            pictures=len(stamps),
+            frames=len(stamps),
             width=found.width,
             height=found.height,
             matrix=video.matrix,

@@ -77,7 +77,7 @@ def read_moment(
     media: Media,
     *,
     times: npt.NDArray[np.float64] | None,
-    sound: tuple[float, int] | None = None,
+    audio: tuple[float, int] | None = None,
     sample_rate: int = 16_000,
     source: BinaryIO | None = None,
 ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int16] | None]:
@@ -98,7 +98,7 @@ def read_moment(
         media: From :func:`~crisscross_zoo.media.scan.scan`, or read from an index.
         times: Seconds, shape (n,), n >= 1, in any order; None for no frames. A time before the first frame gets the
             first one, a time after the last frame the last one.
-        sound: ``(start, samples)``: start of the audio in seconds, and its number of samples; None for no audio.
+        audio: ``(start, samples)``: start of the audio in seconds, and its number of samples; None for no audio.
         sample_rate: The rate to resample to, Hz.
         source: The file's bytes, such as an ``io.BytesIO``, read instead of ``media.path``; it must be seekable, and
             stays open.
@@ -113,40 +113,42 @@ def read_moment(
         MediaNotFoundError: the file does not exist any more.
         UnreadableMediaError: the file has changed since it was scanned or cannot be opened, a requested stream cannot
             be decoded, or the frames differ in size.
-        InputError: ``times`` or ``sound`` has the wrong shape or is not finite.
+        InputError: ``times`` or ``audio`` has the wrong shape or is not finite.
     """
-    video, audio = media.video, media.audio
+    video_track, audio_track = media.video, media.audio
     wanted = None if times is None else _checked_times(times)
-    if wanted is not None and video is None:
+    if wanted is not None and video_track is None:
         raise media.lacks("video")
-    if sound is not None:
-        if not (math.isfinite(sound[0]) and sound[1] >= 0):
-            raise InputError(f"sound={sound!r} is not (start in seconds, number of samples)")
-        if audio is None:
+    if audio is not None:
+        if not (math.isfinite(audio[0]) and audio[1] >= 0):
+            raise InputError(f"audio={audio!r} is not (start in seconds, number of samples)")
+        if audio_track is None:
             raise media.lacks("audio")
     _check_unchanged(media, source)
     samples: npt.NDArray[np.int16] | None = None
     frames: npt.NDArray[np.uint8] | None = None
-    seek_frames = video is not None and _seeks_frames(media, video)
-    seek_audio = audio is not None and audio.regular
+    seek_frames = video_track is not None and _seeks_frames(media, video_track)
+    seek_audio = audio_track is not None and audio_track.regular
     # The file is opened without probing first, and with probing if that is not enough.
-    codec = None if video is None else video.codec
+    codec = None if video_track is None else video_track.codec
     for unprobed in (True, False) if opens_unprobed(media.format, codec) else (False,):
-        need_audio = sound is not None and samples is None and seek_audio
+        need_audio = audio is not None and samples is None and seek_audio
         need_frames = wanted is not None and frames is None and seek_frames
         if not need_audio and not need_frames:
             break
         with open_media(media.path, source, media.format, unprobed=unprobed) as container:
             # The audio goes first: near the file's start it is read without seeking.
-            if need_audio and sound is not None and audio is not None:
-                samples = _read_audio(container, media, audio, sound, sample_rate)
-            if need_frames and wanted is not None and video is not None:
+            if need_audio and audio is not None and audio_track is not None:
+                samples = _read_audio(container, media, audio_track, audio, sample_rate)
+            if need_frames and wanted is not None and video_track is not None:
                 # If the seek lands late or the frames are not as indexed, the whole file is decoded, below.
                 with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
-                    frames = _gather(_sought_frames(container, media, video, np.sort(wanted)), wanted, media)
-    if sound is not None and samples is None:
+                    frames = _gather(
+                        _sought_frames(container, media, video_track, np.sort(wanted)), wanted, media
+                    )
+    if audio is not None and samples is None:
         pieces = read_audio(media, sample_rate, on_damage=ignore_damage, source=source)
-        samples = cut_out(pieces, round(sound[0] * sample_rate), sound[1])
+        samples = cut_out(pieces, round(audio[0] * sample_rate), audio[1])
     if wanted is not None and frames is None:
         whole = convert_frames(media, np.sort(wanted), RgbConverter(), on_damage=ignore_damage, source=source)
         frames = _gather(whole, wanted, media)
@@ -302,23 +304,23 @@ def _packets_from_key(
 
 
 def _read_audio(
-    container: InputContainer, media: Media, track: AudioTrack, sound: tuple[float, int], sample_rate: int
+    container: InputContainer, media: Media, track: AudioTrack, window: tuple[float, int], sample_rate: int
 ) -> npt.NDArray[np.int16] | None:
     """Read the audio for :func:`read_moment` from a newly opened ``container``; None: it must be opened again."""
     stream = stream_at(container, track.index, track.codec, media.path, AudioStream)
-    begin = round(sound[0] * sample_rate)
+    begin = round(window[0] * sample_rate)
     # The first frame is dropped, and the next one must not be too late.
-    target = min(sound[0], track.span[1]) - PREROLL_SECONDS
+    target = min(window[0], track.span[1]) - PREROLL_SECONDS
     target -= 2 * max(track.frame, track.lead) / (track.rate or 1)
     first = -math.inf if track.first is None else track.first * track.tick - track.origin
     if math.isfinite(first) and target > first:
         with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
             pieces = _sought_audio(container, stream, media, track, target, sample_rate)
-            return cut_out(pieces, begin, sound[1])
+            return cut_out(pieces, begin, window[1])
         return None
     frames = decode_audio(read_packets(container, stream, ignore_damage), stream, ignore_damage)
     mono = MonoAudio(sample_rate, track, ignore_damage)
-    samples = cut_out(mono.of(frames), begin, sound[1])
+    samples = cut_out(mono.of(frames), begin, window[1])
     return samples if mono.has_output else None
 
 

@@ -87,7 +87,7 @@ class VideoTrack:
         regular: Whether each packet's own timestamp is the time of its frame, so that the file can be read by seeking.
         tick: The time base: seconds per unit of a timestamp.
         origin: ``stamp * tick - origin`` is the time in the file.
-        pictures: Number of frames: packets of the stream with a frame to show.
+        frames: Number of frames: packets of the stream with a frame to show.
         width: Width as stored, before the frame is turned upright, pixels.
         height: Height as stored, pixels.
         matrix: Display matrix of the first frame, see :func:`crisscross_zoo.media.frames.orientation_of`.
@@ -104,7 +104,7 @@ class VideoTrack:
     regular: bool
     tick: float
     origin: float
-    pictures: int
+    frames: int
     width: int
     height: int
     matrix: tuple[int, ...] = field(default=(), repr=False, compare=False)

@@ -216,10 +216,10 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
         length = config.audio.clip_samples
         window = max(config.video.window_seconds, config.audio.window_seconds)
         if max(abs(starts.v2 - starts.v1), abs(starts.a2 - starts.a1)) > window + FAR_APART_SECONDS:
-            views = [read(times=times[i], sound=(first[i] / rate, length)) for i in (0, 1)]
+            views = [read(times=times[i], audio=(first[i] / rate, length)) for i in (0, 1)]
             return [_need(frames) for frames, _ in views], [_need(samples) for _, samples in views]
         low = min(first)
-        frames, samples = read(times=times.ravel(), sound=(low / rate, max(first) + length - low))
+        frames, samples = read(times=times.ravel(), audio=(low / rate, max(first) + length - low))
         video, audio = _need(frames), _need(samples)
         half = config.video.frames
         return [video[:half], video[half:]], [audio[f - low : f - low + length] for f in first]

@@ -58,8 +58,8 @@ LAYOUTS = ("files", "kinetics400", "kinetics-sound", "audioset")
 
 OK, NO_AUDIO, NO_VIDEO, TOO_SHORT, UNREADABLE = (
     "ok",
-    "no sound",
-    "no pictures",
+    "no audio",
+    "no video",
     "too short",
     "unreadable",
 )

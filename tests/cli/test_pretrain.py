@@ -62,7 +62,7 @@ def test_index_reports_which_files_are_not_usable_and_why(
     assert main(["index", str(videos), "--out", str(tmp_path / "i.parquet"), "--workers", "1"]) == 0
     out = capsys.readouterr().out
     assert "4 of 6 files usable" in out
-    assert "no sound" in out
+    assert "no audio" in out
     assert "broken.mp4" in out
     assert main(["index", str(videos), "--out", str(tmp_path / "i.parquet"), "--json", "--quiet"]) == 0
     report = json.loads(capsys.readouterr().out)

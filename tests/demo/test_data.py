@@ -176,7 +176,7 @@ def test_key_frames_are_near(tmp_path: Path) -> None:
     track = scan(tmp_path / "a.mp4").video
     assert track is not None
     assert track.packets is not None
-    assert track.pictures == 20
+    assert track.frames == 20
     assert np.diff(np.flatnonzero(track.packets.keys)).max() <= KEY_FRAME_EVERY
 
 

@@ -44,7 +44,7 @@ def test_layouts_that_the_resampler_refuses_are_averaged(tmp_path, mask, channel
     path = tmp_path / "a.wav"
     mean = masked_wav(path, mask, channels)
     np.testing.assert_allclose(audio_of(path), mean, atol=1)
-    np.testing.assert_allclose(read_moment(scan(path), times=None, sound=(0.5, 100))[1], mean[:100], atol=1)
+    np.testing.assert_allclose(read_moment(scan(path), times=None, audio=(0.5, 100))[1], mean[:100], atol=1)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -62,7 +62,7 @@ def test_stereo_of_64_bits_is_read_and_its_phase_checked(tmp_path, sign):
     assert bool(notes) == (sign < 0)
     assert (abs(int(audio.max()) - 2**13) < 10) == (sign > 0)
     np.testing.assert_array_equal(
-        read_moment(scan(path), times=None, sound=(1.0, 500))[1], audio[RATE:][:500]
+        read_moment(scan(path), times=None, audio=(1.0, 500))[1], audio[RATE:][:500]
     )
 
 
@@ -94,7 +94,7 @@ def test_random_access_to_audio_that_cannot_be_decoded_is_an_error(tmp_path):
     path.write_bytes(data)
     for start in (0.0, 2.0):
         with pytest.raises(UnreadableMediaError, match="audio cannot be decoded"):
-            read_moment(media, times=None, sound=(start, 1600))
+            read_moment(media, times=None, audio=(start, 1600))
 
 
 def test_a_file_that_lost_a_stream_since_it_was_indexed_has_changed(tmp_path):

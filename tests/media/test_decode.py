@@ -260,7 +260,7 @@ def test_eight_channels_are_averaged(tmp_path):
     )
     whole = wave(path)
     assert np.abs(whole[8000:24_000]).max() == pytest.approx(0.3 * 32767, rel=0.1)
-    _, samples = read_moment(scan(path), times=None, sound=(1.0, 8000), sample_rate=16_000)
+    _, samples = read_moment(scan(path), times=None, audio=(1.0, 8000), sample_rate=16_000)
     assert np.abs(samples.astype(int) - whole[16_000:24_000]).max() <= 3
 
 

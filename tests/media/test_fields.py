@@ -37,7 +37,7 @@ def whole(media, times):
 def test_two_fields_are_one_frame(files, suffix):
     media = scan(files[suffix])
     assert media.damage == ()
-    assert media.video.pictures == COUNT
+    assert media.video.frames == COUNT
     assert media.video.span == pytest.approx((0, COUNT / FPS), abs=1e-3)
     times = (np.arange(COUNT) + 0.25) / FPS
     assert [read_number(f) for f in whole(media, times)] == list(range(COUNT))

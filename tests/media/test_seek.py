@@ -244,7 +244,7 @@ def test_streams_that_begin_apart_keep_their_distance(tmp_path, kwargs, suffix):
     whole = whole_audio(path)
     for start in (0.0, 0.4, 0.9, 1.6, 2.2, 3.0):
         times = start + np.arange(8) / 16
-        frames, samples = read_moment(info, times=times, sound=(start, 8000))
+        frames, samples = read_moment(info, times=times, audio=(start, 8000))
         assert (frames == whole_frames(path, times)).all()
         assert np.abs(samples.astype(int) - stretch(whole, start, 8000)).max() <= 3
 
@@ -255,7 +255,7 @@ def test_rotated_video_is_turned_upright(tmp_path):
     frames, _ = read_moment(info, times=np.array([0.8, 0.2]))
     assert frames.shape == (2, 192, 64, 3)
     assert [read_number(np.rot90(f, -1)) for f in frames] == [20, 5]
-    assert (info.video.width, info.video.height, info.video.pictures) == (192, 64, 25)
+    assert (info.video.width, info.video.height, info.video.frames) == (192, 64, 25)
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.ts", "mpeg4.avi", "vp9.webm"])
@@ -288,7 +288,7 @@ def test_packets_wrongly_flagged_as_key_frames_are_not_decoded_alone(tmp_path, c
         assert all(p.is_keyframe for p in container.demux(video=0) if p.size)
     for number in (8, 56):
         time = number / 25 + 0.01
-        frames, _ = read_moment(scan(path), times=np.array([time]), sound=None)
+        frames, _ = read_moment(scan(path), times=np.array([time]), audio=None)
         assert read_number(frames[0]) == number
         [(_, frame)] = read_frames(scan(path), np.array([time]), on_damage=ignore)
         assert read_number(frame) == number
@@ -325,7 +325,7 @@ def test_audio_is_that_of_the_whole_file_in_position_and_value(audio_files, name
     rng = np.random.default_rng(1)
     for start in (*rng.uniform(1.0, 6.0, 10), 5.0, 7.5):
         n = 2 * rate
-        frames, samples = read_moment(info, times=None, sound=(start, n), sample_rate=rate)
+        frames, samples = read_moment(info, times=None, audio=(start, n), sample_rate=rate)
         assert frames is None
         assert samples.dtype == np.int16
         assert samples.shape == (n,)
@@ -342,7 +342,7 @@ def test_wav_of_another_codec_than_pcm_is_read_without_seeking(tmp_path):
     )  # fmt: skip
     whole = whole_audio(path)
     for start in (0.7, 1.5, 3.0):
-        _, samples = read_moment(scan(path), times=None, sound=(start, 8000))
+        _, samples = read_moment(scan(path), times=None, audio=(start, 8000))
         assert np.abs(samples.astype(int) - stretch(whole, start, 8000)).max() <= 32, start
 
 
@@ -351,20 +351,20 @@ def test_audio_near_the_start_is_read_without_seeking(audio_files):
         info = scan(audio_files / name)
         whole = whole_audio(audio_files / name)
         for start in (0.0, 0.05, 0.2, -0.5):
-            _, samples = read_moment(info, times=None, sound=(start, 8000))
+            _, samples = read_moment(info, times=None, audio=(start, 8000))
             assert (samples == stretch(whole, start, 8000)).all(), (name, start)
 
 
 def test_audio_beyond_the_stream_is_silence(audio_files):
     info = scan(audio_files / "pcm.wav")
-    _, samples = read_moment(info, times=None, sound=(7.5, 16_000))
+    _, samples = read_moment(info, times=None, audio=(7.5, 16_000))
     assert np.abs(samples[:7900]).max() > 1000
     assert (samples[8000:] == 0).all()
-    _, samples = read_moment(info, times=None, sound=(60.0, 1000))
+    _, samples = read_moment(info, times=None, audio=(60.0, 1000))
     assert (samples == 0).all()
-    _, samples = read_moment(info, times=None, sound=(-2.0, 16_000))
+    _, samples = read_moment(info, times=None, audio=(-2.0, 16_000))
     assert (samples == 0).all()
-    _, samples = read_moment(info, times=None, sound=(1.0, 0))
+    _, samples = read_moment(info, times=None, audio=(1.0, 0))
     assert samples.shape == (0,)
 
 
@@ -381,7 +381,7 @@ def test_gaps_in_the_audio_stay_gaps(tmp_path):
         container.mux(stream.encode(None))
     info = scan(path)
     for start in (0.0, 0.75, 1.5, 1.95, 2.4):
-        _, samples = read_moment(info, times=None, sound=(start, 24_000))
+        _, samples = read_moment(info, times=None, audio=(start, 24_000))
         position = np.arange(24_000) + round(start * 16_000)
         audible = ((position >= 200) & (position < 15_800)) | ((position >= 32_200) & (position < 47_800))
         silent = ((position > 16_100) & (position < 31_900)) | (position > 48_000)
@@ -399,7 +399,7 @@ def test_surround_audio_is_cut_and_averaged_as_in_the_whole_file(tmp_path):
     whole = whole_audio(path)
     info = scan(path)
     for start in (1.1, 2.3456):
-        _, cut = read_moment(info, times=None, sound=(start, 16_000))
+        _, cut = read_moment(info, times=None, audio=(start, 16_000))
         assert (cut == stretch(whole, start, 16_000)).all()
 
 
@@ -431,8 +431,8 @@ def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
     for start in (3.1, 0.2, 4.5):
         times = start + np.arange(12) / 16
         window = None if info.audio_span is None else (start, 16_000)
-        frames, samples = read_moment(at_path, times=times, sound=window)
-        frames_again, samples_again = read_moment(info, times=times, sound=window, source=source)
+        frames, samples = read_moment(at_path, times=times, audio=window)
+        frames_again, samples_again = read_moment(info, times=times, audio=window, source=source)
         assert (frames == frames_again).all()
         assert (samples == samples_again).all() if window else samples_again is None
     assert not source.closed
@@ -442,7 +442,7 @@ def test_bytes_give_what_the_path_gives(codec_files, name, monkeypatch):
             raise seek.NotAsIndexedError
 
         monkeypatch.setattr(seek, "_sought_audio", fail)
-        frames_again, samples_again = read_moment(info, times=times, sound=(4.5, 16_000), source=source)
+        frames_again, samples_again = read_moment(info, times=times, audio=(4.5, 16_000), source=source)
         assert (frames == frames_again).all()
         assert np.abs(samples_again.astype(int) - stretch(whole_audio(path), 4.5, 16_000)).max() == 0
         # Seeking for frames fails: the whole file is decoded.
@@ -459,7 +459,7 @@ def test_a_file_opened_unprobed_that_gives_other_frames_than_indexed_is_probed(
     opened, sought = [], seek._sought_frames
     plainly = seek.open_media
     monkeypatch.setattr(seek, "open_media", lambda *a, **k: opened.append(k["unprobed"]) or plainly(*a, **k))
-    frames, samples = read_moment(info, times=times, sound=(3.1, 16_000))
+    frames, samples = read_moment(info, times=times, audio=(3.1, 16_000))
     assert opened == [True]
 
     def fail_unprobed(*args):
@@ -468,7 +468,7 @@ def test_a_file_opened_unprobed_that_gives_other_frames_than_indexed_is_probed(
         return sought(*args)
 
     monkeypatch.setattr(seek, "_sought_frames", fail_unprobed)
-    frames_again, samples_again = read_moment(info, times=times, sound=(3.1, 16_000))
+    frames_again, samples_again = read_moment(info, times=times, audio=(3.1, 16_000))
     assert opened == [True, True, False]
     assert from_the_start == []
     assert (frames == frames_again).all()
@@ -479,8 +479,8 @@ def test_a_file_opened_unprobed_that_gives_other_frames_than_indexed_is_probed(
 def test_bytes_of_audio_give_what_the_path_gives(audio_files, name):
     at_path, (info, source) = scan(audio_files / name), moved(audio_files / name)
     for start in (3.3, 0.0, 7.5):
-        _, samples = read_moment(at_path, times=None, sound=(start, 16_000))
-        _, samples_again = read_moment(info, times=None, sound=(start, 16_000), source=source)
+        _, samples = read_moment(at_path, times=None, audio=(start, 16_000))
+        _, samples_again = read_moment(info, times=None, audio=(start, 16_000), source=source)
         assert (samples == samples_again).all()
         assert np.abs(samples_again[:4000]).max() > 1000
 
@@ -505,7 +505,7 @@ def test_bytes_that_are_not_those_of_the_file(codec_files):
             read_moment(info, times=np.zeros(1), source=io.BytesIO(wrong))
         assert caught.value.path == "/gone/h264.mp4"
     with pytest.raises(MediaError):
-        read_moment(info, times=np.zeros(1), sound=(0.0, 100), source=io.BytesIO(os.urandom(size)))
+        read_moment(info, times=np.zeros(1), audio=(0.0, 100), source=io.BytesIO(os.urandom(size)))
 
 
 # --- both, errors, rows ------------------------------------------------------------------------------------------
@@ -518,7 +518,7 @@ def test_one_call_returns_frames_and_audio(codec_files, name):
     whole = whole_audio(path)
     for start in (3.1, 0.2, 2.0):
         times = start + 1 + np.arange(12) / 16
-        frames, samples = read_moment(info, times=times, sound=(start, 48_000))
+        frames, samples = read_moment(info, times=times, audio=(start, 48_000))
         assert (frames == whole_frames(path, times)).all()
         inside = slice(0, round((5.8 - start) * 16_000))
         assert np.abs(samples.astype(int) - stretch(whole, start, 48_000))[inside].max() <= 16
@@ -551,7 +551,7 @@ def test_rows_of_an_index_are_plain_values_and_survive_a_table(codec_files):
 def test_streams_that_are_missing_are_named(codec_files, audio_files):
     silent, blind = (scan(p) for p in (codec_files / "h264-10bit.mkv", audio_files / "flac.flac"))
     with pytest.raises(NoStreamError, match="no audio"):
-        read_moment(silent, times=np.zeros(1), sound=(0.0, 100))
+        read_moment(silent, times=np.zeros(1), audio=(0.0, 100))
     with pytest.raises(NoStreamError, match="no video"):
         read_moment(blind, times=np.zeros(1))
     assert blind.video_span is None
@@ -601,11 +601,11 @@ def test_truncated_files_give_what_can_be_read(tmp_path, name, options):
     info = scan(path)
     for start in (0.0, 1.0, 3.0, 7.5):
         times = start + np.arange(8) / 16
-        frames, samples = read_moment(info, times=times, sound=(start, 16_000))
+        frames, samples = read_moment(info, times=times, audio=(start, 16_000))
         assert len(samples) == 16_000
         assert (frames == whole_frames(path, times)).all()
         source = io.BytesIO(path.read_bytes())
-        frames_again, samples_again = read_moment(info, times=times, sound=(start, 16_000), source=source)
+        frames_again, samples_again = read_moment(info, times=times, audio=(start, 16_000), source=source)
         assert (frames == frames_again).all()
         assert (samples == samples_again).all()
 
@@ -638,4 +638,4 @@ def test_a_file_replaced_by_garbage_of_the_same_size_is_a_media_error(tmp_path):
     info = scan(path)
     path.write_bytes(os.urandom(info.size))
     with pytest.raises(MediaError):
-        read_moment(info, times=np.zeros(1), sound=(0.0, 100))
+        read_moment(info, times=np.zeros(1), audio=(0.0, 100))

@@ -72,12 +72,12 @@ def test_every_file_has_a_status_and_a_reason_if_it_is_not_usable(tree: Path, tm
     assert statuses(out) == {
         "apart.mp4": "too short",
         "b.mp4": "ok",
-        "black.mp4": "no pictures",
+        "black.mp4": "no video",
         "c.mp4": "ok",
         "empty.mp4": "unreadable",
         "short.mp4": "too short",
         "short_audio.mp4": "too short",
-        "silent.mp4": "no sound",
+        "silent.mp4": "no audio",
         "sub/a.mp4": "ok",
         "text.mp4": "unreadable",
     }
@@ -91,11 +91,11 @@ def test_every_file_has_a_status_and_a_reason_if_it_is_not_usable(tree: Path, tm
     assert rows["b.mp4"]["reason"] is None
     assert rows["b.mp4"]["size"] == (tree / "b.mp4").stat().st_size
     assert (report.total, report.usable, report.scanned, report.classes) == (10, 3, 10, None)
-    assert report.left_out == {"no sound": 1, "no pictures": 1, "too short": 3, "unreadable": 2}
+    assert report.left_out == {"no audio": 1, "no video": 1, "too short": 3, "unreadable": 2}
     assert report.hours == pytest.approx(3 * 2 / 3600, rel=0.05)
     lines = report.summary_lines()
     assert lines[0] == f"{out}: 3 of 10 files usable, 6 s (10 scanned, 0 unchanged)"
-    assert "skipped, no sound: 1 (silent.mp4: has no audio stream that can be decoded)" in lines
+    assert "skipped, no audio: 1 (silent.mp4: has no audio stream that can be decoded)" in lines
     assert not list(tmp_path.glob(".*"))
 
 
@@ -458,7 +458,7 @@ def test_an_index_of_another_version_is_built_again(
 def test_an_index_without_usable_files_is_written_but_not_read(tmp_path: Path) -> None:
     make_media(tmp_path / "silent.mp4", audio=None)
     assert build_index([str(tmp_path)], tmp_path / "i.parquet", workers=0).usable == 0
-    assert statuses(tmp_path / "i.parquet") == {"silent.mp4": "no sound"}
+    assert statuses(tmp_path / "i.parquet") == {"silent.mp4": "no audio"}
     with pytest.raises(ConfigError, match="none of its files is usable"):
         read_index(tmp_path / "i.parquet")
 

@@ -106,7 +106,7 @@ def test_a_flash_and_a_click_stay_together(tmp_path: Path, form: dict[str, Any])
     for media in (scan(path), scan(copy(path, short_side=32))):
         assert media.video is not None
         info, times = media.compact(), np.arange(*media.video.span, 0.0005) + 1e-4
-        frames, samples = read_moment(info, times=times, sound=(0.0, 16_000 * 4))
+        frames, samples = read_moment(info, times=times, audio=(0.0, 16_000 * 4))
         assert frames is not None
         assert samples is not None
         flash = times[[read_number(f) for f in frames].index(5)]
@@ -204,7 +204,7 @@ def test_a_lower_frame_rate_takes_the_frame_that_is_shown_and_a_higher_one_chang
     assert copy(path, fps=30).read_bytes() == copy(path).read_bytes()
     original, again = scan(path), scan(copy(path, fps=10))
     assert again.video is not None
-    assert again.video.pictures == 20
+    assert again.video.frames == 20
     times = np.arange(20) / 10
     assert numbers(again, times) == numbers(original, times)
     assert again.video.span == pytest.approx((0, 2), abs=1e-4)
