@@ -98,7 +98,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return found, unknown
 
 
-# Options of the command that was parsed last, and of its subcommand: error_line() uses them.
+# Options of the command that was parsed last, and of its subcommand: in_options() uses them.
 _options: set[str] = set()
 
 _TURNED_OFF = re.compile(r"\bpass ([a-z]\w*)=False\b")
@@ -107,19 +107,22 @@ _MODALITY = re.compile(r"\bmodality '(\w+)'(?: or '(\w+)')?")
 
 
 def error_line(error: CrissCrossError) -> str:
-    """Return an error as a command prints it, with options (``--clips 10``) for Python's arguments (``clips=10``).
+    """Return an error as a command prints it: see :func:`in_options`."""
+    text = str(error)
+    where = text[: text.index(error.reason)]
+    return where + in_options(text[len(where) :])
+
+
+def in_options(text: str) -> str:
+    """Return a message with options (``--clips 10``) for Python's arguments (``clips=10``).
 
     Arguments for which the command that was parsed last has no option stay as they are.
     """
-    text = str(error)
-    where = text[: text.index(error.reason)]
-    rest = _TURNED_OFF.sub(lambda found: _as_option(found, "leave out {}"), text[len(where) :])
-    rest = _ARGUMENT.sub(lambda found: _as_option(found, f"{{}} {found[2].strip(chr(39))}"), rest)
+    text = _TURNED_OFF.sub(lambda found: _as_option(found, "leave out {}"), text)
+    text = _ARGUMENT.sub(lambda found: _as_option(found, f"{{}} {found[2].strip(chr(39))}"), text)
     if "--modality" not in _options:
-        return where + rest
-    return where + _MODALITY.sub(
-        lambda found: f"--modality {' or '.join(filter(None, found.groups()))}", rest
-    )
+        return text
+    return _MODALITY.sub(lambda found: f"--modality {' or '.join(filter(None, found.groups()))}", text)
 
 
 def _as_option(found: re.Match[str], words: str) -> str:

@@ -19,6 +19,7 @@ from crisscross_zoo.cli.common import (
     add_field,
     add_version,
     error_line,
+    in_options,
     print_json,
     run,
     termination_as_interrupt,
@@ -27,7 +28,7 @@ from crisscross_zoo.cli.config_options import field_docs
 from crisscross_zoo.cli.downloads import quiet_downloads
 from crisscross_zoo.errors import ConfigError, StorageError
 from crisscross_zoo.extract.options import ExtractOptions
-from crisscross_zoo.extract.report import Event, FileDone, FileFailed, Progress, Summary
+from crisscross_zoo.extract.report import Event, FileFailed, FileNote, FileWarning, Message, Progress, Summary
 from crisscross_zoo.extract.run import Engine, OnError, extract_files
 from crisscross_zoo.extract.shard import numbered_shard
 from crisscross_zoo.features import Format
@@ -200,8 +201,8 @@ class _Report:
             self._show_progress(event)
         elif isinstance(event, FileFailed):
             self.print_line(f"error: {error_line(event.error)}")
-        elif not (isinstance(event, FileDone) or self._args.quiet):
-            self.print_line(str(event))
+        elif isinstance(event, Message | FileNote | FileWarning) and not self._args.quiet:
+            self.print_line(str(dataclasses.replace(event, text=in_options(event.text))))
 
     def print_line(self, line: str) -> None:
         """Print a line to stderr, without breaking the progress bar."""

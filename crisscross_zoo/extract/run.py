@@ -384,7 +384,7 @@ def _describe_skipped(suffixes: Counter[str], modality: str) -> str:
     others = {s or "no suffix": n for s, n in by_number if s not in MEDIA_SUFFIXES | _OWN_SUFFIXES}
     phrases = []
     if audio:
-        phrases.append(f"{counted(audio, 'audio file')} skipped (--modality {modality})")
+        phrases.append(f"{counted(audio, 'audio file')} skipped (modality={modality!r})")
     if others:
         names = ", ".join([*others][:_SUFFIXES_NAMED]) + ", ..." * (len(others) > _SUFFIXES_NAMED)
         phrases.append(f"{counted(sum(others.values()), 'file')} skipped because of the suffix ({names})")

@@ -127,7 +127,7 @@ class TestRefused:
         with pytest.raises(CheckpointError, match="there is no config"):
             VideoEncoder.from_pretrained(tmp_path)
 
-    @pytest.mark.parametrize("name", ["no/such/folder", "../x", "x" * 300, ""])
+    @pytest.mark.parametrize("name", ["no/such/folder", "../no-such-folder", "x" * 300, ""])
     def test_what_is_neither_a_path_nor_a_repository_id(self, name):
         with pytest.raises(UnknownWeightsError, match="neither a path here nor a repository"):
             VideoEncoder.from_pretrained(name)

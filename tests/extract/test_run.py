@@ -76,7 +76,7 @@ def test_a_shard_takes_its_files_and_skipped_audio_is_reported(tree, tmp_path):
     (tmp_path / "in" / "a.mp4").write_bytes((tree / "a.mp4").read_bytes())
     summary = extract_files(inputs, tmp_path / "out", root="/", shard=(0, 3), on_event=events.append, **DEMO)
     assert summary.inputs == summary.done == 1
-    assert FileNote(str(tmp_path / "in"), "1 audio file skipped (--modality video)") in events
+    assert FileNote(str(tmp_path / "in"), "1 audio file skipped (modality='video')") in events
     assert Message("shard 0 of 3 (--shard): 1 of 3 files") in events
 
 
@@ -89,7 +89,7 @@ def test_files_of_other_suffixes_are_skipped_and_counted_once(tree, tmp_path):
     extract_files(tmp_path / "in", tmp_path / "out", on_event=events.append, **DEMO)
     assert [event.text for event in events if isinstance(event, FileNote)] == [
         (
-            "1 audio file skipped (--modality video); "
+            "1 audio file skipped (modality='video'); "
             "5 files skipped because of the suffix (.png, no suffix, .txt)"
         )
     ]
