@@ -329,3 +329,26 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert newest is not None
     assert cited is not None
     assert newest[1] == cited[1] == crisscross_zoo.__version__
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+RETIRED = re.compile(
+    r"\b(pictures?|news|hired?|remarks?|time stamps?|cannot be had|(is|are|was|were|be) left out|goes? on from)\b",
+    re.I,
+)
+FIELDS_OWN = re.compile(r"group of pictures|picture parameter set|the paper's remark", re.I)
+"""Terms of video coding, and of the paper, that have a retired word in them."""
+
+
+def retired_words(path: Path) -> list[str]:
+    text = FIELDS_OWN.sub("", path.read_text(encoding="utf-8"))
+    return [f"{path.name}: {line.strip()}" for line in text.splitlines() if RETIRED.search(line)]
+
+
+def test_words_that_the_glossary_replaces_are_not_used() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    sources = [
+        p for room in ("crisscross_zoo", "examples", "benchmarks") for p in (ROOT / room).rglob("*.py")
+    ]
+    assert [line for path in [*pages, *sources] for line in retired_words(path)] == []

@@ -1,7 +1,7 @@
 """A small audio-visual data set, generated: clips of moving shapes that each have their own kind of sound.
 
-A clip's class is the one cause that its pictures and its sound share. It decides the shape of the things that are
-seen, how they move, and how the tone that is heard moves. All else is drawn anew for each clip, in pictures and sound
+A clip's class is the one cause that its video and its audio share. It decides the shape of the things that are
+seen, how they move, and how the tone that is heard moves. All else is drawn anew for each clip, in video and audio
 apart: colours, places, sizes and number of the shapes; a patterned background that drifts, things of other shapes and
 motions, grain; the tone's pitch and timbre, a hum beside it, coloured noise, loudness. So neither a mean colour nor a
 mean spectrum gives the class away, and what a network without training responds to most is not the class.
@@ -25,16 +25,16 @@ from crisscross_zoo.media.encode import write_clip
 from crisscross_zoo.settings import check_choice, check_count
 
 FPS = 16
-"""Pictures a second: the rate at which the encoders sample them."""
+"""Frames per second: the rate at which the encoders sample them."""
 
 SECONDS = 4.5
 """Length of a clip."""
 
 FRAMES = round(SECONDS * FPS)
-"""Pictures in a clip."""
+"""Frames in a clip."""
 
 HEIGHT, WIDTH = 96, 128
-"""Of a picture, in pixels."""
+"""Of a frame, in pixels."""
 
 SAMPLE_RATE = 16_000
 """Of the sound, Hz: the rate at which the encoders hear it."""
@@ -99,7 +99,7 @@ Outline = Callable[[Grid, Grid], Grid]
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where a thing is in each picture: arrays (FRAMES,); places in pixels off its anchor, turns in radians."""
+    """Where a thing is in each frame: arrays (FRAMES,); places in pixels off its anchor, turns in radians."""
 
     dx: Floats
     dy: Floats
@@ -267,7 +267,7 @@ def make_demo_data(
 def demo_clip(
     split: str, name: str, number: int, *, seed: int = 0
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return one clip's pictures and sound; both depend on the arguments alone.
+    """Return one clip's frames and audio; both depend on the arguments alone.
 
     Args:
         split: "train" or "test".
@@ -276,7 +276,7 @@ def demo_clip(
         seed: Of the data set.
 
     Returns:
-        RGB pictures, uint8, (72, 96, 128, 3), 16 a second; and the sound, float32, (72000,), in [-1, 1], 16 kHz.
+        RGB frames, uint8, (72, 96, 128, 3), 16 a second; and the audio, float32, (72000,), in [-1, 1], 16 kHz.
 
     Raises:
         ConfigError: ``split`` or ``name`` is not known, or a number is below 0.
@@ -288,25 +288,25 @@ def demo_clip(
     key = (seed, SPLITS.index(split), CLASSES.index(name), number)
     seen, heard = (np.random.default_rng([*key, modality]) for modality in range(2))
     kind = _KINDS[name]
-    return _pictures(kind, seen), _sound(kind, heard)
+    return _frames(kind, seen), _audio(kind, heard)
 
 
 # --- painting ----------------------------------------------------------------------------------------------------
 
 
-def _pictures(kind: _Kind, rng: Rng) -> npt.NDArray[np.uint8]:
+def _frames(kind: _Kind, rng: Rng) -> npt.NDArray[np.uint8]:
     base = rng.uniform(20, 60, size=3)
-    pictures = _background(base, rng)
+    frames = _background(base, rng)
     things = [(kind.outline, kind.motion)] * rng.integers(7, 10)
     for _ in range(rng.integers(0, 3)):
         things.insert(rng.integers(len(things) + 1), (_blob(rng), _MOTIONS[rng.integers(len(_MOTIONS))]))
     places = _places(len(things), rng)
     for (outline, motion), place in zip(things, places, strict=True):
-        _paint(pictures, outline, motion, place, _colour(rng), rng)
+        _paint(frames, outline, motion, place, _colour(rng), rng)
     grain = rng.standard_normal((FRAMES, 1, HEIGHT, WIDTH), dtype=np.float32)
-    pictures += grain * np.float32(rng.uniform(1, 5))
-    pictures.round(out=pictures).clip(0, 255, out=pictures)
-    return np.ascontiguousarray(pictures.astype(np.uint8).transpose(0, 2, 3, 1))
+    frames += grain * np.float32(rng.uniform(1, 5))
+    frames.round(out=frames).clip(0, 255, out=frames)
+    return np.ascontiguousarray(frames.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def _background(base: Floats, rng: Rng) -> Singles:
@@ -322,7 +322,7 @@ def _background(base: Floats, rng: Rng) -> Singles:
         time = 2 * np.pi * (rng.uniform(-1.5, 1.5) * t + rng.random())
         colour = rng.standard_normal(3)
         colour *= rng.uniform(3, 10) / np.linalg.norm(colour)
-        # sin(place + time) by the addition theorem: two still gratings, mixed anew in each picture
+        # sin(place + time) by the addition theorem: two still gratings, mixed anew in each frame
         for still, mix in ((np.sin(place), np.cos(time)), (np.cos(place), np.sin(time))):
             amount = (mix[:, None, None] * colour[:, None]).astype(np.float32)
             total += amount * still.ravel().astype(np.float32)
@@ -368,9 +368,9 @@ def _area(outline: Outline) -> float:
 
 
 def _paint(
-    pictures: Singles, outline: Outline, motion: Motion, place: Floats, colour: Floats, rng: Rng
+    frames: Singles, outline: Outline, motion: Motion, place: Floats, colour: Floats, rng: Rng
 ) -> None:
-    """Paint one thing into all pictures. What leaves on one side comes back on the other."""
+    """Paint one thing into all frames. What leaves on one side comes back on the other."""
     pose = motion(np.arange(FRAMES) / FPS, rng)
     # Things of all shapes cover as much, over time, so that it is not seen from afar what they are.
     covered, turned = rng.uniform(150, 330), rng.uniform(0, 2 * np.pi)
@@ -389,8 +389,8 @@ def _paint(
     rows, columns = (corners[:, 1:] + offsets) % HEIGHT, (corners[:, :1] + offsets) % WIDTH
     for n in np.flatnonzero(pose.opacity):
         at = (slice(None), rows[n][:, None], columns[n])
-        under = pictures[n][at]
-        pictures[n][at] = under + cover[n] * (ink - under)
+        under = frames[n][at]
+        frames[n][at] = under + cover[n] * (ink - under)
 
 
 # --- sounding ----------------------------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ _HIGHEST = 7500.0
 """Hz, above which no partial goes."""
 
 
-def _sound(kind: _Kind, rng: Rng) -> npt.NDArray[np.float32]:
+def _audio(kind: _Kind, rng: Rng) -> npt.NDArray[np.float32]:
     t = np.arange(_SAMPLES) / SAMPLE_RATE
     octaves, loudness = kind.tone(t, rng)
     smooth = np.hanning(SAMPLE_RATE // 200)  # 5 ms: no clicks
