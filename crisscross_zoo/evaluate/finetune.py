@@ -87,13 +87,13 @@ class ClipDataset(SampleDataset[tuple[Tensor, int]]):
         super().__init__(files, seed=seed, remedy="check the data set")
         self.files, self.video, self.augment = files, video, augment
 
-    def path(self, place: int) -> str:
+    def path(self, index: int) -> str:
         """Return the path of a file."""
-        return self.files[place][0].path
+        return self.files[index][0].path
 
-    def draw(self, place: int, random: np.random.Generator) -> tuple[Tensor, int]:
+    def draw(self, index: int, random: np.random.Generator) -> tuple[Tensor, int]:
         """Draw a clip (3, T, size, size) of a file and return it with the file's label."""
-        sample, info = self.files[place]
+        sample, info = self.files[index]
         return self._clip(info, random), sample.label
 
     def _clip(self, info: Media, random: np.random.Generator) -> Tensor:

@@ -83,7 +83,7 @@ class Lists:
             raise OutputError(
                 f"its {INDEX_NAME} or {FAILED_NAME} was not written by this command ({error})",
                 remedy="choose another --out, or move the file away",
-                path=self._folder.place(prefix.rstrip("/")),
+                path=self._folder.locate(prefix.rstrip("/")),
             ) from None
 
     def add(self, path: str, output: str, metadata: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ class Lists:
         table.writerows(self._rows[name] for name in names)
         with (
             self._folder.replacing(prefix + INDEX_NAME, text.getvalue().encode(**_TEXT), by=by),
-            writing(self._folder.place(prefix)),
+            writing(self._folder.locate(prefix)),
         ):
             if failures:
                 lines = "".join(json.dumps(f) + "\n" for f in failures)

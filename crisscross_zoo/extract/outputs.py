@@ -55,7 +55,7 @@ def mirror(paths: Sequence[str], root: Path, folder: Folder, suffix: str) -> dic
         other = seen.setdefault(outputs[path].casefold(), path)
         if other != path:
             raise ConfigError(
-                f"{path} would be written to {folder.place(outputs[path])}, as {other} would",
+                f"{path} would be written to {folder.locate(outputs[path])}, as {other} would",
                 remedy="name each file once",
             )
     return outputs
@@ -72,7 +72,7 @@ def finished(folder: Folder, name: str, identity: Mapping[str, Any]) -> dict[str
     Raises:
         OutputError: the file does not hold features, or holds those of another input, or cannot be downloaded.
     """
-    output = folder.place(name)
+    output = folder.locate(name)
     try:
         with folder.local_copy(name) as local:
             metadata = load_metadata(local)
@@ -155,7 +155,7 @@ def known_result(
     except MediaError:  # a URL that does not answer; downloading it will raise the error
         return None
     except OSError as error:  # a name too long
-        return FileResult(path, name, error=_no_access("read", error, folder.place(name)))
+        return FileResult(path, name, error=_no_access("read", error, folder.locate(name)))
     return None if metadata is None else FileResult(path, name, _summary(metadata), skipped=True)
 
 
@@ -185,7 +185,7 @@ def save(path: str, folder: Folder, name: str, result: Features | CrissCrossErro
     except OutputError as error:
         return FileResult(path, name, error=error)
     except OSError as error:
-        return FileResult(path, name, error=_no_access("written", error, folder.place(name)))
+        return FileResult(path, name, error=_no_access("written", error, folder.locate(name)))
     return FileResult(path, name, _summary(result.metadata), span=_span(result))
 
 

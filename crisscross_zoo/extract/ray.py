@@ -98,7 +98,7 @@ def extract_on_ray(
     if folder.local is not None:
         scratch = folder.local.absolute() / FRAGMENTS_NAME / f"ray-{uuid.uuid4().hex}"
         scratch.mkdir(parents=True)
-    working_folder = _working_folder(weights, options, [*outputs, folder.place()])
+    working_folder = _working_folder(weights, options, [*outputs, folder.locate()])
     setup = _Setup(weights, options, folder, scratch, working_folder, overwrite)
     try:
         with _connected(ray, address):

@@ -177,7 +177,7 @@ class _Run:
         self._results: dict[str, FileResult] = {}
         self._failed: dict[str, CrissCrossError] = {}
         self._notes: Counter[str] = Counter()
-        self._failed_list = plan.folder.place(FAILED_NAME)
+        self._failed_list = plan.folder.locate(FAILED_NAME)
         self._started = time.monotonic()
         self._progress_time = float("-inf")  # of the last Progress event
         self._clips = 0, 0, 0  # clips done, clips of the opened files, opened files
@@ -311,7 +311,7 @@ class _Run:
         if metadata is None:
             return
         self._results[path] = result
-        output = self.plan.folder.place(result.output)
+        output = self.plan.folder.locate(result.output)
         if result.skipped:
             self.emit(FileSkipped(path, output, metadata["shapes"]))
             return
@@ -346,13 +346,13 @@ class _Run:
             if shard.count > 1:
                 fragments = [shard.name(k) for k in range(shard.count)]
                 if not Lists.merge(plan.folder, fragments, by=shard.name()):
-                    self._failed_list = plan.folder.place(f"{FRAGMENTS_NAME}/{shard.name()}/{FAILED_NAME}")
+                    self._failed_list = plan.folder.locate(f"{FRAGMENTS_NAME}/{shard.name()}/{FAILED_NAME}")
                     self.emit(
                         Message("the last shard to finish writes index.csv and failed.jsonl for all shards")
                     )
         except OSError as error:
             raise OutputError(
-                f"cannot be written ({error.strerror})", remedy="check the folder", path=plan.folder.place()
+                f"cannot be written ({error.strerror})", remedy="check the folder", path=plan.folder.locate()
             ) from None
 
     def _summary(self, *, interrupted: bool, stopped: bool) -> Summary:
@@ -361,7 +361,7 @@ class _Run:
         for path in plan.outputs:
             result = self._results.get(path)
             if result is not None and result.summary is not None:
-                output = plan.folder.place(result.output)
+                output = plan.folder.locate(result.output)
                 files.append(FileSummary(path, output, result.summary, result.span, result.skipped))
         return Summary(
             out=plan.out,

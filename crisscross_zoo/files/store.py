@@ -27,7 +27,7 @@ class Folder(Protocol):
     def local(self) -> Path | None:
         """The folder's path on this machine; None for a folder at a URL."""
 
-    def place(self, name: str = "") -> str:
+    def locate(self, name: str = "") -> str:
         """Return the path or URL of a file in the folder, or of the folder itself."""
 
     def exists(self, name: str) -> bool:
@@ -88,7 +88,7 @@ class LocalFolder:
         """The folder's path."""
         return self.path
 
-    def place(self, name: str = "") -> str:
+    def locate(self, name: str = "") -> str:
         """As in the protocol, like all that follow."""
         return str(self.path / name)
 
@@ -164,7 +164,7 @@ class RemoteFolder:
         """None."""
         return
 
-    def place(self, name: str = "") -> str:
+    def locate(self, name: str = "") -> str:
         """As in the protocol, like all that follow."""
         return f"{self.url.rstrip('/')}/{name}".rstrip("/")
 
@@ -206,7 +206,7 @@ class RemoteFolder:
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
         """Download an object to a temporary file."""
-        with remote.local_copy(self.place(name)) as local:
+        with remote.local_copy(self.locate(name)) as local:
             yield Path(local)
 
     def save(self, name: str, write: Callable[[Path], Sequence[Path]]) -> None:
@@ -278,7 +278,7 @@ class RemoteFolder:
             raise OutputError(
                 f"cannot be {done} ({remote.reason_of(error)})",
                 remedy=remote.remedy_of(error),
-                path=self.place(name),
+                path=self.locate(name),
             ) from None
 
 

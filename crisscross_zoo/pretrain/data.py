@@ -167,14 +167,14 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
         self.files = files
         self.config = config
 
-    def path(self, place: int) -> str:
+    def path(self, index: int) -> str:
         """Return the path of a file."""
-        return self.files[place].path
+        return self.files[index].path
 
-    def draw(self, place: int, random: np.random.Generator) -> dict[str, Tensor]:
+    def draw(self, index: int, random: np.random.Generator) -> dict[str, Tensor]:
         """Draw the views of a file. A file in a shard is read from there."""
-        source = self.files.open(place) if isinstance(self.files, HoldsBytes) else None
-        return self.views(self.files[place], random, source=source)
+        source = self.files.open(index) if isinstance(self.files, HoldsBytes) else None
+        return self.views(self.files[index], random, source=source)
 
     def views(
         self, file: Media, random: np.random.Generator, *, source: BinaryIO | None = None

@@ -85,7 +85,7 @@ class IndexReport:
         usable: Number of files whose video and audio are long enough.
         damaged: Number of usable files that are partly damaged.
         hours: Total length of the usable files, in hours.
-        left_out: Number of files that are not usable, by status.
+        skipped: Number of files that are not usable, by status.
         examples: Up to three of the files that are not usable, by status: ``path: reason``.
         classes: Number of classes, or None if the layout has none.
         outside: Videos of the split that are not in the index: in no class folder, or of another class.
@@ -97,7 +97,7 @@ class IndexReport:
     usable: int
     damaged: int
     hours: float
-    left_out: dict[str, int]
+    skipped: dict[str, int]
     examples: dict[str, tuple[str, ...]]
     classes: int | None
     outside: int
@@ -112,7 +112,7 @@ class IndexReport:
         ]
         if self.damaged:
             lines.append(f"usable, but partly damaged: {self.damaged}")
-        for status, count in self.left_out.items():
+        for status, count in self.skipped.items():
             shown = self.examples[status]
             more = f" and {count - len(shown)} more" if count > len(shown) else ""
             lines.append(f"skipped, {status}: {count} ({', '.join(shown)}{more})")
@@ -612,7 +612,7 @@ def _write(
         usable=statuses[OK],
         damaged=damaged,
         hours=seconds / 3600,
-        left_out={s: statuses[s] for s in (NO_AUDIO, NO_VIDEO, TOO_SHORT, UNREADABLE) if statuses[s]},
+        skipped={s: statuses[s] for s in (NO_AUDIO, NO_VIDEO, TOO_SHORT, UNREADABLE) if statuses[s]},
         examples={status: tuple(shown) for status, shown in examples.items()},
         classes=None if classes is None else len(classes),
         outside=outside,

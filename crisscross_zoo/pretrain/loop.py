@@ -440,7 +440,7 @@ class _Reporter:
             "grad_norm": math.nan if grad_norm is None else float(grad_norm),
             **{f"{g['name']}_lr": g["lr"] for g in trainer.optimizer.param_groups},
             "samples_per_second": meter.steps * self.config.optim.batch_size / seconds,
-            "data_wait_share": max(waits) / seconds,
+            "data_wait_fraction": max(waits) / seconds,
             "peak_memory_mb": peak_memory_mb(self.world.device),
             "failed_files": sum(self.world.gather(self._failures)),
             "loss_scale": trainer.scaler.get_scale() if trainer.scaler.is_enabled() else math.nan,

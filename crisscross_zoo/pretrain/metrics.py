@@ -27,7 +27,7 @@ TERMS: tuple[str, ...] = LossTerms._fields
 
 COLUMNS: tuple[str, ...] = (
     "step", "epoch", *TERMS, "grad_norm", "video_base_lr", "video_predictor_lr", "audio_base_lr", "audio_predictor_lr",
-    "samples_per_second", "data_wait_share", "peak_memory_mb", "failed_files", "loss_scale",
+    "samples_per_second", "data_wait_fraction", "peak_memory_mb", "failed_files", "loss_scale",
 )  # fmt: skip
 """Columns of ``log.csv``. Loss terms and embedding stds are means over the steps since the previous row."""
 

@@ -91,7 +91,7 @@ def test_every_file_has_a_status_and_a_reason_if_it_is_not_usable(tree: Path, tm
     assert rows["b.mp4"]["reason"] is None
     assert rows["b.mp4"]["size"] == (tree / "b.mp4").stat().st_size
     assert (report.total, report.usable, report.scanned, report.classes) == (10, 3, 10, None)
-    assert report.left_out == {"no audio": 1, "no video": 1, "too short": 3, "unreadable": 2}
+    assert report.skipped == {"no audio": 1, "no video": 1, "too short": 3, "unreadable": 2}
     assert report.hours == pytest.approx(3 * 2 / 3600, rel=0.05)
     lines = report.summary_lines()
     assert lines[0] == f"{out}: 3 of 10 files usable, 6 s (10 scanned, 0 unchanged)"

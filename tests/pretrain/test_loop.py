@@ -83,7 +83,7 @@ def test_every_row_of_the_log(whole: Path) -> None:
         assert row["intra"] == pytest.approx(row["v1v2"] + row["a1a2"], abs=1e-5)
         assert row["grad_norm"] > 0
         assert 0.05 / 4 < row["video_std"] < 1.01 / 4
-        assert 0 < row["data_wait_share"] < 1
+        assert 0 < row["data_wait_fraction"] < 1
         assert row["samples_per_second"] > 0
         assert row["failed_files"] == 0
 
