@@ -524,7 +524,7 @@ WRONG: list[tuple[str, Break, str]] = [
         "ucf101",
         empty("UCF-101/Archery", "UCF-101/ApplyEyeMakeup"),
         (
-            "ROOT: none of the 4 files of trainlist01.txt exists, such as "
+            "ROOT: none of 4 files of trainlist01.txt exists, such as "
             f"ROOT/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g02_c01.avi; {RELEASE}"
         ),
     ),
@@ -611,7 +611,7 @@ WRONG: list[tuple[str, Break, str]] = [
         "hmdb51",
         empty("HMDB-51/cartwheel", "HMDB-51/brush_hair"),
         (
-            "ROOT: none of the 4 files of *_test_split1.txt to train on exists, such as "
+            "ROOT: none of 4 files of *_test_split1.txt to train on exists, such as "
             f"ROOT/HMDB-51/brush_hair/Movie_2_brush_hair_f_cm_np1_fr_med_0.avi; {RELEASE}"
         ),
     ),

@@ -142,7 +142,7 @@ def test_a_file_without_a_row_centred_alike_fails_and_one_of_one_stream_keeps_it
     encoders, files, tmp_path
 ):
     drop = extractor(encoders, edges="drop", stride=0.25, audio_seconds=1.2)
-    with pytest.raises(MediaError, match=r"no row has both windows .*; use edges 'keep'"):
+    with pytest.raises(MediaError, match=r"no row has a video and an audio window .*; use edges 'keep'"):
         extractor(encoders, edges="drop", stride=5)(files[3])
     silent = make_media(tmp_path / "silent.mp4", audio=None, seconds=1.2, size=(96, 64))
     assert drop(silent).video.shape[0] == 4

@@ -578,8 +578,8 @@ def test_a_file_that_has_changed_must_be_indexed_again(tmp_path):
         {"times": np.zeros((2, 2))},
         {"times": np.zeros(0)},
         {"times": np.array([np.nan])},
-        {"times": None, "sound": (np.inf, 10)},
-        {"times": None, "sound": (0.0, -1)},
+        {"times": None, "audio": (np.inf, 10)},
+        {"times": None, "audio": (0.0, -1)},
     ],
 )
 def test_arguments_are_checked(codec_files, wrong):
@@ -624,7 +624,7 @@ def test_damaged_files_are_read_or_raise_a_media_error(codec_files, tmp_path, na
         try:
             info = scan(path)
             for start in (0.5, 4.0):
-                wanted = {} if info.audio_span is None else {"sound": (start, 16_000)}
+                wanted = {} if info.audio_span is None else {"audio": (start, 16_000)}
                 times = None if info.video_span is None else start + np.arange(8) / 16
                 frames, samples = read_moment(info, times=times, **wanted)
                 assert times is None or len(frames) == 8
