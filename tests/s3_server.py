@@ -158,6 +158,7 @@ def running_s3() -> Iterator[S3Server]:
         server.http.shutdown()
         server.http.server_close()
         thread.join()
+        s3_backends.reset()  # moto's buckets outlive its servers; a later server of this process starts empty
 
 
 def _handler_of(server: S3Server) -> type[MotoRequestHandler]:
