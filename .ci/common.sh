@@ -2,6 +2,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off UV_NO_PROGRESS=1
+ALL="not slow and not cuda and not network" # tests by their marks; without -m, pytest leaves out the integration tests too
 export UV_CACHE_DIR=$PWD/.cache/uv # of this clone, so that it is deleted with a job's environment
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 

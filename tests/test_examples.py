@@ -21,6 +21,8 @@ from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.encode import write_clip
 from crisscross_zoo.media.scan import scan
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CLIP = EXAMPLES / "clip.mp4"
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from readme_blocks import read_blocks
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = read_blocks((ROOT / "docs" / "interfaces.md").read_text(encoding="utf-8"))
 

@@ -21,6 +21,8 @@ from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.errors import ConfigError, InputError, OutputError
 from crisscross_zoo.files.atomic import atomic_path
 
+pytestmark = pytest.mark.integration
+
 CLIP = Path(__file__).parents[1] / "examples" / "clip.mp4"
 DEMO = ["--weights", "demo", "--clips", "1", "--device", "cpu"]
 

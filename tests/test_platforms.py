@@ -28,6 +28,8 @@ from crisscross_zoo.files.store import LocalFolder
 from crisscross_zoo.pretrain import index
 from crisscross_zoo.pretrain.metrics import read_log
 
+pytestmark = pytest.mark.integration
+
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 CLIP = ROOT / "examples" / "clip.mp4"

@@ -153,6 +153,7 @@ def test_every_block_that_is_marked_to_run_is_run() -> None:
     assert set(RUN_ON) <= marked
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", RUN_ON)
 def test_blocks_run_and_print_what_the_page_shows(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -200,6 +201,7 @@ def frame(figure: Path) -> tuple[str | None, ...]:
     return root.get("width"), root.get("height"), root.get("viewBox")
 
 
+@pytest.mark.integration
 def test_figures_are_those_that_the_script_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make_figures.py", "--out", str(tmp_path)])
     runpy.run_path(str(DOCS / "figures" / "make_figures.py"), run_name="__main__")
@@ -261,6 +263,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.integration
 def test_every_page_is_built_and_no_link_is_broken(site: Path) -> None:
     pages = {p: Page(p) for p in site.rglob("*.html")}
     built = {p.relative_to(site).with_suffix(".md").as_posix() for p in pages}
@@ -280,11 +283,13 @@ def test_every_page_is_built_and_no_link_is_broken(site: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.integration
 def test_pages_load_nothing_from_another_host(site: Path) -> None:
     for file in site.rglob("*.html"):
         assert [u for u in Page(file).loaded if urlsplit(u).netloc] == [], file.name
 
 
+@pytest.mark.integration
 def test_docstrings_lose_their_restructured_text(site: Path) -> None:
     found = [
         (p.name, m)
@@ -302,6 +307,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_browser_finds_nothing_wrong(site: Path, tmp_path: Path, width: int, scheme: str) -> None:
     (tmp_path / "profile").mkdir()

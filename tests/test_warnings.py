@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from make_media import make_media
 
+pytestmark = pytest.mark.integration
+
 STREAM = """
 import gc, os, signal, sys
 from crisscross_zoo import FeatureExtractor

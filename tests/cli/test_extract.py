@@ -22,6 +22,8 @@ from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.encoders import build_encoder
 from crisscross_zoo.extract.report import Progress
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

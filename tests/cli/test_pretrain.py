@@ -22,6 +22,8 @@ from crisscross_zoo.cli.pretrain import build_parser, main
 from crisscross_zoo.pretrain.index import LAYOUTS
 from crisscross_zoo.pretrain.presets import PRESETS, make_config
 
+pytestmark = pytest.mark.integration
+
 TINY = """
 --video.depth 10 --video.width 8 --video.frames 4 --audio.depth 10 --audio.width 8 --audio.seconds 0.64
 --heads.projection 16 --heads.prediction-hidden 8 --data.crop 32 --data.epoch-size 8 --optim.batch-size 4

@@ -27,6 +27,8 @@ from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.encode import KEY_FRAME_EVERY, write_clip
 from crisscross_zoo.media.scan import scan
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from crisscross_zoo.evaluate.plan import Compute
 from crisscross_zoo.pretrain.presets import PRESETS, make_config
 from crisscross_zoo.weights.load import load_encoder
 
+pytestmark = pytest.mark.integration
+
 SHORT: dict[str, Any] = {
     "optim.batch_size": 8, "optim.epochs": 1, "optim.warmup_epochs": 0.5, "data.epoch_size": 16, "run.workers": 0,
     "run.tensorboard": False, "run.log_steps": 1, "run.device": "cpu",

@@ -10,6 +10,8 @@ import torch
 
 from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 
+pytestmark = pytest.mark.integration
+
 onnxruntime = needs.package("onnxruntime", extra="onnx")
 needs.package("onnxscript", extra="onnx")
 

@@ -28,6 +28,8 @@ from crisscross_zoo.evaluate import gallery
 from crisscross_zoo.evaluate.gallery import DIRECTIONS, Hit, Item, Query, verdict, write_gallery
 from crisscross_zoo.media.encode import preview_clip
 
+pytestmark = pytest.mark.integration
+
 FACTS = {"Data set": "UCF101, split 1", "R@1": "88.1 %"}
 SLASH = "\N{DIVISION SLASH}"  # which names may have
 HOSTILE = (

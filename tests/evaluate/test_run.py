@@ -18,6 +18,8 @@ from crisscross_zoo.cli.evaluate import main
 from crisscross_zoo.evaluate.protocols import TABLE
 from crisscross_zoo.media.encode import write_clip
 
+pytestmark = pytest.mark.integration
+
 SMALL = ["--clips.size", "112", "--clips.train", "2", "--clips.test", "2", "--workers", "0"]
 SETUPS = [(c.protocol, c.dataset, c.setup) for c in TABLE if c.dataset != "folder"]
 

@@ -17,6 +17,8 @@ from crisscross_zoo.extract.outputs import FileResult
 from crisscross_zoo.extract.report import Progress
 from crisscross_zoo.files.store import LocalFolder
 
+pytestmark = pytest.mark.integration
+
 FAULTS = Path(__file__).parents[2] / "benchmarks" / "ray_faults.py"
 
 

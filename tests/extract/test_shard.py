@@ -13,6 +13,8 @@ from crisscross_zoo.extract.lists import Lists
 from crisscross_zoo.extract.shard import Shard, started_shard
 from crisscross_zoo.files.store import LocalFolder
 
+pytestmark = pytest.mark.integration
+
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
 SLURM = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}
 

@@ -30,6 +30,8 @@ from crisscross_zoo.files.store import LocalFolder
 from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.loop import pretrain
 
+pytestmark = pytest.mark.integration
+
 REASONS = {errno.ENOSPC: "disk is full", errno.EDQUOT: "quota is used up", errno.EROFS: "is read-only"}
 DEMO = ["--weights", "demo", "--clips", "1", "--device", "cpu", "--workers", "0"]
 

@@ -30,6 +30,8 @@ from crisscross_zoo.files import remote
 from crisscross_zoo.files.find import find_media
 from crisscross_zoo.files.store import RemoteFolder, open_folder
 
+pytestmark = pytest.mark.integration
+
 BUCKET = "bucket"
 NAMES = ("a.mp4", "sub/b.mp4")
 OUTPUTS = ["out/a.npz", "out/index.csv", "out/sub/b.npz"]

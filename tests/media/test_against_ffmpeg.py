@@ -12,6 +12,8 @@ import pytest
 from against_ffmpeg import DIFFERS, Answer, compare, complaints, expected, instants, shift_of_audio
 from numbered import COMBINATIONS, SAMPLE_RATE, FfmpegError, Shelf, noise
 
+pytestmark = pytest.mark.integration
+
 # Files made, and decoded by ffmpeg, while earlier ones are compared; other test workers use the other cores.
 AHEAD = 1 if "PYTEST_XDIST_WORKER" in os.environ else 4
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 FUZZ = Path(__file__).parents[2] / "benchmarks" / "fuzz_media.py"
 
 

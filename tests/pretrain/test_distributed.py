@@ -15,6 +15,8 @@ from crisscross_zoo.pretrain.distributed import AllReduceBatchNorm, World
 from crisscross_zoo.pretrain.loop import _check_division, pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 
+pytestmark = pytest.mark.integration
+
 TOLERANCE = 1e-6
 EXACT = {"optim.precision": "fp64", "run.log_steps": 1, "optim.larc": True}
 

@@ -19,6 +19,8 @@ from crisscross_zoo.pretrain.export import export_encoders
 from crisscross_zoo.pretrain.loop import _Trainer
 from crisscross_zoo.pretrain.presets import make_config
 
+pytestmark = pytest.mark.integration
+
 RTOL = 1e-5  # of the largest value
 CLIP = {
     "video": ("video_backbone", "d18.in112x8", 101, (2, 3, 8, 112, 112)),

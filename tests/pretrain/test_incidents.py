@@ -22,6 +22,8 @@ from crisscross_zoo.pretrain.loader import make_loader
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 
+pytestmark = pytest.mark.integration
+
 Clips = list[Media]
 
 BAD = 2

@@ -31,6 +31,8 @@ from crisscross_zoo.pretrain.loop import RunStatus, pretrain
 from crisscross_zoo.pretrain.metrics import COLUMNS, read_log
 from crisscross_zoo.pretrain.schedule import cosine_schedule
 
+pytestmark = pytest.mark.integration
+
 Clips = list[Media]
 
 

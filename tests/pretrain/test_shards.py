@@ -27,6 +27,8 @@ from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.shards import ShardReader, open_data, pack
 from crisscross_zoo.workers.samples import SampleKey
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:

@@ -20,6 +20,8 @@ from crisscross_zoo.pretrain.metrics import TERMS
 from crisscross_zoo.pretrain.model import CrissCross
 from crisscross_zoo.pretrain.presets import make_config
 
+pytestmark = pytest.mark.integration
+
 EXACT_STEPS = 4
 """Batch norm over 4 samples is chaotic: later steps of two released runs differ by more than 1e-6."""
 

@@ -31,6 +31,8 @@ from crisscross_zoo.errors import (
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.weights import origin
 
+pytestmark = pytest.mark.integration
+
 States = dict[str, dict[str, torch.Tensor]]
 Files = dict[str, Path]
 Manifest = Callable[..., Path]

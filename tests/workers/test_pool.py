@@ -18,6 +18,8 @@ from crisscross_zoo.errors import CrissCrossError, DecoderCrashError, MediaNotFo
 from crisscross_zoo.media.clips import Clip, FileRead, Sampling, read_files
 from crisscross_zoo.workers import pool
 
+pytestmark = pytest.mark.integration
+
 SAMPLING = Sampling(video=VideoConfig(size=32), audio=None)
 
 
