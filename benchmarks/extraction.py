@@ -163,7 +163,7 @@ def commands(folder: Path, options: argparse.Namespace) -> Report:
                 most = {112: 0.7, 224: 0.65}[size]
                 ratio = least["whole"] / least["own"]
                 report.ratios.append(
-                    Ratio(f"whole command over one's own, {where}", ratio, most, more_is_better=False)
+                    Ratio(f"whole command over a simple script, {where}", ratio, most, more_is_better=False)
                 )
             limit = least["start"] + max(least["network"], least["decoding"])
             name = f"whole command over start-up and its longer part, {where}"

@@ -1,9 +1,9 @@
 """The interface of HEAR 2021 (Holistic Evaluation of Audio Representations): from audio to embeddings.
 
 A sound is, in HEAR's terms, one mono signal of a batch. A timestamp embedding is the feature vector of the clip (2 s)
-that is centred on its timestamp; a scene embedding is the mean over clips that start half a clip apart. Before its
-start and after its end a sound is padded with silence. Clips go through the network in small batches, so that only the
-input and the output grow with the length of the sounds.
+that is centred on its timestamp; a scene embedding is the mean over clips that start half a clip apart. A sound
+is padded with silence before its start and after its end. Clips go through the network in small batches, so that only
+the memory of input and output grows with the length of the sounds.
 
 ``hear-validator`` and ``heareval`` import this module by its name, ``crisscross_zoo.hear``.
 """
@@ -135,7 +135,7 @@ def timestamps_ms(samples: int, sample_rate: int) -> npt.NDArray[np.int64]:
 def clip_starts(
     timestamps: npt.NDArray[np.int64], sample_rate: int, clip_samples: int
 ) -> npt.NDArray[np.int64]:
-    """Return the first sample of the clip centred on each timestamp, off by half a sample at most at any time."""
+    """Return the first sample of the clip centred on each timestamp, never off by more than half a sample."""
     return (timestamps * sample_rate + 500) // 1000 - clip_samples // 2
 
 

@@ -246,7 +246,7 @@ def _suggest_name(name: str, known: Collection[str]) -> str:
 
 
 def suggest(value: object, allowed: Collection[object]) -> str:
-    """List the allowed values, the one that was probably meant first: ``"did you mean 'audio'? (choose from ...)"``."""
+    """Return a remedy: the nearest allowed value, and all of them: "did you mean 'audio'? (choose from ...)"."""
     names = {str(a).lstrip("-"): str(a) for a in allowed}  # dashes would make any two options alike
     near = difflib.get_close_matches(str(value).lstrip("-"), names, n=1)
     listing = "choose from " + ", ".join(names.values())

@@ -18,6 +18,6 @@ def duration(seconds: float) -> str:
 
 
 def percent(mean: float, std: float = 0.0) -> str:
-    """Return a ratio as ``50.0 %``, or as ``50.0 ± 1.2 %`` with its standard deviation."""
+    """Return a fraction as ``50.0 %``, or as ``50.0 ± 1.2 %`` with its standard deviation."""
     spread = f" ± {100 * std:.1f}" if std else ""
     return f"{100 * mean:.1f}{spread} %"

@@ -33,7 +33,7 @@ def main() -> int:
         if isinstance(result, Features):
             files[str(path)] = result
         else:
-            print(f"skipped: {result}")
+            print(f"failed: {result}")
     paths = sorted(files)
     if not paths:
         raise SystemExit(f"{args.folder}: no files in folders of classes, CLASS/FILE")

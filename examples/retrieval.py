@@ -46,7 +46,7 @@ def main() -> None:
         if isinstance(result, Features) and not result.metadata["missing"]:
             gallery[Path(path)] = vectors(result)
         else:
-            print(f"skipped: {f'{path}: lacks a modality' if isinstance(result, Features) else result}")
+            print(f"failed: {f'{path}: lacks a modality' if isinstance(result, Features) else result}")
     if not (names := sorted(gallery)):
         raise SystemExit(f"{args.folder}: no file to search")
     for by, vector in queries.items():

@@ -133,7 +133,7 @@ def test_linear_probe_tells_classes_apart(tmp_path: Path) -> None:
             write_clip(path, frames, wave.clip(-1, 1).astype(np.float32), fps=8, sample_rate=16_000)
     (tmp_path / "a tone" / "broken.mp4").write_bytes(b"no media")
     lines = run("linear_probe.py", str(tmp_path), "--modality", "audio", "--clips", "2", folder=tmp_path)
-    assert "skipped: " in lines
+    assert "failed: " in lines
     assert "4 files held out, 4 right" in lines
     assert "  loud noise: 2 of 2" in lines
 
@@ -173,7 +173,7 @@ def test_retrieval_by_each_modality_and_by_both(tmp_path: Path) -> None:
     lines = run("retrieval.py", "query.mp4", "in", "--clips", "1", "-k", "2", folder=tmp_path)
     found = dict(re.findall(r"^by (\w+): (\w+)\.mp4 \d", lines, re.M))
     assert found == {"video": "seen", "audio": "heard", "both": "alike"}
-    assert re.search(r"^skipped: in.broken\.mp4", lines, re.M)
+    assert re.search(r"^failed: in.broken\.mp4", lines, re.M)
 
 
 def test_events_are_aligned_by_time(tmp_path: Path) -> None:

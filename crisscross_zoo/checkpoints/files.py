@@ -188,7 +188,7 @@ def state_sha256(state_dict: Mapping[str, Tensor], config: Fields) -> str:
 def build_strictly(
     build: Callable[[_C], _M], config: _C, state_dict: Mapping[str, Tensor], *, source: str
 ) -> _M:
-    """Build an encoder or classifier on the CPU and load its weights strictly, without a change of the random state.
+    """Build an encoder or classifier on the CPU and load its weights strictly; torch's global random state is kept.
 
     Args:
         build: Makes the module from ``config``.

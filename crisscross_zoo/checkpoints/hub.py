@@ -248,7 +248,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """Return the HTTP status of the Hub's answer; None without one, as the client may be before its version 1."""
+    """Return the HTTP status of the Hub's answer; None without an answer, which clients before version 1 allow."""
     if not isinstance(error, HfHubHTTPError) or error.response is None:
         return None
     return error.response.status_code

@@ -51,14 +51,14 @@ class ArgumentParser(argparse.ArgumentParser):
     def add_common_options(self, *, as_json: str) -> None:
         """Add ``--quiet`` and ``--json``; ``as_json`` is the help of ``--json``: what it prints."""
         self.add_argument(
-            "--quiet", action="store_true", help="hide progress and notes; errors are still printed"
+            "--quiet", action="store_true", help="hide progress, notes and warnings; errors are still printed"
         )
         self.add_argument("--json", action="store_true", help=as_json)
 
     def add_commands(self) -> Callable[..., ArgumentParser]:
         """Give the parser subcommands; return the function that adds one, ``add(name, function, about, as_json)``.
 
-        ``function`` takes the parsed options and returns an exit code. The parsed options have it as ``command``.
+        ``function`` takes the parsed options and returns an exit code. It is stored in them as ``command``.
         """
         commands = self.add_subparsers(metavar="COMMAND", required=True)
 

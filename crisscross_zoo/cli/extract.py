@@ -213,7 +213,7 @@ class _Report:
     def show(self, summary: Summary) -> None:
         """Print the summary to stdout."""
         if summary.interrupted:
-            done = f"{len(summary.files)} of {counted(summary.inputs, 'file')} done"
+            done = f"{len(summary.files):,} of {counted(summary.inputs, 'file')} done"
             self.print_line(f"interrupted: {done}; run the same command again to resume")
         if self._args.json:
             print_json(summary.to_dict())

@@ -39,7 +39,7 @@ from crisscross_zoo.pretrain.index import build_index, read_index
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.metrics import read_log
 from crisscross_zoo.pretrain.presets import PretrainConfig
-from crisscross_zoo.text import counted, percent
+from crisscross_zoo.text import counted
 
 TRAIN_CLIPS = 80
 """Training clips per class."""
@@ -252,4 +252,5 @@ def _summary(scores: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]
 
 
 def _cell(value: Mapping[str, Any]) -> str:
-    return percent(value["mean"], value["std"]).removesuffix(" %")
+    spread = f" ± {100 * value['std']:.1f}" if len(value["values"]) > 1 else ""
+    return f"{100 * value['mean']:.1f}{spread}"

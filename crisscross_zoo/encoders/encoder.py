@@ -24,13 +24,8 @@ from crisscross_zoo.settings import check_choice, check_count
 if TYPE_CHECKING:
     from crisscross_zoo.encoders.classifier import Classifier
 
-_REDUCTIONS = (
-    4,
-    4,
-    8,
-    16,
-    32,
-)  # input pixels, or mel bands and columns, per position of each stage's feature map
+# Input pixels, or mel bands and columns, per position of each stage's feature map.
+_REDUCTIONS = (4, 4, 8, 16, 32)
 
 
 class Encoder(EncoderMixin):

@@ -38,7 +38,7 @@ _STEM_FRAMES = 8
 
 
 class InferenceEncoder(nn.Module):
-    """Base of both: has the input and output of the encoder, but no batch norms, and cannot be trained.
+    """Base of both inference encoders: input and output are the encoder's; no batch norms, cannot be trained.
 
     Attributes:
         config: The encoder's config.
@@ -208,7 +208,10 @@ def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def _folded(conv: Any, norm: Any, *, temporal: bool | None = None) -> nn.Conv2d:
-    """Return a convolution in 2-D form with its batch norm; ``temporal`` is None unless the convolution is 3-D."""
+    """Return a convolution and the batch norm after it as one 2-D convolution.
+
+    A 3-D convolution is temporal, (3, 1, 1), if ``temporal`` is True, and spatial if False; None: it is 2-D.
+    """
     scale, shift = _scale_and_shift(norm)
     weight, stride, padding = _scaled(conv.weight, scale), conv.stride, conv.padding
     if temporal is True:

@@ -117,7 +117,7 @@ def read_dataset(
         split_root: The folder of the split lists, if it is not below ``root``. Only for UCF101, HMDB51 and ESC-50.
         seed: Seed of the folds of a "folder" without train and test; these folds depend only on the seed and on the
             files' names.
-        missing: Called with a line such as "12 of 9537 files of trainlist01.txt not found, such as ..." for each
+        missing: Called with a line such as "12 of 9,537 files of trainlist01.txt not found, such as ..." for each
             list that names missing files. Those files are skipped. None: a warning instead.
 
     Returns:
@@ -141,11 +141,11 @@ def read_dataset(
     classes, splits = _READERS[name](tree)
     folds = {number: Fold(*map(_sorted, pair)) for number, pair in sorted(splits.items())}
     for number, fold in folds.items():
-        for samples, purpose in ((fold.train, "train on"), (fold.test, "test")):
+        for samples, purpose in ((fold.train, "training"), (fold.test, "test")):
             absent = sorted({*range(len(classes))} - {s.label for s in samples})
             if absent:
                 raise ConfigError(
-                    f"fold {number} has no file to {purpose} of {len(absent)} of {counted(len(classes), 'class')}: "
+                    f"fold {number} has no {purpose} file of {len(absent)} of {counted(len(classes), 'class')}: "
                     + ", ".join(classes[k] for k in absent[:5])
                     + (", ..." if len(absent) > 5 else ""),
                     remedy="each class needs training and test files; complete the data set",
@@ -271,8 +271,8 @@ def _hmdb51(tree: _Tree) -> _Found:
                 group = stem.rpartition(f"_{name}_")[0] or stem
                 marked[match[2]].append(LabelledFile(f"{videos}/{name}/{match[1]}", label, group))
         folds[n] = (
-            tree.existing(marked["1"], f"*_test_split{n}.txt to train on"),
-            tree.existing(marked["2"], f"*_test_split{n}.txt to test"),
+            tree.existing(marked["1"], f"*_test_split{n}.txt (training)"),
+            tree.existing(marked["2"], f"*_test_split{n}.txt (test)"),
         )
     return classes, folds
 
@@ -528,13 +528,13 @@ class _Tree:
             (found if name in self.names(folder) else absent).append(sample)
         if absent and not found:
             raise ConfigError(
-                f"none of {counted(len(absent), 'file')} of {source} exists, such as {absent[0].path}",
+                f"none of the {counted(len(absent), 'file')} of {source} exists, such as {absent[0].path}",
                 remedy="check that the lists and the files are from one release, and unpacked",
                 path=self.root,
             )
         if absent:
             line = (
-                f"{len(absent)} of {counted(len(absent) + len(found), 'file')} of {source} not found, "
+                f"{len(absent):,} of {counted(len(absent) + len(found), 'file')} of {source} not found, "
                 f"such as {absent[0].path}"
             )
             self.absent.append(line)

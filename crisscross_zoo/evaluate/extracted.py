@@ -150,7 +150,7 @@ class ClipFeatures:
         used = [s for s in samples if s.path not in failures]
         if not used:
             raise OutputError(
-                f"none of {counted(len(samples), 'file')} can be used",
+                f"none of the {counted(len(samples), 'file')} can be used",
                 remedy="see the failures",
                 path=self._plan.data.root,
             )

@@ -137,7 +137,7 @@ def write_gallery(
         on_progress: Called with the number of files read and the number of files.
 
     Returns:
-        A line for each file that could not be read, or not completely; its tile shows its name instead.
+        A line for each file that could not be read, or not completely. A tile without an image shows the file's name.
 
     Raises:
         ConfigError: matplotlib is not installed, a direction is not known, or ``seconds`` is not above 0.

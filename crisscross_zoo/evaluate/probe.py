@@ -147,8 +147,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
     Args:
         costs: C of the SVM, one value or several to choose from.
         tolerance: Relative norm of the gradient at which the SVM has converged.
-        n_splits: Held-out splits on which the cost is chosen, each a fifth of the training files: 5 is five-fold
-            cross-validation, 1 a single split.
+        n_splits: Number of folds on which the cost is chosen, each held out once, out of five (fewer if a class has
+            fewer files or groups): 5 is five-fold cross-validation, 1 a single split.
         normalize: "none", or "l2" to scale each clip's features to length 1.
         seed: Seed of the split into folds.
         device: Where the SVM is computed.

@@ -45,7 +45,7 @@ _PUBLISHED = {
     "fusion": "fusion of video and audio, linear",
 }
 _SMALL_SETUPS = ("8-frame", "2s")
-"""Setups that the paper uses for exploration; its published results are of the larger setups (section E.1)."""
+"""Setups that the paper uses for exploration (section E.1). If a data set has others, the published are of those."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ def result_lines(result: Mapping[str, Any]) -> list[str]:
         f"incomplete data set: {line}" for line in describe_missing(result["dataset"], result["incomplete"])
     ]
     used, all_files = (sum(f[name] for f in folds.values()) for name in ("test_files", "of_test_files"))
-    lines.append(f"based on {used} of {counted(all_files, 'test file')}")
+    lines.append(f"based on {used:,} of {counted(all_files, 'test file')}")
     if damaged := len({bad["path"] for f in folds.values() for bad in f["damaged"]}):
         lines.append(f"damaged: {counted(damaged, 'file')}, partly read, listed in {RESULT_FILE}")
     if failed := len({bad["path"] for f in folds.values() for bad in f["failed"]}):

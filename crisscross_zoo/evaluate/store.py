@@ -8,7 +8,7 @@ weights share it. A file in it is identified by path, size and modification time
     video.f32, audio.f32   rows of float32, one after another
 
 The rows of a file are written before its line, and rows without a line are truncated before new rows are written. A
-killed run therefore loses only the file that it was writing.
+killed run therefore loses only the files that it was extracting.
 """
 
 from __future__ import annotations

@@ -80,16 +80,16 @@ class ExtractOptions:
             instructions, bf16 is slower than fp32.
         window: clip length in seconds, for both modalities. Sets ``frames`` and ``audio_seconds``.
         stride: seconds from the start of a clip to the start of the next (default: the clip length, so that clips lie
-            end to end; with ``modality="both"`` the length of a video clip).
+            end to end; with ``modality="both"``, the length of a video clip).
         clips: number of clips per file, spread uniformly, instead of dense clips. Section E.1.
         views: with ``clips``: random, augmented clips instead of uniform ones.
         frames: frames per video clip (default: the checkpoint's, 8).
         fps: frame rate at which video is sampled, in frames per second (default: the checkpoint's, 16).
         size: side of the square crop in pixels (default: the checkpoint's, 224; demo: 112).
         audio_seconds: length of an audio clip in seconds (default: the checkpoint's, 2).
-        edges: with ``modality="both"``: keep or drop the rows at the ends of a file whose video and audio windows have
-            different centres (default: keep). There, windows are moved inside the file. "drop" drops the rows whose
-            centres are more than half a frame apart.
+        edges: with ``modality="both"``: keep or drop rows at the ends of a file where the video and the audio window
+            have different centres (default: keep). Windows there are moved inside the file. "drop" drops rows whose
+            two centres are more than half a frame apart.
         batch_size: clips per batch (default: by device). A CPU computes several batches at once. See
             :data:`crisscross_zoo.extract.extractor.DEFAULT_BATCH`.
         workers: number of decoding workers; 0 decodes in a thread of the main process (default: by device and cores).

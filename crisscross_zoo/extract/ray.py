@@ -71,7 +71,7 @@ def extract_on_ray(
     Args:
         weights: As for :class:`FeatureExtractor`; every node must be able to load them.
         options: Device "auto" uses every GPU of the cluster, one per worker, or every core if there is no GPU; "cpu"
-            and "cuda" use only these. ``workers`` is the number of decoding workers of one Ray worker.
+            uses only cores, "cuda" only GPUs. ``workers`` is the number of decoding workers of one Ray worker.
         outputs: The name of each input's output in the folder. Inputs are paths that all nodes share.
         folder: The output folder, which all nodes share.
         address: Address of the cluster, as in ``ray.init``: "auto", "HOST:PORT". Default: $RAY_ADDRESS, or a cluster on

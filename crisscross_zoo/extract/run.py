@@ -126,10 +126,10 @@ def extract_files(
     for path in paths:
         check_path("an input", path)
     texts = [os.fspath(path) for path in paths]
-    own = started_shard() if shard is None else numbered_shard(*shard)
+    this_shard = started_shard() if shard is None else numbered_shard(*shard)
     single = _is_single_output(target, format)
-    _check_engine(engine, address, own, single=single)
-    _check_single(target, modality, own, single=single)
+    _check_engine(engine, address, this_shard, single=single)
+    _check_single(target, modality, this_shard, single=single)
     skipped: dict[str, Counter[str]] = {}
     suffixes = VIDEO_SUFFIXES if modality == "video" else MEDIA_SUFFIXES
     found = find_media(texts, list_file=list_file, suffixes=suffixes, on_skipped=skipped.__setitem__)
@@ -139,15 +139,17 @@ def extract_files(
         start = None if root is None else remote.without_file_scheme(os.fspath(root))
         folder, outputs = _outputs(target, found, texts, start, format or "npz", modality)
     emit = on_event or (lambda _: None)
-    if own.index == 0:
+    if this_shard.index == 0:
         for searched, suffix_counts in skipped.items():
             if text := _describe_skipped(suffix_counts, modality):
                 emit(FileNote(searched, text))
-    if own.count > 1:
-        outputs = {path: outputs[path] for path in own.of(found)}
-        size = f"{len(outputs)} of {counted(len(found), 'file')}"
-        emit(Message(f"shard {own.index} of {own.count} ({own.origin}): {size}"))
-    plan = _Plan(target, folder, outputs, own, weights, given, engine, address, on_error, overwrite, single)
+    if this_shard.count > 1:
+        outputs = {path: outputs[path] for path in this_shard.of(found)}
+        size = f"{len(outputs):,} of {counted(len(found), 'file')}"
+        emit(Message(f"shard {this_shard.index} of {this_shard.count} ({this_shard.origin}): {size}"))
+    plan = _Plan(
+        target, folder, outputs, this_shard, weights, given, engine, address, on_error, overwrite, single
+    )
     return _Run(plan, emit).run()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.files import remote
+from crisscross_zoo.files.trees import unreadable
 
 _VIDEO_SUFFIXES = """
 .3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .qt .rm
@@ -92,7 +93,7 @@ def find_media(
 
 
 def is_folder(path: str) -> bool:
-    """Return whether a local path or a URL is a folder; a URL with a media suffix is not, without a request."""
+    """Return whether a path or URL is a folder; a URL with a media suffix is taken for a file, without a request."""
     if remote.is_url(path):
         return (
             Path(path).suffix.lower() not in MEDIA_SUFFIXES
@@ -162,11 +163,7 @@ def read_list(path: str) -> str:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"cannot be read ({error.strerror})",
-            remedy="check that it is there, and its access rights",
-            path=path,
-        ) from None
+        raise unreadable(path, error) from None
     encoding, mark = next(((e, m) for m, e in _MARKS if data.startswith(m)), ("utf-8", b""))
     try:
         text = data[len(mark) :].decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
@@ -182,7 +179,7 @@ def read_list(path: str) -> str:
         bad := next((number for number, line in enumerate(lines, start=1) if "\0" in line), None)
     ) is not None:
         raise ConfigError(
-            f"line {bad} has a NUL byte: the list is not text, or UTF-16 without a byte order mark",
+            f"line {bad} has a NUL byte: the list is not text, or it is UTF-16 without a byte order mark",
             remedy="write one path per line, in UTF-8",
             path=path,
         )

@@ -51,7 +51,7 @@ _TRANSIENT = {
 """Class names of network errors, of Python and of the stores' clients."""
 
 _FETCHES = 3
-"""Attempts at a download. Every client retries a request, but not every one a response that is cut off."""
+"""Largest number of attempts at a download. Each client retries failed requests, but not each a response cut off."""
 
 _PAUSE = 1.0
 """Seconds before the second attempt; twice that before the third."""
@@ -94,7 +94,7 @@ def without_file_scheme(path: str) -> str:
 
 
 def local_name(name: str) -> str:
-    """Return the name of an object in a store as a valid local file name; it differs on Windows alone.
+    """Return the name of an object in a store as a valid local file name; only on Windows does it differ.
 
     On Windows everything that a file name may not have (``:``, ``?``, a dot at the end, ``CON``) is percent-encoded, as
     in a URL (``%3A``). Windows would write ``a:b.npz`` into a hidden stream of ``a``, and ``CON.npz`` to the console.
@@ -137,7 +137,7 @@ def exists(path: str, *, ask: bool = False) -> bool:
 
 
 def is_gone(path: str) -> bool:
-    """Return whether a file is missing; False if the store refuses to answer, or nothing installed opens it.
+    """Return whether a file is missing; False if the store refuses to answer, or nothing installed opens such URLs.
 
     Raises:
         UnreadableMediaError: the store cannot be reached.

@@ -110,7 +110,7 @@ def class_folders(
 
 
 def unreadable(path: str, error: OSError) -> ConfigError:
-    """Return the error for a folder that cannot be listed."""
+    """Return the error for a folder or list that cannot be read."""
     return ConfigError(
         f"cannot be read ({error.strerror})",
         remedy="check that it is there, and its access rights",

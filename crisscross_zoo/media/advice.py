@@ -8,10 +8,10 @@ from pathlib import Path
 from crisscross_zoo.errors import TruncatedMediaError, UnreadableMediaError
 
 RESTARTS = "the timestamps restart"
-"""Begins the finding of joined recordings in a format without an index, such as MPEG-TS."""
+"""The beginning of the finding for joined recordings in a format without an index, such as MPEG-TS."""
 
 JOINED = "another file is joined to its end and is not read"
-"""The finding of joined files in a format of which FFmpeg reads only the first, such as MP4."""
+"""The finding for joined files in a format of which FFmpeg reads only the first, such as MP4."""
 
 _HEAD_BYTES = 64
 _ID3_HEADER_BYTES = 10

@@ -37,7 +37,7 @@ MAX_LOST_SECONDS = 0.25
 OUT_OF_PHASE = 0.05
 """Stereo cancels out if the power of its average is less than this fraction of the power of its channels."""
 
-_PHASE_STRIDE = 8  # the phase is measured on one of so many frames
+_PHASE_EVERY = 8  # the phase is measured on one frame in so many
 
 _AUDIBLE = 1e-4  # mean square of a channel whose full scale is 1; the phase of softer audio is not judged
 
@@ -265,7 +265,7 @@ class _Phase:
 
     def add(self, frame: av.AudioFrame) -> None:
         self._frames += 1
-        if frame.layout.nb_channels != 2 or self._frames % _PHASE_STRIDE != 1:
+        if frame.layout.nb_channels != 2 or self._frames % _PHASE_EVERY != 1:
             return
         values = channels_of(frame)
         left, right = values.astype(np.float32)

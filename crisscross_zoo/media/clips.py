@@ -356,10 +356,10 @@ def video_clips(
     """
     assert media.video is not None
     wanted = frame_times(starts, media.video.span, config.frames, config.fps)
-    times, numbers = np.unique(wanted, return_inverse=True)
-    numbers = numbers.reshape(wanted.shape)
-    needs = numbers.max(axis=1)
-    oldest = np.minimum.accumulate(numbers.min(axis=1)[::-1])[::-1]
+    times, indices = np.unique(wanted, return_inverse=True)
+    indices = indices.reshape(wanted.shape)
+    needs = indices.max(axis=1)
+    oldest = np.minimum.accumulate(indices.min(axis=1)[::-1])[::-1]
     held: deque[npt.NDArray[np.uint8]] = deque()  # frames for times[dropped:]
     dropped = row = 0
     frames: Iterator[tuple[int, npt.NDArray[np.uint8] | Tensor]]
@@ -373,7 +373,7 @@ def video_clips(
             frame = cropped.permute(1, 2, 0)
         held.extend([frame.cpu().numpy() if isinstance(frame, Tensor) else frame] * count)
         while row < len(starts) and needs[row] < dropped + len(held):
-            yield np.stack([held[k - dropped] for k in numbers[row]])
+            yield np.stack([held[k - dropped] for k in indices[row]])
             row += 1
             for _ in range(oldest[row] - dropped if row < len(starts) else 0):
                 held.popleft()

@@ -38,9 +38,9 @@ GAP_SECONDS = 1.0
 MISPLACED_SECONDS = 1.0
 """A PTS is misplaced if it lies by more than this before its packet's DTS, or after the DTS of the next 32 packets."""
 
-_TOGETHER_SECONDS = (
-    5.0  # restarts of two streams are one if they lie no further apart, both on the old clock and on the new
-)
+_TOGETHER_SECONDS = 5.0
+"""Restarts of two streams are one if they lie no further apart, both on the old clock and on the new."""
+
 _FEWEST = 3  # packets at either end of a stream that make a recording of their own
 _LONGEST_STRAY = 64  # packets in a row with broken timestamps
 
@@ -230,12 +230,10 @@ def _jumps(
             begins = True
         elif decoding[here] < last:
             begins = bool(after.min() < before.max() - back)
-        else:  # no restart if it is a pause: a frame shown after one may be decoded before one shown before it
+        else:  # no restart if it is a pause: a frame shown after the pause may be decoded before one shown ahead of it
             edges = np.concatenate([[0], jumps, [count]])
-            low, high = (
-                edges[edges < here][-1],
-                edges[edges > here][0],
-            )  # other jumps, before and after this one, do not count
+            # Other jumps, before and after this one, do not count.
+            low, high = edges[edges < here][-1], edges[edges > here][0]
             around = np.flatnonzero(shown[:high])
             around = around[around >= max(low, here - LONGEST_REORDERING)]
             around = around[around < here + LONGEST_REORDERING]
@@ -293,7 +291,7 @@ def _around(stream: StreamStamps, clock: Clock, at: int, shifted: float) -> tupl
     """Return when the packets before packet ``at`` end, and when those from it on begin: seconds on the current clock.
 
     What lies before a recording's own time 0, which is at ``shifted`` seconds now, is the decoder's delay. If a
-    recording begins inside a group of pictures, its DTS continue those before, since frames of both sides are
+    recording begins inside a group of pictures, both times are taken from the DTS, since frames of both sides are
     interleaved in presentation order.
     """
     if not stream.keys[at]:
@@ -322,17 +320,17 @@ def fill_in(pts: Stamps, order: Sequence[int] | npt.NDArray[np.int64], step: flo
     shown = np.asarray(order, np.int64)
     filled = pts.copy()
     known: list[int] = []
-    for position, stamp in enumerate(pts[shown].tolist()):
+    for rank, stamp in enumerate(pts[shown].tolist()):
         if stamp != NO_STAMP and (not known or stamp > pts[shown[known[-1]]]):
-            known.append(position)
+            known.append(rank)
     if not known:
         filled[shown] = np.rint(step * np.arange(len(shown))).astype(np.int64)
         return filled
-    positions, values = np.array(known), pts[shown[known]].astype(np.float64)
+    ranks, values = np.array(known), pts[shown[known]].astype(np.float64)
     everywhere = np.arange(len(shown))
-    stamps = np.interp(everywhere, positions, values)
-    stamps = np.where(everywhere < positions[0], values[0] - step * (positions[0] - everywhere), stamps)
-    stamps = np.where(everywhere > positions[-1], values[-1] + step * (everywhere - positions[-1]), stamps)
+    stamps = np.interp(everywhere, ranks, values)
+    stamps = np.where(everywhere < ranks[0], values[0] - step * (ranks[0] - everywhere), stamps)
+    stamps = np.where(everywhere > ranks[-1], values[-1] + step * (everywhere - ranks[-1]), stamps)
     filled[shown] = np.rint(stamps).astype(np.int64)
     return filled
 

@@ -129,14 +129,14 @@ def read_audio(
     with open_media(media.path, source, media.format, unprobed=unprobed) as container:
         stream = stream_at(container, track.index, track.codec, media.path, AudioStream)
 
-        def counted() -> Iterator[av.Packet[AudioStream]]:
+        def measured() -> Iterator[av.Packet[AudioStream]]:
             nonlocal promised
             for packet in read_packets(container, stream, on_damage):
                 if not packet.is_discard:
                     promised += min(max(packet.duration or 0, 0) * track.tick, longest)
                 yield packet
 
-        yield from mono.of(decode_audio(counted(), stream, on_damage, track.stamps))
+        yield from mono.of(decode_audio(measured(), stream, on_damage, track.stamps))
     if not mono.has_output:
         raise UnreadableMediaError(
             "its audio cannot be decoded", remedy="check it in a player", path=media.path

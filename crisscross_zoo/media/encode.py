@@ -57,8 +57,8 @@ _NO_COLORSPACE = 2  # FFmpeg's number
 _SILENCE = 1 << 16  # samples of a gap that are written at a time
 _COPY_CONTAINER_OPTIONS = {
     **_CONTAINER_OPTIONS,
-    "movie_timescale": "720000",
-}  # keeps the start times of streams to 1.4 us
+    "movie_timescale": "720000",  # keeps the start times of streams to 1.4 us
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ Frame = TypeVar("Frame")
 INDEXED_FORMATS = frozenset({MP4_FORMAT, "matroska,webm"})
 """Formats whose key-frame flags can be trusted, so that packets no clip needs are not decoded."""
 
-# Most frames that a decoder reorders, i.e. holds back for frames that are shown before them, if more than one.
+# How many frames a decoder holds back at most in order to reorder them; 1 for other codecs.
 _LONGEST_DELAYS = {"h264": 16, "hevc": 16}
 
 # Codecs whose non-reference frames can be skipped without changing the others (checked in tests/media).
@@ -43,7 +43,8 @@ class Decoded:
         frame: The frame; its ``pts`` is the number of the packet that it comes from, None if that is not known.
         after: Number of the last packet that the decoder was given.
         inside: How many frames the decoder still holds.
-        due: Number of the packet with a frame that the decoder was given ``inside`` such packets before the last.
+        due: Number of the packet that was given ``inside`` packets before the last, not counting packets without a
+            frame.
     """
 
     frame: av.VideoFrame
@@ -238,15 +239,10 @@ class _StampedClock:
         """Return a phrase for each loss among the frames that are shown before ``until`` seconds."""
         due = self._packets.shown & (self._seconds >= self._start - EARLY_SECONDS) & (self._seconds < until)
         lost = int((due & ~self._came).sum())
-        return [
-            *([f"{lost} of {counted(int(due.sum()), 'frame')} could not be decoded"] if lost else []),
-            *([f"{counted(self.misplaced, 'frame')} out of order, skipped"] if self.misplaced else []),
-            *(
-                [f"{counted(self._unknown, 'frame')} of packets that the scan did not find"]
-                if self._unknown
-                else []
-            ),
-        ]
+        losses = _losses(lost, int(due.sum()), self.misplaced)
+        if self._unknown:
+            losses.append(f"{counted(self._unknown, 'frame')} of packets that the scan did not find")
+        return losses
 
 
 class _CountedClock:
@@ -277,10 +273,12 @@ class _CountedClock:
     def losses(self, until: float) -> list[str]:
         due = int(self._packets.shown.sum())
         lost = due - self._came if until == np.inf else 0
-        return [
-            *([f"{lost} of {counted(due, 'frame')} could not be decoded"] if lost > 0 else []),
-            *([f"{counted(self.misplaced, 'frame')} out of order, skipped"] if self.misplaced else []),
-        ]
+        return _losses(lost, due, self.misplaced)
+
+
+def _losses(lost: int, due: int, misplaced: int) -> list[str]:
+    losses = [f"{lost:,} of {counted(due, 'frame')} could not be decoded"] if lost > 0 else []
+    return [*losses, *([f"{counted(misplaced, 'frame')} out of order, skipped"] if misplaced else [])]
 
 
 # --- upright -----------------------------------------------------------------------------------------------------

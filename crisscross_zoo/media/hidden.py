@@ -282,7 +282,7 @@ def _avcc_units(extradata: bytes) -> Iterator[bytes]:
 
 
 def _sequence(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
-    """Return a sequence parameter set's number, and its bits of frame_num, separate colour planes, frames only."""
+    """Return a sequence parameter set's number; and frame_num's bits, separate colour planes, frames only."""
     profile = bits.take(8)
     bits.take(16)
     number, chroma, planes = bits.golomb(), 1, False

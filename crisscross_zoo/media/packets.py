@@ -54,11 +54,12 @@ def opens_unprobed(format_name: str, video_codec: str | None) -> bool:
 def open_media(
     path: StrPath, source: BinaryIO | None = None, format_name: str | None = None, *, unprobed: bool = False
 ) -> InputContainer:
-    """Open a file, or ``source`` with its bytes as the format that the file had when it was scanned.
+    """Open a file; or ``source``, which holds its bytes, as the format ``format_name``.
 
-    The container reads from the current position of ``source``, so a source can have one container at a time. FFmpeg
-    decodes the first frames when it opens a file, for what the header may lack; ``unprobed`` prevents that (1 ms
-    instead of 6 at 640x360, 22 at 1280x720). The decoders used later are not affected.
+    Opening rewinds ``source``. The container then reads on from wherever ``source`` stands, so a source can have
+    only one open container at a time. FFmpeg decodes the first frames when it opens a file, for what the header may
+    lack; ``unprobed`` prevents that (1 ms instead of 6 at 640x360, 22 at 1280x720). The decoders used later are not
+    affected.
     """
     name = os.fspath(path)
     if source is None:

@@ -66,7 +66,7 @@ LONGEST_PACKET_SECONDS = {"video": 600.0, "audio": 5.0}
 """The durations of video and audio packets are capped at these."""
 
 TRUNCATION_SECONDS = 1.0
-"""A file is truncated if it ends this much, and 1 % of its length, earlier than its header states."""
+"""A file is truncated if it ends more than this, and more than 1 % of its length, earlier than its header states."""
 
 _AUDIO_FRAMES = 4  # decoded to measure their lengths
 

@@ -139,7 +139,7 @@ def read_moment(
         with open_media(media.path, source, media.format, unprobed=unprobed) as container:
             # The audio goes first: near the file's start it is read without seeking.
             if need_audio and audio is not None and audio_track is not None:
-                samples = _read_audio(container, media, audio_track, audio, sample_rate)
+                samples = _seek_audio(container, media, audio_track, *audio, sample_rate)
             if need_frames and wanted is not None and video_track is not None:
                 # If the seek lands late or the frames are not as indexed, the whole file is decoded, below.
                 with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
@@ -239,7 +239,7 @@ def _from_first(
 ) -> Iterator[Decoded]:
     """Drop frames shown before the first key frame: their references may be missing.
 
-    With ``sure``, the decoder must return that key frame; otherwise it was none.
+    With ``sure``, raise if the decoder does not return that key frame first: it was none.
     """
     for item in decoded:
         number = item.frame.pts
@@ -303,24 +303,24 @@ def _packets_from_key(
 # --- audio -------------------------------------------------------------------------------------------------------
 
 
-def _read_audio(
-    container: InputContainer, media: Media, track: AudioTrack, window: tuple[float, int], sample_rate: int
+def _seek_audio(
+    container: InputContainer, media: Media, track: AudioTrack, start: float, length: int, sample_rate: int
 ) -> npt.NDArray[np.int16] | None:
     """Read the audio for :func:`read_moment` from a newly opened ``container``; None: it must be opened again."""
     stream = stream_at(container, track.index, track.codec, media.path, AudioStream)
-    begin = round(window[0] * sample_rate)
+    begin = round(start * sample_rate)
     # The first frame is dropped, and the next one must not be too late.
-    target = min(window[0], track.span[1]) - PREROLL_SECONDS
+    target = min(start, track.span[1]) - PREROLL_SECONDS
     target -= 2 * max(track.frame, track.lead) / (track.rate or 1)
     first = -math.inf if track.first is None else track.first * track.tick - track.origin
     if math.isfinite(first) and target > first:
         with contextlib.suppress(NotAsIndexedError, av.error.FFmpegError, OSError):
             pieces = _sought_audio(container, stream, media, track, target, sample_rate)
-            return cut_out(pieces, begin, window[1])
+            return cut_out(pieces, begin, length)
         return None
     frames = decode_audio(read_packets(container, stream, ignore_damage), stream, ignore_damage)
     mono = MonoAudio(sample_rate, track, ignore_damage)
-    samples = cut_out(mono.of(frames), begin, window[1])
+    samples = cut_out(mono.of(frames), begin, length)
     return samples if mono.has_output else None
 
 

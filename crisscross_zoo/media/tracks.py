@@ -33,7 +33,7 @@ EARLY_SECONDS = 1e-6
 
 @dataclass(frozen=True)
 class Finding:
-    """A damage or a note of a file.
+    """One phrase about a file: damage, or a note.
 
     Attributes:
         text: One phrase.
@@ -112,7 +112,7 @@ class VideoTrack:
     packets: Packets | None = field(default=None, repr=False, compare=False)
 
     def seconds(self, stamps: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the times in the file of timestamps, seconds."""
+        """Return the times of ``stamps`` in the file, in seconds."""
         seconds = np.asarray(stamps, np.float64) * self.tick - self.origin
         if self.constant:
             first = self.span[0]
@@ -127,9 +127,9 @@ class VideoTrack:
         return order
 
     def numbers_at(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Return the numbers of the packets whose frames are shown at ``times``, in seconds.
+        """Return the numbers of the packets whose frames are shown at ``times`` (seconds).
 
-        Before the first frame, it is the first frame's packet.
+        A time before the first frame gets the first frame's packet.
         """
         assert self.packets is not None
         order = self.display_order()
@@ -151,9 +151,9 @@ class AudioTrack:
         regular: Whether each packet's own timestamp is its time, so that the file can be read by seeking.
         exact: Whether timestamps are exact, so that a small step between two frames is real.
         rate: Sample rate of the file, Hz.
-        first: Timestamp of the first decoded frame; None if it has none.
-        lead: Samples in that first frame.
-        frame: Samples in each later frame; 0 if their lengths differ.
+        first: Timestamp of the first decoded audio frame; None if it has none.
+        lead: Samples in that frame.
+        frame: Samples in each later audio frame; 0 if their lengths differ.
         stamps: Timestamp of each packet, int64 in ticks, :data:`NO_STAMP` where it is not known; None if the packets'
             own timestamps are right.
     """

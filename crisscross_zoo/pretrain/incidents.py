@@ -1,9 +1,9 @@
 """Files that crashed or hung the process that read them. They are listed in the run's folder and not read again.
 
 A file that crashes its decoder ends the process too. Since samples are the same each time, a run that was merely
-restarted would crash at the same file every time. A crash, an exit or a silent process is attributed to the file at
-once. A process that may have been killed from outside (SIGKILL, by the out-of-memory killer or by a scheduler that ends
-the whole run) is attributed to the file the second time that it happens at the same file.
+restarted would crash at the same file every time. A crash, an exit or silence counts against the
+file at once. A death that may have come from outside (SIGKILL, by the out-of-memory killer or by a scheduler that ends
+the whole run) counts only the second time at the same file.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from crisscross_zoo.settings import StrPath, check_choice
 from crisscross_zoo.text import counted, duration
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Version of the file format. An index of another version is not read; its files are scanned again."""
 
 INDEX_NAME = "index.parquet"
@@ -106,7 +106,7 @@ class IndexReport:
     def summary_lines(self) -> list[str]:
         """Return the report as lines of text."""
         lines = [
-            f"{self.out}: {self.usable} of {counted(self.total, 'file')} usable, {duration(3600 * self.hours)}"
+            f"{self.out}: {self.usable:,} of {counted(self.total, 'file')} usable, {duration(3600 * self.hours)}"
             + (f", {counted(self.classes, 'class')}" if self.classes is not None else "")
             + f" ({self.scanned} scanned, {self.total - self.scanned} unchanged)"
         ]

@@ -423,7 +423,7 @@ class _Reporter:
         failures, samples = sum(f for *_, f, _ in found), sum(s for *_, s in found)
         if samples >= FAILURES_COUNT_FROM and failures > self.config.run.max_failed * samples:
             raise TrainingError(
-                f"{failures} of {counted(samples, 'sample')} met a file that fails, more than --run.max-failed allows"
+                f"{counted(failures, 'file')} failed in {counted(samples, 'sample')}, more than --run.max-failed allows"
                 f" ({self.config.run.max_failed:g})",
                 remedy=f"see {self._failed_path}, and index the files again",
             )
@@ -479,7 +479,7 @@ def _check_division(config: PretrainConfig, world: World) -> None:
     count = world.size * config.optim.accumulate
     if config.optim.batch_size % count or config.optim.batch_size // count < 2:
         raise ConfigError(
-            f"a batch of {config.optim.batch_size} does not divide into {world.size} processes of"
+            f"a batch of {config.optim.batch_size} does not divide into {world.size} ranks of"
             f" {config.optim.accumulate} micro-batches of at least 2 samples",
             remedy="change --optim.batch-size or --optim.accumulate",
         )

@@ -66,7 +66,7 @@ class PrepareReport:
         """Return the report as a line of text."""
         failed = f"; {self.failed} failed, see {FAILED_NAME} beside it" if self.failed else ""
         return (
-            f"{self.index}: {self.usable} of {counted(self.total, 'file')} usable ({self.written} written now),"
+            f"{self.index}: {self.usable:,} of {counted(self.total, 'file')} usable ({self.written} written now),"
             f" {self.original_bytes / 2**20:.0f} MiB before, {self.copied_bytes / 2**20:.0f} MiB now{failed}"
         )
 

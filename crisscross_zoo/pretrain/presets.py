@@ -143,7 +143,7 @@ class OptimConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
-    """How to run. These settings do not change the result and may be changed when a run is resumed.
+    """How to run. Apart from rounding, these settings do not change the result; they may change when a run is resumed.
 
     Attributes:
         device: auto, cpu or cuda.

@@ -109,8 +109,8 @@ VIDEO_AUGMENTS: dict[str, VideoAugment] = {
 """Video augmentations, by training.
 
 "pretraining", "linear" (evaluation) and "finetuning" use the numbers of Table S1 and the operations of the visual
-summary (the captions of Tables S3 and S4 are swapped): the last two have no blur. "standard" is the weak augmentation
-of the released code, which is in no table of the paper.
+summary (the captions of Tables S3 and S4 are swapped); "linear" and "finetuning" have no blur. "standard" is the weak
+augmentation of the released code, which is in no table of the paper.
 """
 
 

@@ -73,9 +73,8 @@ def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize, bilinear with antialias; on the CPU in uint8, by the same function that torchvision calls."""
     if images.device.type == "cpu":
         return F.interpolate(images, size, mode="bilinear", antialias=True)
-    from torchvision.transforms.v2 import (
-        functional as tvf,
-    )  # imported late: this takes as long as importing torch
+    # Imported late: this takes as long as importing torch.
+    from torchvision.transforms.v2 import functional as tvf
 
     resized: Tensor = tvf.resize(images, list(size), antialias=True)
     return resized

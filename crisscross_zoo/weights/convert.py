@@ -312,7 +312,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: str)
 
 def _too_large(what: str, source: str) -> CheckpointError:
     return CheckpointError(
-        f"{what}, more than the {MAX_BYTES:,} that a checkpoint may unpack to",
+        f"{what}; a checkpoint may unpack to at most {MAX_BYTES:,} bytes",
         remedy="do not use this file, unless you know why it is so large",
         path=source,
     )

@@ -210,9 +210,8 @@ def find_checkpoint(
         if revision is not None:
             raise _no_revision(text)
         weights_id = path.resolve().name
-        if (path / modality / MODEL_FILE).is_file() and not (
-            path / MODEL_FILE
-        ).is_file():  # a pretraining run
+        is_run = (path / modality / MODEL_FILE).is_file() and not (path / MODEL_FILE).is_file()
+        if is_run:
             path, weights_id = path / modality, id_in_run(path, modality)
         return FoundCheckpoint(path=path, weights_id=weights_id)
 

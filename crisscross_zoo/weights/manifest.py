@@ -151,7 +151,7 @@ class WeightsEntry:
 
 
 def list_weights(modality: Modality | None = None) -> list[WeightsEntry]:
-    """Return the checkpoints that :func:`~crisscross_zoo.load_encoder` loads by name.
+    """Return the checkpoints that :func:`~crisscross_zoo.load_encoder` knows by name, planned ones included.
 
     Args:
         modality: ``"video"`` or ``"audio"``; None: both.

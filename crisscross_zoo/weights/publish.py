@@ -65,9 +65,8 @@ def publish(
         hub = write_folder(Path(folder), name, modality, repo=repo, token=token)
         api = HfApi(token=token, library_name=LIBRARY, library_version=__version__)
         try:
-            api.create_repo(
-                repo, private=private or None, exist_ok=True
-            )  # None: the default of its organisation
+            # None: the default of its organisation.
+            api.create_repo(repo, private=private or None, exist_ok=True)
             commit = api.create_commit(  # upload_folder may make several commits of one folder
                 repo,
                 [CommitOperationAdd(path.name, path) for path in sorted(Path(folder).iterdir())],

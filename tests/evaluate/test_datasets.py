@@ -412,9 +412,9 @@ MISSING = [
         "hmdb51",
         "HMDB-51/cartwheel/Movie_3_cartwheel_f_cm_np1_fr_med_1.avi",
         [
-            f"1 of {n} files of *_test_split{k}.txt to {what} not found, such as "
+            f"1 of {n} files of *_test_split{k}.txt ({what}) not found, such as "
             "ROOT/HMDB-51/cartwheel/Movie_3_cartwheel_f_cm_np1_fr_med_1.avi"
-            for n, k, what in ((8, 1, "train on"), (8, 2, "train on"), (4, 3, "test"))
+            for n, k, what in ((8, 1, "training"), (8, 2, "training"), (4, 3, "test"))
         ],
     ),
     (
@@ -513,18 +513,18 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "ucf101",
         remove("UCF-101/Archery"),
-        f"ROOT: fold 1 has no file to train on of 1 of 2 classes: Archery; {BOTH}",
+        f"ROOT: fold 1 has no training file of 1 of 2 classes: Archery; {BOTH}",
     ),
     (
         "ucf101",
         remove("UCF-101/Archery/v_Archery_g01_c01.avi"),
-        f"ROOT: fold 1 has no file to test of 1 of 2 classes: Archery; {BOTH}",
+        f"ROOT: fold 1 has no test file of 1 of 2 classes: Archery; {BOTH}",
     ),
     (
         "ucf101",
         empty("UCF-101/Archery", "UCF-101/ApplyEyeMakeup"),
         (
-            "ROOT: none of 4 files of trainlist01.txt exists, such as "
+            "ROOT: none of the 4 files of trainlist01.txt exists, such as "
             f"ROOT/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g02_c01.avi; {RELEASE}"
         ),
     ),
@@ -556,7 +556,7 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "ucf101",
         append("ucfTrainTestlist/classInd.txt", "3 YoYo\n"),
-        f"ROOT: fold 1 has no file to train on of 1 of 3 classes: YoYo; {BOTH}",
+        f"ROOT: fold 1 has no training file of 1 of 3 classes: YoYo; {BOTH}",
     ),
     (
         "hmdb51",
@@ -579,7 +579,7 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "hmdb51",
         remove("HMDB-51/cartwheel"),
-        f"ROOT: fold 1 has no file to train on of 1 of 2 classes: cartwheel; {BOTH}",
+        f"ROOT: fold 1 has no training file of 1 of 2 classes: cartwheel; {BOTH}",
     ),
     (
         "hmdb51",
@@ -605,13 +605,13 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "hmdb51",
         write("testTrainMulti_7030_splits/brush_hair_test_split1.txt", "a.avi 0\n"),
-        f"ROOT: fold 1 has no file to train on of 1 of 2 classes: brush_hair; {BOTH}",
+        f"ROOT: fold 1 has no training file of 1 of 2 classes: brush_hair; {BOTH}",
     ),
     (
         "hmdb51",
         empty("HMDB-51/cartwheel", "HMDB-51/brush_hair"),
         (
-            "ROOT: none of 4 files of *_test_split1.txt to train on exists, such as "
+            "ROOT: none of the 4 files of *_test_split1.txt (training) exists, such as "
             f"ROOT/HMDB-51/brush_hair/Movie_2_brush_hair_f_cm_np1_fr_med_0.avi; {RELEASE}"
         ),
     ),
@@ -628,12 +628,12 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "esc50",
         remove(*(f"audio/{k + 1}-{1000 + k}-A-1.wav" for k in (0, 1, 2))),
-        f"ROOT: fold 1 has no file to train on of 1 of 2 classes: rooster; {BOTH}",
+        f"ROOT: fold 1 has no training file of 1 of 2 classes: rooster; {BOTH}",
     ),
     (
         "esc50",
         remove("audio/2-1001-A-1.wav"),
-        f"ROOT: fold 2 has no file to test of 1 of 2 classes: rooster; {BOTH}",
+        f"ROOT: fold 2 has no test file of 1 of 2 classes: rooster; {BOTH}",
     ),
     (
         "esc50",
@@ -704,7 +704,7 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "dcase",
         remove(*(f"set1/scenes_stereo/scenes_stereo/bus0{k}.wav" for k in (1, 2, 3))),
-        f"ROOT: fold 1 has no file to train on of 1 of 2 classes: bus; {BOTH}",
+        f"ROOT: fold 1 has no training file of 1 of 2 classes: bus; {BOTH}",
     ),
     (
         "kinetics400",
@@ -727,19 +727,19 @@ WRONG: list[tuple[str, Break, str]] = [
     (
         "kinetics400",
         remove("train/archery"),
-        f"ROOT: fold 1 has no file to train on of 1 of 2 classes: archery; {BOTH}",
+        f"ROOT: fold 1 has no training file of 1 of 2 classes: archery; {BOTH}",
     ),
     ("kinetics400", empty("train/archery"), "ROOT/train/archery: has no media files; known suffixes: .3g2 "),
     (
         "kinetics-sound",
         remove("val/tapping_pen", "val/singing"),
-        f"ROOT: fold 1 has no file to test of 2 of 32 classes: singing, tapping pen; {BOTH}",
+        f"ROOT: fold 1 has no test file of 2 of 32 classes: singing, tapping pen; {BOTH}",
     ),
     (
         "kinetics-sound",
         empty("train"),
         (
-            "ROOT: fold 1 has no file to train on of 32 of 32 classes: blowing nose, blowing out candles, bowling, "
+            "ROOT: fold 1 has no training file of 32 of 32 classes: blowing nose, blowing out candles, bowling, "
             f"chopping wood, dribbling basketball, ...; {BOTH}"
         ),
     ),
@@ -754,7 +754,7 @@ WRONG: list[tuple[str, Break, str]] = [
         "ROOT: has test/CLASS, but no train/CLASS; provide both, or only class folders",
     ),
     ("folder", empty("train/b"), "ROOT/train/b: has no media files; known suffixes: .3g2 "),
-    ("folder", remove("test/b"), f"ROOT: fold 1 has no file to test of 1 of 2 classes: b; {BOTH}"),
+    ("folder", remove("test/b"), f"ROOT: fold 1 has no test file of 1 of 2 classes: b; {BOTH}"),
     (
         "folder",
         remove("train", "test"),

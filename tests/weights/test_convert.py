@@ -289,7 +289,10 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPat
     path = tmp_path / "bomb.pth.tar.zip"
     path.write_bytes(zip_bytes({"x.pth.tar": bytes(2 << 20)}))
     assert path.stat().st_size < 4000
-    with pytest.raises(CheckpointError, match="its member declares 2,097,152 bytes, more than the 1,048,576"):
+    with pytest.raises(
+        CheckpointError,
+        match="its member declares 2,097,152 bytes; .* at most 1,048,576 bytes",
+    ):
         read_pth(path, "video")
 
 
@@ -314,7 +317,8 @@ def test_a_torch_zip_that_declares_too_much_is_refused(
         for path, content in ((name, data), (name + ".zip", zip_bytes({name: data}))):
             (tmp_path / path).write_bytes(content)
             with pytest.raises(
-                CheckpointError, match="its tensors declare more bytes, more than the 1,048,576"
+                CheckpointError,
+                match="its tensors declare more bytes; .* at most 1,048,576 bytes",
             ):
                 read_pth(tmp_path / path, "video")
 
