@@ -291,7 +291,7 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPat
     assert path.stat().st_size < 4000
     with pytest.raises(
         CheckpointError,
-        match="its member declares 2,097,152 bytes; .* at most 1,048,576 bytes",
+        match=r"its member declares 2,097,152 bytes; .* at most 1,048,576 bytes",
     ):
         read_pth(path, "video")
 
@@ -318,7 +318,7 @@ def test_a_torch_zip_that_declares_too_much_is_refused(
             (tmp_path / path).write_bytes(content)
             with pytest.raises(
                 CheckpointError,
-                match="its tensors declare more bytes; .* at most 1,048,576 bytes",
+                match=r"its tensors declare more bytes; .* at most 1,048,576 bytes",
             ):
                 read_pth(tmp_path / path, "video")
 
