@@ -1,6 +1,7 @@
 """Predict the cost of each of the paper's protocols on the real data sets: clips, core-hours of decoding and network.
 
-    python benchmarks/protocol_plan.py            about 5 minutes
+    python benchmarks/protocol_plan.py            about 3 minutes
+    python benchmarks/protocol_plan.py --dataset esc50
 
 The cost of a clip is measured on a generated file (`clips.py`) with the frame size and length of the data set, as
 processor time of one thread. The numbers of files are those of the releases; for Kinetics, whose copies differ, about
@@ -197,6 +198,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--dataset", choices=[*DATA], help="default: all")
     parser.add_argument("--rounds", type=int, default=1)
     add_json_option(parser)
     options = parser.parse_args()
@@ -216,7 +218,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         costs = Costs(Path(folder), options.rounds)
         for config in TABLE:
-            if config.dataset in DATA:
+            if config.dataset in ([options.dataset] if options.dataset else DATA):
                 report.add(*row(config, costs))
                 print(report.rows[-1], file=sys.stderr, flush=True)
     report.notes.append(

@@ -111,6 +111,15 @@ def test_a_plan_is_arithmetic_on_what_was_measured(tmp_path):
     assert storage["rows"][0][1:3] == [f"{video:.0f}", f"{audio:.0f}"]
 
 
+def test_the_plan_of_protocols_counts_the_releases_clips(tmp_path):
+    run_script("protocol_plan.py", "--dataset", "esc50", "--json", tmp_path / "plan.json")
+    (report,) = json.loads((tmp_path / "plan.json").read_text())
+    rows = {row[0]: row[1:3] for row in report["rows"]}
+    assert rows["linear esc50, 2s"] == ["16,000", "4,000"]  # ten clips each of 1600 and 400 files
+    assert rows["linear esc50, 5s"] == ["16,000", "400"]
+    assert rows["retrieval esc50, 2s"] == ["16,000", "4,000"]
+
+
 @pytest.fixture
 def gpu(benchmarks, tmp_path, monkeypatch: pytest.MonkeyPatch):
     """benchmarks/gpu.py, and one of its parts that runs here for 100 s."""
