@@ -142,7 +142,7 @@ def test_a_list_may_name_files_of_any_bytes(tree):
     ("data", "message"),
     [
         ("tree/a.mp4\ncafé.mp4\n".encode("latin-1"), "line 2 is not UTF-8, and there is no file"),
-        (LISTED.encode("utf-16-le"), "line 1 has a NUL byte: the list is not text, or UTF-16 without"),
+        (LISTED.encode("utf-16-le"), "line 1 has a NUL byte: the list is not text, or it is UTF-16 without"),
         (b"tree/a.mp4\n\ntree/a.mp4\0tree/sub/b.WAV\0", "line 3 has a NUL byte"),
         (
             "a\nb".encode("utf-16") + b"\0",
