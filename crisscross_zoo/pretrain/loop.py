@@ -479,7 +479,7 @@ def _check_division(config: PretrainConfig, world: World) -> None:
     count = world.size * config.optim.accumulate
     if config.optim.batch_size % count or config.optim.batch_size // count < 2:
         raise ConfigError(
-            f"a batch of {config.optim.batch_size} does not divide into {world.size} ranks of"
+            f"a batch of {config.optim.batch_size} does not divide into {counted(world.size, 'rank')} of"
             f" {config.optim.accumulate} micro-batches of at least 2 samples",
             remedy="change --optim.batch-size or --optim.accumulate",
         )

@@ -53,7 +53,7 @@ def test_two_ranks_stop_at_the_same_step_resume_and_agree_with_one(
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     world = World("cpu")
     world.size = 3
-    with pytest.raises(ConfigError, match="does not divide into 3 processes"):
+    with pytest.raises(ConfigError, match="does not divide into 3 ranks"):
         _check_division(tiny_config(), world)
 
 
