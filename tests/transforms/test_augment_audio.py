@@ -157,6 +157,9 @@ def test_released_masks_have_the_measured_sizes(size, largest, most):
     assert_uniform(masks[..., 1].ravel(), 0, largest - 1)
     covered = [len({row for start, width in pair for row in range(start, start + width)}) for pair in masks]
     assert (min(covered), max(covered)) == (0, most)
+    assert np.abs(np.corrcoef(masks[..., 1].T)[0, 1]) < DEVIATIONS / np.sqrt(
+        DRAWS
+    )  # each mask has its own width
     larger = masks[..., 1].max(1)
     assert (masks[..., 0] < size - larger[:, None]).all()
     assert_uniform(masks[larger == largest - 1, :, 0].ravel(), 0, size - largest)
