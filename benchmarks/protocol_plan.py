@@ -11,6 +11,7 @@ those of the paper. Everything else is computed; nothing is measured on the data
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from report import Report, add_json_option, finish
 from torch.utils.flop_counter import FlopCounterMode
 
 from crisscross_zoo import load_encoder
-from crisscross_zoo.config import VideoConfig
+from crisscross_zoo.config import Modality, VideoConfig
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.evaluate.datasets import LabelledFile
 from crisscross_zoo.evaluate.finetune import ClipDataset
@@ -141,7 +142,7 @@ class Costs:
 def _sampling(config: ProtocolConfig, encoders: dict[str, Encoder], *, train: bool) -> Sampling:
     video, audio = (encoders[m].config if m in encoders else None for m in ("video", "audio"))
     views = None
-    if train and (config.svm or config.layer or config.finetune):
+    if train and (config.svm or config.layer):
         views = Views(
             video=VIDEO_AUGMENTS["linear"] if video and config.clips.augment else None,
             audio=AUDIO_AUGMENTS["linear"] if audio and config.clips.augment else None,
@@ -150,6 +151,11 @@ def _sampling(config: ProtocolConfig, encoders: dict[str, Encoder], *, train: bo
     if config.retrieval:
         number = config.clips.test
     return Sampling(video=video, audio=audio, clips=number, views=views)
+
+
+@functools.cache
+def _encoder(modality: Modality) -> Encoder:
+    return load_encoder(modality, "random:0")
 
 
 def row(config: ProtocolConfig, costs: Costs) -> tuple[object, ...]:
@@ -162,7 +168,7 @@ def row(config: ProtocolConfig, costs: Costs) -> tuple[object, ...]:
             if modality == "video"
             else {"seconds": clips.seconds}
         )
-        encoder = load_encoder(modality, "random:0")
+        encoder = _encoder(modality)
         encoders[modality] = type(encoder)(encoder.config.replace(**given, pooling=clips.pooling)).eval()
     training = config.finetune is not None
     passes = 1
