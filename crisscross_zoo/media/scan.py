@@ -89,6 +89,10 @@ _BEGINNINGS = {
     "caf": re.compile(rb"caff\0\x01\0\0desc"),
 }
 
+# Codecs whose first packet in an Ogg recording is the decoder's delay. Of a recording chained to another, FFmpeg gives
+# that packet the timestamp that follows the recording before.
+_DELAYED_IN_OGG = frozenset({"opus", "vorbis"})
+
 # Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
 _EXACT_FORMATS = frozenset({MP4_FORMAT, "mpegts", "mpeg"})
 
@@ -227,10 +231,13 @@ class _StreamScan:
     def packed(self) -> bool:
         return self._hidden.packed
 
-    def stamps(self) -> StreamStamps:
+    def stamps(self, format_name: str) -> StreamStamps:
         longest = int(LONGEST_PACKET_SECONDS[self.kind] / self.tick)
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.positions))
         pts, dts, durations, positions = arrays
+        if format_name == "ogg" and self.codec in _DELAYED_IN_OGG:
+            again = np.flatnonzero((np.diff(pts) < 0) & (pts[1:] != NO_STAMP))
+            pts[again] = dts[again] = pts[again + 1] - durations[again]
         unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)
         return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), positions, unseen, keys)
@@ -302,7 +309,7 @@ class _TrackBuilder:
 
     def __init__(self, found: _Scan, path: StrPath, source: BinaryIO | None) -> None:
         self._found, self._path, self._source = found, path, source
-        self._stamps = {kind: scanned.stamps() for kind, scanned in found.streams.items()}
+        self._stamps = {kind: scanned.stamps(found.format) for kind, scanned in found.streams.items()}
         self._clocks = run_through(self._stamps, found.stated)
 
     def tracks(self) -> tuple[VideoTrack | None, AudioTrack | None]:

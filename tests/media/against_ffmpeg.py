@@ -362,7 +362,7 @@ def complaints(combination: Combination, found: Comparison) -> list[str]:
         bad.append(f"{len(found.wrong)} of {found.compared} frames: {some}")
     if abs(found.ends) >= 1.5 / FPS:
         bad.append(f"the video ends {1000 * found.ends:+.0f} ms off")
-    if found.shift is not None and abs(found.shift) > combination.shift:
+    if found.shift is not None and abs(found.shift) > MAX_SHIFT_SECONDS:
         bad.append(f"audio {found.audio_text}")
     if max(map(abs, found.audio_ends)) > MAX_AUDIO_ENDS_SECONDS:
         bad.append(

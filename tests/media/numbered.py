@@ -23,7 +23,7 @@ COUNT = 75
 SECONDS = COUNT / FPS
 SAMPLE_RATE = 48_000
 
-Reported = Literal["nothing", "damage", "either"]
+Reported = Literal["nothing", "damage"]
 
 
 class FfmpegError(Exception):
@@ -40,14 +40,11 @@ class Combination:
         make: Makes the file, given the shelf of base files and the path to write.
         video: The video stream that is compared, as ``ffmpeg -map`` names it, None if there is none.
         audio: The audio stream that is compared, likewise.
-        reported: Whether the package must report damage of the file ("damage"), must not ("nothing"), or may
-            ("either").
+        reported: Whether the package must report damage of the file ("damage") or must not ("nothing").
         recordings: How many recordings with clocks of their own are joined end to end. ``ffmpeg`` decodes each of them
             (:func:`recording_of`), and the second must follow where the first ended.
         same_as: The shelf's file of which only timestamps were removed or changed: the frames must be shown at the
             times at which ``ffmpeg`` shows those of that file.
-        shift: Seconds by which audio may be off, if the demuxer does not report the samples to drop of a recording that
-            is chained to another: Opus's pre-skip, Vorbis's first block.
         rounding: Seconds by which the container rounds timestamps, if the package undoes the rounding.
     """
 
@@ -59,7 +56,6 @@ class Combination:
     reported: Reported = "nothing"
     recordings: int = 1
     same_as: str | None = None
-    shift: float = 1e-3
     rounding: float = 0.0
 
 

@@ -188,3 +188,62 @@ def test_rows_where_there_is_no_audio_are_counted_in_a_note(clip, span):
         f"audio: {apart} of {len(middles)} rows lie outside the audio; they get the nearest audio window"
     )
     assert (expected in notes) == (apart > 0)
+
+
+@pytest.mark.parametrize(
+    ("audio", "expected"),
+    [
+        ((0.0, 5.0), []),
+        ((0.0, 6.0), []),
+        ((2.0, 7.5), ["2.50 s after the last frame"]),
+        ((-0.5, 5.0), ["1.50 s before the first frame"]),
+        ((-1.0, 9.0), ["2.00 s before the first frame", "4.00 s after the last frame"]),
+    ],
+)
+def test_audio_without_rows_is_reported_in_a_note_if_it_is_longer_than_a_second(clip, audio, expected):
+    media = scan(clip)
+    tracks = {
+        "video": dataclasses.replace(media.video, span=(1.0, 5.0)),
+        "audio": dataclasses.replace(media.audio, span=audio),
+    }
+    notes = []
+    _choose_windows(dataclasses.replace(media, **tracks), Sampling(video=VIDEO, audio=AUDIO), notes.append)
+    assert [n for n in notes if "have no rows" in n] == [
+        f"audio: {text} have no rows; modality 'audio' includes them" for text in expected
+    ]
+
+
+@pytest.fixture(scope="module")
+def long_audio(tmp_path_factory):
+    return make_media(tmp_path_factory.mktemp("clips") / "a.mkv", video_start=1.5, seconds=3, audio_seconds=7)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 0.3}])
+def test_video_and_both_give_the_same_rows_however_long_the_audio_is(long_audio, options):
+    video, both = (read(long_audio, video=VIDEO, audio=a, **options)[0].windows for a in (None, AUDIO))
+    np.testing.assert_allclose(both["video"], video["video"], rtol=0, atol=1e-9)
+    assert len(both["audio"]) == len(video["video"]) > 5
+
+
+def test_uniform_rows_of_both_lie_in_the_span_of_the_video(long_audio):
+    start, end = scan(long_audio).video.span
+    audio = read(long_audio, video=VIDEO, audio=AUDIO, clips=5)[0].windows["audio"]
+    assert audio.min() >= start - 1e-6 > 1
+    assert audio.max() <= end + 1e-6 < 6
+
+
+def test_damage_counts_only_for_the_streams_that_are_used(tmp_path):
+    path = make_media(tmp_path / "a.mkv", audio="libmp3lame", seconds=2)
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(audio=0) if p.size]
+    data = path.read_bytes()
+    for packet in packets:
+        data = data.replace(packet, bytes(len(packet)))
+    path.write_bytes(data)
+    damage = "audio: nothing in the stream can be decoded"
+    opened, _, last = read(path, video=VIDEO, audio=AUDIO)
+    assert (opened.missing, last.damage) == (("audio",), (damage,))
+    opened, _, last = read(path, video=VIDEO, strict=True)
+    assert (opened.missing, last.damage) == ((), ())
+    with pytest.raises(TruncatedMediaError, match=damage):
+        read(path, video=VIDEO, audio=AUDIO, strict=True)

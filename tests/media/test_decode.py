@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from container_bytes import CLOCK, VIDEO_PID, change_ts, ts_starts
 from make_media import make_media, numbered_frame, read_number, sine
 
 from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
@@ -279,6 +280,18 @@ def test_a_few_samples_of_many_channels_are_not_lost(tmp_path, form, layout, cha
     assert samples.max() > 1000
 
 
+@pytest.mark.parametrize("form", ["s16p", "fltp", "s16"])
+def test_of_ambisonic_audio_channel_w_is_used(tmp_path, form):
+    track = scan(make_media(tmp_path / "a.wav", video=None, audio="pcm_s16le", sample_rate=16_000)).audio
+    kind, full = (np.float32, 1.0) if form == "fltp" else (np.int16, 32768)
+    channels = [np.full(1600, level * full, kind) for level in (0.25, -0.5, 0.5, 0.5)]
+    frame = frame_of(np.stack(channels), form, "ambisonic 1")
+    frame.sample_rate = 16_000
+    samples = np.concatenate([s for _, s in MonoAudio(16_000, track, no_damage).of([frame])])
+    assert len(samples) == 1600
+    assert np.abs(samples.astype(int) - 8192).max() <= 1
+
+
 @pytest.mark.parametrize(("sign", "notes"), [(-1, 1), (1, 0)])
 @pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_u8", "pcm_f32le"])
 def test_stereo_that_cancels_out_is_noted(tmp_path, sign, notes, codec):
@@ -461,6 +474,145 @@ def test_clocks_too_far_apart_are_aligned_at_time_zero(tmp_path, track):
     assert media.audio.span == pytest.approx((0.0, 2.0), abs=0.05)
     assert frame_numbers(path, [0.0, 1.0]) == [0, 25]
     assert np.abs(wave(path)[1000:-1000]).max() > 5000
+
+
+def without_first(source, target, packets):
+    """Copy a file without the first ``packets`` packets of its video."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in [p for p in old.demux(video=0) if p.size][packets:]:
+            packet.stream = stream
+            new.mux(packet)
+    return target
+
+
+def read_all(path, media=None):
+    """Return the numbers of all frames, one per frame time of 25 fps, and the damage that reading them reports."""
+    media = scan(path) if media is None else media
+    damage, numbers = [], []
+    times = np.arange(media.video.span[0] + 0.01, media.video.span[1], 0.04)
+    for count, frame in read_frames(media, times, on_damage=damage.append):
+        numbers += [read_number(frame)] * count
+    return numbers, damage
+
+
+def test_leading_frames_of_an_open_group_at_the_start_are_skipped_with_a_note(tmp_path):
+    whole = make_media(tmp_path / "whole.mkv", video="mpeg2video", options={"bf": "2"}, audio=None)
+    with av.open(str(whole)) as container:
+        keys = [k for k, p in enumerate(container.demux(video=0)) if p.size and p.is_keyframe]
+    path = without_first(whole, tmp_path / "cut.mkv", keys[1])
+    media = scan(path)
+    note = "video: 2 frames skipped at the start (they refer to frames before the start)"
+    assert (media.damage, media.notes) == ((), (note,))
+    numbers, damage = read_all(path)
+    assert (numbers, damage) == (list(range(12, 50)), [])
+
+
+def test_later_frames_with_timestamps_before_the_first_frame_are_dropped(tmp_path):
+    options = {"bf": "2", "b_strategy": "0"}
+    path = make_media(tmp_path / "a.ts", seconds=0.6, fps=100, gop=60, options=options, audio=None)
+    later, moved = 10 * CLOCK, 37  # so that no timestamp is below 0; a packet with a DTS of its own
+
+    def change(k, pts, dts):
+        back = CLOCK // 2 if k == moved else 0
+        return pts + later - back, None if dts is None else dts + later
+
+    path.write_bytes(change_ts(path.read_bytes(), VIDEO_PID, change))
+    media = scan(path)
+    assert media.damage == ("video: 1 frame skipped (timestamps before the first frame)",)
+    assert media.video.span == pytest.approx((0.0, 0.6))
+    numbers = []
+    for count, frame in read_frames(media, np.arange(60) / 100 + 0.001, on_damage=no_damage):
+        numbers += [read_number(frame)] * count
+    assert numbers == [38 if k == 39 else k for k in range(60)]
+
+
+def test_frames_out_of_order_are_skipped_and_reported(tmp_path):
+    path = tmp_path / "swapped.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 64, "yuv420p"
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                swapped = {10: 11, 11: 10}.get(number, number)
+                packet.pts, packet.dts = swapped + 2, number
+                container.mux(packet)
+    numbers, damage = read_all(path)
+    assert numbers == [{10: 9, 11: 10}.get(k, k) for k in range(25)]
+    assert damage == ["video: 1 frame out of order, skipped"]
+
+
+def test_frames_of_packets_that_were_added_after_the_scan_are_reported(tmp_path):
+    path = make_media(tmp_path / "a.ts", video="mpeg4", audio=None, seconds=2)
+    whole = path.read_bytes()
+    starts = [at for at, _ in ts_starts(whole, VIDEO_PID)]
+    path.write_bytes(whole[: starts[30]])
+    media = scan(path)
+    path.write_bytes(whole)
+    numbers, damage = read_all(path, media)
+    assert numbers == list(range(30))
+    assert damage == ["video: 20 frames of packets that the scan did not find"]
+
+
+def test_gaps_longer_than_a_second_are_noted(tmp_path):
+    ticks = [*range(0, 400, 40), *range(1400, 1800, 40), *range(3000, 3400, 40), *range(5000, 5400, 40)]
+    path = make_media(tmp_path / "gaps.mkv", frame_ticks=ticks[:20], audio=None)
+    assert scan(path).notes == ()
+    make_media(path, frame_ticks=ticks[:30], audio=None)
+    assert (scan(path).damage, scan(path).notes) == ((), ("video: a gap of 1.20 s",))
+    make_media(path, frame_ticks=ticks, audio=None)
+    assert scan(path).notes == ("video: 2 gaps of 1.20 to 1.60 s",)
+
+
+def change_audio(path, change):
+    """Replace the audio packets of a file by what ``change`` makes of their numbers and lengths, None: no change."""
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(audio=0) if p.size]
+    data = path.read_bytes()
+    for number, packet in enumerate(packets):
+        if (changed := change(number, len(packet))) is not None:
+            assert data.count(packet) == 1
+            data = data.replace(packet, changed)
+    path.write_bytes(data)
+
+
+def test_audio_that_the_decoder_drops_without_an_error_is_reported(tmp_path):
+    path = make_media(tmp_path / "a.mp4", video=None, seconds=2)
+    end = b"\xe0"  # the only element of the frame: AAC's decoder returns neither audio nor an error
+    change_audio(path, lambda k, length: end + bytes(length - 1) if 30 <= k < 60 else None)
+    damage = []
+    samples = wave(path, on_damage=damage.append)
+    assert damage == ["audio: 0.68 of 2.00 s could not be decoded"]
+    assert not samples[round(0.75 * 16_000) : round(1.3 * 16_000)].any()
+
+
+@pytest.mark.parametrize(("step", "dropped"), [(1600, []), (1550, []), (1200, ["0.45"])])
+def test_audio_that_overlaps_earlier_audio_is_dropped_and_reported(tmp_path, step, dropped):
+    path = tmp_path / "overlap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for number in range(20):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 1600), 9000, np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.time_base = 16_000, Fraction(1, 16_000)
+            for packet in stream.encode(frame):
+                packet.pts = packet.dts = step * number
+                packet.time_base = Fraction(1, 16_000)
+                container.mux(packet)
+    damage = []
+    samples = wave(path, on_damage=damage.append)
+    assert damage == [f"audio: {seconds} s overlap earlier audio and are dropped" for seconds in dropped]
+    assert len(samples) / 16_000 == pytest.approx(2.0 - sum(map(float, dropped)), abs=0.005)
+
+
+def test_a_stream_that_cannot_be_decoded_is_reported_and_the_other_is_used(tmp_path):
+    path = make_media(tmp_path / "a.mkv", audio="libmp3lame", sample_rate=44_100, seconds=1)
+    change_audio(path, lambda k, length: bytes(length))
+    media = scan(path)
+    assert media.audio is None
+    assert media.damage == ("audio: nothing in the stream can be decoded",)
+    assert frame_numbers(path, [0.5]) == [12]
 
 
 @pytest.mark.parametrize(
