@@ -89,8 +89,8 @@ _BEGINNINGS = {
     "caf": re.compile(rb"caff\0\x01\0\0desc"),
 }
 
-# Codecs whose first packet in an Ogg recording is the decoder's delay. Of a recording chained to another, FFmpeg gives
-# that packet the timestamp that follows the recording before.
+# Codecs whose first packet in an Ogg recording is the decoder's delay, and begins before 0. Of a recording chained to
+# another, FFmpeg 8 gives that packet the timestamp that follows the recording before.
 _DELAYED_IN_OGG = frozenset({"opus", "vorbis"})
 
 # Formats in which the timestamps of audio are exact to the sample, or to 1 / 90,000 s.
@@ -236,7 +236,7 @@ class _StreamScan:
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.positions))
         pts, dts, durations, positions = arrays
         if format_name == "ogg" and self.codec in _DELAYED_IN_OGG:
-            again = np.flatnonzero((np.diff(pts) < 0) & (pts[1:] != NO_STAMP))
+            again = np.flatnonzero((np.diff(pts) < 0) & (pts[1:] >= 0) & (durations[1:] > 0))
             pts[again] = dts[again] = pts[again + 1] - durations[again]
         unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)

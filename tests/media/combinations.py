@@ -309,6 +309,21 @@ mka-opus-late          mka   -vn {OPUS} -output_ts_offset 7
 )
 table(f"ogv-theora-late  ogv  {THEORA} {VORBIS} -output_ts_offset 100")
 table("asf-wmv2-late  wmv  -c:v wmv2 -q:v 3 -c:a wmav2 -output_ts_offset 10")
+table(
+    f"""
+mkv-h264-negative      mkv   {H264_B} {AAC} -output_ts_offset -1
+mkv-h264-unshifted     mkv   {H264_B} {AAC} -avoid_negative_ts disabled
+nut-h264-negative      nut   {H264_B} {AAC} -output_ts_offset -1
+mp4-h264-negative      mp4   {H264_B} {AAC} -output_ts_offset -1 -avoid_negative_ts disabled
+ts-h264-negative       ts    {H264_B} {AAC} -output_ts_offset -3 -avoid_negative_ts disabled
+"""
+)
+table(  # the muxer writes them from 2^31 ms on, and the clock wraps around at 0
+    "flv-h264-negative  flv  -c copy -output_ts_offset -1 -avoid_negative_ts disabled",
+    base="h264.flv",
+    same_as="h264.flv",
+    reported="damage",
+)
 table("mp4-hevc-opengop-cut  mp4  -c copy", base="hevc-opengop.mp4", before="-ss 1")
 table("mkv-hevc-opengop-cut  mkv  -c copy", base="hevc-opengop.mp4", before="-ss 1")
 table("mp4-h264-opengop-cut  mp4  -c copy", base="h264-opengop.mp4", before="-ss 1")
@@ -868,6 +883,7 @@ for _suffix in ("vob", "ts", "mkv"):
 
 _ONE, _UNIT = 1 << 16, 1 << 30
 MATRICES = {
+    # Debian's ffmpeg neither writes nor reads mirroring in Matroska: test_decode.py has it.
     # The filter applied to the frames before they are encoded, and the matrix that undoes it.
     "upright": ("null", (_ONE, 0, 0, 0, _ONE, 0, 0, 0, _UNIT)),
     "mirrored": ("hflip", (-_ONE, 0, 0, 0, _ONE, 0, 192 * _ONE, 0, _UNIT)),
@@ -884,7 +900,8 @@ for _name, (_filter, _matrix) in MATRICES.items():
         ffmpeg("-i", shelf.file("base"), f"-vf {chain} {H264} -g 12 -an", out)
         out.write_bytes(set_matrix(out.read_bytes(), matrix))
 
-    combination(f"mp4-h264-{_name}", "mp4", audio=None)(_turned)
+    for _suffix in ("mp4", "mov"):
+        combination(f"{_suffix}-h264-{_name}", _suffix, audio=None)(_turned)
 
 # --- more streams, and holes in the audio ------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from container_bytes import CLOCK, VIDEO_PID, change_ts, ts_starts
+from container_bytes import CLOCK, VIDEO_PID, change_ts, set_matrix, ts_starts
 from make_media import make_media, numbered_frame, read_number, sine
 
 from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
@@ -64,6 +64,16 @@ def frame_numbers(path, times, **kwargs):
     for count, frame in read_frames(scan(path), np.asarray(times, float), on_damage=no_damage, **kwargs):
         numbers += [read_number(frame)] * count
     return numbers
+
+
+def remuxed(source, target, first=0):
+    """Copy a file's video packets from number ``first`` on to another container."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in [p for p in old.demux(video=0) if p.size][first:]:
+            packet.stream = stream
+            new.mux(packet)
+    return target
 
 
 def wave(path, rate=16_000, on_damage=no_damage):
@@ -153,6 +163,28 @@ def test_rotated_video_is_turned_upright(tmp_path, rotation, turns):
     ((_, frame),) = list(read_frames(scan(path), np.array([0.2]), on_damage=no_damage))
     assert frame.shape[:2] == ((192, 64) if turns % 2 else (64, 192))
     assert read_number(np.rot90(frame, -turns)) == 5
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("right", [-1, 1])
+@pytest.mark.parametrize("down", [-1, 1])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_mirrored_video_is_turned_upright(tmp_path, suffix, transpose, right, down):
+    source = make_media(tmp_path / "source.mp4", audio=None, seconds=0.4)
+    (_, plain), *_ = read_frames(scan(source), np.array([0.2]), on_damage=no_damage)
+    axes = [(0, right), (down, 0)] if transpose else [(right, 0), (0, down)]
+    one = 1 << 16
+    matrix = (*(one * v for v in axes[0]), 0, *(one * v for v in axes[1]), 0, 0, 0, 1 << 30)
+    source.write_bytes(set_matrix(source.read_bytes(), matrix))
+    path = remuxed(source, tmp_path / f"turned{suffix}")
+    ((_, frame),) = read_frames(scan(path), np.array([0.2]), on_damage=no_damage)
+    # A stored pixel (x, y) is shown at (a x + c y, b x + d y); by pixel, not as decode.py computes it.
+    height, width = plain.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    shown_x, shown_y = (axes[0][k] * x + axes[1][k] * y for k in (0, 1))
+    expected = np.empty((np.ptp(shown_y) + 1, np.ptp(shown_x) + 1, 3), np.uint8)
+    expected[shown_y - shown_y.min(), shown_x - shown_x.min()] = plain
+    np.testing.assert_array_equal(frame, expected)
 
 
 @pytest.mark.parametrize(
@@ -476,16 +508,6 @@ def test_clocks_too_far_apart_are_aligned_at_time_zero(tmp_path, track):
     assert np.abs(wave(path)[1000:-1000]).max() > 5000
 
 
-def without_first(source, target, packets):
-    """Copy a file without the first ``packets`` packets of its video."""
-    with av.open(str(source)) as old, av.open(str(target), "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in [p for p in old.demux(video=0) if p.size][packets:]:
-            packet.stream = stream
-            new.mux(packet)
-    return target
-
-
 def read_all(path, media=None):
     """Return the numbers of all frames, one per frame time of 25 fps, and the damage that reading them reports."""
     media = scan(path) if media is None else media
@@ -500,7 +522,7 @@ def test_leading_frames_of_an_open_group_at_the_start_are_skipped_with_a_note(tm
     whole = make_media(tmp_path / "whole.mkv", video="mpeg2video", options={"bf": "2"}, audio=None)
     with av.open(str(whole)) as container:
         keys = [k for k, p in enumerate(container.demux(video=0)) if p.size and p.is_keyframe]
-    path = without_first(whole, tmp_path / "cut.mkv", keys[1])
+    path = remuxed(whole, tmp_path / "cut.mkv", keys[1])
     media = scan(path)
     note = "video: 2 frames skipped at the start (they refer to frames before the start)"
     assert (media.damage, media.notes) == ((), (note,))
@@ -604,6 +626,29 @@ def test_audio_that_overlaps_earlier_audio_is_dropped_and_reported(tmp_path, ste
     samples = wave(path, on_damage=damage.append)
     assert damage == [f"audio: {seconds} s overlap earlier audio and are dropped" for seconds in dropped]
     assert len(samples) / 16_000 == pytest.approx(2.0 - sum(map(float, dropped)), abs=0.005)
+
+
+def test_recordings_chained_in_ogg_begin_where_the_one_before_ends(tmp_path):
+    whole, length = b"", 36_000  # samples of each recording, with a burst in the middle
+    samples = sine(length / 48_000, 48_000, 2, hertz=1000)
+    samples[: length // 2] = 0
+    for number in range(4):
+        path = make_media(
+            tmp_path / f"{number}.ogg",
+            video=None,
+            audio="libopus",
+            sample_rate=48_000,
+            samples=samples,
+            container_options={"page_duration": "100000"},
+        )
+        whole += path.read_bytes()
+    path = tmp_path / "chained.ogg"
+    path.write_bytes(whole)
+    assert scan(path).damage == ("audio: the timestamps restart 3 times; time continues where they ended",)
+    loud = np.abs(wave(path, 48_000).astype(int)) > 4000
+    starts = [int(np.argmax(loud[k * length : (k + 1) * length])) for k in range(4)]
+    assert max(starts) - min(starts) <= 24  # half a millisecond
+    assert starts[0] == pytest.approx(length / 2, abs=100)
 
 
 def test_a_stream_that_cannot_be_decoded_is_reported_and_the_other_is_used(tmp_path):
