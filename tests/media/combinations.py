@@ -592,6 +592,7 @@ joined("mkv-h264-joined-much-later", "mkv", _later[0], f"{_later[1]} 1000")
 # Of these formats, ffmpeg reads only the first recording; the package must report that.
 joined("flv-h264-joined", "flv", *[f"{H264_B} {AAC}"] * 2, recordings=1)
 joined("asf-wmv2-joined", "wmv", *["-c:v wmv2 -q:v 3 -c:a wmav2"] * 2, recordings=1)
+joined("avi-mpeg4-joined", "avi", *[f"{MPEG4} {PCM}"] * 2, restarts=False)  # read as one
 joined("aiff-pcm-joined", "aiff", "-vn", "-vn", recordings=1, video=None)
 joined("caf-alac-joined", "caf", *["-vn -c:a alac"] * 2, recordings=1, video=None)
 joined("w64-pcm-joined", "w64", "-vn", "-vn", recordings=1, video=None)
