@@ -72,13 +72,16 @@ class StreamStamps:
 
     @property
     def step(self) -> float:
-        """Median distance of two successive packets, in ticks."""
+        """Median distance of two successive packets, in ticks; of two values in the middle, the smaller.
+
+        One distance alone may be that to a broken timestamp, so the packets' durations go first.
+        """
         known, stamps = self._known()
         steps = np.diff(stamps)[np.diff(known) == 1]
-        steps = steps[steps > 0]
-        if len(steps):
-            return float(np.median(steps))
+        steps = np.sort(steps[steps > 0])
         lengths = self.durations[self.durations > 0]
+        if len(steps) > 1 or (len(steps) and not len(lengths)):
+            return float(steps[(len(steps) - 1) // 2])
         return float(np.median(lengths)) if len(lengths) else 1.0 / self.tick
 
     def decoding(self) -> npt.NDArray[np.float64]:

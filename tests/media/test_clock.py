@@ -228,3 +228,14 @@ def test_frames_without_a_timestamp_get_one_between_those_shown_before_and_after
 def test_a_recording_with_only_broken_timestamps_does_not_crash(broken):
     clock = run(stamps(broken))
     assert len(clock.pts) == len(clock.dts) == 5
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_broken_timestamp_is_found_among_few(count):
+    dts = np.array(recording(0, count))
+    dts[-1] = 3_000_000_000
+    stream = stamps(dts)
+    clock = run(stream)
+    assert (clock.strays, clock.restarts) == (1, [])
+    assert clock.dts[-1] <= STEP * count
+    assert stream.step == STEP
