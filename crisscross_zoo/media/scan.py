@@ -236,7 +236,7 @@ class _StreamScan:
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.positions))
         pts, dts, durations, positions = arrays
         if format_name == "ogg" and self.codec in _DELAYED_IN_OGG:
-            again = np.flatnonzero((np.diff(pts) < 0) & (pts[1:] >= 0) & (durations[1:] > 0))
+            again = np.flatnonzero((pts[:-1] > pts[1:]) & (pts[1:] >= 0) & (durations[1:] > 0))
             pts[again] = dts[again] = pts[again + 1] - durations[again]
         unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)
