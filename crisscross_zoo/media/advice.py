@@ -13,6 +13,9 @@ RESTARTS = "the timestamps restart"
 JOINED = "another file is joined to its end and is not read"
 """The finding for joined files in a format of which FFmpeg reads only the first, such as MP4."""
 
+NO_DECODER = "has no decoder"
+"""The end of the finding for a stream whose codec FFmpeg cannot decode."""
+
 _HEAD_BYTES = 64
 _ID3_HEADER_BYTES = 10
 _WEBP_FLAGS = 20  # the byte that flags an animation
@@ -29,6 +32,12 @@ def strict_error(finding: str, path: str | os.PathLike[str]) -> TruncatedMediaEr
         return TruncatedMediaError(
             f"is several recordings in one file: {finding}",
             remedy="split it where it was joined, or pass strict=False to read only the first",
+            path=path,
+        )
+    if NO_DECODER in finding:
+        return TruncatedMediaError(
+            f"has a stream that cannot be decoded: {finding}",
+            remedy="convert that stream, use the other modality, or pass strict=False",
             path=path,
         )
     if RESTARTS in finding:

@@ -185,17 +185,17 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
     Raises:
         MediaError: the file cannot be used; see :func:`crisscross_zoo.media.scan.scan`.
         NoStreamError: the file has none of the requested modalities.
-        UnreadableMediaError: no modality can be decoded, or with ``sampling.strict`` one modality cannot.
+        UnreadableMediaError: none of the requested modalities can be decoded, or with ``sampling.strict`` one cannot.
         TruncatedMediaError: a stream that is used is damaged and ``sampling.strict`` is set.
     """
     media = scan(path)
     wanted = [m for m, c in (("video", sampling.video), ("audio", sampling.audio)) if c is not None]
+    if all(getattr(media, modality) is None for modality in wanted):
+        raise media.lacks("audio" if wanted == ["audio"] else "video")
     report = _Report(path, strict=sampling.strict)
     for finding in media.findings_of(wanted):
         (report.note if finding.harmless else report.damage)(str(finding))
     starts, windows = _choose_windows(media, sampling, report.note)
-    if not starts:
-        raise media.lacks("audio" if wanted == ["audio"] else "video")
     # As remote.source_of, but for the file as it was when it was opened.
     source: dict[str, str | int] = {
         "path": os.fspath(media.path),
@@ -285,8 +285,6 @@ def _choose_windows(
     spans = {
         k: t.span for k, t in (("video", media.video), ("audio", media.audio)) if t is not None and k in rates
     }
-    if not spans:
-        return {}, {}
     extent = spans.get("video") or spans["audio"]
     for name, seconds in (
         ("before the first frame", extent[0] - spans.get("audio", extent)[0]),

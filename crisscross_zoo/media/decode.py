@@ -6,6 +6,7 @@ and report what the decoder does not return although the timestamps promise it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -61,7 +62,9 @@ def read_frames(
         NoStreamError: the file has no video stream.
         UnreadableMediaError: no frame could be decoded.
     """
-    yield from convert_frames(media, times, RgbConverter(), on_damage=on_damage)
+    track = with_packets(media)
+    media = dataclasses.replace(media, video=track)
+    yield from convert_frames(media, times, RgbConverter(track), on_damage=on_damage)
 
 
 def convert_frames(
@@ -77,7 +80,7 @@ def convert_frames(
     if not len(times):
         return
     done = 0
-    if not track.counted and media.format in INDEXED_FORMATS:
+    if not track.counted and not track.turns and media.format in INDEXED_FORMATS:
         try:
             for count, frame in _one_pass(media, track, times, convert, True, on_damage, source):
                 yield count, frame

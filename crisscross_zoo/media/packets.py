@@ -20,7 +20,7 @@ from av.video import VideoStream
 
 from crisscross_zoo.errors import MediaError, MediaNotFoundError, UnreadableMediaError
 from crisscross_zoo.media.advice import known_trouble
-from crisscross_zoo.media.tracks import MP4_FORMAT, NO_STAMP
+from crisscross_zoo.media.tracks import MP4_FORMAT, NO_STAMP, Stream
 from crisscross_zoo.settings import StrPath
 
 OnDamage = Callable[[str], None]
@@ -133,20 +133,37 @@ def reason_of(error: Exception) -> str:
 
 
 def best_streams(container: InputContainer) -> tuple[VideoStream | None, AudioStream | None]:
-    """Return the largest of the video streams flagged as default, and the audio stream that FFmpeg considers best."""
-    videos = [s for s in container.streams.video if _is_video(s)]
+    """Return the largest of the video streams flagged as default, and the audio stream that FFmpeg considers best.
+
+    Streams whose codec has no decoder are omitted, see :func:`without_decoder`.
+    """
+    videos = [s for s in container.streams.video if _is_video(s) and s.codec_context is not None]
     video = max(
         videos, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height), default=None
     )
-    audio = container.streams.best("audio")
-    usable = isinstance(audio, AudioStream) and audio.codec_context is not None
-    return video, audio if usable and isinstance(audio, AudioStream) else None
+    audios = [s for s in container.streams.audio if s.codec_context is not None]
+    best = container.streams.best("audio")
+    return video, next((s for s in audios if best and s.index == best.index), audios[0] if audios else None)
+
+
+def without_decoder(container: InputContainer) -> dict[Stream, int]:
+    """Return the index of the first video or audio stream by kind, if no stream of that kind has a decoder."""
+    kinds: tuple[tuple[Stream, list[Any]], ...] = (
+        ("video", [s for s in container.streams.video if _is_video(s)]),
+        ("audio", list(container.streams.audio)),
+    )
+    return {
+        kind: streams[0].index
+        for kind, streams in kinds
+        if streams and all(s.codec_context is None for s in streams)
+    }
 
 
 def _is_video(stream: VideoStream) -> bool:
-    context = stream.codec_context
+    """Return whether a stream is neither cover art nor rendered text."""
+    context: Any = stream.codec_context  # None without a decoder, which PyAV's own types do not say
     cover = bool(stream.disposition & Disposition.attached_pic)
-    return context is not None and not cover and context.name not in _REFUSED_CODECS
+    return not cover and (context is None or context.name not in _REFUSED_CODECS)
 
 
 def stream_at(

@@ -25,7 +25,7 @@ from av.video import VideoStream
 
 from crisscross_zoo.errors import CrissCrossError, NoStreamError, UnreadableMediaError
 from crisscross_zoo.files.fingerprints import fingerprint_of
-from crisscross_zoo.media.advice import JOINED, RESTARTS, known_trouble
+from crisscross_zoo.media.advice import JOINED, NO_DECODER, RESTARTS, known_trouble
 from crisscross_zoo.media.clock import (
     LONGEST_REORDERING,
     STRAY_SECONDS,
@@ -34,8 +34,9 @@ from crisscross_zoo.media.clock import (
     gaps,
     run_through,
 )
+from crisscross_zoo.media.codec_names import codec_name
 from crisscross_zoo.media.frames import decode_video, display_matrix
-from crisscross_zoo.media.hidden import HiddenPackets
+from crisscross_zoo.media.hidden import HiddenPackets, TurnedPackets
 from crisscross_zoo.media.packets import (
     READ_ERRORS,
     best_streams,
@@ -44,6 +45,7 @@ from crisscross_zoo.media.packets import (
     read_packets,
     reason_of,
     stream_at,
+    without_decoder,
 )
 from crisscross_zoo.media.tracks import (
     MP4_FORMAT,
@@ -78,15 +80,35 @@ _STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "fla
 
 # The first bytes of a file, in formats of which FFmpeg reads only the first file if several are joined end to end.
 _BEGINNINGS = {
-    MP4_FORMAT: re.compile(rb"\0\0\0.ftyp", re.DOTALL),
-    "matroska,webm": re.compile(rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)", re.DOTALL),
-    "flv": re.compile(rb"FLV\x01[\x00-\x05]\0\0\0\x09"),
-    "avi": re.compile(rb"RIFF.{4}AVI LIST", re.DOTALL),
-    "wav": re.compile(rb"RIFF.{4}WAVEfmt ", re.DOTALL),
-    "w64": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0"),
-    "asf": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c"),
-    "aiff": re.compile(rb"FORM.{4}AIF[FC](?:COMM|FVER)", re.DOTALL),
-    "caf": re.compile(rb"caff\0\x01\0\0desc"),
+    name: re.compile(pattern, re.DOTALL)
+    for name, pattern in {
+        MP4_FORMAT: rb"\0\0\0.ftyp|\0\0\0\x08wide.{4}mdat",
+        "matroska,webm": rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)",
+        "flv": rb"FLV\x01[\x00-\x05]\0\0\0\x09",
+        "avi": rb"RIFF.{4}AVI LIST",
+        "asf": rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c",
+        "wtv": rb"\xb7\xd8\0\x20\x37\x49\xda\x11\xa6\x4e\0\x07\xe9\x5e\xad\x8d",
+        "rm": rb"\.RMF\0\0\0.",
+        "swf": rb"FWS[\x01-\x32].{4}[\x28-\xf8]|CWS[\x06-\x32].{4}x[\x01\x5e\x9c\xda]",
+        "yuv4mpegpipe": rb"YUV4MPEG2 ",
+        "apng": rb"\x89PNG\r\n\x1a\n",
+        "wav": rb"(?:RIFF|RF64|BW64).{4}WAVE[ -~]{4}",
+        "w64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0",
+        "xwma": rb"RIFF.{4}XWMA",
+        "qcp": rb"RIFF.{4}QLCM",
+        "aiff": rb"FORM.{4}AIF[FC][ -~]{4}",
+        "iff": rb"FORM.{4}8SVX|FRM8.{8}DSD ",
+        "caf": rb"caff\0\x01\0\0desc",
+        "voc": rb"Creative Voice File\x1a",
+        "tta": rb"TTA[12][\x01-\x03]\0",
+        "ape": rb"MAC [\x80-\xff][\x0c-\x10]",
+        "mpc": rb"MP\+[\x07\x17]",
+        "mpc8": rb"MPCKSH",
+        "tak": rb"tBaK\x01",
+        "wv": rb"wvpk.{4}[\x02-\x10]\x04.{6}\0\0\0\0",
+        "shn": rb"ajkg[\0-\x03]",
+        "dsf": rb"DSD \x1c\0\0\0\0\0\0\0",
+    }.items()
 }
 
 # Codecs whose first packet in an Ogg recording is the decoder's delay, and begins before 0. Of a recording chained to
@@ -124,16 +146,22 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
     check_path("the path", path)
     with open_media(path, source, format_name) as container:
         video, audio = best_streams(container)
-        if video is None and audio is None:
+        undecoded = without_decoder(container)
+        if video is None and audio is None and not undecoded:
             raise NoStreamError(
                 f"has neither video nor audio (read as {container.format.name!r})",
                 remedy="pass video or audio files",
                 path=path,
             )
         found = _Scan(container, video, audio)
+    for kind, index in undecoded.items():
+        found.findings.append(Finding(_no_decoder(found.format, index, path, source), kind))
     if not found.streams:
+        reasons = [f"; {finding}" for finding in found.findings if finding.stream in undecoded]
         raise known_trouble(os.fspath(path)) or UnreadableMediaError(
-            "nothing in it can be decoded", remedy="check the file in a player, or fetch it again", path=path
+            f"nothing in it can be decoded{''.join(reasons)}",
+            remedy="convert it" if reasons else "check the file in a player, or fetch it again",
+            path=path,
         )
     if source is None:
         size, modified_ns = fingerprint_of(path)
@@ -177,6 +205,7 @@ class _StreamScan:
         self.shown: list[bool] = []
         self.unseen: list[bool] = []
         self.second_fields: list[bool] = []
+        self.turns = False
         self.corrupt = 0
         self.first: int | None = None  # the first frame: of video its packet's number, of audio its timestamp
         self.lengths: list[int] = []  # of the first audio frames, samples
@@ -185,6 +214,7 @@ class _StreamScan:
         self.decoded = False
         self._enough = False
         self._hidden = HiddenPackets(self.codec, context.extradata)
+        self._turned = TurnedPackets(self.codec, context.extradata)
         self._context = context
         context.thread_count = 1
 
@@ -198,6 +228,7 @@ class _StreamScan:
             self.shown.append(self._hidden.shows(packet))
             self.unseen.append(self._hidden.unseen)
             self.second_fields.append(self._hidden.second)
+            self.turns = self.turns or self._turned.turns(packet)
             self.keys.append(packet.is_keyframe and not self._hidden.second)
             if self._hidden.second:  # the frame lasts as long as both of its fields
                 before, here = self.pts[-2:]
@@ -430,7 +461,7 @@ class _TrackBuilder:
             counted=timing.counted,
             constant=not timing.counted
             and _is_constant(stamps[stamps >= timing.start], timing.tick, found.rate),
-            regular=timing.regular,
+            regular=timing.regular and not video.turns,
             tick=timing.tick,
             origin=float(origin),
             frames=len(stamps),
@@ -438,6 +469,7 @@ class _TrackBuilder:
             height=found.height,
             matrix=video.matrix,
             packed=video.packed,
+            turns=video.turns,
             packets=timing.packets,
         )
 
@@ -546,6 +578,13 @@ def _another_begins(found: _Scan, path: StrPath, source: BinaryIO | None) -> boo
                 return True
             before = data[-128:]
     return False
+
+
+def _no_decoder(format_name: str, index: int, path: StrPath, source: BinaryIO | None) -> str:
+    """Return the finding for a stream whose codec has no decoder."""
+    with _opened(path, source) as file:
+        name = codec_name(file, format_name, index)
+    return f"its codec {NO_DECODER}" if name is None else f"its codec {name!r} {NO_DECODER}"
 
 
 def _opened(path: StrPath, source: BinaryIO | None) -> contextlib.AbstractContextManager[BinaryIO]:

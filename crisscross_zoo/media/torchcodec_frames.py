@@ -70,9 +70,8 @@ def read_frames(
 
     track = with_packets(media)
     if not track.regular:
-        raise UnreadableMediaError(
-            "has timestamps that torchcodec cannot use", remedy=_REMEDY, path=media.path
-        )
+        what = "frames with orientations of their own" if track.turns else "timestamps"
+        raise UnreadableMediaError(f"has {what} that torchcodec cannot use", remedy=_REMEDY, path=media.path)
     assert track.packets is not None
     order = track.display_order()
     ranks = np.empty(len(track.packets.stamps), np.int64)
@@ -87,6 +86,10 @@ def read_frames(
             dimension_order="NHWC",
             device=device,
         )
+        if (round((decoder.metadata.rotation or 0) / 90) - _quarter_turns(orientation)) % 4:
+            raise UnreadableMediaError(
+                "torchcodec does not find its display matrix", remedy=_REMEDY, path=media.path
+            )
         for first in range(0, len(indices), FRAMES_AT_ONCE):
             chunk = slice(first, first + FRAMES_AT_ONCE)
             batch = decoder.get_frames_at(indices[chunk].tolist())
@@ -105,6 +108,13 @@ def read_frames(
         raise UnreadableMediaError(
             f"torchcodec cannot decode it ({reason})", remedy=_REMEDY, path=media.path
         ) from None
+
+
+def _quarter_turns(orientation: Orientation) -> int:
+    """Return the number of turns by 90 degrees, anticlockwise, that FFmpeg's only angle for a display matrix has."""
+    if orientation.transpose:
+        return 1 if orientation.flip_rows else -1
+    return 2 if orientation.flip_columns else 0
 
 
 def _upright(frame: Tensor, orientation: Orientation) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.errors import InputError, NoStreamError
+from crisscross_zoo.errors import InputError, MediaError, NoStreamError, UnreadableMediaError
 
 Stream: TypeAlias = Literal["video", "audio"]
 Value: TypeAlias = int | float | bool | str | None
@@ -84,7 +84,8 @@ class VideoTrack:
         counted: Whether the file lacks usable presentation timestamps. A frame is then shown when the packet with
             which the decoder returns it is decoded, less the decoder's delay.
         constant: Whether the timestamps are multiples of ``1 / rate``, rounded to ticks; the rounding is then undone.
-        regular: Whether each packet's own timestamp is the time of its frame, so that the file can be read by seeking.
+        regular: Whether the file can be read by seeking: each packet's own timestamp is the time of its frame, and
+            all frames are turned alike.
         tick: The time base: seconds per unit of a timestamp.
         origin: ``stamp * tick - origin`` is the time in the file.
         frames: Number of frames: packets of the stream with a frame to show.
@@ -92,6 +93,7 @@ class VideoTrack:
         height: Height as stored, pixels.
         matrix: Display matrix of the first frame, see :func:`crisscross_zoo.media.frames.orientation_of`.
         packed: Whether packets hold two frames, with placeholders at the positions of the second ones.
+        turns: Whether packets of H.264 or HEVC state orientations of their own, so that those of frames can differ.
         packets: One entry per packet; None if the track was read from an index.
     """
 
@@ -109,6 +111,7 @@ class VideoTrack:
     height: int
     matrix: tuple[int, ...] = field(default=(), repr=False, compare=False)
     packed: bool = field(default=False, repr=False, compare=False)
+    turns: bool = field(default=False, repr=False, compare=False)
     packets: Packets | None = field(default=None, repr=False, compare=False)
 
     def seconds(self, stamps: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -219,10 +222,14 @@ class Media:
         """What is unusual and costs nothing, one phrase each."""
         return tuple(str(f) for f in self.findings if f.harmless)
 
-    def lacks(self, stream: Stream) -> NoStreamError:
-        """Return the error of a file that has no such stream."""
-        other = "audio" if stream == "video" else "video"
-        return NoStreamError(f"has no {stream} stream", remedy=f"use modality {other!r}", path=self.path)
+    def lacks(self, stream: Stream) -> MediaError:
+        """Return the error of a file that has no such stream, or none that can be decoded."""
+        remedy = f"use modality {'audio' if stream == 'video' else 'video'!r}"
+        for finding in self.findings:
+            if finding.stream == stream and not finding.harmless:
+                reason = f"its {stream} stream cannot be decoded ({finding.text})"
+                return UnreadableMediaError(reason, remedy=remedy, path=self.path)
+        return NoStreamError(f"has no {stream} stream", remedy=remedy, path=self.path)
 
     def findings_of(self, streams: Collection[str]) -> list[Finding]:
         """Return the findings that concern one of ``streams``, or the whole file."""

@@ -596,6 +596,15 @@ joined("avi-mpeg4-joined", "avi", *[f"{MPEG4} {PCM}"] * 2, restarts=False)  # re
 joined("aiff-pcm-joined", "aiff", "-vn", "-vn", recordings=1, video=None)
 joined("caf-alac-joined", "caf", *["-vn -c:a alac"] * 2, recordings=1, video=None)
 joined("w64-pcm-joined", "w64", "-vn", "-vn", recordings=1, video=None)
+joined("wav-pcm-joined", "wav", "-vn", "-vn", recordings=1, video=None)
+joined("wav-rf64-joined", "wav", *["-vn -rf64 always"] * 2, recordings=1, video=None)
+joined("voc-pcm-joined", "voc", *["-vn -c:a pcm_u8"] * 2, recordings=1, video=None)
+joined("tta-joined", "tta", "-vn", "-vn", recordings=1, video=None)
+joined("wv-joined", "wv", *["-vn -c:a wavpack"] * 2, recordings=1, video=None)
+joined("wtv-mpeg2-joined", "wtv", *[f"{MPEG2} {MP2}"] * 2, recordings=1)
+joined("swf-flv1-joined", "swf", *[f"-c:v flv -q:v 3 -ar 44100 {MP3}"] * 2, recordings=1)
+joined("apng-joined", "apng", "-an", "-an", recordings=1, audio=None)
+joined("y4m-joined", "y4m", "-an", "-an", recordings=1, audio=None)
 joined("ogv-theora-vorbis-chained", "ogv", *[f"{THEORA} {VORBIS}"] * 2, recordings=1)
 
 # --- changes in midstream ----------------------------------------------------------------------------------------
@@ -903,6 +912,15 @@ for _name, (_filter, _matrix) in MATRICES.items():
 
     for _suffix in ("mp4", "mov"):
         combination(f"{_suffix}-h264-{_name}", _suffix, audio=None)(_turned)
+
+# An SEI message instead of the container's matrix. FFmpeg applies it to its own frame only: to all of them with -g 1.
+for _suffix in ("mp4", "mkv"):
+    for _name, _filter, _how in (
+        ("turned", "transpose=cclock", "rotate=270"),
+        ("mirrored", "hflip", "flip=horizontal"),
+    ):
+        _sei = f"-bsf:v h264_metadata=display_orientation=insert:{_how}"
+        table(f"{_suffix}-h264-sei-{_name}  {_suffix}  -vf {_filter} {H264} -g 1 -an {_sei}", audio=None)
 
 # --- more streams, and holes in the audio ------------------------------------------------------------------------
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
+import av
 import numpy as np
 
 # --- MPEG-TS and MPEG-PS -----------------------------------------------------------------------------------------
@@ -181,6 +183,38 @@ def set_matrix(data: bytes, matrix: tuple[int, ...]) -> bytes:
     at = next(a for k, a, _ in boxes(data, track + 8, track + size) if k == b"tkhd")
     offset = at + 8 + (32 if data[at + 8] else 20) + 20
     return data[:offset] + struct.pack(">9i", *matrix) + data[offset + 36 :]
+
+
+def with_orientation(
+    source: Path, out: Path, *, turns: int = 0, mirrored: bool = False, flipped: bool = False
+) -> Path:
+    """Copy H.264 with a display orientation SEI message at each key frame; return ``out``.
+
+    Args:
+        source: An MP4 or MPEG-TS file.
+        out: A file of the same format.
+        turns: Turns by 90 degrees, anticlockwise.
+        mirrored: Whether columns are flipped.
+        flipped: Whether rows are flipped.
+    """
+    # Not cancelled, the flips, 16 bits of rotation, repeated until the next message, no extension, the stop bit.
+    bits = f"0{mirrored:b}{flipped:b}{turns << 14:016b}01001"
+    unit = b"\x06\x2f\x03" + int(bits, 2).to_bytes(3, "big") + b"\x80"
+    with av.open(str(source)) as old, av.open(str(out), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        prefix = len(unit).to_bytes(4, "big") if stream.codec_context.extradata[:1] == b"\1" else b"\0\0\0\1"
+        for packet in old.demux(stream):
+            if packet.size:
+                changed = av.Packet((prefix + unit if packet.is_keyframe else b"") + bytes(packet))
+                changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
+                changed.time_base, changed.is_keyframe, changed.stream = (
+                    packet.time_base,
+                    packet.is_keyframe,
+                    copy,
+                )
+                new.mux(changed)
+    return out
 
 
 def pick_fragments(data: bytes, wanted: Callable[[int], bool]) -> bytes:

@@ -39,10 +39,13 @@ RULES: dict[str, str] = {
         "mp4-h264-audio-hole test_audio_that_overlaps_earlier_audio_is_dropped_and_reported"
     ),
     "joined end to end, of which": (
-        "flv-h264-joined caf-alac-joined test_joined_recordings_are_not_reported_as_truncated"
+        "flv-h264-joined caf-alac-joined tta-joined apng-joined test_a_joined_dsf_is_damage"
+        " test_joined_recordings_are_not_reported_as_truncated"
     ),
+    "more images in a file": "test_the_first_of_joined_images_is_used",
     "Opus or Vorbis": "opus-chained-four test_recordings_chained_in_ogg_begin_where_the_one_before_ends",
     "one field per packet": "ts-h264-fields test_two_fields_are_one_frame",
+    "a display orientation in H.264": "mp4-h264-sei-turned test_a_turned_packet_is_found_by_its_message",
     "a display matrix": "mp4-h264-antitransposed test_mirrored_video_is_turned_upright",
     "a header whose duration exceeds": "test_truncated_files_are_read_as_far_as_possible_and_reported",
     "packets that cannot be decoded, frames": (
@@ -51,8 +54,10 @@ RULES: dict[str, str] = {
     ),
     "nothing of one of two streams": (
         "test_a_stream_that_cannot_be_decoded_is_reported_and_the_other_is_used"
+        " test_a_stream_without_a_decoder_is_damage_and_missing"
         " test_damage_counts_only_for_the_streams_that_are_used"
     ),
+    "beside another of its kind": "test_the_second_audio_stream_is_used_if_only_the_first_has_no_decoder",
     "a header that counts from another origin": "mkv-h264-cut-copyts mkv-h264-subtitles mkv-two-audio",
     "more than the file's length and 60 s apart": "test_clocks_too_far_apart_are_aligned_at_time_zero",
 }

@@ -11,11 +11,14 @@ import needs
 import numpy as np
 import pytest
 import torch
+from combinations import MATRICES
+from container_bytes import set_matrix, with_orientation
 
 from crisscross_zoo import FeatureExtractor
 from crisscross_zoo.cli.extract import main
 from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.errors import ConfigError, UnreadableMediaError
+from crisscross_zoo.media import decode
 from crisscross_zoo.media.clips import Clip, Sampling, Views, read_clips
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.torchcodec_frames import check_torchcodec, read_frames
@@ -77,6 +80,36 @@ def test_clips_are_the_same_bytes(tmp_path, name, options):
     path = make_media(tmp_path / name, **options)
     assert_same(path, stride=0.25)
     assert_same(path, clips=3)
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("name", MATRICES)
+def test_frames_are_turned_and_mirrored_as_by_pyav(tmp_path, name):
+    path = make_media(tmp_path / "a.mp4", size=(192, 64), seconds=0.6, audio=None)
+    path.write_bytes(set_matrix(path.read_bytes(), MATRICES[name][1]))
+    media, times = scan(path), np.array([0.44])
+    ((_, wanted),) = decode.read_frames(media, times, on_damage=pytest.fail)
+    ((_, found),) = read_frames(media, times)
+    np.testing.assert_array_equal(found.numpy(), wanted)
+    turned = [wanted[::-1], wanted[:, ::-1], wanted[::-1, ::-1]]
+    assert all(np.abs(wanted.astype(int) - other).mean() > 20 for other in turned)
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("how", [{"turns": 2}, {"turns": 1}, {"mirrored": True}, {"flipped": True}])
+def test_frames_with_orientations_of_their_own_are_an_error(tmp_path, how):
+    plain = make_media(tmp_path / "a.mp4", audio=None)
+    media = scan(with_orientation(plain, tmp_path / "turned.mp4", **how))
+    with pytest.raises(UnreadableMediaError, match=r"orientations of their own .*; decode it with 'pyav'"):
+        list(read_frames(media, np.array([0.0])))
+
+
+@needs_torchcodec
+def test_a_matrix_that_torchcodec_does_not_find_is_an_error(tmp_path):
+    media = scan(make_media(tmp_path / "a.mp4", audio=None))
+    turned = dataclasses.replace(media.video, matrix=MATRICES["turned-90"][1])
+    with pytest.raises(UnreadableMediaError, match="display matrix"):
+        list(read_frames(dataclasses.replace(media, video=turned), np.array([0.0])))
 
 
 @needs_torchcodec
