@@ -28,8 +28,8 @@ MAX_CLOCK_DRIFT_SECONDS = 0.1
 """Audio whose timestamps differ by more from the samples counted so far is repositioned: a gap or an overlap."""
 
 MAX_STEP_SECONDS = 0.002
-"""Where timestamps are exact, and after audio that could not be decoded, a frame is repositioned if its timestamp is
-further than this from the end of the frame before."""
+"""Where timestamps are exact, a frame is repositioned if its timestamp is further than this from the end of the frame
+before; after audio that could not be decoded, and where an edit begins, if it is further than a tick and a half."""
 
 MAX_LOST_SECONDS = 0.25
 """Decoded audio may be shorter by this than its packets' durations: decoders drop the padding of encoders."""
@@ -73,7 +73,7 @@ class MonoAudio:
         self._form: tuple[int, str, str] | None = None
         self._is_ready = False  # whether frames have the output's form already, as in prepared copies
         self._mixes: dict[tuple[int, str, str], bool] = {}  # whether the resampler accepts this form
-        self._broken = False  # whether the last packet could not be decoded
+        self._broken = False  # whether the next frame does not continue the last
         self._ended = start  # end of the last frame by its timestamp
         self._next_seconds = start  # expected time of the next frame
         self._first = self._position = 0  # of the current resampler's output
@@ -84,7 +84,7 @@ class MonoAudio:
         self.seconds = 0.0
 
     def of(self, frames: Iterable[av.AudioFrame | None]) -> Iterator[Piece]:
-        """Resample all of ``frames``, None where some are lost; positions ascend from 0 and pieces never overlap."""
+        """Resample all of ``frames``, None where they do not continue; positions ascend from 0 and pieces never overlap."""
         cursor, overlap = 0, 0
         for first, samples in itertools.chain.from_iterable(
             itertools.chain(map(self.add, frames), [self.flush()])
@@ -119,8 +119,9 @@ class MonoAudio:
             frame = _mean(frame)
             form = _form(frame)
         apart = abs(seconds - self._next_seconds) > MAX_CLOCK_DRIFT_SECONDS
-        if self._track.exact or self._broken:
-            apart = apart or abs(seconds - self._ended) > MAX_STEP_SECONDS
+        step = abs(seconds - self._ended)
+        apart = apart or (self._track.exact and step > MAX_STEP_SECONDS)
+        apart = apart or (self._broken and step > 1.5 * self._track.tick)
         self._broken = False
         if form != self._form or apart:
             yield from self.flush()

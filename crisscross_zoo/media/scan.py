@@ -38,6 +38,7 @@ from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
     READ_ERRORS,
+    EditStarts,
     best_streams,
     ignore_damage,
     open_media,
@@ -173,6 +174,7 @@ class _StreamScan:
         self.shown: list[bool] = []
         self.unseen: list[bool] = []
         self.second_fields: list[bool] = []
+        self.edits: list[int] = []
         self.corrupt = 0
         self.first: int | None = None  # the first frame: of video its packet's number, of audio its timestamp
         self.lengths: list[int] = []  # of the first audio frames, samples
@@ -181,12 +183,15 @@ class _StreamScan:
         self.decoded = False
         self._enough = False
         self._hidden = HiddenPackets(self.codec, context.extradata)
+        self._starts = EditStarts(stream)
         self._context = context
         context.thread_count = 1
 
     def add(self, packet: av.Packet[Any], position: int) -> None:
         """Add the stream's next packet, number ``position`` of the file; an empty one is the stream's end."""
         if packet.size > 0:
+            if self._starts.begins(packet):
+                self.edits.append(len(self.pts))
             self.pts.append(NO_STAMP if packet.pts is None else packet.pts)
             self.dts.append(NO_STAMP if packet.dts is None else packet.dts)
             self.durations.append(max(packet.duration or 0, 0))
@@ -233,7 +238,8 @@ class _StreamScan:
         pts, dts, durations, positions = arrays
         unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)
-        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), positions, unseen, keys)
+        durations = np.minimum(durations, longest)
+        return StreamStamps(self.tick, pts, dts, durations, positions, unseen, keys, self.edits)
 
 
 class _Scan:
@@ -360,17 +366,10 @@ class _TrackBuilder:
                 end = max(end, video.stated / video.tick)  # empty chunks follow the last frame
             return _VideoTiming(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
         pts = clock.pts.copy()
-        # Decoding timestamps of MP4 ascend, except where one edit of an edit list follows another. FFmpeg begins an
-        # edit with the timestamp of the last frame of the edit before; that frame is over then.
-        dts = stamps.dts[stamps.dts != NO_STAMP]
-        edited = found.format == MP4_FORMAT and bool((np.diff(dts) < 0).any())
-        if edited:
-            again = _repeated(pts[::-1], shown[::-1])
-            shown[len(shown) - 1 - again] = False
         if stamps.step > 2:
             pts[_repeated(pts, shown)] = NO_STAMP
         unstamped_here = bool((shown & (pts == NO_STAMP)).any())
-        regular = not (clock.restarts or clock.strays or edited or unstamped_here)
+        regular = not (clock.restarts or clock.strays or stamps.edits or unstamped_here)
         if (shown & (pts == NO_STAMP)).any():
             pts, shown = self._filled(pts, shown)
         unstamped_too = pts == NO_STAMP  # and not shown
@@ -454,7 +453,7 @@ class _TrackBuilder:
         length = float(stamps.durations.sum()) * audio.tick
         end = float(ends.max()) * audio.tick if len(ends) else start + length
         first = max(start - origin, 0.0)
-        regular = not (clock.restarts or clock.strays)
+        regular = not (clock.restarts or clock.strays or stamps.edits)
         later = set(audio.lengths[1:])
         return AudioTrack(
             index=audio.index,

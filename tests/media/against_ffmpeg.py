@@ -10,6 +10,8 @@ If the clock of a file cannot be used as it is, ``ffmpeg`` reads other files:
   of the second (its first audio if there are no frames) follows where the last of the first ended, and the audio keeps
   the distance to the frames that it has within its own recording.
 - Timestamps that were removed or changed by hand: the file before the change.
+- Several edits of frames that are reordered: the frames of the file before the change, cut by the edit list. ``ffmpeg``
+  places those of a later edit late or early, by the difference of the delays of the edits' first packets.
 - :data:`DIFFERS` lists the combinations for which another answer than ffmpeg's is right, with the reason.
 """
 
@@ -24,7 +26,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from container_bytes import avi_frames
+from container_bytes import Edit, avi_frames
 from make_media import read_number
 from numbered import COUNT, FPS, Combination, FfmpegError, Shelf, recording_of
 
@@ -289,9 +291,27 @@ def expected(combination: Combination, path: Path, shelf: Shelf) -> Answer:
     if combination.recordings > 1:
         return _aligned(_joined(combination, path))
     raw = _decode(combination, path)
+    if combination.edits is not None:
+        base, edits = combination.edits
+        raw = _by_edits(raw, _decode(combination, shelf.file(base)), edits)
     if combination.name in DIFFERS:
         raw = DIFFERS[combination.name][1](raw, path)
     return _aligned(raw)
+
+
+def _by_edits(raw: _Raw, unedited: _Raw, edits: tuple[Edit, ...]) -> _Raw:
+    """Return the frames that begin in each edit, the first one where the edit begins; and the audio of ``raw``."""
+    times = [t for t, _ in unedited.shown]
+    step = float(np.median(np.diff(times)))
+    shown: Shown = []
+    begins = end = 0.0
+    for media, length in edits:
+        assert media is not None
+        inside = [(t, n) for t, n in unedited.shown if media <= t + 1e-3 < media + length]
+        shown += [(begins + t - inside[0][0], n) for t, n in inside]
+        end = shown[-1][0] + step
+        begins += length
+    return _Raw(shown, end, raw.pieces, raw.rate)
 
 
 def _joined(combination: Combination, path: Path) -> _Raw:
