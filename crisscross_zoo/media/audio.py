@@ -78,6 +78,9 @@ class MonoAudio:
         self._next_seconds = start  # expected time of the next frame
         self._first = self._position = 0  # of the current resampler's output
         self._pending: list[av.AudioFrame] = []  # frames of a piece that has no output yet
+        self._longest = 0.0  # duration of the longest frame
+        self._spare = 0.0  # by which overlaps may be longer: the last frame of an edit may end after it
+        self._cut = False  # whether more than a frame overlaps at once
         self._phase = _Phase() if on_note is not None else None
         self._on_note = on_note
         self.has_output = False
@@ -85,17 +88,21 @@ class MonoAudio:
 
     def of(self, frames: Iterable[av.AudioFrame | None]) -> Iterator[Piece]:
         """Resample all of ``frames``, None where they do not continue; positions ascend from 0 and pieces never overlap."""
-        cursor, overlap = 0, 0
+        cursor, overlap, at_once, ended = 0, 0, 0, 0
         for first, samples in itertools.chain.from_iterable(
             itertools.chain(map(self.add, frames), [self.flush()])
         ):
             keep = samples[max(0, cursor - first) :]
+            at_once = at_once if first == ended else 0
+            ended = first + len(samples)
             if cursor > 0 and cursor > first:  # audio before time 0 is the codec's delay
                 overlap += len(samples) - len(keep)
+                at_once += len(samples) - len(keep)
+                self._cut = self._cut or at_once > (self._longest + MAX_STEP_SECONDS) * self._rate
             if len(keep):
                 yield max(first, cursor), keep
                 cursor = max(first, cursor) + len(keep)
-        if overlap > MAX_CLOCK_DRIFT_SECONDS * self._rate:
+        if self._cut or overlap > (MAX_CLOCK_DRIFT_SECONDS + self._spare) * self._rate:
             self._on_damage(f"audio: {overlap / self._rate:.2f} s overlap earlier audio and are dropped")
         if self._phase is not None and self._on_note is not None and self._phase.cancels:
             self._on_note("audio: the two channels are out of phase and cancel out in the average")
@@ -111,7 +118,9 @@ class MonoAudio:
         )
         if self._phase is not None:
             self._phase.add(frame)
-        self.seconds += frame.samples / frame.sample_rate
+        duration = frame.samples / frame.sample_rate
+        self.seconds += duration
+        self._longest = max(self._longest, duration)
         form = _form(frame)
         if form not in self._mixes:
             self._mixes[form] = _is_mixed(frame, self._rate)
@@ -122,6 +131,7 @@ class MonoAudio:
         step = abs(seconds - self._ended)
         apart = apart or (self._track.exact and step > MAX_STEP_SECONDS)
         apart = apart or (self._broken and step > 1.5 * self._track.tick)
+        self._spare += duration if self._broken else 0.0
         self._broken = False
         if form != self._form or apart:
             yield from self.flush()
@@ -130,8 +140,8 @@ class MonoAudio:
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
             self._first = self._position = round(seconds * self._rate)
             self._next_seconds = seconds
-        self._next_seconds += frame.samples / frame.sample_rate
-        self._ended = seconds + frame.samples / frame.sample_rate
+        self._next_seconds += duration
+        self._ended = seconds + duration
         frame.pts = None  # positions are counted here; the resampler does not need timestamps
         if self._position == self._first:
             self._pending.append(frame)

@@ -367,7 +367,7 @@ class _TrackBuilder:
             return _VideoTiming(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
         pts = clock.pts.copy()
         if stamps.step > 2:
-            pts[_repeated(pts, shown)] = NO_STAMP
+            pts[_repeated(pts, shown, stamps.step)] = NO_STAMP
         unstamped_here = bool((shown & (pts == NO_STAMP)).any())
         regular = not (clock.restarts or clock.strays or stamps.edits or unstamped_here)
         if (shown & (pts == NO_STAMP)).any():
@@ -510,11 +510,23 @@ def _is_counted(format_name: str) -> bool:
     return format_name in _COUNTED_FORMATS or format_name.endswith("_pipe")
 
 
-def _repeated(pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return the numbers of the shown packets that have the timestamp of an earlier one."""
+def _repeated(
+    pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_], step: float
+) -> npt.NDArray[np.int64]:
+    """Return the numbers of the shown packets whose timestamp is another's.
+
+    Of several with one timestamp, the first in the file keeps it, unless exactly these frames fit evenly between the
+    timestamps before and after: then any of them may be the one that is wrong.
+    """
     numbers = np.flatnonzero(shown & (pts != NO_STAMP))
-    _, first = np.unique(pts[numbers], return_index=True)
-    return np.setdiff1d(numbers, numbers[first])
+    stamps, first, which, counts = np.unique(
+        pts[numbers], return_index=True, return_inverse=True, return_counts=True
+    )
+    evenly = np.zeros(len(stamps), np.bool_)
+    evenly[1:-1] = np.abs(stamps[2:] - stamps[:-2] - (counts[1:-1] + 1) * step) <= step / 2
+    again = evenly[which] & (counts[which] > 1)
+    again[np.setdiff1d(np.arange(len(numbers)), first)] = True
+    return numbers[again]
 
 
 def _is_constant(stamps: npt.NDArray[np.int64], tick: float, rate: float) -> bool:

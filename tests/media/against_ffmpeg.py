@@ -259,6 +259,12 @@ def _readable(raw: _Raw, path: Path) -> _Raw:
     return _Raw([(t, n) for t, n in raw.shown if n < COUNT], raw.end, raw.pieces, raw.rate)
 
 
+def _from_zero(raw: _Raw, _: Path) -> _Raw:
+    """Return the answer without audio before the file's own time 0."""
+    pieces = [(max(t, 0.0), s[round(max(-t, 0.0) * raw.rate) :]) for t, s in raw.pieces]
+    return _Raw(raw.shown, raw.end, pieces, raw.rate)
+
+
 _AVI_DELAY = (
     "AVI has no presentation timestamps. ffmpeg adds the decoder's delay, so its audio is early against the original; "
     "it is not if the k-th frame is shown at the chunk of the k-th frame"
@@ -275,6 +281,10 @@ DIFFERS: dict[str, tuple[str, Callable[[_Raw, Path], _Raw]]] = {
     "avi-mjpeg-empty-chunks": (
         "empty chunks at the end prolong the last frame; showinfo prints no duration",
         _by_chunk,
+    ),
+    "mp4-h264-frag-of-edit": (
+        "this ffmpeg plays audio that the edit list of a fragmented file hides; a newer one skips it",
+        _from_zero,
     ),
     "ts-hevc-from-inside": (
         "this ffmpeg shows frames whose references are missing as white; a newer one skips them",

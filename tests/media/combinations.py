@@ -254,7 +254,7 @@ several_edits("mp4-hevc-edit-opengop-two", "hevc-opengop.mp4", (0.6, 0.6), (2.1,
 several_edits("mp4-h264-edit-overlapping", "h264-bf7.mp4", (0.5, 1.0), (1.0, 1.0))
 several_edits("mp4-h264-edit-four", "h264-bf7.mp4", *FOUR)
 several_edits("mp4-h264-edit-four-reversed", "h264-bf7.mp4", *FOUR[::-1])
-several_edits("mp4-h264-edit-five-again", "h264-bf7.mp4", *[(1.4, 0.32)] * 5)
+several_edits("mp4-h264-edit-five-again", "h264-bf7.mp4", *[(1.31, 0.3)] * 5)
 several_edits("mp4-h264-edit-slow-overlapping", "h264-slow.mp4", (0.5, 1.0), (1.0, 1.0))
 several_edits("mp4-h264-edit-slow-swapped", "h264-slow.mp4", (1.8, 0.6), (0.4, 0.8))
 several_edits("mp4-h264-edit-to-the-end-swapped", "h264-bf7.mp4", (2.2, 0.8), (1.5, 1.5))
@@ -269,6 +269,12 @@ edited("mp4-h264-edit-none", "h264.mp4")
 edited("mp4-h264-edit-video-only", "h264.mp4", (0.52, 1.6), tracks="vide")
 edited("mp4-h264-edit-audio-only", "h264.mp4", (0.52, 1.6), tracks="soun")
 edited("m4a-aac-edit-inside", "aac.m4a", (0.52, 1.6), tracks="soun", video=None)
+
+table(
+    "mp4-h264-frag-of-edit  mp4  -c copy -movflags frag_keyframe+delay_moov",
+    base="h264-bf7.mp4",
+    before="-ss 0.93",
+)
 
 # --- fragments ---------------------------------------------------------------------------------------------------
 
@@ -498,6 +504,21 @@ def repeated(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int 
 
 stamps("ts-h264-pts-repeated", "h264-nob.ts", repeated, same_as="h264-nob.ts", reported="damage")
 stamps("ts-mpeg2-pts-repeated", "mpeg2-nob.ts", repeated, same_as="mpeg2-nob.ts", reported="damage")
+
+stamps(
+    "ts-h264-pts-one-later",
+    "h264.ts",
+    lambda k, pts, dts: (None if pts is None else pts + FRAME * (k == 21), dts),
+    same_as="h264.ts",
+    reported="damage",
+)
+stamps(
+    "ts-h264-audio-jumps-back",
+    "h264.ts",
+    without(lambda k: False),
+    lambda k, pts, dts: (pts - CLOCK * 8 // 100 if pts is not None and pts > 2.9 * CLOCK else pts, dts),
+    reported="damage",
+)
 
 for _name, _by in (("astray", 1000.0), ("late", 0.5), ("early", -0.5), ("astray-back", -1000.0)):
     stamps(
