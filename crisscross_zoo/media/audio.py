@@ -87,7 +87,7 @@ class MonoAudio:
         self.seconds = 0.0
 
     def of(self, frames: Iterable[av.AudioFrame | None]) -> Iterator[Piece]:
-        """Resample all of ``frames``, None where they do not continue; positions ascend from 0 and pieces never overlap."""
+        """Resample all of ``frames``, None where they do not continue; positions ascend, pieces never overlap."""
         cursor, overlap, at_once, ended = 0, 0, 0, 0
         for first, samples in itertools.chain.from_iterable(
             itertools.chain(map(self.add, frames), [self.flush()])

@@ -141,7 +141,9 @@ def read_audio(
             nonlocal promised
             frames = decode_audio(measured(), stream, on_damage, track.stamps)
             for frame in itertools.islice(frames, 1):
-                if frame is not None:  # what the decoder left out before it without an error is a codec's delay or an edit
+                if (
+                    frame is not None
+                ):  # audio left out before it without an error is a delay, or hidden by an edit
                     promised = frame.samples / max(frame.sample_rate, 1)
                 yield frame
             yield from frames

@@ -134,9 +134,8 @@ def decode_video(
             drained = True
         if skipped:
             continue
-        if plan is not None and number < len(plan.decode):
-            if plan.skips:
-                context.skip_frame = "DEFAULT" if plan.needed[number] else "NONREF"
+        if plan is not None and number < len(plan.decode) and plan.skips:
+            context.skip_frame = "DEFAULT" if plan.needed[number] else "NONREF"
         drained, last = False, number
         packet.pts = packet.dts = number
         needed = shown is None or number >= len(shown) or bool(shown[number])

@@ -510,9 +510,7 @@ def _is_counted(format_name: str) -> bool:
     return format_name in _COUNTED_FORMATS or format_name.endswith("_pipe")
 
 
-def _repeated(
-    pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_], step: float
-) -> npt.NDArray[np.int64]:
+def _repeated(pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_], step: float) -> npt.NDArray[np.int64]:
     """Return the numbers of the shown packets whose timestamp is another's.
 
     Of several with one timestamp, the first in the file keeps it, unless exactly these frames fit evenly between the

@@ -206,7 +206,7 @@ def test_gaps_above_a_second_are_reported(empty, reported):
 
 
 def in_two_edits(delay, seen):
-    """Return two edits of 24 frames, each read from 12 frames before; the first packet seen is ``delay`` frames early."""
+    """Return two edits of 24 frames, read from 12 frames before; the first packet seen is ``delay`` early."""
     pts, dts, unseen = [], [], []
     for start in (0, 24 * STEP):
         unseen += [len(pts) + k for k in range(36) if k < 12 - seen]
