@@ -80,7 +80,7 @@ class MonoAudio:
         self._pending: list[av.AudioFrame] = []  # frames of a piece that has no output yet
         self._longest = 0.0  # duration of the longest frame
         self._spare = 0.0  # by which overlaps may be longer: the last frame of an edit may end after it
-        self._cut = False  # whether more than a frame overlaps at once
+        self._cut = False  # whether more than two frames overlap at once; one or two may be an encoder's delay
         self._phase = _Phase() if on_note is not None else None
         self._on_note = on_note
         self.has_output = False
@@ -98,7 +98,7 @@ class MonoAudio:
             if cursor > 0 and cursor > first:  # audio before time 0 is the codec's delay
                 overlap += len(samples) - len(keep)
                 at_once += len(samples) - len(keep)
-                self._cut = self._cut or at_once > (self._longest + MAX_STEP_SECONDS) * self._rate
+                self._cut = self._cut or at_once > (2 * self._longest + MAX_STEP_SECONDS) * self._rate
             if len(keep):
                 yield max(first, cursor), keep
                 cursor = max(first, cursor) + len(keep)
