@@ -80,7 +80,7 @@ class MonoAudio:
         self._pending: list[av.AudioFrame] = []  # frames of a piece that has no output yet
         self._longest = 0.0  # duration of the longest frame
         self._spare = 0.0  # by which overlaps may be longer: the last frame of an edit may end after it
-        self._cut = False  # whether more than two frames overlap at once; one or two may be an encoder's delay
+        self._cut = False  # whether more than two frames overlap at once; fewer may be a delay
         self._phase = _Phase() if on_note is not None else None
         self._on_note = on_note
         self.has_output = False
