@@ -28,8 +28,8 @@ MAX_CLOCK_DRIFT_SECONDS = 0.1
 """Audio whose timestamps differ by more from the samples counted so far is repositioned: a gap or an overlap."""
 
 MAX_STEP_SECONDS = 0.002
-"""Where timestamps are exact, and after audio that could not be decoded, a frame is repositioned if its timestamp is
-further than this from the end of the frame before."""
+"""Where timestamps are exact, a frame is repositioned if its timestamp is further than this from the end of the frame
+before; after audio that could not be decoded, and where an edit begins, if it is further than a tick and a half."""
 
 MAX_LOST_SECONDS = 0.25
 """Decoded audio may be shorter by this than its packets' durations: decoders drop the padding of encoders."""
@@ -73,29 +73,36 @@ class MonoAudio:
         self._form: tuple[int, str, str] | None = None
         self._is_ready = False  # whether frames have the output's form already, as in prepared copies
         self._mixes: dict[tuple[int, str, str], bool] = {}  # whether the resampler accepts this form
-        self._broken = False  # whether the last packet could not be decoded
+        self._broken = False  # whether the next frame does not continue the last
         self._ended = start  # end of the last frame by its timestamp
         self._next_seconds = start  # expected time of the next frame
         self._first = self._position = 0  # of the current resampler's output
         self._pending: list[av.AudioFrame] = []  # frames of a piece that has no output yet
+        self._longest = 0.0  # duration of the longest frame
+        self._spare = 0.0  # by which overlaps may be longer: the last frame of an edit may end after it
+        self._cut = False  # whether more than two frames overlap at once; fewer may be a delay
         self._phase = _Phase() if on_note is not None else None
         self._on_note = on_note
         self.has_output = False
         self.seconds = 0.0
 
     def of(self, frames: Iterable[av.AudioFrame | None]) -> Iterator[Piece]:
-        """Resample all of ``frames``, None where some are lost; positions ascend from 0 and pieces never overlap."""
-        cursor, overlap = 0, 0
+        """Resample all of ``frames``, None where they do not continue; positions ascend, pieces never overlap."""
+        cursor, overlap, at_once, ended = 0, 0, 0, 0
         for first, samples in itertools.chain.from_iterable(
             itertools.chain(map(self.add, frames), [self.flush()])
         ):
             keep = samples[max(0, cursor - first) :]
+            at_once = at_once if first == ended else 0
+            ended = first + len(samples)
             if cursor > 0 and cursor > first:  # audio before time 0 is the codec's delay
                 overlap += len(samples) - len(keep)
+                at_once += len(samples) - len(keep)
+                self._cut = self._cut or at_once > (2 * self._longest + MAX_STEP_SECONDS) * self._rate
             if len(keep):
                 yield max(first, cursor), keep
                 cursor = max(first, cursor) + len(keep)
-        if overlap > MAX_CLOCK_DRIFT_SECONDS * self._rate:
+        if self._cut or overlap > (MAX_CLOCK_DRIFT_SECONDS + self._spare) * self._rate:
             self._on_damage(f"audio: {overlap / self._rate:.2f} s overlap earlier audio and are dropped")
         if self._phase is not None and self._on_note is not None and self._phase.cancels:
             self._on_note("audio: the two channels are out of phase and cancel out in the average")
@@ -111,7 +118,9 @@ class MonoAudio:
         )
         if self._phase is not None:
             self._phase.add(frame)
-        self.seconds += frame.samples / frame.sample_rate
+        duration = frame.samples / frame.sample_rate
+        self.seconds += duration
+        self._longest = max(self._longest, duration)
         form = _form(frame)
         if form not in self._mixes:
             self._mixes[form] = _is_mixed(frame, self._rate)
@@ -119,8 +128,10 @@ class MonoAudio:
             frame = _mean(frame)
             form = _form(frame)
         apart = abs(seconds - self._next_seconds) > MAX_CLOCK_DRIFT_SECONDS
-        if self._track.exact or self._broken:
-            apart = apart or abs(seconds - self._ended) > MAX_STEP_SECONDS
+        step = abs(seconds - self._ended)
+        apart = apart or (self._track.exact and step > MAX_STEP_SECONDS)
+        apart = apart or (self._broken and step > 1.5 * self._track.tick)
+        self._spare += duration if self._broken else 0.0
         self._broken = False
         if form != self._form or apart:
             yield from self.flush()
@@ -129,8 +140,8 @@ class MonoAudio:
             self._resampler = AudioResampler(format="s16p", layout="mono", rate=self._rate)
             self._first = self._position = round(seconds * self._rate)
             self._next_seconds = seconds
-        self._next_seconds += frame.samples / frame.sample_rate
-        self._ended = seconds + frame.samples / frame.sample_rate
+        self._next_seconds += duration
+        self._ended = seconds + duration
         frame.pts = None  # positions are counted here; the resampler does not need timestamps
         if self._position == self._first:
             self._pending.append(frame)

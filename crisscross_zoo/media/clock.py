@@ -9,6 +9,8 @@ searched in the DTS:
   in sync.
 - Where DTS jump ahead by more than the file's length, and the PTS with them, the same. A shorter gap is kept.
 
+DTS of an MP4 go back where an edit of its edit list begins. This is no jump: each edit begins where the list has it.
+
 The rules are in docs/time.md.
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +62,7 @@ class StreamStamps:
         positions: Each packet's number among the packets of all streams of the file.
         unseen: Whether each packet is decoded but not shown; its timestamps may then lie anywhere.
         keys: Whether each packet is a key frame.
+        edits: Numbers of the packets at which later edits of an edit list begin.
     """
 
     tick: float
@@ -69,6 +72,7 @@ class StreamStamps:
     positions: Stamps
     unseen: npt.NDArray[np.bool_]
     keys: npt.NDArray[np.bool_]
+    edits: Sequence[int] = ()
 
     @property
     def step(self) -> float:
@@ -91,7 +95,10 @@ class StreamStamps:
         if not len(known):
             return numbers.astype(np.float64)
         before = np.maximum(np.searchsorted(known, numbers, side="right") - 1, 0)
+        after = np.minimum(before + 1, len(known) - 1)
         filled: npt.NDArray[np.float64] = stamps[before] + self.step * (numbers - known[before])
+        between = (after > before) & (stamps[after] >= stamps[before])
+        filled[between] = np.minimum(filled, stamps[after])[between]
         return filled
 
     def _known(self) -> tuple[npt.NDArray[np.int64], Stamps]:
@@ -129,6 +136,7 @@ def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[S
         A clock for each of the names.
     """
     clocks: dict[Stream, Clock] = {}
+    streams = {name: _in_edits(stream) for name, stream in streams.items()}
     length = max([stated, *(float(s.durations.sum()) * s.tick for s in streams.values())])
     far = STRAY_SECONDS + 2 * length
     for name, stream in streams.items():
@@ -147,6 +155,25 @@ def run_through(streams: Mapping[Stream, StreamStamps], stated: float) -> dict[S
         clock.strays += len(wrong)
     _continue(streams, clocks)
     return clocks
+
+
+def _in_edits(stream: StreamStamps) -> StreamStamps:
+    """Return the stream with the first frame shown of each edit where the edit begins, and with DTS that ascend.
+
+    FFmpeg gives the beginning of an edit to the DTS of the first packet that is shown. So the PTS are later by that
+    packet's delay, which differs from edit to edit.
+    """
+    if not stream.edits:
+        return stream
+    pts, dts = stream.pts.copy(), stream.dts.copy()
+    seen = ~stream.unseen & (pts != NO_STAMP) & (dts != NO_STAMP)
+    delays: list[int] = []
+    for start, stop in itertools.pairwise([0, *stream.edits, len(pts)]):
+        if len(shown := start + np.flatnonzero(seen[start:stop])):
+            delays.append(int(pts[shown].min() - dts[shown[0]]))
+            pts[shown] -= delays[-1] - delays[0]
+    dts[seen] = np.maximum.accumulate(dts[seen])
+    return replace(stream, pts=pts, dts=dts)
 
 
 def _misplaced(

@@ -7,6 +7,7 @@ and report what the decoder does not return although the timestamps promise it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -139,7 +140,18 @@ def read_audio(
                     promised += min(max(packet.duration or 0, 0) * track.tick, longest)
                 yield packet
 
-        yield from mono.of(decode_audio(measured(), stream, on_damage, track.stamps))
+        def returned() -> Iterator[av.AudioFrame | None]:
+            nonlocal promised
+            frames = decode_audio(measured(), stream, on_damage, track.stamps)
+            for frame in itertools.islice(frames, 1):
+                if (
+                    frame is not None
+                ):  # audio left out before it without an error is a delay, or hidden by an edit
+                    promised = frame.samples / max(frame.sample_rate, 1)
+                yield frame
+            yield from frames
+
+        yield from mono.of(returned())
     if not mono.has_output:
         raise UnreadableMediaError(
             "its audio cannot be decoded", remedy="check it in a player", path=media.path

@@ -15,7 +15,7 @@ from av.video import VideoStream
 from av.video.reformatter import VideoReformatter
 
 from crisscross_zoo.errors import UnreadableMediaError
-from crisscross_zoo.media.packets import OnDamage, PacketDecoder
+from crisscross_zoo.media.packets import EditStarts, OnDamage, PacketDecoder
 from crisscross_zoo.media.tracks import EARLY_SECONDS, MP4_FORMAT, VideoTrack
 from crisscross_zoo.text import counted
 
@@ -104,6 +104,8 @@ def decode_video(
 ) -> Iterator[Decoded]:
     """Decode a video stream's packets with their numbers from 0 as timestamps: those of the plan, or all.
 
+    Each edit of an edit list is decoded on its own: the decoder would sort its frames among those of the edit before.
+
     Args:
         packets: All packets of the stream, or those from a key frame on.
         stream: The stream, of an open file.
@@ -112,7 +114,7 @@ def decode_video(
         shown: Which packets hold a frame to be shown; failing to decode another packet is no damage.
     """
     decoder = PacketDecoder(stream, on_damage)
-    context = stream.codec_context
+    context, edits = stream.codec_context, EditStarts(stream)
     given, came, last, drained = 0, 0, -1, True
     recent: deque[int] = deque([0], maxlen=1 + max(_LONGEST_DELAYS.values()))
 
@@ -125,15 +127,15 @@ def decode_video(
             yield Decoded(frame, last, inside, recent[-1 - inside])
 
     for number, packet in enumerate(packets):
-        if plan is not None and number < len(plan.decode):
-            if not plan.decode[number]:
-                if not drained:
-                    yield from decoded(decoder.decode(None))
-                    context.flush_buffers()
-                    drained = True
-                continue
-            if plan.skips:
-                context.skip_frame = "DEFAULT" if plan.needed[number] else "NONREF"
+        skipped = plan is not None and number < len(plan.decode) and not plan.decode[number]
+        if (edits.begins(packet) or skipped) and not drained:
+            yield from decoded(decoder.decode(None))
+            context.flush_buffers()
+            drained = True
+        if skipped:
+            continue
+        if plan is not None and number < len(plan.decode) and plan.skips:
+            context.skip_frame = "DEFAULT" if plan.needed[number] else "NONREF"
         drained, last = False, number
         packet.pts = packet.dts = number
         needed = shown is None or number >= len(shown) or bool(shown[number])

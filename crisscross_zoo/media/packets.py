@@ -208,6 +208,31 @@ def read_packets(
         on_damage(f"reading stops early ({reason_of(error)})")
 
 
+class EditStarts:
+    """Find the packets at which the later edits of an MP4's edit list begin.
+
+    FFmpeg reads each edit from the key frame before it to a key frame after it, and flags as "discard" what the edit
+    does not show.
+
+    Args:
+        stream: A stream of an open file.
+    """
+
+    def __init__(self, stream: VideoStream | AudioStream) -> None:
+        self._edited = stream.container.format.name == MP4_FORMAT
+        self._last: tuple[int, int, bool] | None = None
+
+    def begins(self, packet: av.Packet[Any]) -> bool:
+        """Return whether the stream's next packet begins another edit."""
+        if not self._edited or packet.pos is None or packet.dts is None:
+            return False
+        last, self._last = self._last, (packet.pos, packet.dts, packet.is_discard)
+        if last is None or not packet.is_keyframe:
+            return False
+        # Fragments of another recording have earlier timestamps too, but they lie behind, and nothing is discarded.
+        return packet.pos <= last[0] or (packet.dts <= last[1] and (packet.is_discard or last[2]))
+
+
 class PacketDecoder:
     """Decode packet by packet, so that a damaged packet does not affect the others."""
 
@@ -243,10 +268,12 @@ def decode_audio(
     """Decode an audio stream's packets; ``stamps``, if given, replace their own timestamps, one per packet.
 
     Yields:
-        Frames, and None for a packet that could not be decoded.
+        Frames, and None where they do not continue: for a packet that could not be decoded, and between two edits.
     """
-    decoder = PacketDecoder(stream, on_damage)
+    decoder, edits = PacketDecoder(stream, on_damage), EditStarts(stream)
     for number, packet in enumerate(packets):
+        if edits.begins(packet):
+            yield None
         if stamps is not None:
             stamp = int(stamps[number]) if number < len(stamps) else NO_STAMP
             packet.pts = packet.dts = None if stamp == NO_STAMP else stamp

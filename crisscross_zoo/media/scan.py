@@ -39,6 +39,7 @@ from crisscross_zoo.media.frames import decode_video, display_matrix
 from crisscross_zoo.media.hidden import HiddenPackets, TurnedPackets
 from crisscross_zoo.media.packets import (
     READ_ERRORS,
+    EditStarts,
     best_streams,
     ignore_damage,
     open_media,
@@ -206,6 +207,7 @@ class _StreamScan:
         self.unseen: list[bool] = []
         self.second_fields: list[bool] = []
         self.turns = False
+        self.edits: list[int] = []
         self.corrupt = 0
         self.first: int | None = None  # the first frame: of video its packet's number, of audio its timestamp
         self.lengths: list[int] = []  # of the first audio frames, samples
@@ -215,12 +217,15 @@ class _StreamScan:
         self._enough = False
         self._hidden = HiddenPackets(self.codec, context.extradata)
         self._turned = TurnedPackets(self.codec, context.extradata)
+        self._starts = EditStarts(stream)
         self._context = context
         context.thread_count = 1
 
     def add(self, packet: av.Packet[Any], position: int) -> None:
         """Add the stream's next packet, number ``position`` of the file; an empty one is the stream's end."""
         if packet.size > 0:
+            if self._starts.begins(packet):
+                self.edits.append(len(self.pts))
             self.pts.append(NO_STAMP if packet.pts is None else packet.pts)
             self.dts.append(NO_STAMP if packet.dts is None else packet.dts)
             self.durations.append(max(packet.duration or 0, 0))
@@ -271,7 +276,8 @@ class _StreamScan:
             pts[again] = dts[again] = pts[again + 1] - durations[again]
         unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)
-        return StreamStamps(self.tick, pts, dts, np.minimum(durations, longest), positions, unseen, keys)
+        durations = np.minimum(durations, longest)
+        return StreamStamps(self.tick, pts, dts, durations, positions, unseen, keys, self.edits)
 
 
 class _Scan:
@@ -398,17 +404,10 @@ class _TrackBuilder:
                 end = max(end, video.stated / video.tick)  # empty chunks follow the last frame
             return _VideoTiming(Packets(dts, shown, keys), True, False, tick, int(dts[0]), end)
         pts = clock.pts.copy()
-        # Decoding timestamps of MP4 ascend, except where one edit of an edit list follows another. FFmpeg begins an
-        # edit with the timestamp of the last frame of the edit before; that frame is over then.
-        dts = stamps.dts[stamps.dts != NO_STAMP]
-        edited = found.format == MP4_FORMAT and bool((np.diff(dts) < 0).any())
-        if edited:
-            again = _repeated(pts[::-1], shown[::-1])
-            shown[len(shown) - 1 - again] = False
         if stamps.step > 2:
-            pts[_repeated(pts, shown)] = NO_STAMP
+            pts[_repeated(pts, shown, stamps.step)] = NO_STAMP
         unstamped_here = bool((shown & (pts == NO_STAMP)).any())
-        regular = not (clock.restarts or clock.strays or edited or unstamped_here)
+        regular = not (clock.restarts or clock.strays or stamps.edits or unstamped_here)
         if (shown & (pts == NO_STAMP)).any():
             pts, shown = self._filled(pts, shown)
         unstamped_too = pts == NO_STAMP  # and not shown
@@ -493,7 +492,7 @@ class _TrackBuilder:
         length = float(stamps.durations.sum()) * audio.tick
         end = float(ends.max()) * audio.tick if len(ends) else start + length
         first = max(start - origin, 0.0)
-        regular = not (clock.restarts or clock.strays)
+        regular = not (clock.restarts or clock.strays or stamps.edits)
         later = set(audio.lengths[1:])
         return AudioTrack(
             index=audio.index,
@@ -550,11 +549,21 @@ def _is_counted(format_name: str) -> bool:
     return format_name in _COUNTED_FORMATS or format_name.endswith("_pipe")
 
 
-def _repeated(pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return the numbers of the shown packets that have the timestamp of an earlier one."""
+def _repeated(pts: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_], step: float) -> npt.NDArray[np.int64]:
+    """Return the numbers of the shown packets whose timestamp is another's.
+
+    Of several with one timestamp, the first in the file keeps it, unless exactly these frames fit evenly between the
+    timestamps before and after: then any of them may be the one that is wrong.
+    """
     numbers = np.flatnonzero(shown & (pts != NO_STAMP))
-    _, first = np.unique(pts[numbers], return_index=True)
-    return np.setdiff1d(numbers, numbers[first])
+    stamps, first, which, counts = np.unique(
+        pts[numbers], return_index=True, return_inverse=True, return_counts=True
+    )
+    evenly = np.zeros(len(stamps), np.bool_)
+    evenly[1:-1] = np.abs(stamps[2:] - stamps[:-2] - (counts[1:-1] + 1) * step) <= step / 2
+    again = evenly[which] & (counts[which] > 1)
+    again[np.setdiff1d(np.arange(len(numbers)), first)] = True
+    return numbers[again]
 
 
 def _is_constant(stamps: npt.NDArray[np.int64], tick: float, rate: float) -> bool:

@@ -223,6 +223,15 @@ def edited(name: str, base: str, *rows: Edit, tracks: str = "both", version: int
     combination(name, Path(base).suffix[1:], **details)(make)
 
 
+FOUR = ((0.2, 0.3), (0.9, 0.3), (1.6, 0.3), (2.3, 0.3))
+
+
+def several_edits(name: str, base: str, *rows: Edit, **details: Any) -> None:
+    """Register an MP4 with reordered frames and several edits."""
+    # ffmpeg's audio has steps of up to JITTER_SECONDS between edits, which the comparison takes for rounding.
+    edited(name, base, *rows, **{"edits": (base, rows), "rounding": MILLISECOND, **details})
+
+
 table("mp4-h264-edit-head  mp4  -c copy", base="h264.mp4", before="-ss 0.92")
 table("mp4-h264-edit-late-start  mp4  -ss 0.92 -c copy", base="h264.mp4")
 table("mp4-hevc-edit-head  mp4  -c copy -tag:v hvc1", base="hevc.mp4", before="-ss 0.92")
@@ -239,9 +248,20 @@ edited("mp4-h264-edit-swapped", "h264.mp4", (2.0, 0.6), (0.4, 0.8))
 edited("mp4-h264-edit-repeated", "h264.mp4", (1.0, 0.48), (1.0, 0.48))
 edited("mp4-h264-edit-late-video", "h264.mp4", (None, 0.5), (0, 2.48), tracks="vide")
 edited("mp4-h264-edit-late-audio", "h264.mp4", (None, 0.5), (0, 2.5), tracks="soun")
-edited("mp4-h264-edit-three", "h264.mp4", (0.4, 0.4), (1.2, 0.4), (2.4, 0.4))
-edited("mp4-h264-edit-opengop-swapped", "h264-opengop.mp4", (2.1, 0.5), (0.7, 0.5))
-edited("mp4-hevc-edit-opengop-two", "hevc-opengop.mp4", (0.6, 0.6), (2.1, 0.5))
+several_edits("mp4-h264-edit-three", "h264.mp4", (0.4, 0.4), (1.2, 0.4), (2.4, 0.4))
+several_edits("mp4-h264-edit-opengop-swapped", "h264-opengop.mp4", (2.1, 0.5), (0.7, 0.5))
+several_edits("mp4-hevc-edit-opengop-two", "hevc-opengop.mp4", (0.6, 0.6), (2.1, 0.5))
+several_edits("mp4-h264-edit-overlapping", "h264-bf7.mp4", (0.5, 1.0), (1.0, 1.0))
+several_edits("mp4-h264-edit-four", "h264-bf7.mp4", *FOUR)
+several_edits("mp4-h264-edit-four-reversed", "h264-bf7.mp4", *FOUR[::-1])
+several_edits("mp4-h264-edit-five-again", "h264-bf7.mp4", *[(1.31, 0.3)] * 5)
+several_edits("mp4-h264-edit-slow-overlapping", "h264-slow.mp4", (0.5, 1.0), (1.0, 1.0))
+several_edits("mp4-h264-edit-slow-swapped", "h264-slow.mp4", (1.8, 0.6), (0.4, 0.8))
+several_edits("mp4-h264-edit-to-the-end-swapped", "h264-bf7.mp4", (2.2, 0.8), (1.5, 1.5))
+several_edits("mp4-h264-edit-opengop-four", "h264-opengop.mp4", *FOUR[::-1])
+several_edits("mp4-hevc-edit-opengop-four", "hevc-opengop.mp4", *FOUR[::-1])
+several_edits("mp4-hevc-edit-four", "hevc.mp4", *FOUR)
+several_edits("mp4-mpeg4-edit-four", "mpeg4-b.mp4", *FOUR[::-1])
 edited("mp4-h264-edit-beyond", "h264.mp4", (0.52, 9.0))
 edited("mp4-h264-edit-audio-hole", "h264.mp4", (0.4, 0.8), (None, 0.5), (1.6, 0.6), tracks="soun")
 edited("mp4-h264-edit-one-frame", "h264.mp4", (1.3, 0.04))
@@ -249,6 +269,12 @@ edited("mp4-h264-edit-none", "h264.mp4")
 edited("mp4-h264-edit-video-only", "h264.mp4", (0.52, 1.6), tracks="vide")
 edited("mp4-h264-edit-audio-only", "h264.mp4", (0.52, 1.6), tracks="soun")
 edited("m4a-aac-edit-inside", "aac.m4a", (0.52, 1.6), tracks="soun", video=None)
+
+table(
+    "mp4-h264-frag-of-edit  mp4  -c copy -movflags frag_keyframe+delay_moov",
+    base="h264-bf7.mp4",
+    before="-ss 0.93",
+)
 
 # --- fragments ---------------------------------------------------------------------------------------------------
 
@@ -493,6 +519,21 @@ def repeated(k: int, pts: int | None, dts: int | None) -> tuple[int | None, int 
 
 stamps("ts-h264-pts-repeated", "h264-nob.ts", repeated, same_as="h264-nob.ts", reported="damage")
 stamps("ts-mpeg2-pts-repeated", "mpeg2-nob.ts", repeated, same_as="mpeg2-nob.ts", reported="damage")
+
+stamps(
+    "ts-h264-pts-one-later",
+    "h264.ts",
+    lambda k, pts, dts: (None if pts is None else pts + FRAME * (k == 21), dts),
+    same_as="h264.ts",
+    reported="damage",
+)
+stamps(
+    "ts-h264-audio-jumps-back",
+    "h264.ts",
+    without(lambda k: False),
+    lambda k, pts, dts: (pts - CLOCK * 8 // 100 if pts is not None and pts > 2.9 * CLOCK else pts, dts),
+    reported="damage",
+)
 
 for _name, _by in (("astray", 1000.0), ("late", 0.5), ("early", -0.5), ("astray-back", -1000.0)):
     stamps(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from container_bytes import Edit
 from make_media import numbered_frame
 
 FPS = 25
@@ -46,6 +47,8 @@ class Combination:
         same_as: The shelf's file of which only timestamps were removed or changed: the frames must be shown at the
             times at which ``ffmpeg`` shows those of that file.
         rounding: Seconds by which the container rounds timestamps, if the package undoes the rounding.
+        edits: The shelf's file whose only edit was replaced by several, and these edits: the frames must be shown when
+            the edits say.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Combination:
     recordings: int = 1
     same_as: str | None = None
     rounding: float = 0.0
+    edits: tuple[str, tuple[Edit, ...]] | None = None
 
 
 COMBINATIONS: dict[str, Combination] = {}
@@ -180,6 +184,9 @@ PCM = "-c:a pcm_s16le"
 SHELF: dict[str, tuple[str, str]] = {
     "h264.mp4": ("base", f"{H264_B} {AAC}"),
     "h264-nob.mp4": ("base", f"{H264} -bf 0 -g 12 {AAC}"),
+    "h264-bf7.mp4": ("base", f"{H264} -bf 7 -b_strategy 0 -b-pyramid normal -g 60 {AAC}"),
+    "h264-slow.mp4": ("base", f"-vf setpts=2*PTS -r 12.5 -t 3 {H264} -bf 3 -b_strategy 0 -g 250 {AAC}"),
+    "mpeg4-b.mp4": ("base", f"{MPEG4} -bf 2 {AAC}"),
     "h264-opengop.mp4": ("base", f"{H264_OPEN} {AAC}"),
     "hevc-opengop.mp4": ("base", f"{HEVC_OPEN} {AAC}"),
     "h264-refresh.ts": ("base", f"{H264} -x264-params intra-refresh=1:keyint=25:bframes=0 {AAC}"),

@@ -205,6 +205,42 @@ def test_gaps_above_a_second_are_reported(empty, reported):
     assert gaps(run(stream), stream) == pytest.approx(reported)
 
 
+def in_two_edits(delay, seen):
+    """Return two edits of 24 frames, read from 12 frames before; the first packet seen is ``delay`` early."""
+    pts, dts, unseen = [], [], []
+    for start in (0, 24 * STEP):
+        unseen += [len(pts) + k for k in range(36) if k < 12 - seen]
+        dts += recording(start - (12 - seen) * STEP, 36)
+        pts += recording(start - (12 - seen - delay) * STEP, 36)
+    return stamps(dts, pts=pts, unseen=unseen)
+
+
+def test_each_edit_begins_where_the_edit_list_has_it():
+    stream = in_two_edits(delay=0, seen=0)
+    stream.pts[36:] += 5 * STEP  # as FFmpeg writes it, if the first packet seen is decoded five frames early
+    stream.edits = [36]
+    clock = run(stream)
+    assert (clock.strays, clock.restarts) == (0, [])
+    assert clock.pts[~stream.unseen].tolist() == recording(0, 48)
+    assert (np.diff(clock.dts) >= 0).all()
+    assert gaps(clock, stream) == []
+
+
+def test_edits_that_overlap_in_decoding_order_are_no_restart():
+    stream = in_two_edits(delay=6, seen=6)
+    stream.edits = [36]
+    clock = run(stream)
+    assert (clock.strays, clock.restarts) == (0, [])
+    assert clock.pts[36 + 6] - clock.pts[6] == 24 * STEP
+
+
+def test_an_edit_without_a_frame_moves_nothing():
+    stream = in_two_edits(delay=0, seen=0)
+    stream.unseen[36:] = True
+    stream.edits = [36]
+    assert run(stream).pts[12:36].tolist() == recording(0, 24)
+
+
 NO = NO_STAMP
 
 
