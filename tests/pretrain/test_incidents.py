@@ -153,6 +153,15 @@ def batches(files: Sequence[Media], workers: int, **overrides: Any) -> list[Any]
     return list(make_loader(files, tiny_config(**overrides), sampler, workers=workers, pin_memory=False))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_reader_that_leaves_is_the_files_failure(clips: Clips, workers: int) -> None:
+    found = batches(Trap(clips, BAD, "leave"), workers)
+    assert [len(batch.paths) for batch in found] == [4, 4, 4]
+    failures = [failure for batch in found for failure in batch.failures]
+    assert {f["path"] for f in failures} == {clips[BAD].path}
+    assert {f["reason"] for f in failures} == {"reading it failed (SystemExit: 0)"}
+
+
 class Silent(Trap):
     """All files hang."""
 
