@@ -203,24 +203,24 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         device = pick_device(self.device)
         if _is_list_of_files(X):
             files = FileClips.of(X)
-            truth = self._labels(y)
+            classes, labels = self._labels(y)
             self.n_features_in_ = files.rows.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         else:
             array, truth = _validate(self, X, y, reset=True)
             files = FileClips.of(array)
-            truth = self._labels(truth)
+            classes, labels = self._labels(truth)
         clips = _normalized(files, self.normalize)
-        self.classes_, labels = _numbered(truth)
-        if len(labels) != clips.files or len(self.classes_) < 2:
+        self.classes_ = classes
+        if len(labels) != clips.files or len(classes) < 2:
             raise InputError(
                 f"{counted(clips.files, 'file')}, {counted(len(labels), 'label')}"
                 f" of {counted(len(self.classes_), 'class')}",
                 remedy="pass a label for each file, and two classes or more",
             )
-        if groups is not None and len(owner := column_or_1d(groups)) != clips.files:
+        if groups is not None and np.shape(groups) != (clips.files,):
             raise InputError(
-                f"{counted(clips.files, 'file')}, {counted(len(owner), 'group')}",
+                f"{counted(clips.files, 'file')}, groups of shape {np.shape(groups)}",
                 remedy="pass a group for each file",
             )
         self.accuracies_: dict[float, float] = {}
@@ -287,18 +287,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
             check("seed", _plain(self.seed), _Seed),
         )
 
-    def _labels(self, y: Any) -> npt.NDArray[Any]:
-        """Return class labels, one-dimensional."""
+    def _labels(self, y: Any) -> tuple[npt.NDArray[Any], Ints]:
+        """Return the classes, and the number of each label's class."""
         if y is None:
             raise InputError(
                 "requires y to be passed, but the target y is None", remedy="pass a label for each file"
             )
         try:
-            labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
+            labels = column_or_1d(y, warn=True)
+            found = _numbered("labels", labels)
             check_classification_targets(labels)
         except ValueError as error:
             raise InputError(str(error), remedy="pass a class for each file") from error
-        return labels
+        return found
 
     def _scored_clips(self, X: Any) -> tuple[Floats, Ints]:  # noqa: N803
         """Return the decision values of clips, (n, K), and their owners."""
@@ -322,16 +323,17 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _numbered(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Ints]:
-    """Return the classes, sorted, and the number of each label's class."""
+def _numbered(name: str, values: npt.ArrayLike) -> tuple[npt.NDArray[Any], Ints]:
+    """Return the different values, sorted, and the number of each value among them."""
+    array = np.asarray(values)
     try:
-        classes, numbers = np.unique(labels, return_inverse=True)
+        different, numbers = np.unique(array, return_inverse=True)
     except TypeError:
-        kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
+        kinds = ", ".join(sorted({type(value).__name__ for value in array.tolist()}))
         raise InputError(
-            f"the labels are of several types ({kinds})", remedy="pass labels of one type, without None"
+            f"the {name} are of several types ({kinds})", remedy=f"pass {name} of one type, without None"
         ) from None
-    return classes, numbers
+    return different, numbers
 
 
 def held_out_folds(
@@ -347,7 +349,7 @@ def held_out_folds(
     Raises:
         ConfigError: a class has fewer than two files or groups.
     """
-    own = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    own = np.arange(len(labels)) if groups is None else _numbered("groups", groups)[1]
     smallest = min(len(np.unique(own[labels == k])) for k in np.unique(labels))
     n_folds = min(FOLDS, smallest)
     if n_folds < 2:

@@ -105,7 +105,7 @@ def test_without_workers_the_run_finishes_at_the_third_start(
     assert not list((tmp_path / "run").glob("reading*"))
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("act", ["fault", "hang"])
 def test_in_a_middle_rank(clips: Clips, tmp_path: Path, act: str, workers: int) -> None:
     files = Trap(clips, BAD, act, rank=1)

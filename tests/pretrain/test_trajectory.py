@@ -98,7 +98,7 @@ def settings_of(reference: dict[str, np.ndarray], beside: Path) -> dict[str, Any
 
 
 def walk(reference: dict[str, np.ndarray], settings: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
-    """Train with a file's rates, and with settings. Yield the values of each step that the file has, by the file's keys."""
+    """Train with a file's rates. Yield the values of each step that the file has, by the file's keys."""
     config = make_config(
         "kinetics400",
         released=True,
