@@ -26,7 +26,8 @@ def check_batch(
     Raises:
         InputError: ``x`` is no tensor, or has another form, another dtype, or values that are not finite.
     """
-    form, channels = "(N, 3, T, H, W)", (3,)
+    form = "(N, 3, T, H, W)"
+    channels: tuple[int, ...] = (3,)
     if isinstance(config, AudioConfig):
         form, channels = f"(N, 1, {config.n_mels}, T)", (1, config.n_mels)
     modality = config.modality
