@@ -108,10 +108,12 @@ class Features:
         single modality. ``features.video[features.aligned]`` are the rows that ``edges="drop"`` leaves.
 
         Raises:
-            InputError: the metadata have no frame rate.
+            InputError: the metadata have no frame rate, or there are different numbers of video and audio rows.
         """
         if self.video_windows is None or self.audio_windows is None:
             return np.ones(len(self.centres), np.bool_)
+        if len(self.video_windows) != len(self.audio_windows):
+            raise uneven_rows(self)
         try:
             fps = float(self.metadata["settings"]["video"]["fps"])
         except (KeyError, TypeError):
@@ -234,6 +236,13 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     with _reading(Path(path)), np.load(path, allow_pickle=False) as stored:
         metadata: dict[str, Any] = json.loads(str(stored["metadata"]))
         return metadata
+
+
+def uneven_rows(features: Features) -> InputError:
+    """Return the error for features whose video and audio rows should be of the same clips, but differ in number."""
+    return InputError(
+        f"{features!r} has different numbers of video and audio rows", remedy="extract both with clips=N"
+    )
 
 
 def check_format(path: str | os.PathLike[str]) -> None:

@@ -245,10 +245,17 @@ def _suggest_name(name: str, known: Collection[str]) -> str:
 # --- single checks -----------------------------------------------------------------------------------------------
 
 
+_SYNONYMS = {"mean": "avg"}
+"""Names that users may expect, and ours; the spelling is too different for a suggestion."""
+
+
 def suggest(value: object, allowed: Collection[object]) -> str:
     """Return a remedy: the nearest allowed value, and all of them: "did you mean 'audio'? (choose from ...)"."""
     names = {str(a).lstrip("-"): str(a) for a in allowed}  # dashes would make any two options alike
-    near = difflib.get_close_matches(str(value).lstrip("-"), names, n=1)
+    given = str(value).lstrip("-")
+    near = [name for name in (_SYNONYMS.get(given),) if name in names] or difflib.get_close_matches(
+        given, names, n=1
+    )
     listing = "choose from " + ", ".join(names.values())
     return f"did you mean {names[near[0]]!r}? ({listing})" if near else listing
 

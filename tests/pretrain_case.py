@@ -140,7 +140,7 @@ class Trap(Sequence[Media]):
     Args:
         files: All files.
         position: Position of the failing file.
-        act: How it fails: "raise", "exit", "kill", "fault" or "hang".
+        act: How it fails: "raise", "leave", "exit", "kill", "fault" or "hang".
         rank: The rank in which it fails; None: every rank.
     """
 
@@ -163,6 +163,8 @@ class Trap(Sequence[Media]):
         if position == self.position and self.rank in (None, int(os.environ.get("RANK", "0"))):
             if self.act == "raise":
                 raise IndexError("list index out of range")
+            if self.act == "leave":
+                sys.exit(0)
             if self.act == "exit":
                 os._exit(3)
             if self.act == "hang":

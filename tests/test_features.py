@@ -142,6 +142,8 @@ def test_centres_are_those_of_the_video_and_aligned_is_within_half_a_frame():
     np.testing.assert_array_equal(both.aligned, [False, True, True, False])
     with pytest.raises(InputError, match="has no fps"):
         _ = Features(rows, video, rows, audio).aligned
+    with pytest.raises(InputError, match="has different numbers of video and audio rows; extract both with"):
+        _ = Features(rows, video, rows[1:], audio[1:], both.metadata).aligned
     audio_only = Features(audio=rows, audio_windows=audio)
     np.testing.assert_allclose(audio_only.centres, audio.mean(1))
     assert audio_only.aligned.all()

@@ -99,8 +99,8 @@ def test_the_table_of_weights_is_the_manifest() -> None:
         assert rows[entry.name][0] == f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}"
 
 
-# conv5x of 8 frames at 112 and 224, of 32 frames at both, of 2 and 5 s
-MAPS = [(1, 4, 4), (1, 7, 7), (4, 4, 4), (4, 7, 7), (3, 7), (3, 16)]
+# conv5x of 8 frames at 112 and 224, of 32 frames at both, of 1, 2 and 5 s
+MAPS = [(1, 4, 4), (1, 7, 7), (4, 4, 4), (4, 7, 7), (3, 4), (3, 7), (3, 16)]
 
 
 def test_the_table_of_poolings_is_what_pooling_gives() -> None:

@@ -36,8 +36,6 @@ class AudioEncoder(Encoder):
 
     architecture = "ResNet"
     config_type = AudioConfig
-    input_form = "(N, 1, F, T)"
-
     config: AudioConfig
 
     def __init__(self, config: AudioConfig | None = None, **fields: Any) -> None:

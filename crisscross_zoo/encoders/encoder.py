@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 import torch.fx
@@ -13,11 +13,12 @@ import torch.utils.data
 from torch import Tensor, nn
 
 from crisscross_zoo.checkpoints.mixin import EncoderMixin
-from crisscross_zoo.config import STAGES, AudioConfig, EncoderConfig, Pooling, config_from_dict
+from crisscross_zoo.config import STAGES, EncoderConfig, Pooling, config_from_dict
 from crisscross_zoo.encoders.head import clip_features, linear_head
 from crisscross_zoo.encoders.inference import InferenceEncoder
+from crisscross_zoo.encoders.inputs import check_batch
 from crisscross_zoo.encoders.pooling import pool
-from crisscross_zoo.errors import ConfigError, InputError
+from crisscross_zoo.errors import ConfigError
 from crisscross_zoo.numerics import plain_torch
 from crisscross_zoo.settings import check_choice, check_count
 
@@ -39,8 +40,6 @@ class Encoder(EncoderMixin):
         config: Architecture and preprocessing, frozen.
         fc: The classifier of :meth:`reset_classifier`; an identity if there is none.
     """
-
-    input_form: ClassVar[str]
 
     def __init__(self, config: EncoderConfig | None = None, **fields: Any) -> None:
         super().__init__()
@@ -130,12 +129,7 @@ class Encoder(EncoderMixin):
         return x
 
     def _checked(self, x: Tensor) -> Tensor:
-        channels: tuple[int, ...] = (3,)
-        form = self.input_form
-        if isinstance(self.config, AudioConfig):
-            form, channels = form.replace("F", str(self.config.n_mels)), (1, self.config.n_mels)
-        weight = next(self.parameters())
-        return _batch_of(x, form, channels, self.config.modality, weight, self.training)
+        return check_batch(x, self.config, next(self.parameters()).dtype, values=not self.training)
 
     def _named(self, name: str, stage: nn.Module, x: Tensor) -> Tensor:
         """Pass a feature map through the identity with the stage's name, if the stage itself has another name."""
@@ -264,7 +258,8 @@ class Encoder(EncoderMixin):
         module has the current weights: later training or loading does not change it.
 
         Args:
-            dtype: Dtype of the weights and of the computation: float32, bfloat16 or float16. Clips may have any.
+            dtype: Dtype of the weights and of the computation: float32, bfloat16 or float16. Clips may have any of
+                these three.
         """
         with plain_torch():
             return self._inference_module().to(self.device, dtype).eval()
@@ -304,60 +299,8 @@ class Encoder(EncoderMixin):
         )
 
 
-def _batch_of(
-    x: Tensor, form: str, channels: tuple[int, ...], modality: str, weight: Tensor, training: bool
-) -> Tensor:
-    """Return ``x`` if it is a batch of clips, with ``channels`` after the first axis and the dtype of ``weight``."""
-    if not isinstance(x, Tensor):
-        raise InputError(
-            f"the {modality} encoder takes a tensor, not {type(x).__name__}",
-            remedy="pass what preprocess returns; torch.from_numpy(x) wraps an array",
-        )
-    dims = form.count(",") + 1
-    if x.ndim != dims or tuple(x.shape[1 : 1 + len(channels)]) != channels:
-        raise InputError(
-            f"the {modality} encoder takes a batch {form}, not {tuple(x.shape)}",
-            remedy=_batch_remedy(tuple(x.shape), dims, channels),
-        )
-    if not x.is_floating_point():
-        raise InputError(
-            f"the {modality} encoder takes floating point, not {x.dtype}",
-            remedy="pass what preprocess returns",
-        )
-    if x.dtype != weight.dtype and (x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type)):
-        raise InputError(
-            f"the {modality} encoder's weights are {weight.dtype}, its input is {x.dtype}",
-            remedy=f"pass x.to({weight.dtype}), or convert the encoder",
-        )
-    if not training and not _is_finite(x):
-        raise InputError(
-            f"the {modality} clips hold values that are not finite", remedy="replace NaN and infinities"
-        )
-    return x
-
-
-def _batch_remedy(shape: tuple[int, ...], dims: int, channels: tuple[int, ...]) -> str:
-    if len(shape) == dims - 1 and shape[: len(channels)] == channels:
-        return "add the batch axis: x[None]"
-    if len(channels) == 2 and len(shape) == dims - 1 and shape[1] == channels[1]:
-        return "add the axis of channels: x[:, None]"
-    waves = ", which takes waves (N, channels, samples)" if len(channels) == 2 else ""
-    return f"make it with preprocess{waves}"
-
-
-def _is_finite(x: Tensor) -> bool:
-    """Return whether ``x`` has neither NaN nor infinity; True if its values cannot be read."""
-    tracing: Any = torch.jit
-    if torch.compiler.is_compiling() or tracing.is_tracing():
-        return True
-    try:
-        return bool(torch.isfinite(x).all())
-    except RuntimeError:  # meta and fake tensors, vmap
-        return True
-
-
 # Functions that branch on shapes are one call in a traced graph.
-torch.fx.wrap("_batch_of")
+torch.fx.wrap("check_batch")
 torch.fx.wrap("pool")
 
 

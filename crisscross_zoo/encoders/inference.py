@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crisscross_zoo.encoders.inputs import check_batch
 from crisscross_zoo.encoders.pooling import pool
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class InferenceEncoder(nn.Module):
         config: The encoder's config.
     """
 
+    stem: nn.Conv2d
+
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.config = encoder.config
@@ -51,12 +54,25 @@ class InferenceEncoder(nn.Module):
         self.fc = copy.deepcopy(encoder.fc).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return pooled features (N, D) of a batch of clips, or logits, in the dtype of the weights."""
+        """Return pooled features (N, D) of a batch of clips, or logits, in the dtype of the weights.
+
+        Raises:
+            InputError: ``x`` is not a batch of clips, has float64 or NaN or infinities, or is too small for the
+                pooling.
+        """
         y: Tensor = self.fc(pool(self.forward_features(x), self.pooling))
         return y
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map, conv5x."""
+        """Return the last feature map, conv5x: (N, C, T', H', W') of video, (N, C, F', T') of audio.
+
+        Raises:
+            InputError: ``x`` is not a batch of clips, or has float64 or NaN or infinities.
+        """
+        return self._map(check_batch(x, self.config, self.stem.weight.dtype, converted=True))
+
+    def _map(self, x: Tensor) -> Tensor:
+        """Return the last feature map of clips that are checked."""
         raise NotImplementedError
 
 
@@ -73,8 +89,7 @@ class InferenceVideoEncoder(InferenceEncoder):
         self.blocks = nn.ModuleList(_VideoBlock(block) for block in _blocks(encoder.stages()[1:]))
         self.large_blocks = len(_blocks(encoder.stages()[1:3]))  # conv2x and conv3x
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map, conv5x: (N, C, T', H', W')."""
+    def _map(self, x: Tensor) -> Tensor:
         n, blocks = x.shape[0], list(self.blocks)
         if x.device.type != "cpu" or _is_exporting():
             x, early = self._begin(x, [], at_once=None), 0
@@ -165,8 +180,7 @@ class InferenceAudioEncoder(InferenceEncoder):
         self.stem = _folded(encoder.conv1[0], encoder.conv1[1])
         self.blocks = nn.ModuleList(_AudioBlock(block) for block in _blocks(encoder.stages()[1:]))
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map, conv5x: (N, C, F', T')."""
+    def _map(self, x: Tensor) -> Tensor:
         x = x.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = F.relu(F.max_pool2d(self.stem(x), 3, stride=2, padding=1), inplace=True)
         for block in self.blocks:

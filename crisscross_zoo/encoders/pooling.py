@@ -15,23 +15,24 @@ name                 video (N, C, T, H, W)            audio (N, C, F, T)
 
 and D, the dimension of the vector, for a network of width 64:
 
-===================  ========  ========  =========  =========  ====  =====
-name                 8x112²    8x224²    32x112²    32x224²    2 s   5 s
-===================  ========  ========  =========  =========  ====  =====
-``linear``           512       8192      2048       32768      4608  10752
-``linear-adaptive``  8192      8192      8192       8192       4608  10752
-``linear-strided``   512       512       2048       2048       4608  10752
-``fusion``           2048      2048      2048       2048       2048  2048
-``avg``, ``max``     512       512       512        512        512   512
-===================  ========  ========  =========  =========  ====  =====
+===================  ========  ========  =========  =========  ====  ====  =====
+name                 8x112²    8x224²    32x112²    32x224²    1 s   2 s   5 s
+===================  ========  ========  =========  =========  ====  ====  =====
+``linear``           512       8192      2048       32768      1536  4608  10752
+``linear-adaptive``  8192      8192      8192       8192       1536  4608  10752
+``linear-strided``   512       512       2048       2048       1536  4608  10752
+``fusion``           2048      2048      2048       2048       2048  2048  2048
+``avg``, ``max``     512       512       512        512        512   512   512
+===================  ========  ========  =========  =========  ====  ====  =====
 
 ``avg`` ends the pretraining networks (Tables S5 and S6) and ``max`` the fully finetuned ones (section E.2). For linear
 evaluation of video (section E.1) the paper names only the kernel (1, 4, 4). Stride 1 follows this literally, reads the
 whole 7x7 map of 224² pixels, and fits the paper's remark that the vectors of 32 frames do not fit in memory.
 ``linear-adaptive`` is the pooling in the code of AVID (Morgado et al., CVPR 2021), whose protocol the paper cites.
 ``linear-strided`` reads 16 of the 49 positions of a 7x7 map, those in the top left corner: it exists for comparison
-only. The other poolings read every position, except the last of the 16 columns of 5 s of audio: kernel 3 and stride 2
-(section E.1) end at the fifteenth.
+only. The other poolings read every position, except the audio side of the three ``linear`` poolings: kernel 3 and
+stride 2 (section E.1) never reach the last column of a map with an even number of columns, such as the fourth of 1 s
+and the sixteenth of 5 s. Of an odd number, such as the 7 of 2 s, all are read.
 """
 
 from __future__ import annotations

@@ -42,8 +42,6 @@ class VideoEncoder(Encoder):
 
     architecture = "R(2+1)D"
     config_type = VideoConfig
-    input_form = "(N, 3, T, H, W)"
-
     config: VideoConfig
 
     def __init__(self, config: VideoConfig | None = None, **fields: Any) -> None:

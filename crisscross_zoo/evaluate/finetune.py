@@ -35,7 +35,7 @@ from crisscross_zoo.media.scan import scan_file
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times, random_starts
-from crisscross_zoo.numerics import DTYPES
+from crisscross_zoo.numerics import DTYPES, fixed_shapes
 from crisscross_zoo.settings import check_training_precision
 from crisscross_zoo.transforms.augment import VideoAugment
 from crisscross_zoo.transforms.augment_video import augment_video
@@ -224,6 +224,7 @@ def finetune(
         with (
             torch.random.fork_rng([device] if device.type == "cuda" else []),
             training_errors(memory="pass a smaller --finetune.batch-size, or --precision bf16"),
+            fixed_shapes(),
         ):
             torch.manual_seed(seed + epoch)  # dropout
             for batch in loader:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from crisscross_zoo.errors import ConfigError, InputError
 from crisscross_zoo.evaluate.metrics import file_scores
-from crisscross_zoo.evaluate.protocols import COSTS, Normalize
+from crisscross_zoo.evaluate.protocols import COSTS, Costs, Normalize, Tolerance
 from crisscross_zoo.evaluate.rows import Rows
 from crisscross_zoo.evaluate.svm import Hyperplanes, fit_svm
-from crisscross_zoo.features import Features
+from crisscross_zoo.features import Features, uneven_rows
+from crisscross_zoo.settings import Count, Range, check, check_choice, pick_device
 from crisscross_zoo.text import counted
+
+if TYPE_CHECKING:
+    import torch
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -30,6 +34,8 @@ except ImportError:
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+_Seed = Annotated[int, Range(0, 2**32 - 1)]  # as in scikit-learn
 
 FOLDS = 5
 """Number of folds into which the training files are split to choose a hyperparameter."""
@@ -96,9 +102,7 @@ def _array(file: Any) -> Floats:
     if isinstance(file, Features):
         found = [a for a in (file.video, file.audio) if a is not None]
         if not found or len({len(a) for a in found}) != 1:
-            raise InputError(
-                f"{file!r} has different numbers of video and audio rows", remedy="extract both with clips=N"
-            )
+            raise uneven_rows(file)
         return np.concatenate(found, axis=1)
     array = np.asarray(file, np.float32)
     if array.ndim not in (1, 2):
@@ -151,7 +155,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
             fewer files or groups): 5 is five-fold cross-validation, 1 a single split.
         normalize: "none", or "l2" to scale each clip's features to length 1.
         seed: Seed of the split into folds.
-        device: Where the SVM is computed.
+        device: Where the SVM is computed: "auto", or a device of torch.
 
     Attributes:
         classes_: The labels, sorted.
@@ -190,28 +194,35 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
             groups: Group of each file; the files of a group stay in one fold. Default: each file is its own group.
 
         Raises:
-            InputError: ``X`` is not finite, or ``X`` and ``y`` do not fit together.
+            InputError: ``X`` is not finite, or ``X``, ``y`` and ``groups`` do not fit together.
             TypeError: ``X`` is sparse.
-            ConfigError: no cost can be chosen because a class has only one file.
+            ConfigError: a parameter has a value that is not allowed, or no cost can be chosen because a class has only
+                one file.
         """
+        costs, tolerance, n_splits, seed = self._parameters()
+        device = pick_device(self.device)
         if _is_list_of_files(X):
             files = FileClips.of(X)
-            truth = self._labels(y)
+            classes, labels = self._labels(y)
             self.n_features_in_ = files.rows.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         else:
             array, truth = _validate(self, X, y, reset=True)
             files = FileClips.of(array)
-            truth = self._labels(truth)
+            classes, labels = self._labels(truth)
         clips = _normalized(files, self.normalize)
-        self.classes_, labels = np.unique(truth, return_inverse=True)
-        if len(labels) != clips.files or len(self.classes_) < 2:
+        self.classes_ = classes
+        if len(labels) != clips.files or len(classes) < 2:
             raise InputError(
                 f"{counted(clips.files, 'file')}, {counted(len(labels), 'label')}"
                 f" of {counted(len(self.classes_), 'class')}",
                 remedy="pass a label for each file, and two classes or more",
             )
-        costs = [float(c) for c in self.costs]
+        if groups is not None and np.shape(groups) != (clips.files,):
+            raise InputError(
+                f"{counted(clips.files, 'file')}, groups of shape {np.shape(groups)}",
+                remedy="pass a group for each file",
+            )
         self.accuracies_: dict[float, float] = {}
         if len(costs) > 1:
             self.accuracies_ = held_out_accuracies(
@@ -220,18 +231,18 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
                 len(self.classes_),
                 costs,
                 groups=groups,
-                folds=self.n_splits,
-                seed=self.seed,
-                device=self.device,
+                folds=n_splits,
+                seed=seed,
+                device=device,
             )
-            costs = [best(self.accuracies_)]
+            costs = (best(self.accuracies_),)
         (self._planes,) = fit_svm(
             clips.rows,
             labels[clips.owners],
             len(self.classes_),
             costs,
-            tolerance=self.tolerance,
-            device=self.device,
+            tolerance=tolerance,
+            device=device,
         )
         self.cost_ = self._planes.cost
         self.coef_, self.intercept_ = self._planes.weights.T, self._planes.bias
@@ -263,18 +274,32 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         found: npt.NDArray[Any] = self.classes_[indices]
         return found
 
-    def _labels(self, y: Any) -> npt.NDArray[Any]:
-        """Return class labels, one-dimensional."""
+    def _parameters(self) -> tuple[tuple[float, ...], float, int, int]:
+        """Return costs, tolerance, n_splits and seed; raise a ConfigError unless all parameters are allowed."""
+        costs = check("costs", _plain(self.costs), Costs)
+        if not costs:
+            raise ConfigError("costs is empty", remedy="pass one value or more")
+        check_choice("normalize", self.normalize, ("none", "l2"))
+        return (
+            tuple(map(float, costs)),
+            check("tolerance", _plain(self.tolerance), Tolerance),
+            check("n_splits", _plain(self.n_splits), Count),
+            check("seed", _plain(self.seed), _Seed),
+        )
+
+    def _labels(self, y: Any) -> tuple[npt.NDArray[Any], Ints]:
+        """Return the classes, and the number of each label's class."""
         if y is None:
             raise InputError(
                 "requires y to be passed, but the target y is None", remedy="pass a label for each file"
             )
         try:
-            labels: npt.NDArray[Any] = column_or_1d(y, warn=True)
+            labels = column_or_1d(y, warn=True)
+            found = _numbered("labels", labels)
             check_classification_targets(labels)
         except ValueError as error:
             raise InputError(str(error), remedy="pass a class for each file") from error
-        return labels
+        return found
 
     def _scored_clips(self, X: Any) -> tuple[Floats, Ints]:  # noqa: N803
         """Return the decision values of clips, (n, K), and their owners."""
@@ -291,6 +316,26 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return file_scores(*self._scored_clips(X))
 
 
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers and arrays, also those in a list, as Python's: grid searches pass them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _numbered(name: str, values: npt.ArrayLike) -> tuple[npt.NDArray[Any], Ints]:
+    """Return the different values, sorted, and the number of each value among them."""
+    array = np.asarray(values)
+    try:
+        different, numbers = np.unique(array, return_inverse=True)
+    except TypeError:
+        kinds = ", ".join(sorted({type(value).__name__ for value in array.tolist()}))
+        raise InputError(
+            f"the {name} are of several types ({kinds})", remedy=f"pass {name} of one type, without None"
+        ) from None
+    return different, numbers
+
+
 def held_out_folds(
     labels: Ints, groups: npt.ArrayLike | None = None, *, seed: int = 0
 ) -> Iterator[tuple[Ints, Ints]]:
@@ -304,7 +349,7 @@ def held_out_folds(
     Raises:
         ConfigError: a class has fewer than two files or groups.
     """
-    own = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    own = np.arange(len(labels)) if groups is None else _numbered("groups", groups)[1]
     smallest = min(len(np.unique(own[labels == k])) for k in np.unique(labels))
     n_folds = min(FOLDS, smallest)
     if n_folds < 2:
@@ -329,7 +374,7 @@ def held_out_accuracies(
     groups: npt.ArrayLike | None = None,
     folds: int = FOLDS,
     seed: int = 0,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     on_fit: Callable[[int, int], None] | None = None,
 ) -> dict[float, float]:
     """Return the accuracy of each cost on held-out files, over the first ``folds`` folds of :func:`held_out_folds`.
@@ -374,8 +419,6 @@ def best(accuracies: Mapping[Any, float]) -> Any:
 def _normalized(clips: FileClips, normalize: Normalize) -> FileClips:
     if normalize == "none":
         return clips
-    if normalize != "l2":
-        raise ConfigError(f"normalize={normalize!r} is not known", remedy="pass 'none' or 'l2'")
     return FileClips(Rows(clips.rows.matrices, unit_length), clips.owners)
 
 

@@ -33,6 +33,12 @@ COSTS: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 1.0)
 """Candidate costs of the SVM, as in section E.1, which also omits 0.1."""
 
 _NotTiny = Annotated[float, Range(1e-12)]
+
+Costs = tuple[_NotTiny, ...]
+"""C of an SVM, one value or several to choose from."""
+
+Tolerance = Annotated[float, Range(1e-9, 1)]
+"""Norm of an SVM's gradient, relative to that at zero weights, at which it has converged."""
 _Dropout = Annotated[float, Range(0, 0.99)]
 _BatchSize = Annotated[int, Range(2)]  # batch norm needs two samples
 
@@ -76,9 +82,9 @@ class SvmConfig(Settings):
         tolerance: Norm of the gradient, relative to that at zero weights, at which the SVM has converged.
     """
 
-    costs: tuple[_NotTiny, ...] = COSTS
+    costs: Costs = COSTS
     n_splits: Annotated[int, Range(1, 5)] = 5
-    tolerance: Annotated[float, Range(1e-9, 1)] = 1e-4
+    tolerance: Tolerance = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -70,10 +70,9 @@ def find_missing(data: LabelledData, folds: Mapping[int, Fold]) -> dict[str, Any
         if number not in release.files:
             continue
         here, released = (len(fold.train), len(fold.test)), release.files[number]
-        if here == released:
-            continue
-        pairs = zip(("train", "test"), here, released, strict=True)
-        missing["files"][str(number)] = {side: [count, whole] for side, count, whole in pairs}
+        if here != released:
+            pairs = zip(("train", "test"), here, released, strict=True)
+            missing["files"][str(number)] = {side: [count, whole] for side, count, whole in pairs}
         if release.each is not None:
             counts = Counter(sample.label for sample in (*fold.train, *fold.test))
             for label, name in enumerate(data.classes):

@@ -9,7 +9,7 @@ from crisscross_zoo.errors import CrissCrossError, TrainingError, UnreadableMedi
 from crisscross_zoo.settings import StrPath
 
 
-def file_error(error: Exception, path: StrPath, *, doing: str = "reading") -> CrissCrossError:
+def file_error(error: Exception | SystemExit, path: StrPath, *, doing: str = "reading") -> CrissCrossError:
     """Return any exception as the error of one file: a failure of the decoder must not end the other files.
 
     Args:

@@ -66,7 +66,7 @@ class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
 
     @abstractmethod
     def draw(self, index: int, random: np.random.Generator) -> _Content:
-        """Draw a sample of a file; any exception is a failure of that file."""
+        """Draw a sample of a file; any exception, but not a KeyboardInterrupt, is a failure of that file."""
 
     def __getitem__(self, key: SampleKey) -> tuple[_Content, str, Failures]:
         """Return a sample, the path of its file, and the files that failed before it.
@@ -88,7 +88,7 @@ class SampleDataset(Dataset[tuple[_Content, str, Failures]], Generic[_Content]):
                 self.note(index)
                 with one_thread():
                     return self.draw(index, random), path, failures
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a decoder that exits must not end the run with code 0
                 failures.append(failure_row(path, file_error(error, path)))
         raise MediaError(
             f"{TRIES} files in turn cannot be used: {failures[-1]['reason']}",

@@ -46,7 +46,11 @@ def modality(request: pytest.FixtureRequest) -> Any:
 )
 def test_what_is_no_batch_of_clips_is_refused(modality: Any, spoil: Any, message: str) -> None:
     encoder, x = make(modality), spoil(clips(modality))
-    for call in (encoder, encoder.forward_features, encoder.forward_intermediates):
+    network = encoder.optimize_for_inference()
+    calls = [encoder, encoder.forward_features, encoder.forward_intermediates]
+    if getattr(x, "dtype", None) != torch.float16:  # it converts that
+        calls += [network, network.forward_features]
+    for call in calls:
         with pytest.raises(InputError, match=message):
             call(x)
 
@@ -76,6 +80,17 @@ def test_a_network_in_half_precision_takes_its_own_dtype_and_autocast_any_but_fl
     assert encoder(x.bfloat16()).dtype == torch.bfloat16
     with pytest.raises(InputError, match=r"pass x.to\(torch.bfloat16\)"):
         encoder(x)
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_a_network_for_inference_takes_any_dtype_but_float64(modality: Any, weights: torch.dtype) -> None:
+    network, x = make(modality).optimize_for_inference(weights), clips(modality)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert network(x.to(dtype)).dtype == weights
+    with pytest.raises(InputError, match=rf"weights are {weights}, its input is torch\.float64"):
+        network(x.double())
+    with pytest.raises(InputError, match=r"takes floating point, not torch\.uint8"):
+        network(x.byte())
 
 
 def test_training_checks_no_values(modality: Any) -> None:

@@ -17,23 +17,26 @@ MAPS = {
     "8x224": (1, 7, 7),
     "32x112": (4, 4, 4),
     "32x224": (4, 7, 7),
+    "1 s": (3, 4),
     "2 s": (3, 7),
     "5 s": (3, 16),
 }
 LENGTHS = {
-    "linear": (512, 8192, 2048, 32768, 4608, 10752),
-    "linear-adaptive": (8192, 8192, 8192, 8192, 4608, 10752),
-    "linear-strided": (512, 512, 2048, 2048, 4608, 10752),
-    "fusion": (2048,) * 6,
-    "avg": (512,) * 6,
-    "max": (512,) * 6,
+    "linear": (512, 8192, 2048, 32768, 1536, 4608, 10752),
+    "linear-adaptive": (8192, 8192, 8192, 8192, 1536, 4608, 10752),
+    "linear-strided": (512, 512, 2048, 2048, 1536, 4608, 10752),
+    "fusion": (2048,) * 7,
+    "avg": (512,) * 7,
+    "max": (512,) * 7,
 }
 UNREAD = {  # every position that does not reach the vector; all others do
     ("linear-strided", "8x224"): lambda t, y, x: y > 3 or x > 3,
     ("linear-strided", "32x224"): lambda t, y, x: y > 3 or x > 3,
-    ("linear", "5 s"): lambda y, x: x == 15,
-    ("linear-adaptive", "5 s"): lambda y, x: x == 15,
-    ("linear-strided", "5 s"): lambda y, x: x == 15,
+    **{
+        (pooling, clip): lambda y, x, last=MAPS[clip][1] - 1: x == last
+        for pooling in ("linear", "linear-adaptive", "linear-strided")
+        for clip in ("1 s", "5 s")
+    },
 }
 
 GOLDENS = [  # the map's file and key, the pooled features' key, our name
@@ -68,6 +71,14 @@ def test_every_position_of_the_map_reaches_the_vector_except_those_listed(poolin
     read = {position for number, position in enumerate(positions) if maps.grad[(number, 0, *position)] > 0}
     unread = UNREAD.get((pooling, clip), lambda *position: False)
     assert read == {position for position in positions if not unread(*position)}
+
+
+@pytest.mark.parametrize("pooling", ["linear", "linear-adaptive", "linear-strided"])
+def test_the_last_column_of_audio_is_read_if_their_number_is_odd(pooling):
+    for columns in range(3, 33):
+        features = torch.zeros(1, 1, 3, columns)
+        features[..., -1] = 1.0
+        assert bool(pool(features, pooling).any()) == (columns % 2 == 1), columns
 
 
 @pytest.mark.parametrize(("file", "map_key", "key", "pooling"), GOLDENS)

@@ -57,6 +57,23 @@ def test_an_error_of_a_worker_keeps_its_path_and_remedy(
     assert str(caught.value).startswith(f"{caught.value.path}: 10 files in turn")
 
 
+def test_cudnn_chooses_algorithms_in_training_only(
+    files: list[tuple[LabelledFile, Media]], tmp_path: Path
+) -> None:
+    chosen: list[tuple[str, bool]] = []
+
+    def note(when: str) -> None:
+        chosen.append((when, torch.backends.cudnn.benchmark))
+
+    before = torch.backends.cudnn.benchmark
+    train(
+        files, tmp_path,
+        on_step=lambda done, total: note("step"), after_epoch=lambda epoch: note("score"),
+    )  # fmt: skip
+    assert chosen == [("step", True), ("score", before)] * 2
+    assert torch.backends.cudnn.benchmark is before is False
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])
 def test_a_damaged_checkpoint_is_set_aside_and_training_restarts(
     files: list[tuple[LabelledFile, Media]], tmp_path: Path, damage: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -86,7 +87,7 @@ def sklearn_answers(svm: LinearSVC, files: list[Floats]) -> Floats:
 # --- an estimator ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("probe", "check"), own_checks(LinearProbe(), {}))
+@pytest.mark.parametrize(("probe", "check"), own_checks(LinearProbe()))
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own_checks(probe: LinearProbe, check: Any) -> None:
     check(probe)
@@ -349,6 +350,19 @@ def test_accuracies_count_files_not_clips() -> None:
     assert 0.3 < found[0.01] <= 1
 
 
+def test_parameters_may_be_numpys_as_grid_searches_pass_them() -> None:
+    files, labels = make_files(12)
+    probe = LinearProbe(
+        np.logspace(-3, -2, 2),
+        tolerance=np.float64(1e-3),
+        n_splits=np.int64(2),
+        seed=np.int64(1),  # type: ignore[arg-type]
+    )
+    expected = LinearProbe([1e-3, 1e-2], tolerance=1e-3, n_splits=2, seed=1).fit(files, labels)
+    assert probe.fit(files, labels).accuracies_ == expected.accuracies_
+    np.testing.assert_array_equal(probe.coef_, expected.coef_)
+
+
 # --- errors ------------------------------------------------------------------------------------------------------
 
 
@@ -410,7 +424,48 @@ def test_nothing_is_chosen_if_a_class_has_only_one_file() -> None:
         LinearProbe(costs=(0.1, 1.0)).fit(files[:6], ["cat", "dog"] * 3, groups=["a", "b"] * 3)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"costs": [-1.0]}, "costs=-1.0 is out of range; pass a number, at least 1e-12"),
+        ({"costs": [1.0, 0]}, "costs=0 is out of range"),
+        ({"costs": []}, "costs is empty; pass one value or more"),
+        ({"costs": 0.1}, "costs=0.1 is not a list; pass a list"),
+        ({"costs": ["0.1"]}, "costs='0.1' is not a number"),
+        ({"tolerance": -1}, "tolerance=-1 is out of range; pass a number, 1e-09 to 1"),
+        ({"tolerance": float("nan")}, "tolerance=nan is out of range"),
+        ({"n_splits": 0}, "n_splits=0 is out of range; pass a whole number, at least 1"),
+        ({"n_splits": 2.0}, "n_splits=2.0 is not a whole number"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"seed": None}, "seed=None is not a whole number"),
+        ({"device": "xyz"}, "device='xyz' cannot be used "),
+    ],
+)
+def test_parameters_are_checked_in_fit(parameters: dict[str, Any], message: str) -> None:
+    files, labels = make_files(6)
+    probe = LinearProbe(**parameters)  # not here, as in scikit-learn
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        probe.fit(files, labels)
+
+
+def test_groups_and_labels_that_do_not_fit_are_refused() -> None:
+    files, labels = make_files(6)
+    with pytest.raises(InputError, match=r"6 files, groups of shape \(5,\); pass a group for each file"):
+        LinearProbe().fit(files, labels, groups=[0, 1, 2, 3, 4])
+    with pytest.raises(InputError, match=r"6 files, groups of shape \(1,\); pass a group for each file"):
+        LinearProbe(costs=(0.1,)).fit(files, labels, groups=[0])
+    with pytest.raises(
+        InputError, match=r"labels are of several types \(NoneType, str\); pass labels of one"
+    ):
+        LinearProbe().fit(files, [*labels[:5], None])
+    array = np.concatenate([side_by_side(file)[:1] for file in files])
+    with pytest.raises(InputError, match=r"several types \(NoneType, str\)|None"):
+        LinearProbe().fit(array, [*labels[:5], None])
+    with pytest.raises(InputError, match=r"the groups are of several types \(int, str\)"):
+        LinearProbe().fit(files, labels, groups=np.array([0, 1, 2, 3, 4, "a"], object))
+
+
 def test_an_unknown_normalisation_is_refused() -> None:
     files, labels = make_files(6)
-    with pytest.raises(ConfigError, match="normalize='l3' is not known; pass 'none' or 'l2'"):
+    with pytest.raises(ConfigError, match="normalize='l3' is not known; choose from none, l2"):
         LinearProbe(normalize="l3").fit(files, labels)  # type: ignore[arg-type]

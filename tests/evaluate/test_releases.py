@@ -85,6 +85,24 @@ def test_a_missing_file_is_counted_in_the_evaluated_folds(name: str) -> None:
     assert find_missing(data, others) == {}
 
 
+@pytest.mark.parametrize("name", ["esc50", "hmdb51", "dcase"])
+def test_files_are_counted_by_class_if_their_sum_is_right(name: str) -> None:
+    data = whole(name)
+    fold = data.folds[1]
+    first = next(file for file in fold.train if file.label == 0)
+    moved = tuple(dataclasses.replace(file, label=1) if file is first else file for file in fold.train)
+    missing = find_missing(data, {**data.folds, 1: dataclasses.replace(fold, train=moved)})
+    release = release_of(name)
+    assert release is not None
+    assert release.each is not None
+    (one, other), each = data.classes[:2], release.each
+    assert missing["files"] == {}
+    assert missing["files_of_class"] == {one: [each - 1, each], other: [each + 1, each]}
+    assert describe_missing(name, missing) == [
+        f"files of a class: {one} {each - 1} of {each}, {other} {each + 1} of {each}"
+    ]
+
+
 def test_at_most_ten_names_are_shown() -> None:
     data = whole("esc50")
     missing = find_missing(dataclasses.replace(data, classes=data.classes[:10]), {})

@@ -105,7 +105,7 @@ def test_without_workers_the_run_finishes_at_the_third_start(
     assert not list((tmp_path / "run").glob("reading*"))
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("act", ["fault", "hang"])
 def test_in_a_middle_rank(clips: Clips, tmp_path: Path, act: str, workers: int) -> None:
     files = Trap(clips, BAD, act, rank=1)
@@ -151,6 +151,15 @@ def test_a_process_that_hangs_ends_after_the_limit(tmp_path: Path) -> None:
 def batches(files: Sequence[Media], workers: int, **overrides: Any) -> list[Any]:
     sampler = BatchSampler(seed=0, files=len(files), epoch_size=14, batch_size=4, steps=range(3))
     return list(make_loader(files, tiny_config(**overrides), sampler, workers=workers, pin_memory=False))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_reader_that_leaves_is_the_files_failure(clips: Clips, workers: int) -> None:
+    found = batches(Trap(clips, BAD, "leave"), workers)
+    assert [len(batch.paths) for batch in found] == [4, 4, 4]
+    failures = [failure for batch in found for failure in batch.failures]
+    assert {f["path"] for f in failures} == {clips[BAD].path}
+    assert {f["reason"] for f in failures} == {"reading it failed (SystemExit: 0)"}
 
 
 class Silent(Trap):
