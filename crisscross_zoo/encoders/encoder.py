@@ -13,7 +13,7 @@ import torch.utils.data
 from torch import Tensor, nn
 
 from crisscross_zoo.checkpoints.mixin import EncoderMixin
-from crisscross_zoo.config import STAGES, EncoderConfig, Pooling, config_from_dict
+from crisscross_zoo.config import STAGES, AudioConfig, EncoderConfig, Pooling, config_from_dict
 from crisscross_zoo.encoders.head import clip_features, linear_head
 from crisscross_zoo.encoders.inference import InferenceEncoder
 from crisscross_zoo.encoders.inputs import check_batch
@@ -129,7 +129,8 @@ class Encoder(EncoderMixin):
         return x
 
     def _checked(self, x: Tensor) -> Tensor:
-        return check_batch(x, self.config, next(self.parameters()).dtype, values=not self.training)
+        mels = self.config.n_mels if isinstance(self.config, AudioConfig) else None
+        return check_batch(x, next(self.parameters()), mels=mels, values=not self.training)
 
     def _named(self, name: str, stage: nn.Module, x: Tensor) -> Tensor:
         """Pass a feature map through the identity with the stage's name, if the stage itself has another name."""

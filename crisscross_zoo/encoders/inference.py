@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.encoders.inputs import check_batch
 from crisscross_zoo.encoders.pooling import pool
 
@@ -54,7 +55,10 @@ class InferenceEncoder(nn.Module):
         self.fc = copy.deepcopy(encoder.fc).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return pooled features (N, D) of a batch of clips, or logits, in the dtype of the weights.
+        """Return pooled features (N, D), or logits, in the dtype of the weights.
+
+        Args:
+            x: Clips: video (N, 3, T, H, W), or audio (N, 1, F, T), of any floating point dtype but float64.
 
         Raises:
             InputError: ``x`` is not a batch of clips, has float64 or NaN or infinities, or is too small for the
@@ -69,7 +73,8 @@ class InferenceEncoder(nn.Module):
         Raises:
             InputError: ``x`` is not a batch of clips, or has float64 or NaN or infinities.
         """
-        return self._map(check_batch(x, self.config, self.stem.weight.dtype, converted=True))
+        mels = self.config.n_mels if isinstance(self.config, AudioConfig) else None
+        return self._map(check_batch(x, self.stem.weight, mels=mels, converted=True))
 
     def _map(self, x: Tensor) -> Tensor:
         """Return the last feature map of clips that are checked."""

@@ -7,36 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crisscross_zoo.config import AudioConfig, EncoderConfig
 from crisscross_zoo.errors import InputError
 
 
 def check_batch(
-    x: Tensor, config: EncoderConfig, weights: torch.dtype, *, converted: bool = False, values: bool = True
+    x: Tensor, weight: Tensor, *, mels: int | None, converted: bool = False, values: bool = True
 ) -> Tensor:
     """Return ``x`` if it is a batch of clips.
 
     Args:
-        x: Video (N, 3, T, H, W), or audio (N, 1, F, T) with the mel bands of ``config``.
-        config: The encoder's config.
-        weights: Dtype of the encoder's weights. Within autocast ``x`` may have another dtype, but not float64.
+        x: Video (N, 3, T, H, W), or audio (N, 1, F, T).
+        weight: One of the encoder's weights. Within autocast ``x`` may have another dtype, but not float64.
+        mels: F, the number of mel bands; None for video.
         converted: Whether the encoder converts its input, so that ``x`` may have another dtype, but not float64.
         values: Whether to check that all values are finite.
 
     Raises:
         InputError: ``x`` is no tensor, or has another form, another dtype, or values that are not finite.
     """
-    form = "(N, 3, T, H, W)"
-    channels: tuple[int, ...] = (3,)
-    if isinstance(config, AudioConfig):
-        form, channels = f"(N, 1, {config.n_mels}, T)", (1, config.n_mels)
-    modality = config.modality
+    if mels is None:
+        modality, form, dims, channels = "video", "(N, 3, T, H, W)", 5, (3,)
+    else:
+        modality, form, dims, channels = "audio", f"(N, 1, {mels}, T)", 4, (1, mels)
     if not isinstance(x, Tensor):
         raise InputError(
             f"the {modality} encoder takes a tensor, not {type(x).__name__}",
             remedy="pass what preprocess returns; torch.from_numpy(x) wraps an array",
         )
-    dims = form.count(",") + 1
     if x.ndim != dims or tuple(x.shape[1 : 1 + len(channels)]) != channels:
         raise InputError(
             f"the {modality} encoder takes a batch {form}, not {tuple(x.shape)}",
@@ -47,12 +44,12 @@ def check_batch(
             f"the {modality} encoder takes floating point, not {x.dtype}",
             remedy="pass what preprocess returns",
         )
-    if x.dtype != weights and (
+    if x.dtype != weight.dtype and (
         x.dtype == torch.float64 or not (converted or torch.is_autocast_enabled(x.device.type))
     ):
         raise InputError(
-            f"the {modality} encoder's weights are {weights}, its input is {x.dtype}",
-            remedy=f"pass x.to({weights}), or convert the encoder",
+            f"the {modality} encoder's weights are {weight.dtype}, its input is {x.dtype}",
+            remedy=f"pass x.to({weight.dtype}), or convert the encoder",
         )
     if values and not _is_finite(x):
         raise InputError(
@@ -74,6 +71,8 @@ def _is_finite(x: Tensor) -> bool:
     """Return whether ``x`` has neither NaN nor infinity; True if its values cannot be read."""
     tracing: Any = torch.jit
     if torch.compiler.is_compiling() or tracing.is_tracing():
+        return True
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
         return True
     try:
         return bool(torch.isfinite(x).all())

@@ -218,9 +218,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
                 f" of {counted(len(self.classes_), 'class')}",
                 remedy="pass a label for each file, and two classes or more",
             )
-        if groups is not None and np.shape(groups) != (clips.files,):
+        if groups is not None and (shape := np.asarray(groups, object).shape) != (clips.files,):
             raise InputError(
-                f"{counted(clips.files, 'file')}, groups of shape {np.shape(groups)}",
+                f"{counted(clips.files, 'file')}, groups of shape {shape}",
                 remedy="pass a group for each file",
             )
         self.accuracies_: dict[float, float] = {}
@@ -297,6 +297,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
             labels = column_or_1d(y, warn=True)
             found = _numbered("labels", labels)
             check_classification_targets(labels)
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(str(error), remedy="pass a class for each file") from error
         return found

@@ -263,6 +263,14 @@ def test_an_extractor_of_one_stage_stops_there(small):
         extractor(clips[0])
 
 
+def test_an_extractor_can_be_converted(small):
+    encoder, clips = small
+    extractor = create_feature_extractor(encoder, {"conv2x": "map"}).eval().to(torch.bfloat16)
+    assert extractor(clips.bfloat16())["map"].dtype == torch.bfloat16
+    with pytest.raises(InputError, match=r"weights are torch.bfloat16, its input is torch.float32"):
+        extractor(clips)
+
+
 def test_the_same_names_in_both_modes(small):
     encoder, _ = small
     train, evaluation = get_graph_node_names(encoder)
