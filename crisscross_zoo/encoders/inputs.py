@@ -25,6 +25,7 @@ def check_batch(
     Raises:
         InputError: ``x`` is no tensor, or has another form, another dtype, or values that are not finite.
     """
+    channels: tuple[int, ...]
     if mels is None:
         modality, form, dims, channels = "video", "(N, 3, T, H, W)", 5, (3,)
     else:
