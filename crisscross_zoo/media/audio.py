@@ -18,7 +18,7 @@ import numpy.typing as npt
 from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 
-from crisscross_zoo.media.packets import OnDamage, reason_of
+from crisscross_zoo.media.packets import AudioBreak, OnDamage, reason_of
 from crisscross_zoo.media.tracks import AudioTrack
 
 Piece = tuple[int, npt.NDArray[np.int16]]
@@ -73,7 +73,7 @@ class MonoAudio:
         self._form: tuple[int, str, str] | None = None
         self._is_ready = False  # whether frames have the output's form already, as in prepared copies
         self._mixes: dict[tuple[int, str, str], bool] = {}  # whether the resampler accepts this form
-        self._broken = False  # whether the next frame does not continue the last
+        self._breaks: set[AudioBreak] = set()  # why the next frame does not continue the last
         self._ended = start  # end of the last frame by its timestamp
         self._next_seconds = start  # expected time of the next frame
         self._first = self._position = 0  # of the current resampler's output
@@ -86,8 +86,8 @@ class MonoAudio:
         self.has_output = False
         self.seconds = 0.0
 
-    def of(self, frames: Iterable[av.AudioFrame | None]) -> Iterator[Piece]:
-        """Resample all of ``frames``, None where they do not continue; positions ascend, pieces never overlap."""
+    def of(self, frames: Iterable[av.AudioFrame | AudioBreak]) -> Iterator[Piece]:
+        """Resample all of ``frames``; positions ascend, pieces never overlap."""
         cursor, overlap, at_once, ended = 0, 0, 0, 0
         for first, samples in itertools.chain.from_iterable(
             itertools.chain(map(self.add, frames), [self.flush()])
@@ -107,11 +107,12 @@ class MonoAudio:
         if self._phase is not None and self._on_note is not None and self._phase.cancels:
             self._on_note("audio: the two channels are out of phase and cancel out in the average")
 
-    def add(self, frame: av.AudioFrame | None) -> Iterator[Piece]:
+    def add(self, frame: av.AudioFrame | AudioBreak) -> Iterator[Piece]:
         """Resample a frame; a frame that does not follow the last one, or has another form, starts a new piece."""
-        if frame is None:
-            self._broken = True
-        if frame is None or frame.samples == 0 or frame.sample_rate <= 0:
+        if isinstance(frame, AudioBreak):
+            self._breaks.add(frame)
+            return
+        if frame.samples == 0 or frame.sample_rate <= 0:
             return
         seconds = (
             self._next_seconds if frame.pts is None else frame.pts * self._track.tick - self._track.origin
@@ -130,9 +131,9 @@ class MonoAudio:
         apart = abs(seconds - self._next_seconds) > MAX_CLOCK_DRIFT_SECONDS
         step = abs(seconds - self._ended)
         apart = apart or (self._track.exact and step > MAX_STEP_SECONDS)
-        apart = apart or (self._broken and step > 1.5 * self._track.tick)
-        self._spare += duration if self._broken else 0.0
-        self._broken = False
+        apart = apart or (bool(self._breaks) and step > 1.5 * self._track.tick)
+        self._spare += duration if AudioBreak.EDIT in self._breaks else 0.0
+        self._breaks.clear()
         if form != self._form or apart:
             yield from self.flush()
             self._form = form

@@ -29,6 +29,7 @@ from crisscross_zoo.media.frames import (
     shown_frames,
 )
 from crisscross_zoo.media.packets import (
+    AudioBreak,
     OnDamage,
     changed,
     decode_audio,
@@ -38,7 +39,7 @@ from crisscross_zoo.media.packets import (
     stream_at,
 )
 from crisscross_zoo.media.scan import scan
-from crisscross_zoo.media.tracks import Media, VideoTrack
+from crisscross_zoo.media.tracks import MP4_FORMAT, Media, VideoTrack
 
 INT16_SCALE = 32767.0
 """Decoded 16-bit audio is divided by this, as the reference does."""
@@ -140,15 +141,15 @@ def read_audio(
                     promised += min(max(packet.duration or 0, 0) * track.tick, longest)
                 yield packet
 
-        def returned() -> Iterator[av.AudioFrame | None]:
+        def returned() -> Iterator[av.AudioFrame | AudioBreak]:
             nonlocal promised
             frames = decode_audio(measured(), stream, on_damage, track.stamps)
-            for frame in itertools.islice(frames, 1):
-                if (
-                    frame is not None
-                ):  # audio left out before it without an error is a delay, or hidden by an edit
-                    promised = frame.samples / max(frame.sample_rate, 1)
-                yield frame
+            if media.format == MP4_FORMAT:
+                # FFmpeg does not flag all packets that an edit hides as "discard"; the decoder drops their audio.
+                for first in itertools.islice(frames, 1):
+                    if isinstance(first, av.AudioFrame):
+                        promised = first.samples / max(first.sample_rate, 1)
+                    yield first
             yield from frames
 
         yield from mono.of(returned())

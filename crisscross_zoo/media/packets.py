@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import stat
@@ -221,16 +222,20 @@ class EditStarts:
     def __init__(self, stream: VideoStream | AudioStream) -> None:
         self._edited = stream.container.format.name == MP4_FORMAT
         self._last: tuple[int, int, bool] | None = None
+        self._hides = False  # whether a packet so far is not shown
 
     def begins(self, packet: av.Packet[Any]) -> bool:
         """Return whether the stream's next packet begins another edit."""
         if not self._edited or packet.pos is None or packet.dts is None:
             return False
         last, self._last = self._last, (packet.pos, packet.dts, packet.is_discard)
+        self._hides = self._hides or packet.is_discard
         if last is None or not packet.is_keyframe:
             return False
-        # Fragments of another recording have earlier timestamps too, but they lie behind, and nothing is discarded.
-        return packet.pos <= last[0] or (packet.dts <= last[1] and (packet.is_discard or last[2]))
+        earlier, again = packet.pos <= last[0], packet.dts <= last[1]
+        # The chunks of a file without edits may lie in any order: then all is shown, and DTS ascend. Fragments of
+        # another recording have earlier timestamps, but they lie behind, and nothing is discarded.
+        return (earlier and (again or self._hides)) or (again and (packet.is_discard or last[2]))
 
 
 class PacketDecoder:
@@ -259,25 +264,32 @@ class PacketDecoder:
             return []
 
 
+class AudioBreak(enum.Enum):
+    """Why the next audio frame does not continue the one before."""
+
+    LOST = "a packet could not be decoded"
+    EDIT = "another edit begins"
+
+
 def decode_audio(
     packets: Iterable[av.Packet[Any]],
     stream: AudioStream,
     on_damage: OnDamage,
     stamps: npt.NDArray[np.int64] | None = None,
-) -> Iterator[av.AudioFrame | None]:
+) -> Iterator[av.AudioFrame | AudioBreak]:
     """Decode an audio stream's packets; ``stamps``, if given, replace their own timestamps, one per packet.
 
     Yields:
-        Frames, and None where they do not continue: for a packet that could not be decoded, and between two edits.
+        Frames, and an :class:`AudioBreak` where they do not continue.
     """
     decoder, edits = PacketDecoder(stream, on_damage), EditStarts(stream)
     for number, packet in enumerate(packets):
         if edits.begins(packet):
-            yield None
+            yield AudioBreak.EDIT
         if stamps is not None:
             stamp = int(stamps[number]) if number < len(stamps) else NO_STAMP
             packet.pts = packet.dts = None if stamp == NO_STAMP else stamp
         yield from decoder.decode(packet)
         if decoder.failed:
-            yield None
+            yield AudioBreak.LOST
     yield from decoder.decode(None)

@@ -28,6 +28,7 @@ from crisscross_zoo.files.fingerprints import fingerprint_of
 from crisscross_zoo.media.advice import JOINED, NO_DECODER, RESTARTS, known_trouble
 from crisscross_zoo.media.clock import (
     LONGEST_REORDERING,
+    RESTART_SECONDS,
     STRAY_SECONDS,
     StreamStamps,
     fill_in,
@@ -83,7 +84,7 @@ _STATED_DURATION_FORMATS = frozenset({"matroska,webm", "avi", "flv", "wav", "fla
 _BEGINNINGS = {
     name: re.compile(pattern, re.DOTALL)
     for name, pattern in {
-        MP4_FORMAT: rb"\0\0\0.ftyp|\0\0\0\x08wide.{4}mdat",
+        MP4_FORMAT: rb"\0\0\0.ftyp",
         "matroska,webm": rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)",
         "flv": rb"FLV\x01[\x00-\x05]\0\0\0\x09",
         "avi": rb"RIFF.{4}AVI LIST",
@@ -272,7 +273,9 @@ class _StreamScan:
         arrays = (np.array(v, np.int64) for v in (self.pts, self.dts, self.durations, self.positions))
         pts, dts, durations, positions = arrays
         if format_name == "ogg" and self.codec in _DELAYED_IN_OGG:
-            again = np.flatnonzero((pts[:-1] > pts[1:]) & (pts[1:] >= 0) & (durations[1:] > 0))
+            # The second packet of a recording then begins inside the first, counted from 0.
+            back = pts[:-1] > pts[1:] + round(RESTART_SECONDS / self.tick)
+            again = np.flatnonzero(back & (pts[1:] >= 0) & (pts[1:] < durations[:-1]))
             pts[again] = dts[again] = pts[again + 1] - durations[again]
         unseen = np.array(self.unseen, np.bool_)
         keys = np.array(self.keys, np.bool_)

@@ -42,6 +42,7 @@ from crisscross_zoo.media.frames import (
 )
 from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
+    AudioBreak,
     changed,
     decode_audio,
     ignore_damage,
@@ -350,11 +351,13 @@ def _sought_audio(
     packets = _packets_from(
         read_packets(container, stream, ignore_damage), (target + track.origin) / track.tick
     )
-    frames = (f for f in decode_audio(packets, stream, ignore_damage) if f is None or f.samples)
+    frames = (
+        f for f in decode_audio(packets, stream, ignore_damage) if isinstance(f, AudioBreak) or f.samples
+    )
     # The first frame is decoded without those before it, and some decoders trim it as the first one of a file.
     next(frames, None)
     first = next(frames, None)
-    if first is None or first.pts is None or first.sample_rate != rate:
+    if not isinstance(first, av.AudioFrame) or first.pts is None or first.sample_rate != rate:
         raise NotAsIndexedError
     index = _sample_index(track, first.pts)
     common = rate // math.gcd(rate, sample_rate)
@@ -400,11 +403,11 @@ def _sample_index(track: AudioTrack, pts: int) -> int:
     return round(index)
 
 
-def _without(drop: int, frames: Iterable[av.AudioFrame | None]) -> Iterator[av.AudioFrame | None]:
+def _without(drop: int, frames: Iterable[av.AudioFrame | AudioBreak]) -> Iterator[av.AudioFrame | AudioBreak]:
     """Drop the first ``drop`` samples; the first remaining frame then has no timestamp."""
     begun = False
     for frame in frames:
-        if begun or frame is None:
+        if begun or isinstance(frame, AudioBreak):
             yield frame
         elif frame.samples <= drop:
             drop -= frame.samples

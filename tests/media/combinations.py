@@ -27,6 +27,7 @@ from container_bytes import (
     packed,
     pick_fragments,
     recounted,
+    reverse_chunks,
     set_edits,
     set_matrix,
     start_later,
@@ -275,6 +276,12 @@ table(
     base="h264-bf7.mp4",
     before="-ss 0.93",
 )
+
+
+@combination("mp4-h264-opengop-chunks-reversed", "mp4")
+def _(shelf: Shelf, out: Path) -> None:
+    out.write_bytes(reverse_chunks(shelf.bytes("h264-opengop.mp4")))
+
 
 # --- fragments ---------------------------------------------------------------------------------------------------
 

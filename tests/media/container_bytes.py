@@ -1,11 +1,12 @@
 """Change the bytes of media files.
 
-Timestamps of MPEG-TS and MPEG-PS, edit lists and matrices of MP4, chunks of AVI, frames of MPEG-2 and MPEG-4. Encode
-H.264 and MPEG-2 as single fields, which ``ffmpeg`` does not.
+Timestamps of MPEG-TS, MPEG-PS and Ogg, edit lists, matrices and chunks of MP4, chunks of AVI, frames of MPEG-2 and
+MPEG-4. Encode H.264 and MPEG-2 as single fields, which ``ffmpeg`` does not.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -227,6 +228,43 @@ def pick_fragments(data: bytes, wanted: Callable[[int], bool]) -> bytes:
         if top:
             kept.append(data[at : at + size])
     return b"".join(kept)
+
+
+def reverse_chunks(data: bytes) -> bytes:
+    """Return a file whose moov comes last, with the video's chunks once more at the end, the last one first."""
+    track, size = _track(data, b"vide")
+    tables = [data.index(b"stco", a, a + s) - 4 for k, a, s in boxes(data) if k == b"trak"]
+    table = next(a for a in tables if track < a < track + size)
+    counts = {a: struct.unpack_from(">I", data, a + 12)[0] for a in tables}
+    offsets = {a: struct.unpack_from(f">{counts[a]}I", data, a + 16) for a in tables}
+    media, length = next((a, s) for k, a, s in boxes(data) if k == b"mdat")
+    edges = sorted({*itertools.chain(*offsets.values()), media + length})
+    changed, more = bytearray(data), b""
+    for number, offset in reversed(list(enumerate(offsets[table]))):
+        struct.pack_into(">I", changed, table + 16 + 4 * number, len(data) + 8 + len(more))
+        more += data[offset : edges[edges.index(offset) + 1]]
+    return bytes(changed) + struct.pack(">I4s", 8 + len(more), b"mdat") + more
+
+
+# --- Ogg ---------------------------------------------------------------------------------------------------------
+
+
+def change_ogg(data: bytes, change: Callable[[int, int], int]) -> bytes:
+    """Return the file with ``change(number, granule position)`` as each page's granule position."""
+    changed, at, number = bytearray(data), 0, 0
+    while at < len(data):
+        count = data[at + 26]
+        end = at + 27 + count + sum(data[at + 27 : at + 27 + count])
+        struct.pack_into("<q", changed, at + 6, change(number, struct.unpack_from("<q", data, at + 6)[0]))
+        struct.pack_into("<I", changed, at + 22, 0)
+        check = 0
+        for byte in changed[at:end]:
+            check ^= byte << 24
+            for _ in range(8):
+                check = (check << 1 ^ (0x04C11DB7 if check & 1 << 31 else 0)) & 0xFFFFFFFF
+        struct.pack_into("<I", changed, at + 22, check)
+        at, number = end, number + 1
+    return bytes(changed)
 
 
 # --- AVI ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from container_bytes import CLOCK, VIDEO_PID, change_ts, set_matrix, ts_starts
+from container_bytes import CLOCK, VIDEO_PID, change_ogg, change_ts, reverse_chunks, set_matrix, ts_starts
 from make_media import make_media, numbered_frame, read_number, sine
 
 from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableMediaError
@@ -21,7 +21,7 @@ from crisscross_zoo.media import decode
 from crisscross_zoo.media.audio import MonoAudio, channels_of, frame_of
 from crisscross_zoo.media.decode import read_audio, read_frames
 from crisscross_zoo.media.frames import DecodingPlan
-from crisscross_zoo.media.packets import read_packets
+from crisscross_zoo.media.packets import AudioBreak, read_packets
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 
@@ -595,26 +595,51 @@ def test_gaps_longer_than_a_second_are_noted(tmp_path):
     assert scan(path).notes == ("video: 2 gaps of 1.20 to 1.60 s",)
 
 
+def test_chunks_in_any_order_are_no_edits(tmp_path):
+    options = {"bf": "3", "x264-params": "open-gop=1:keyint=12:log-level=none"}
+    path = make_media(tmp_path / "a.mp4", options=options, seconds=2)
+    path.write_bytes(reverse_chunks(path.read_bytes()))
+    assert scan(path).video.regular
+    assert read_all(path) == (list(range(50)), [])
+
+
 def change_audio(path, change):
-    """Replace the audio packets of a file by what ``change`` makes of their numbers and lengths, None: no change."""
+    """Replace the audio packets of a file by what ``change`` makes of their numbers and bytes, None: no change."""
     with av.open(str(path)) as container:
         packets = [bytes(p) for p in container.demux(audio=0) if p.size]
     data = path.read_bytes()
     for number, packet in enumerate(packets):
-        if (changed := change(number, len(packet))) is not None:
+        if (changed := change(number, packet)) is not None:
             assert data.count(packet) == 1
             data = data.replace(packet, changed)
     path.write_bytes(data)
 
 
+def drop_audio(path, first, *, header=0):
+    """Change 30 frames so that AAC's decoder returns neither audio nor an error: the only element is the end."""
+
+    def change(number, packet):
+        changed = packet[:header] + b"\xe0" + bytes(len(packet) - header - 1)
+        return changed if first <= number < first + 30 else None
+
+    change_audio(path, change)
+
+
 def test_audio_that_the_decoder_drops_without_an_error_is_reported(tmp_path):
     path = make_media(tmp_path / "a.mp4", video=None, seconds=2)
-    end = b"\xe0"  # the only element of the frame: AAC's decoder returns neither audio nor an error
-    change_audio(path, lambda k, length: end + bytes(length - 1) if 30 <= k < 60 else None)
+    drop_audio(path, 30)
     damage = []
     samples = wave(path, on_damage=damage.append)
     assert damage == ["audio: 0.68 of 2.00 s could not be decoded"]
     assert not samples[round(0.75 * 16_000) : round(1.3 * 16_000)].any()
+
+
+def test_audio_that_the_decoder_drops_at_the_beginning_is_reported(tmp_path):
+    path = make_media(tmp_path / "a.aac", video=None, audio="aac", seconds=2)
+    drop_audio(path, 0, header=7)
+    damage = []
+    wave(path, on_damage=damage.append)
+    assert damage == ["audio: 0.70 of 2.04 s could not be decoded"]
 
 
 @pytest.mark.parametrize(("step", "dropped"), [(1600, []), (1550, []), (1200, ["0.45"])])
@@ -635,6 +660,33 @@ def test_audio_that_overlaps_earlier_audio_is_dropped_and_reported(tmp_path, ste
     samples = wave(path, on_damage=damage.append)
     assert damage == [f"audio: {seconds} s overlap earlier audio and are dropped" for seconds in dropped]
     assert len(samples) / 16_000 == pytest.approx(2.0 - sum(map(float, dropped)), abs=0.005)
+
+
+@pytest.mark.parametrize(("kind", "reported"), [(AudioBreak.LOST, True), (AudioBreak.EDIT, False)])
+def test_only_the_last_frame_of_an_edit_may_overlap_unreported(tmp_path, kind, reported):
+    path = make_media(tmp_path / "a.wav", video=None, seconds=2, sample_rate=16_000)
+    frames = []
+    for number in range(20):
+        frame = av.AudioFrame.from_ndarray(np.full((1, 1600), 9000, np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 1200 * number
+        frames += [kind, frame]
+    damage = []
+    list(MonoAudio(16_000, scan(path).audio, damage.append).of(frames))
+    assert damage == ["audio: 0.47 s overlap earlier audio and are dropped"] * reported
+
+
+def test_a_broken_timestamp_in_an_ogg_is_not_taken_for_a_chained_recording(tmp_path):
+    path = make_media(
+        tmp_path / "a.ogg",
+        video=None,
+        audio="libopus",
+        sample_rate=48_000,
+        seconds=3,
+        container_options={"page_duration": "20000"},
+    )
+    assert scan(path).damage == ()
+    path.write_bytes(change_ogg(path.read_bytes(), lambda page, stamp: stamp + 48_000 * (page == 80)))
+    assert scan(path).damage == ("audio: 1 timestamp far off, ignored",)
 
 
 def test_recordings_chained_in_ogg_begin_where_the_one_before_ends(tmp_path):
@@ -662,7 +714,7 @@ def test_recordings_chained_in_ogg_begin_where_the_one_before_ends(tmp_path):
 
 def test_a_stream_that_cannot_be_decoded_is_reported_and_the_other_is_used(tmp_path):
     path = make_media(tmp_path / "a.mkv", audio="libmp3lame", sample_rate=44_100, seconds=1)
-    change_audio(path, lambda k, length: bytes(length))
+    change_audio(path, lambda k, packet: bytes(len(packet)))
     media = scan(path)
     assert media.audio is None
     assert media.damage == ("audio: nothing in the stream can be decoded",)

@@ -171,6 +171,15 @@ def test_a_joined_dsf_is_damage(tmp_path):
     assert scan(path).damage == ("another file is joined to its end and is not read",)
 
 
+def test_media_data_in_several_boxes_is_no_joined_file(tmp_path):
+    path = make_media(tmp_path / "a.mov", seconds=1)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0\0\0\x08wide\0\0\0\x10mdat" + bytes(8))
+    assert scan(path).damage == ()
+    path.write_bytes(2 * whole)
+    assert scan(path).damage == ("another file is joined to its end and is not read",)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "tiff"])
 def test_the_first_of_joined_images_is_used(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
