@@ -68,7 +68,7 @@ class UnreadableMediaError(MediaError):
 
 
 class NoStreamError(MediaError):
-    """The file is readable but has no stream of the requested modality."""
+    """The file is readable but has no stream of the requested modality that can be decoded."""
 
 
 class TruncatedMediaError(MediaError):

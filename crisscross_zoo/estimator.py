@@ -119,7 +119,9 @@ class MediaFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # s
             arrays = features.arrays()
             if missing := [name for name in self.sizes_ if name not in arrays]:
                 raise NoStreamError(
-                    f"has no {missing[0]} stream", remedy="leave it out, or use the other modality", path=path
+                    f"has no {missing[0]} stream that can be decoded",
+                    remedy="leave it out, or use the other modality",
+                    path=path,
                 )
             clips = [arrays[name].mean(axis=0, dtype=np.float64) for name in self.sizes_]
             means[os.fspath(path)] = np.concatenate(clips).astype(np.float32)

@@ -215,7 +215,9 @@ def test_a_file_that_fails_is_named(fitted: MediaFeatures, files: list[Path], tm
         with pytest.raises(error) as caught:
             fitted.transform([files[0], path])
         assert str(caught.value).startswith(f"{path}: ")
-    with pytest.raises(NoStreamError, match="has no audio stream; leave it out") as caught:
+    with pytest.raises(
+        NoStreamError, match="has no audio stream that can be decoded; leave it out"
+    ) as caught:
         MediaFeatures("demo", "both", **OPTIONS).fit_transform([silent])
     assert caught.value.path == str(silent)
 

@@ -57,7 +57,7 @@ def describe_files(
         if isinstance(scanned, CrissCrossError):
             failed[serial] = failure_row(os.fspath(path), scanned)
         elif scanned.video_span is None:
-            error = NoStreamError("has no video stream", remedy="leave it out", path=path)
+            error = NoStreamError(scanned.lacks("video").reason, remedy="leave it out", path=path)
             failed[serial] = failure_row(os.fspath(path), error)
         else:
             found[serial] = scanned

@@ -269,9 +269,9 @@ def _preview(path: str, kinds: set[Kind], seconds: float) -> _Preview:
         return _Preview(problems=dict.fromkeys(sorted(kinds), error.reason))
     preview = _Preview()
     if "video" in kinds and info.video_span is None:
-        preview.problems["video"] = "has no video stream"
+        preview.problems["video"] = info.lacks("video").reason
     if "audio" in kinds and info.audio_span is None:
-        preview.problems["audio"] = "has no audio stream"
+        preview.problems["audio"] = info.lacks("audio").reason
     kinds = kinds - set(preview.problems)
     if not kinds:
         return preview

@@ -185,8 +185,9 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
     Raises:
         MediaError: the file cannot be used; see :func:`crisscross_zoo.media.scan.scan`.
         NoStreamError: the file has none of the requested modalities.
-        UnreadableMediaError: none of the requested modalities can be decoded, or with ``sampling.strict`` one cannot.
-        TruncatedMediaError: a stream that is used is damaged and ``sampling.strict`` is set.
+        UnreadableMediaError: none of the requested modalities can be decoded, or with ``sampling.strict`` the decoder
+            returns nothing of one.
+        TruncatedMediaError: a requested stream is damaged, or has no decoder, and ``sampling.strict`` is set.
     """
     media = scan(path)
     wanted = [m for m, c in (("video", sampling.video), ("audio", sampling.audio)) if c is not None]

@@ -13,7 +13,7 @@ _INDEX_BYTES = 64 << 20  # of MP4's index
 
 _CODEC_IDS = re.compile(rb"\x86([\x83-\xbf])([VASBD]_[\w./+-]+)")  # Matroska's element CodecID, its size
 _SAMPLE_ENTRIES = re.compile(rb"stsd\0{4}.{4}.{4}(....)", re.DOTALL)
-_STREAM_HEADERS = re.compile(rb"strh.{4}(....).*?strf.{4}(.{20})", re.DOTALL)
+_STREAM_HEADERS = re.compile(rb"strh.{4}(....).{0,512}?strf.{4}(.{20})", re.DOTALL)
 
 
 def codec_name(file: BinaryIO, format_name: str, index: int) -> str | None:

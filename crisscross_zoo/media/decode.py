@@ -6,7 +6,6 @@ and report what the decoder does not return although the timestamps promise it.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -64,23 +63,30 @@ def read_frames(
         NoStreamError: the file has no video stream.
         UnreadableMediaError: no frame could be decoded.
     """
-    track = with_packets(media)
-    media = dataclasses.replace(media, video=track)
-    yield from convert_frames(media, times, RgbConverter(track), on_damage=on_damage)
+    yield from convert_frames(media, times, RgbConverter, on_damage=on_damage)
 
 
 def convert_frames(
     media: Media,
     times: npt.NDArray[np.float64],
-    convert: Callable[[av.VideoFrame], Frame],
+    make: Callable[[VideoTrack], Callable[[av.VideoFrame], Frame]],
     *,
     on_damage: OnDamage,
     source: BinaryIO | None = None,
 ) -> Iterator[tuple[int, Frame]]:
-    """Yield as :func:`read_frames` does, with each frame as ``convert`` returns it; read ``source`` if given."""
+    """Yield as :func:`read_frames` does, but frames of another kind, or of ``source``.
+
+    Args:
+        media: See :func:`read_frames`.
+        times: See :func:`read_frames`.
+        make: Makes the converter of a track's frames.
+        on_damage: See :func:`read_frames`.
+        source: The file's bytes, read instead of the file.
+    """
     track = with_packets(media, source)
     if not len(times):
         return
+    convert = make(track)
     done = 0
     if not track.counted and not track.turns and media.format in INDEXED_FORMATS:
         try:

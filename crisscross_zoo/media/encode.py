@@ -287,9 +287,11 @@ def _sized_frames(
     times = times[distinct]
     ends = [*ticks[1:].tolist(), max(math.floor(track.span[1] / float(_TICK)), int(ticks[-1]) + 1)]
     done = 0
-    for count, frame in convert_frames(
-        media, times, _CopyScaler(media.path, options.short_side), on_damage=on_damage
-    ):
+
+    def scaler(track: VideoTrack) -> _CopyScaler:
+        return _CopyScaler(track, media.path, options.short_side)
+
+    for count, frame in convert_frames(media, times, scaler, on_damage=on_damage):
         frame.pts, frame.time_base = int(ticks[done]), _TICK
         done += count
         frame.duration = ends[done - 1] - frame.pts
@@ -298,17 +300,22 @@ def _sized_frames(
 
 
 class _CopyScaler:
-    """Convert decoded frames to upright ones of the copy's size: yuv420p, limited range, their own colour space."""
+    """Convert decoded frames to upright ones of the copy's size: yuv420p, limited range, their own colour space.
 
-    def __init__(self, path: str, short_side: int) -> None:
-        self._path = path
+    Frames with orientations of their own get the first frame's shape, as from
+    :class:`~crisscross_zoo.media.frames.RgbConverter`.
+    """
+
+    def __init__(self, track: VideoTrack, path: str, short_side: int) -> None:
+        self._track, self._path = track, path
         self._short_side = short_side
         self._form: tuple[int, int, Orientation] | None = None
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         orientation = orientation_of(display_matrix(frame))
-        form = (frame.width, frame.height, orientation)
+        first = orientation_of(self._track.matrix) if self._track.turns else orientation
+        form = (frame.width, frame.height, first)
         self._form = self._form or form
         if form != self._form:
             raise UnreadableMediaError(
@@ -321,6 +328,8 @@ class _CopyScaler:
             max(2, side * min(short, self._short_side) // short // 2 * 2)
             for side in (frame.width, frame.height)
         )
+        if orientation.transpose != first.transpose:
+            width, height = height, width
         small = self._reformatter.reformat(
             frame, width, height, "yuv420p", interpolation=_SCALING, dst_color_range=ColorRange.MPEG
         )

@@ -1,4 +1,4 @@
-"""Detect packets without a frame to show, placeholders and hidden frames, by their first bits; and turned frames.
+"""Detect packets without a frame to show, placeholders and hidden frames, by their first bits.
 
 MPEG-4 Part 2 (XviD, DivX) writes a "not coded" frame to repeat the frame before (ISO/IEC 14496-2, 6.2.3 and 6.2.5), or
 after a packet that holds two frames. Theora has headers in the middle of chained files (Theora I specification, 6.1).
@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av
+
+from crisscross_zoo.media.nal_units import Bits, length_bytes, nal_units, payload
 
 _VOP = b"\x00\x00\x01\xb6"
 _LONGEST_NOT_CODED = 64  # bytes, with headers that may precede it
@@ -87,102 +89,8 @@ class HiddenPackets:
         return short and _not_coded(data, self._time_bits or 1)
 
 
-class TurnedPackets:
-    """Find the packets of H.264 and HEVC that state how their frames are turned or mirrored.
-
-    They do so in a display orientation SEI message (ITU-T H.264, D.1.27; H.265, D.2.17).
-
-    Args:
-        codec: FFmpeg's name of the codec.
-        extradata: The stream's own header, which tells how packets are divided into NAL units.
-    """
-
-    def __init__(self, codec: str, extradata: bytes | None) -> None:
-        self._codec, extradata = codec, extradata or b""
-        at = {"h264": 4, "hevc": 21}.get(codec)  # where the size of length fields lies
-        prefixed = at is not None and extradata[:1] == b"\x01" and len(extradata) > at
-        self._length_bytes = (extradata[at] & 3) + 1 if prefixed and at is not None else 0
-
-    def turns(self, packet: av.Packet[Any]) -> bool:
-        """Return whether a packet states another orientation than upright."""
-        if self._codec not in _SEI_BEGINS:
-            return False
-        head = bytes(memoryview(packet)[:_HEAD_BYTES])
-        if self._length_bytes:
-            if len(head) > self._length_bytes and self._kind(head[self._length_bytes]) == _SLICE:
-                return False  # most packets
-        elif _SEI_BEGINS[self._codec] not in head:
-            return False
-        for unit in _units(head, self._length_bytes):
-            kind = self._kind(unit[0])
-            if kind == _SLICE:
-                return False
-            if kind == _SEI and _turns(unit[1 if self._codec == "h264" else 2 :].replace(b"\0\0\3", b"\0\0")):
-                return True
-        return False
-
-    def _kind(self, header: int) -> int:
-        """Return :data:`_SLICE`, :data:`_SEI` or another number for the first byte of a NAL unit."""
-        if self._codec == "h264":
-            kind = header & 31
-            return _SLICE if 1 <= kind <= 5 else _SEI if kind == 6 else _OTHER
-        kind = header >> 1 & 63
-        return _SLICE if kind < 32 else _SEI if kind == 39 else _OTHER
-
-
-_SLICE, _SEI, _OTHER = range(3)
-_SEI_BEGINS = {"h264": b"\0\0\1\x06", "hevc": b"\0\0\1\x4e"}  # with a start code
-_HEAD_BYTES = 4096  # of a packet, in which SEI messages lie: they precede the slices
-_DISPLAY_ORIENTATION = 47  # type of an SEI message
-
-
-def _turns(messages: bytes) -> bool:
-    """Return whether one of the SEI messages of a NAL unit states another orientation than upright."""
-    at = 0
-    while at + 2 < len(messages):
-        numbers = []
-        for _ in range(2):  # type and size
-            number = 0
-            while at < len(messages) and messages[at] == 255:
-                number, at = number + 255, at + 1
-            numbers.append(number + (messages[at] if at < len(messages) else 0))
-            at += 1
-        kind, size = numbers
-        if kind == _DISPLAY_ORIENTATION:
-            bits = _Bits(messages[at : at + size])
-            if not bits.take(1) and bits.take(18):  # not cancelled; two flips and 16 bits of rotation
-                return True
-        at += size
-    return False
-
-
-class _Bits:
-    """Read bits from the most significant one on; beyond the end they are 0."""
-
-    def __init__(self, data: bytes) -> None:
-        self._number, self._left = int.from_bytes(data, "big"), 8 * len(data)
-
-    def take(self, count: int) -> int:
-        self._left -= count
-        value = self._number >> self._left if self._left >= 0 else self._number << -self._left
-        return value & ((1 << count) - 1)
-
-    def golomb(self) -> int:
-        """Read an unsigned number in Exp-Golomb code."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-            if zeros > 32 or self.over:
-                return 0
-        return (1 << zeros) - 1 + self.take(zeros)
-
-    @property
-    def over(self) -> bool:
-        return self._left < 0
-
-
 def _vp9_hides(data: bytes) -> bool:
-    bits = _Bits(data[:2])
+    bits = Bits(data[:2])
     if bits.take(2) != 2 or data[-1] & 0xE0 == 0xC0:  # no frame, or one with more behind it: a superframe
         return False
     profile = bits.take(1) | bits.take(1) << 1
@@ -202,7 +110,7 @@ def _time_bits(data: bytes) -> int | None:
             break
     else:
         return None
-    bits = _Bits(data[at + 4 : at + 68])
+    bits = Bits(data[at + 4 : at + 68])
     bits.take(1 + 8)  # random_accessible_vol, video_object_type_indication
     version = 1
     if bits.take(1):
@@ -225,7 +133,7 @@ def _not_coded(data: bytes, time_bits: int) -> bool:
     at = data.find(_VOP)
     if at < 0:
         return False
-    bits = _Bits(data[at + 4 :])
+    bits = Bits(data[at + 4 :])
     bits.take(2)
     while bits.take(1) and not bits.over:  # seconds
         pass
@@ -246,19 +154,14 @@ class _Fields:
     """
 
     def __init__(self, extradata: bytes) -> None:
-        self._length_bytes = 0  # size of a NAL unit's length field in packets; 0: start codes
+        self._length_bytes = length_bytes("h264", extradata)
         self._sequences: dict[
             int, tuple[int, bool, bool]
         ] = {}  # bits of frame_num, colour planes, progressive
         self._sequence_of: dict[int, int] = {}  # by picture parameter set
         self.reference = True  # whether the last field is a reference
         self._open: tuple[int, bool] | None = None  # a first field's frame_num, and whether it is the bottom
-        if extradata[:1] == b"\x01" and len(extradata) > 6:
-            self._length_bytes = (extradata[4] & 3) + 1
-            units = _avcc_units(extradata)
-        else:
-            units = _units(extradata, 0)
-        for unit in units:
+        for unit in _avcc_units(extradata) if self._length_bytes else nal_units(extradata, 0):
             self._learn(unit)
 
     def must_parse(self, is_key: bool) -> bool:
@@ -276,7 +179,7 @@ class _Fields:
         """Return whether the next packet holds nothing but the second field of a frame."""
         last: bool | None = None  # parity of the previous field in this packet
         second = False
-        for unit in _units(data, self._length_bytes):
+        for unit in nal_units(data, self._length_bytes):
             kind = unit[0] & 31
             if kind in (_SPS, _PPS):
                 self._learn(unit)
@@ -296,7 +199,7 @@ class _Fields:
 
     def _learn(self, unit: bytes) -> None:
         kind = unit[0] & 31
-        bits = _Bits(unit[1:].replace(b"\0\0\3", b"\0\0"))
+        bits = Bits(payload(unit[1:]))
         if kind == _SPS:
             number, sequence = _sequence(bits)
             self._sequences[number] = sequence
@@ -306,7 +209,7 @@ class _Fields:
 
     def _field(self, unit: bytes) -> tuple[int, bool] | None:
         """Return a slice's frame_num and whether it belongs to a bottom field; None if it belongs to a frame."""
-        bits = _Bits(unit[1:_LONGEST_HEADER].replace(b"\0\0\3", b"\0\0"))
+        bits = Bits(payload(unit[1:_LONGEST_HEADER]))
         bits.golomb()  # first_mb_in_slice
         bits.golomb()  # slice_type
         sequence = self._sequences.get(self._sequence_of.get(bits.golomb(), -1))
@@ -316,26 +219,6 @@ class _Fields:
         bits.take(2 if planes else 0)
         number = bits.take(number_bits)
         return (number, bool(bits.take(1))) if bits.take(1) else None
-
-
-def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    """Yield a packet's NAL units, each after its length in ``length_bytes`` bytes, or after a start code if 0."""
-    if length_bytes:
-        at = 0
-        while at + length_bytes < len(data):
-            size = int.from_bytes(data[at : at + length_bytes], "big")
-            at += length_bytes
-            if size:
-                yield data[at : at + size]
-            at += size
-        return
-    at = data.find(b"\0\0\1")
-    while at >= 0:
-        end = data.find(b"\0\0\1", at + 3)
-        unit = data[at + 3 : end if end >= 0 else len(data)]
-        if unit:
-            yield unit
-        at = end
 
 
 def _avcc_units(extradata: bytes) -> Iterator[bytes]:
@@ -350,7 +233,7 @@ def _avcc_units(extradata: bytes) -> Iterator[bytes]:
             at += 2 + size
 
 
-def _sequence(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
+def _sequence(bits: Bits) -> tuple[int, tuple[int, bool, bool]]:
     """Return a sequence parameter set's number; and frame_num's bits, separate colour planes, frames only."""
     profile = bits.take(8)
     bits.take(16)
@@ -382,7 +265,7 @@ def _sequence(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
     return number, (number_bits, planes, bits.over or bool(bits.take(1)))
 
 
-def _skip_scaling(bits: _Bits, size: int) -> None:
+def _skip_scaling(bits: Bits, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:

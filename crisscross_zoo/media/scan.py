@@ -37,7 +37,7 @@ from crisscross_zoo.media.clock import (
 )
 from crisscross_zoo.media.codec_names import codec_name
 from crisscross_zoo.media.frames import decode_video, display_matrix
-from crisscross_zoo.media.hidden import HiddenPackets, TurnedPackets
+from crisscross_zoo.media.hidden import HiddenPackets
 from crisscross_zoo.media.packets import (
     READ_ERRORS,
     EditStarts,
@@ -59,6 +59,7 @@ from crisscross_zoo.media.tracks import (
     Stream,
     VideoTrack,
 )
+from crisscross_zoo.media.turned import TurnedPackets
 from crisscross_zoo.settings import StrPath, check_path
 from crisscross_zoo.text import counted
 from crisscross_zoo.workers.errors import file_error
@@ -85,19 +86,15 @@ _BEGINNINGS = {
     name: re.compile(pattern, re.DOTALL)
     for name, pattern in {
         MP4_FORMAT: rb"\0\0\0.ftyp",
-        "matroska,webm": rb"\x1aE\xdf\xa3.{1,64}(?:matroska|webm)",
         "flv": rb"FLV\x01[\x00-\x05]\0\0\0\x09",
-        "avi": rb"RIFF.{4}AVI LIST",
+        "avi": rb"RIFF.{4}AVI LIST",  # read on, unless the first file's streams are not interleaved
         "asf": rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c",
         "wtv": rb"\xb7\xd8\0\x20\x37\x49\xda\x11\xa6\x4e\0\x07\xe9\x5e\xad\x8d",
-        "rm": rb"\.RMF\0\0\0.",
         "swf": rb"FWS[\x01-\x32].{4}[\x28-\xf8]|CWS[\x06-\x32].{4}x[\x01\x5e\x9c\xda]",
         "yuv4mpegpipe": rb"YUV4MPEG2 ",
         "apng": rb"\x89PNG\r\n\x1a\n",
         "wav": rb"(?:RIFF|RF64|BW64).{4}WAVE[ -~]{4}",
         "w64": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0",
-        "xwma": rb"RIFF.{4}XWMA",
-        "qcp": rb"RIFF.{4}QLCM",
         "aiff": rb"FORM.{4}AIF[FC][ -~]{4}",
         "iff": rb"FORM.{4}8SVX|FRM8.{8}DSD ",
         "caf": rb"caff\0\x01\0\0desc",
@@ -108,7 +105,6 @@ _BEGINNINGS = {
         "mpc8": rb"MPCKSH",
         "tak": rb"tBaK\x01",
         "wv": rb"wvpk.{4}[\x02-\x10]\x04.{6}\0\0\0\0",
-        "shn": rb"ajkg[\0-\x03]",
         "dsf": rb"DSD \x1c\0\0\0\0\0\0\0",
     }.items()
 }
@@ -136,7 +132,8 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
         format_name: FFmpeg's name of the container format, if ``source`` alone does not identify it.
 
     Returns:
-        The best stream of each kind, with its span, and the findings.
+        The best stream of each kind, with its span, and the findings. A stream of which nothing can be decoded is
+        None, with a finding, if the other can.
 
     Raises:
         InputError: ``path`` is not a path.
@@ -155,16 +152,17 @@ def scan(path: StrPath, source: BinaryIO | None = None, format_name: str | None 
                 remedy="pass video or audio files",
                 path=path,
             )
-        found = _Scan(container, video, audio)
-    for kind, index in undecoded.items():
-        found.findings.append(Finding(_no_decoder(found.format, index, path, source), kind))
-    if not found.streams:
-        reasons = [f"; {finding}" for finding in found.findings if finding.stream in undecoded]
+        name = container.format.name
+        found = None if video is None and audio is None else _Scan(container, video, audio)
+    missing = [Finding(_no_decoder(name, index, path, source), kind) for kind, index in undecoded.items()]
+    if found is None or not found.streams:
+        reasons = [f"; {finding}" for finding in missing]
         raise known_trouble(os.fspath(path)) or UnreadableMediaError(
             f"nothing in it can be decoded{''.join(reasons)}",
             remedy="convert it" if reasons else "check the file in a player, or fetch it again",
             path=path,
         )
+    found.findings += missing
     if source is None:
         size, modified_ns = fingerprint_of(path)
     else:

@@ -30,7 +30,7 @@ from av.video import VideoStream
 from crisscross_zoo.errors import InputError, UnreadableMediaError
 from crisscross_zoo.media.audio import MonoAudio, Piece, channels_of, cut_out, frame_of
 from crisscross_zoo.media.clock import LONGEST_REORDERING
-from crisscross_zoo.media.decode import convert_frames, read_audio, with_packets
+from crisscross_zoo.media.decode import convert_frames, read_audio
 from crisscross_zoo.media.frames import (
     INDEXED_FORMATS,
     Decoded,
@@ -151,10 +151,7 @@ def read_moment(
         pieces = read_audio(media, sample_rate, on_damage=ignore_damage, source=source)
         samples = cut_out(pieces, round(audio[0] * sample_rate), audio[1])
     if wanted is not None and frames is None:
-        track = with_packets(media, source)
-        media = dataclasses.replace(media, video=track)
-        convert = RgbConverter(track)
-        whole = convert_frames(media, np.sort(wanted), convert, on_damage=ignore_damage, source=source)
+        whole = convert_frames(media, np.sort(wanted), RgbConverter, on_damage=ignore_damage, source=source)
         frames = _gather(whole, wanted, media)
     return frames, samples
 

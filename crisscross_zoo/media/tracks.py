@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.errors import InputError, MediaError, NoStreamError, UnreadableMediaError
+from crisscross_zoo.errors import InputError, NoStreamError
 
 Stream: TypeAlias = Literal["video", "audio"]
 Value: TypeAlias = int | float | bool | str | None
@@ -85,7 +85,7 @@ class VideoTrack:
             which the decoder returns it is decoded, less the decoder's delay.
         constant: Whether the timestamps are multiples of ``1 / rate``, rounded to ticks; the rounding is then undone.
         regular: Whether the file can be read by seeking: each packet's own timestamp is the time of its frame, and
-            all frames are turned alike.
+            no packet states an orientation of its own (``turns``).
         tick: The time base: seconds per unit of a timestamp.
         origin: ``stamp * tick - origin`` is the time in the file.
         frames: Number of frames: packets of the stream with a frame to show.
@@ -222,14 +222,15 @@ class Media:
         """What is unusual and costs nothing, one phrase each."""
         return tuple(str(f) for f in self.findings if f.harmless)
 
-    def lacks(self, stream: Stream) -> MediaError:
+    def lacks(self, stream: Stream) -> NoStreamError:
         """Return the error of a file that has no such stream, or none that can be decoded."""
-        remedy = f"use modality {'audio' if stream == 'video' else 'video'!r}"
+        reason = f"has no {stream} stream"
         for finding in self.findings:
             if finding.stream == stream and not finding.harmless:
                 reason = f"its {stream} stream cannot be decoded ({finding.text})"
-                return UnreadableMediaError(reason, remedy=remedy, path=self.path)
-        return NoStreamError(f"has no {stream} stream", remedy=remedy, path=self.path)
+                break
+        remedy = f"use modality {'audio' if stream == 'video' else 'video'!r}"
+        return NoStreamError(reason, remedy=remedy, path=self.path)
 
     def findings_of(self, streams: Collection[str]) -> list[Finding]:
         """Return the findings that concern one of ``streams``, or the whole file."""

@@ -38,7 +38,7 @@ from crisscross_zoo.settings import StrPath, check_choice
 from crisscross_zoo.text import counted, duration
 from crisscross_zoo.workers.pool import WorkerStartError, usable_cores, work_on_files
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Version of the file format. An index of another version is not read; its files are scanned again."""
 
 INDEX_NAME = "index.parquet"
@@ -530,9 +530,9 @@ def _judge(info: Media, min_seconds: float) -> tuple[str, str | None]:
     """Return a readable file's status and, if it is not usable, the reason."""
     video, audio = info.video_span, info.audio_span
     if audio is None:
-        return NO_AUDIO, "has no audio stream that can be decoded"
+        return NO_AUDIO, info.lacks("audio").reason
     if video is None:
-        return NO_VIDEO, "has no video stream that can be decoded"
+        return NO_VIDEO, info.lacks("video").reason
     overlap = (max(video[0], audio[0]), min(video[1], audio[1]))
     for what, (start, end) in (
         ("its video lasts", video),

@@ -57,6 +57,14 @@ def test_an_error_of_a_worker_keeps_its_path_and_remedy(
     assert str(caught.value).startswith(f"{caught.value.path}: 10 files in turn")
 
 
+def test_a_video_stream_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    path = make_media(tmp_path / "a.mkv", seconds=1)
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX"))
+    _, (failed,) = describe_files([LabelledFile(str(path), 0, "a")], workers=0)
+    assert "V_MPEG4/ISO/AVX" in str(failed)
+    assert "leave it out" in str(failed)
+
+
 def test_cudnn_chooses_algorithms_in_training_only(
     files: list[tuple[LabelledFile, Media]], tmp_path: Path
 ) -> None:

@@ -345,19 +345,23 @@ def test_what_cannot_be_read_is_noted_in_a_line_and_the_rest_is_shown(tmp_path: 
     good = make_media(tmp_path / "good.mp4", seconds=0.4)
     silent = make_media(tmp_path / "silent.mp4", seconds=0.4, audio=None)
     audio = make_media(tmp_path / "audio.wav", seconds=0.4, video=None, audio="pcm_s16le")
+    unknown = make_media(tmp_path / "unknown.mkv", seconds=0.4, audio="libopus", sample_rate=48_000)
+    unknown.write_bytes(unknown.read_bytes().replace(b"A_OPUS", b"A_XPUS"))
     broken = tmp_path / "bro\nken.mp4"
     broken.write_bytes(good.read_bytes()[:300])
-    found = [(Item(str(p), "x"), 0.5) for p in (good, silent, audio, broken, tmp_path / "gone.mp4")]
+    found = [(Item(str(p), "x"), 0.5) for p in (good, silent, audio, unknown, broken, tmp_path / "gone.mp4")]
     queries = [query(found[0][0], *found)]
     notes = write(tmp_path / "out", {"video-to-video": queries, "audio-to-audio": queries})
     assert [note.split(": ")[0] for note in notes] == [
         str(silent),
         str(audio),
+        str(unknown),
         str(broken).replace("\n", " "),
         str(tmp_path / "gone.mp4"),
     ]
     assert notes[0].endswith(": has no audio stream")
     assert notes[1].endswith(": has no video stream")
+    assert "its audio stream cannot be decoded" in notes[2]
     assert not [note for note in notes if "\n" in note]
     files = {f["name"]: f for f in Page(tmp_path / "out" / "index.html").data["files"]}
     shown = {name: [bool(f["poster"]), bool(f["spectrogram"]), bool(f["clip"])] for name, f in files.items()}
@@ -365,6 +369,7 @@ def test_what_cannot_be_read_is_noted_in_a_line_and_the_rest_is_shown(tmp_path: 
         "good.mp4": [True, True, True],
         "silent.mp4": [True, False, True],
         "audio.wav": [False, True, True],
+        "unknown.mkv": [True, False, True],
         "bro\nken.mp4": [False, False, False],
         "gone.mp4": [False, False, False],
     }

@@ -189,7 +189,7 @@ def set_matrix(data: bytes, matrix: tuple[int, ...]) -> bytes:
 def with_orientation(
     source: Path, out: Path, *, turns: int = 0, mirrored: bool = False, flipped: bool = False
 ) -> Path:
-    """Copy H.264 with a display orientation SEI message at each key frame; return ``out``.
+    """Copy a file, with a display orientation SEI message at each key frame of H.264; return ``out``.
 
     Args:
         source: An MP4 or MPEG-TS file.
@@ -203,17 +203,15 @@ def with_orientation(
     unit = b"\x06\x2f\x03" + int(bits, 2).to_bytes(3, "big") + b"\x80"
     with av.open(str(source)) as old, av.open(str(out), "w") as new:
         stream = old.streams.video[0]
-        copy = new.add_stream_from_template(stream)
+        copies = [new.add_stream_from_template(each) for each in old.streams]
         prefix = len(unit).to_bytes(4, "big") if stream.codec_context.extradata[:1] == b"\1" else b"\0\0\0\1"
-        for packet in old.demux(stream):
+        for packet in old.demux():
             if packet.size:
-                changed = av.Packet((prefix + unit if packet.is_keyframe else b"") + bytes(packet))
+                sei = prefix + unit if packet.stream is stream and packet.is_keyframe else b""
+                changed = av.Packet(sei + bytes(packet))
                 changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
-                changed.time_base, changed.is_keyframe, changed.stream = (
-                    packet.time_base,
-                    packet.is_keyframe,
-                    copy,
-                )
+                changed.time_base, changed.is_keyframe = packet.time_base, packet.is_keyframe
+                changed.stream = copies[packet.stream_index]
                 new.mux(changed)
     return out
 
@@ -294,13 +292,23 @@ def change_avi(data: bytes, frames: list[bytes]) -> bytes:
     assert len(frames) >= len(serials)
     for serial, frame in zip(serials, frames, strict=False):
         chunks[serial] = (b"00dc", frame)
-    chunks += [(b"00dc", frame) for frame in frames[len(serials) :]]
+    return _with_chunks(data[:start], [*chunks, *((b"00dc", frame) for frame in frames[len(serials) :])])
+
+
+def uninterleaved(data: bytes) -> bytes:
+    """Return the file with all video chunks before all audio chunks."""
+    start, chunks = _avi_chunks(data)
+    return _with_chunks(data[:start], sorted(chunks, key=lambda chunk: chunk[0] != b"00dc"))
+
+
+def _with_chunks(header: bytes, chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return an AVI of these chunks, with their index."""
     body, index = b"movi", b""
     for kind, chunk in chunks:
         key = kind != b"00dc" or (bool(chunk) and frame_type(chunk) in "I?")
         index += struct.pack("<4sIII", kind, 0x10 * key, len(body), len(chunk))
         body += struct.pack("<4sI", kind, len(chunk)) + chunk + b"\0" * (len(chunk) % 2)
-    whole = data[:start] + struct.pack("<4sI", b"LIST", len(body)) + body
+    whole = header + struct.pack("<4sI", b"LIST", len(body)) + body
     whole += struct.pack("<4sI", b"idx1", len(index)) + index
     return whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
 

@@ -1,22 +1,26 @@
 """Streams without a decoder, frames with orientations of their own, and joined files."""
 
+import io
+import re
 import struct
 
 import av
 import numpy as np
 import pytest
-from container_bytes import with_orientation
+from container_bytes import uninterleaved, with_orientation
 from make_media import make_media
 from PIL import Image
 
 from crisscross_zoo.config import AudioConfig, VideoConfig
 from crisscross_zoo.errors import NoStreamError, TruncatedMediaError, UnreadableMediaError
 from crisscross_zoo.media.clips import FileOpened, FileRead, Sampling, read_clips
+from crisscross_zoo.media.codec_names import codec_name
 from crisscross_zoo.media.decode import read_frames
-from crisscross_zoo.media.hidden import TurnedPackets
+from crisscross_zoo.media.encode import CopyOptions, reencode
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
+from crisscross_zoo.media.turned import TurnedPackets
 
 VIDEO, AUDIO = VideoConfig(size=32), AudioConfig()
 
@@ -62,11 +66,11 @@ def test_a_stream_without_a_decoder_is_damage_and_missing(tmp_path, name):
         ({"video": VIDEO}, {"audio": AUDIO}) if stream == "video" else ({"audio": AUDIO}, {"video": VIDEO})
     )
     for strict in (False, True):
-        with pytest.raises(UnreadableMediaError, match=f"{stream} stream cannot be decoded .{reason}.; use"):
+        with pytest.raises(NoStreamError, match=f"{stream} stream cannot be decoded .{reason}.; use"):
             list(events(path, **alone, strict=strict))
         opened, last = events(path, **other, strict=strict)
         assert (opened.missing, last.damage) == ((), ())
-    with pytest.raises(UnreadableMediaError, match=reason):
+    with pytest.raises(NoStreamError, match=re.escape(reason)):
         raise Media.from_row(scan(path).to_row()).lacks(stream)
 
 
@@ -75,6 +79,20 @@ def test_a_file_without_any_decoder_is_refused_with_the_codec(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_XPUS"))
     with pytest.raises(UnreadableMediaError, match=r"nothing .* decoded; audio: its codec 'A_XPUS' has no"):
         scan(path)
+
+
+def test_a_file_without_any_decoder_is_not_read_to_its_end(tmp_path, monkeypatch):
+    path = make_media(tmp_path / "a.mkv", video=None, audio="libopus", sample_rate=48_000, seconds=1)
+    path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_XPUS"))
+    monkeypatch.setattr("crisscross_zoo.media.scan._Scan", lambda *_: pytest.fail("read"))
+    with pytest.raises(UnreadableMediaError, match="A_XPUS"):
+        scan(path)
+
+
+def test_a_stream_header_of_avi_does_not_take_the_format_of_another():
+    headers = [b"strh" + bytes(4) + kind + bytes(52) for kind in (b"vids", b"auds")]
+    data = headers[0] + bytes(1000) + headers[1] + b"strf" + bytes(4) + b"\x34\x12" + bytes(18)
+    assert codec_name(io.BytesIO(data), "avi", 0) == "0x1234"
 
 
 def test_the_second_audio_stream_is_used_if_only_the_first_has_no_decoder(tmp_path):
@@ -125,6 +143,20 @@ def test_frames_are_turned_by_their_own_matrices_to_the_shape_of_the_first(tmp_p
         np.testing.assert_array_equal(read_moment(known, times=times[1:2])[0][0], after[1])
 
 
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_copy_of_frames_with_orientations_of_their_own_has_the_shape_of_the_first(tmp_path, turns):
+    path = with_orientation(
+        make_media(tmp_path / "a.mp4", seconds=1, gop=10), tmp_path / "b.mp4", turns=turns
+    )
+    media, out = scan(path), tmp_path / "copy.mp4"
+    assert media.video.turns
+    reencode(media, out, CopyOptions(short_side=64, crf=5), on_damage=pytest.fail)
+    times = np.array([0.0, 0.2, 0.4, 0.6])
+    before, after = (read_moment(m, times=times)[0].astype(int) for m in (media, scan(out)))
+    assert after.shape == before.shape
+    assert abs(after - before).mean() < 3
+
+
 H264_AVCC, HEVC_HVCC = b"\1\x64\0\x1f\xff\xe0\0", b"\1" + bytes(20) + b"\xff\0"
 TURN, UPRIGHT, CANCEL = b"\x2f\3\x20\0\x14", b"\x2f\3\0\0\x14", b"\x2f\1\xc0"
 OTHER = b"\5\xff\1" + bytes(256)  # 256 bytes of user data
@@ -159,15 +191,34 @@ def test_a_turned_packet_is_found_by_its_message(codec, sei, slices, prefixed, m
 # --- joined files ------------------------------------------------------------------------------------------------
 
 
-def test_a_joined_dsf_is_damage(tmp_path):
-    blocks = 2 * [b"\x69" * 4096]
-    sound = b"data" + struct.pack("<Q", 12 + 8192) + b"".join(blocks)
+def chunk(name, data, size=">I"):
+    return name + struct.pack(size, len(data)) + data + bytes(len(data) % 2)
+
+
+def dsf():
+    sound = b"data" + struct.pack("<Q", 12 + 8192) + b"\x69" * 8192
     form = b"fmt " + struct.pack("<Q6IQ2I", 52, 1, 0, 1, 1, 2_822_400, 1, 8 * 8192, 4096, 0)
-    whole = b"DSD " + struct.pack("<3Q", 28, 28 + len(form) + len(sound), 0) + form + sound
-    path = tmp_path / "a.dsf"
-    path.write_bytes(whole)
+    return b"DSD " + struct.pack("<3Q", 28, 28 + len(form) + len(sound), 0) + form + sound
+
+
+def dsdiff():
+    pairs = ((b"FS  ", struct.pack(">I", 2_822_400)), (b"CHNL", b"\0\1C   "), (b"CMPR", b"DSD \4none\0"))
+    properties = b"SND " + b"".join(chunk(*pair, ">Q") for pair in pairs)
+    pairs = ((b"FVER", b"\1\5\0\0"), (b"PROP", properties), (b"DSD ", b"\x69" * 8192))
+    return chunk(b"FRM8", b"DSD " + b"".join(chunk(*pair, ">Q") for pair in pairs), ">Q")
+
+
+def eight_svx():
+    header = struct.pack(">3IH2BI", 8000, 0, 0, 8000, 1, 0, 1 << 16)
+    return chunk(b"FORM", b"8SVX" + chunk(b"VHDR", header) + chunk(b"BODY", bytes(range(250)) * 32))
+
+
+@pytest.mark.parametrize("make", [dsf, dsdiff, eight_svx])
+def test_joined_audio_of_which_the_first_is_read_is_damage(tmp_path, make):
+    path = tmp_path / "a"
+    path.write_bytes(make())
     assert scan(path).damage == ()
-    path.write_bytes(2 * whole)
+    path.write_bytes(2 * make())
     assert scan(path).damage == ("another file is joined to its end and is not read",)
 
 
@@ -178,6 +229,17 @@ def test_media_data_in_several_boxes_is_no_joined_file(tmp_path):
     assert scan(path).damage == ()
     path.write_bytes(2 * whole)
     assert scan(path).damage == ("another file is joined to its end and is not read",)
+
+
+def test_a_joined_avi_that_is_not_interleaved_is_damage(tmp_path):
+    data = make_media(tmp_path / "a.avi", video="mpeg4", audio="pcm_s16le", seconds=4).read_bytes()
+    path = tmp_path / "b.avi"
+    for order, damage in (
+        (None, ()),
+        (uninterleaved, ("another file is joined to its end and is not read",)),
+    ):
+        path.write_bytes(2 * (order(data) if order else data))
+        assert scan(path).damage == damage
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tiff"])

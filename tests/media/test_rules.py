@@ -21,7 +21,10 @@ RULES: dict[str, str] = {
     "decoding timestamps that go back": "ts-h264-joined ts-h264-jump-inside-38 test_a_wrap_is_a_restart",
     "a gap forward": "ts-h264-gap test_gaps_longer_than_a_second_are_noted",
     "a jump forward of all frames": "ts-h264-joined-much-later test_a_jump_ahead_of_all_frames_is_a_restart",
-    "an edit list": "mp4-h264-edit-inside mp4-h264-edit-swapped",
+    "packets that an edit list hides": "mp4-h264-edit-inside mp4-h264-edit-tail",
+    "several edits": "mp4-h264-edit-swapped mp4-h264-edit-three mp4-hevc-edit-four",
+    "begins inside a frame": "mp4-h264-edit-four mp4-h264-edit-five-again",
+    "an empty edit": "mp4-h264-edit-audio-hole",
     "flagged as key frames but are none": "test_packets_wrongly_flagged_as_key_frames_are_not_decoded_alone",
     "frames before the first key frame": "ts-h264-from-inside ts-hevc-from-inside",
     "later frames with timestamps before": (
@@ -39,7 +42,9 @@ RULES: dict[str, str] = {
         "mp4-h264-audio-hole test_audio_that_overlaps_earlier_audio_is_dropped_and_reported"
     ),
     "joined end to end, of which": (
-        "flv-h264-joined caf-alac-joined tta-joined apng-joined test_a_joined_dsf_is_damage"
+        "flv-h264-joined caf-alac-joined tta-joined apng-joined"
+        " test_joined_audio_of_which_the_first_is_read_is_damage"
+        " test_a_joined_avi_that_is_not_interleaved_is_damage"
         " test_joined_recordings_are_not_reported_as_truncated"
     ),
     "more images in a file": "test_the_first_of_joined_images_is_used",

@@ -95,8 +95,17 @@ def test_every_file_has_a_status_and_a_reason_if_it_is_not_usable(tree: Path, tm
     assert report.hours == pytest.approx(3 * 2 / 3600, rel=0.05)
     lines = report.summary_lines()
     assert lines[0] == f"{out}: 3 of 10 files usable, 6 s (10 scanned, 0 unchanged)"
-    assert "skipped, no audio: 1 (silent.mp4: has no audio stream that can be decoded)" in lines
+    assert "skipped, no audio: 1 (silent.mp4: has no audio stream)" in lines
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_stream_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    path = make_media(tmp_path / "a.mkv", seconds=2, audio="libopus", sample_rate=48_000)
+    path.write_bytes(path.read_bytes().replace(b"A_OPUS", b"A_XPUS"))
+    build_index([str(path)], tmp_path / "i.parquet", workers=0)
+    (row,) = pq.read_table(tmp_path / "i.parquet").to_pylist()
+    assert row["status"] == "no audio"
+    assert row["reason"] == "its audio stream cannot be decoded (its codec 'A_XPUS' has no decoder)"
 
 
 def test_what_is_read_back_is_the_result_of_a_scan(tree: Path, tmp_path: Path) -> None:

@@ -210,8 +210,10 @@ def test_a_lower_frame_rate_takes_the_frame_that_is_shown_and_a_higher_one_chang
     assert again.video.span == pytest.approx((0, 2), abs=1e-4)
 
 
-def test_frames_that_change_in_size_are_an_error() -> None:
-    scale = encode._CopyScaler("clip.ts", 32)
+def test_frames_that_change_in_size_are_an_error(tmp_path: Path) -> None:
+    track = scan(make_media(tmp_path / "clip.ts", seconds=1)).video
+    assert track is not None
+    scale = encode._CopyScaler(track, "clip.ts", 32)
     assert [scale(av.VideoFrame(96, 64, "yuv422p")).width for _ in range(2)] == [48, 48]
     with pytest.raises(UnreadableMediaError, match="its frames change from 96x64 to 64x96"):
         scale(av.VideoFrame(64, 96, "yuv422p"))
