@@ -50,6 +50,9 @@ from crisscross_zoo.transforms.frames import resize_crop_frame
 from crisscross_zoo.workers.errors import file_error
 from crisscross_zoo.workers.pool import work_on_files
 
+MOST_ROWS = 1 << 20
+"""Maximum number of dense rows of a file: six days with a row each half second. Broken timestamps would give more."""
+
 UNCOVERED_SECONDS = 1.0
 """A note reports audio that lasts longer than this before or after the video."""
 
@@ -183,7 +186,8 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
     """Read one file: yield where its clips lie, then every clip, then the damage and the notes.
 
     Raises:
-        MediaError: the file cannot be used; see :func:`crisscross_zoo.media.scan.scan`.
+        MediaError: the file cannot be used (see :func:`crisscross_zoo.media.scan.scan`), or has more than
+            :data:`MOST_ROWS` rows.
         NoStreamError: the file has none of the requested modalities.
         UnreadableMediaError: none of the requested modalities can be decoded, or with ``sampling.strict`` the decoder
             returns nothing of one.
@@ -304,7 +308,14 @@ def _choose_windows(
             grid = random_starts(extent, lengths[lead], sampling.clips, rng)
     else:
         lead = "video" if "video" in lengths else "audio"
-        grid = dense_starts(extent, lengths[lead], sampling.stride or lengths[lead])
+        stride = sampling.stride or lengths[lead]
+        if (extent[1] - extent[0]) / stride > MOST_ROWS:
+            raise MediaError(
+                f"its timestamps span {extent[1] - extent[0]:.0f} s, which has more than {MOST_ROWS:,} rows",
+                remedy="repair its timestamps, or pass a longer stride or a number of clips",
+                path=media.path,
+            )
+        grid = dense_starts(extent, lengths[lead], stride)
     if len(lengths) == 1:
         starts = {lead: grid}
     else:

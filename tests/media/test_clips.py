@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import struct
 
 import av
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from make_media import make_media, read_number, sine
 
 from crisscross_zoo.config import AudioConfig, VideoConfig
-from crisscross_zoo.errors import NoStreamError, TruncatedMediaError
+from crisscross_zoo.errors import MediaError, NoStreamError, TruncatedMediaError
 from crisscross_zoo.media.clips import (
     Clip,
     FileOpened,
@@ -247,3 +248,16 @@ def test_damage_counts_only_for_the_streams_that_are_used(tmp_path):
     assert (opened.missing, last.damage) == ((), ())
     with pytest.raises(TruncatedMediaError, match=damage):
         read(path, video=VIDEO, audio=AUDIO, strict=True)
+
+
+def test_timestamps_of_months_are_refused(tmp_path):
+    path = make_media(tmp_path / "a.avi", video="mpeg4", audio=None, seconds=1)
+    data = bytearray(path.read_bytes())
+    scale = data.index(b"strh") + 28  # seconds per frame: scale / rate
+    data[scale : scale + 8] = struct.pack("<II", 200_000, 1)
+    path.write_bytes(data)
+    with pytest.raises(
+        MediaError, match=r"span \d+ s, which has more than 1,048,576 rows; repair its timestamps, or"
+    ):
+        read(path, video=VIDEO)
+    assert len(read(path, video=VIDEO, clips=3)[1]) == 3
