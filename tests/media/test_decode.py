@@ -664,7 +664,7 @@ def test_audio_that_overlaps_earlier_audio_is_dropped_and_reported(tmp_path, ste
 
 @pytest.mark.parametrize(("kind", "reported"), [(AudioBreak.LOST, True), (AudioBreak.EDIT, False)])
 def test_only_the_last_frame_of_an_edit_may_overlap_unreported(tmp_path, kind, reported):
-    path = make_media(tmp_path / "a.wav", video=None, seconds=2, sample_rate=16_000)
+    path = make_media(tmp_path / "a.wav", video=None, audio="pcm_s16le", seconds=2, sample_rate=16_000)
     frames = []
     for number in range(20):
         frame = av.AudioFrame.from_ndarray(np.full((1, 1600), 9000, np.int16), format="s16", layout="mono")
