@@ -276,15 +276,15 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
     def _parameters(self) -> tuple[tuple[float, ...], float, int, int]:
         """Return costs, tolerance, n_splits and seed; raise a ConfigError unless all parameters are allowed."""
-        costs = check("costs", _plain(self.costs), Costs)
+        costs = check("costs", _from_numpy(self.costs), Costs)
         if not costs:
             raise ConfigError("costs is empty", remedy="pass one value or more")
         check_choice("normalize", self.normalize, ("none", "l2"))
         return (
             tuple(map(float, costs)),
-            check("tolerance", _plain(self.tolerance), Tolerance),
-            check("n_splits", _plain(self.n_splits), Count),
-            check("seed", _plain(self.seed), _Seed),
+            check("tolerance", _from_numpy(self.tolerance), Tolerance),
+            check("n_splits", _from_numpy(self.n_splits), Count),
+            check("seed", _from_numpy(self.seed), _Seed),
         )
 
     def _labels(self, y: Any) -> tuple[npt.NDArray[Any], Ints]:
@@ -318,11 +318,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return file_scores(*self._scored_clips(X))
 
 
-def _plain(value: Any) -> Any:
+def _from_numpy(value: Any) -> Any:
     """Return NumPy's numbers and arrays, also those in a list, as Python's: grid searches pass them."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+    return [_from_numpy(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _numbered(name: str, values: npt.ArrayLike) -> tuple[npt.NDArray[Any], Ints]:

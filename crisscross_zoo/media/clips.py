@@ -188,9 +188,9 @@ def read_clips(path: StrPath, sampling: Sampling) -> Iterator[FileOpened | Clip 
     Raises:
         MediaError: the file cannot be used (see :func:`crisscross_zoo.media.scan.scan`), or has more than
             :data:`MOST_ROWS` rows.
-        NoStreamError: the file has none of the requested modalities.
-        UnreadableMediaError: none of the requested modalities can be decoded, or with ``sampling.strict`` the decoder
-            returns nothing of one.
+        NoStreamError: the file has none of the requested modalities, or only another one can be decoded.
+        UnreadableMediaError: nothing in the file can be decoded, or with ``sampling.strict`` the decoder returns
+            nothing of one modality.
         TruncatedMediaError: a requested stream is damaged, or has no decoder, and ``sampling.strict`` is set.
     """
     media = scan(path)
