@@ -1,33 +1,38 @@
 """Do the protocols distinguish pretrained weights from random ones, and how long does each stage take? On the demo's
-clips, and on real sounds.
+clips, and on real sounds and pictures.
 
     crisscross-pretrain demo --out demo/                            makes demo/data
     python benchmarks/evaluations.py demo demo/data --out eval/     every protocol, 3 seeds
-    apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps/
-    python benchmarks/evaluations.py sounds stamps/ --out eval/     real sounds, in ESC-50's layout
-    python benchmarks/evaluations.py table eval/                    both tables, in Markdown
+    for package in tuxpaint-stamps-default widelands-data wesnoth-1.16-data sonic-pi-samples openclipart-png; do
+        apt-get download $package && dpkg -x ${package}_*.deb packages/; done
+    python benchmarks/evaluations.py real packages/ --out eval/     real sounds and pictures; --set stamps: some
+    python benchmarks/evaluations.py table eval/                    all tables, in Markdown
     python benchmarks/evaluations.py times demo/data --out eval/    seconds of every protocol's stages, on demo clips
 
-The `demo` weights are compared with random weights of the same architecture. There is one pair of `demo` weights; the
-seeds of their rows are those of clips, augmentation and new layers. Finished results are kept and not repeated.
+The `demo` weights are compared with random weights of the same architecture, and real recordings also with the mean and
+deviation of the spectrum, or the colour histogram. There is one pair of `demo` weights; the seeds of their rows are
+those of clips, augmentation and new layers. Finished results are kept and not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import librosa
 import numpy as np
+import soundfile
 import torch
+from torchvision.io import ImageReadMode, decode_image
 
-from crisscross_zoo.config import AudioConfig
 from crisscross_zoo.encoders import Encoder
 from crisscross_zoo.evaluate import Compute, evaluate
 from crisscross_zoo.evaluate.datasets import LabelledData, read_dataset
@@ -35,9 +40,9 @@ from crisscross_zoo.evaluate.metrics import recall_at, top_k
 from crisscross_zoo.evaluate.probe import FileClips, LinearProbe
 from crisscross_zoo.evaluate.protocols import make_protocol
 from crisscross_zoo.evaluate.retrieval import file_means, nearest
-from crisscross_zoo.media.clips import Clip, Sampling, Views, read_clips
+from crisscross_zoo.media.clips import Clip, Sampling, read_clips
 from crisscross_zoo.media.decode import INT16_SCALE
-from crisscross_zoo.transforms.augment import AUDIO_AUGMENTS, VIDEO_AUGMENTS
+from crisscross_zoo.media.encode import write_clip
 from crisscross_zoo.transforms.mel import log_mel
 from crisscross_zoo.weights.load import load_encoder
 
@@ -54,14 +59,84 @@ RUNS = {
 """Protocols and setups for any folder, and the settings changed for small encoders and a small machine."""
 
 TRAIN_FILES, TEST_FILES = 40, 20
-SOUND_KINDS = {
-    "birds": ("animals/birds",),
-    "mammals": ("animals/mammals", "animals/marsupials"),
-    "things": ("household", "hobbies", "vehicles", "military"),
-    "speech": ("symbols/alphabets/english/filled",),
-}
-LANGUAGES = ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
-SPEECH_FILES = 40
+CLIPS = 5
+MOST_FILES = 40
+"""Files of a class, spread over those that there are."""
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Real sounds or pictures in a Debian package, which is unpacked with ``dpkg -x``.
+
+    Attributes:
+        modality: Audio, or video: pictures that a camera moves over.
+        root: The files' folder.
+        classes: Patterns of each class's files, below ``root``.
+    """
+
+    modality: str
+    root: str
+    classes: Mapping[str, tuple[str, ...]]
+
+    def files(self, folder: Path) -> Iterator[tuple[str, list[Path]]]:
+        """Yield classes and files."""
+        (root,) = [p for p in folder.rglob(self.root) if p.is_dir()]
+        for name, patterns in self.classes.items():
+            found = [f for p in patterns for f in sorted(root.glob(p)) if SPOKEN in p or SPOKEN not in f.name]
+            picked = np.linspace(0, len(found) - 1, min(len(found), MOST_FILES)).round().astype(int)
+            yield name, [found[n] for n in picked]
+
+
+SPOKEN = "_desc"
+"""In the names of Tux Paint's files in which a stamp's name is read aloud."""
+
+_STAMPS = "tuxpaint/stamps"
+REAL_SETS = {
+    "stamps, kinds of sounds": RealSet("audio", _STAMPS, {
+        "birds": ("animals/birds/**/*.ogg",),
+        "mammals": ("animals/mammals/**/*.ogg", "animals/marsupials/**/*.ogg"),
+        "things": tuple(f"{kind}/**/*.ogg" for kind in ("household", "hobbies", "vehicles", "military")),
+        "speech": ("symbols/alphabets/english/filled/**/*.ogg",),
+    }),
+    "stamps, languages": RealSet("audio", _STAMPS, {
+        name: (f"**/*_desc_{name}.ogg",) for name in ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
+    }),
+    "stamps, pictures": RealSet("video", _STAMPS, {
+        "birds": ("animals/birds/**/*.png",),
+        "mammals": ("animals/mammals/**/*.png", "animals/marsupials/**/*.png"),
+        "insects": ("animals/insects/**/*.png",),
+        "food": ("food/**/*.png",),
+        "plants": ("plants/**/*.png",),
+        "vehicles": ("vehicles/**/*.png", "military/vehicles/**/*.png"),
+        "buildings": ("town/houses/**/*.png", "town/monuments/**/*.png"),
+        "things": ("household/**/*.png", "hobbies/**/*.png", "clothes/**/*.png"),
+    }),
+    "Widelands, sounds": RealSet("audio", "data/sound", {
+        "animals": ("animals/*.ogg", "farm/*.ogg"),
+        "music": ("../music/*.ogg",),
+        "work": tuple(f"{what}/*.ogg" for what in ("*cutting", "smiths", "saw*", "metal", "hammering", "mill")),
+    }),
+    "Wesnoth, sounds": RealSet("audio", "core/sounds", {
+        "voices": tuple(f"{who}*.*" for who in ("human", "orc", "dwarf", "ogre", "troll", "goblin", "elf")),
+        "animals": tuple(f"{who}*.*" for who in ("wolf", "bat", "horse", "gryphon", "birds", "drake", "tusker")),
+        "magic": ("magic*.*",),
+        "weapons": tuple(
+            f"{what}*.*" for what in ("bow", "sword", "throw", "sling", "spear", "dagger", "axe", "mace", "staff")
+        ),
+    }),
+    "Sonic Pi, samples": RealSet("audio", "sonic-pi/samples", {
+        "drums": ("drum_*.flac", "bd_*.flac", "sn_*.flac"),
+        "tabla": ("tabla_*.flac",),
+        "electric": ("elec_*.flac",),
+        "loops": ("loop_*.flac",),
+        "tones": ("ambi_*.flac", "bass_*.flac", "guit_*.flac"),
+    }),
+    "OpenClipart, pictures": RealSet("video", "openclipart/png", {
+        name: (f"{name}/**/*.png",)
+        for name in ("animals", "buildings", "electronics", "food", "people", "plants", "tools", "transportation")
+    }),
+}  # fmt: skip
+"""Those of Tux Paint's stamps are for choosing; the weights are judged by the others, which were looked at once."""
 
 
 def random_like_demo(modality: str, seed: int) -> Encoder:
@@ -146,116 +221,125 @@ def run_demo(data: Path, out: Path, seeds: int) -> None:
                 print(done.name, (done / "numbers.json").read_text(), flush=True)
 
 
-def stamps(folder: Path) -> Iterator[tuple[str, str, list[Path]]]:
-    """Yield data set, class and files: the classes are kinds of sounds, and spoken languages."""
-    (root,) = folder.rglob("tuxpaint/stamps")
-    for kind, folders in SOUND_KINDS.items():
-        files = [f for p in folders for f in sorted((root / p).rglob("*.ogg")) if "_desc" not in f.name]
-        yield "kinds", kind, files[:SPEECH_FILES]
-    for language in LANGUAGES:
-        files = sorted(root.rglob(f"*_desc_{language}.ogg"))
-        yield "languages", language, files[:: max(1, len(files) // SPEECH_FILES)][:SPEECH_FILES]
-
-
-def lay_out(folder: Path, out: Path) -> list[Path]:
-    """Write ESC-50 trees: audio/ and meta/esc50.csv with five folds. Whole files are converted to WAV."""
-    import av
-
-    rows: dict[str, list[list[object]]] = {}
-    classes: dict[str, list[str]] = {}
-    for name, label, files in stamps(folder):
-        target = len(classes.setdefault(name, []))
-        classes[name].append(label)
+def lay_out(real: RealSet, folder: Path, out: Path) -> LabelledData:
+    """Write ``out/CLASS/NAME``, sounds as WAV and pictures as clips, and return the data set with five folds."""
+    for label, files in real.files(folder):
         for number, file in enumerate(files):
-            stem = f"{number % 5 + 1}-{number}-A-{target}.wav"
-            path = out / name / "audio" / stem
+            path = out / label / f"{number:03d}-{file.stem}{'.wav' if real.modality == 'audio' else '.mp4'}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows.setdefault(name, []).append([stem, number % 5 + 1, target, label, "True", file.stem, "A"])
             if path.exists():
                 continue
-            with av.open(str(file)) as source, av.open(str(path), "w") as sink:
-                stream = sink.add_stream("pcm_s16le", 16_000, layout="mono")
-                resampler = av.AudioResampler("s16", "mono", 16_000)
-                for frame in source.decode(audio=0):
-                    for piece in resampler.resample(frame):
-                        sink.mux(stream.encode(piece))
-                for piece in resampler.resample(None):
-                    sink.mux(stream.encode(piece))
-                sink.mux(stream.encode(None))
-    for name, lines in rows.items():
-        (out / name / "meta").mkdir(exist_ok=True)
-        with (out / name / "meta" / "esc50.csv").open("w", newline="") as file:
-            csv.writer(file).writerows(
-                [["filename", "fold", "target", "category", "esc10", "src_file", "take"], *lines]
-            )
-    return [out / name for name in rows]
+            if real.modality == "audio":
+                soundfile.write(path, librosa.load(file, sr=16_000)[0], 16_000)
+            else:
+                frames = moved(file, np.random.default_rng(zlib.crc32(path.name.encode())))
+                silence = np.zeros(len(frames) * 1000, np.float32)
+                write_clip(path, frames, silence, fps=16, sample_rate=16_000)
+    return read_dataset("folder", out)
 
 
-def mean_spectra(paths: list[str], *, random: bool, clips: int, seed: int) -> FileClips:
-    """Return the mean log-mel spectra of the clips that an encoder would get."""
-    audio = AudioConfig()
-    views = (
-        Views(video=VIDEO_AUGMENTS["linear"], audio=AUDIO_AUGMENTS["linear"], seed=seed) if random else None
+def moved(file: Path, rng: np.random.Generator) -> np.ndarray:
+    """Return frames (40, 96, 128, 3) of a picture in front of a plain colour, over which a camera moves for 2.5 s."""
+    height, width, count = 96, 128, 40
+    rgba = decode_image(str(file), ImageReadMode.RGB_ALPHA).float() / 255
+    behind = torch.from_numpy(rng.random(3)).float()[:, None, None]
+    picture = torch.cat([rgba[:3] * rgba[3:] + behind * (1 - rgba[3:]), torch.ones_like(rgba[:1])])[None]
+    scale = 0.9 * min(height / rgba.shape[1], width / rgba.shape[2])
+    if scale < 0.5:
+        picture = torch.nn.functional.interpolate(picture, scale_factor=2 * scale, mode="area")
+    t = torch.linspace(-1, 1, count)
+    zoom, turn = 1 + rng.uniform(-0.25, 0.25) * t, rng.uniform(-0.15, 0.15) * t
+    pan = torch.from_numpy(
+        rng.uniform(-0.15, 0.15, (2, 1)) * t.numpy() + 0.01 * rng.standard_normal((2, count))
     )
-    sampling = Sampling(video=None, audio=audio, clips=clips, views=views)
+    x, y = width / (rgba.shape[2] * scale) / zoom, height / (rgba.shape[1] * scale) / zoom
+    aspect = height / width
+    rows = [
+        torch.stack([x * turn.cos(), -x * aspect * turn.sin(), pan[0]], -1),
+        torch.stack([y / aspect * turn.sin(), y * turn.cos(), pan[1]], -1),
+    ]
+    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1).float(), [count, 4, height, width], False)
+    seen = torch.nn.functional.grid_sample(picture.expand(count, -1, -1, -1), grid, align_corners=False)
+    frames = seen[:, :3] + behind * (1 - seen[:, 3:])
+    return (255 * frames).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def raw_features(paths: list[str], modality: str) -> FileClips:
+    """Return the mean and deviation of the log-mel spectra, or the colour histograms, of the clips of an evaluation."""
+    demo = load_encoder(modality, "demo").config
+    sampling = Sampling(**{"video": None, "audio": None, modality: demo}, clips=CLIPS)
     files = []
     for path in paths:
-        values = [event.values for event in read_clips(path, sampling) if isinstance(event, Clip)]
-        if random:
-            spectra = np.stack(values)[:, 0]
+        clips = np.stack([event.values for event in read_clips(path, sampling) if isinstance(event, Clip)])
+        if modality == "audio":
+            spectra = log_mel(torch.from_numpy(clips.astype(np.float32) / INT16_SCALE), demo)[:, 0].numpy()
+            files.append(np.concatenate([spectra.mean(axis=-1), spectra.std(axis=-1)], axis=-1))
         else:
-            waves = torch.from_numpy(np.stack(values).astype(np.float32) / INT16_SCALE)
-            spectra = log_mel(waves, audio)[:, 0].numpy()
-        files.append(spectra.mean(axis=-1))
+            bins = (clips.reshape(len(clips), -1, 3) // 64) @ np.array([16, 4, 1])
+            counts = np.stack([np.bincount(row, minlength=64) for row in bins])
+            files.append(np.sqrt(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32))
     return FileClips.of(files)
 
 
-def run_sounds(folder: Path, out: Path, seeds: int) -> None:
-    for root in lay_out(folder, out / "sounds"):
-        data = read_dataset("esc50", root)
-        for seed in range(seeds):
-            for name in ("demo", "random"):
-                for protocol in ("linear", "retrieval"):
-                    done = out / root.name / f"{protocol}-{name}-{seed}"
-                    changes = {"seed": seed, "clips.train": 5, "clips.test": 5}
-                    config = make_protocol(protocol, "esc50", overrides=changes)
-                    if not (done / "numbers.json").exists():
+def raw_accuracies(data: LabelledData, modality: str, seed: int) -> dict[str, float]:
+    """Return the means over the folds of a linear SVM's accuracy and of R@1, without a network."""
+    linear, recall = [], []
+    for fold in data.folds.values():
+        labels, truth = (np.array([s.label for s in side]) for side in (fold.train, fold.test))
+        train, test = (raw_features([s.path for s in side], modality) for side in (fold.train, fold.test))
+        probe = LinearProbe(seed=seed).fit(train, labels, groups=[s.group for s in fold.train])
+        linear.append(top_k(probe.decision_function(test), truth, 1))
+        neighbours, _ = nearest(file_means(train), file_means(test), 1)
+        recall.append(recall_at(labels[neighbours], truth, [1])[1])
+    return {"linear": float(np.mean(linear)), "R@1": float(np.mean(recall))}
+
+
+def run_real(folder: Path, out: Path, seeds: int, wanted: str) -> None:
+    """Evaluate the demo weights, random ones and raw features on the sets whose names begin with ``wanted``."""
+    for name, real in REAL_SETS.items():
+        if not name.startswith(wanted):
+            continue
+        data = lay_out(real, folder, out / "real" / name)
+        m = real.modality
+        for weights, seed in [("demo", 0), *(("random", s) for s in range(seeds)), ("raw", 0)]:
+            done = out / name / f"{m}-{weights}-{seed}"
+            if not (done / "numbers.json").exists():
+                if weights == "raw":
+                    found = raw_accuracies(data, m, seed)
+                    done.mkdir(parents=True)
+                else:
+                    changes = {"seed": seed, "clips.train": CLIPS, "clips.test": CLIPS, "clips.size": 112}
+                    found = {}
+                    for protocol, key in (("linear", "linear"), ("retrieval", "R@1")):
+                        kept = {n: v for n, v in changes.items() if m == "video" or n != "clips.size"}
+                        config = make_protocol(protocol, "folder", setup=m, overrides=kept)
                         compute = Compute(device="cpu", cache=out / "cache")
-                        result = evaluate(config, data, weights_of(name, seed), out=done, compute=compute)
-                        (done / "numbers.json").write_text(json.dumps(numbers(result)))
-                    print(root.name, done.name, (done / "numbers.json").read_text(), flush=True)
-            linear, recall = [], []
-            for fold in data.folds.values():
-                labels = [np.array([s.label for s in side]) for side in (fold.train, fold.test)]
-                paths = [[s.path for s in side] for side in (fold.train, fold.test)]
-                test = mean_spectra(paths[1], random=False, clips=5, seed=seed)
-                train = mean_spectra(paths[0], random=True, clips=5, seed=seed)
-                probe = LinearProbe(seed=seed).fit(train, labels[0], groups=[s.group for s in fold.train])
-                linear.append(top_k(probe.decision_function(test), labels[1], 1))
-                gallery = mean_spectra(paths[0], random=False, clips=5, seed=seed)
-                neighbours, _ = nearest(file_means(gallery), file_means(test), 1)
-                recall.append(recall_at(labels[0][neighbours], labels[1], [1])[1])
-            for protocol, key, values in (
-                ("linear", "top-1", linear),
-                ("retrieval", "audio-to-audio, R@1", recall),
-            ):
-                done = out / root.name / f"{protocol}-mean spectrum-{seed}"
-                done.mkdir(parents=True, exist_ok=True)
-                (done / "numbers.json").write_text(json.dumps({key: float(np.mean(values))}))
-                print(root.name, done.name, np.mean(values), flush=True)
+                        result = evaluate(
+                            config, data, weights_of(weights, seed), out=done / protocol, compute=compute
+                        )
+                        found[key] = next(iter(numbers(result).values()))
+                (done / "numbers.json").write_text(json.dumps(found))
+            print(name, done.name, (done / "numbers.json").read_text(), flush=True)
 
 
 def table(out: Path) -> None:
-    for name in ("demo", "kinds", "languages"):
+    for name in ("demo", *REAL_SETS):
         rows: dict[str, dict[str, list[float]]] = {}
         for file in sorted((out / name).glob("*/numbers.json")):
             what, weights, _ = file.parent.name.rsplit("-", 2)
             for key, value in json.loads(file.read_text()).items():
                 rows.setdefault(f"{what}: {key}", {}).setdefault(weights, []).append(100 * value)
-        columns = sorted({c for row in rows.values() for c in row})
+        if not rows:
+            continue
+        columns = [c for c in ("demo", "random", "raw") if any(c in row for row in rows.values())]
         print(f"\n| {name}, % | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
         for row, values in rows.items():
-            cells = [f"{np.mean(v):.1f} ± {np.std(v):.1f}" if (v := values.get(c)) else "" for c in columns]
+            cells = [
+                f"{np.mean(v):.1f}" + (f" ± {np.std(v):.1f}" if len(v) > 1 else "")
+                if (v := values.get(c))
+                else ""
+                for c in columns
+            ]
             print(f"| {row} | {' | '.join(cells)} |")
 
 
@@ -263,17 +347,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("demo", "sounds", "table", "times"))
+    parser.add_argument("what", choices=("demo", "real", "table", "times"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("eval"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", default="", help="only the real sets whose names begin so")
     options = parser.parse_args()
     if options.what == "table":
         table(options.folder)
     elif options.what == "times":
         run_times(options.folder, options.out)
+    elif options.what == "demo":
+        run_demo(options.folder, options.out, options.seeds)
     else:
-        (run_demo if options.what == "demo" else run_sounds)(options.folder, options.out, options.seeds)
+        run_real(options.folder, options.out, options.seeds, options.set)
     return 0
 
 

@@ -1,0 +1,152 @@
+"""A world to learn from, made by code: clips of things that are seen to move as they are heard.
+
+Each clip has one or two individuals of random kinds (:mod:`.sounds`), what they look like and how their motion follows
+their sound (:mod:`.pictures`), often a background sound, a room, and a device that recorded it. There are no classes
+and no recordings. A clip's arrays depend on the seed and its number alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from crisscross_zoo.demo.knobs import Knobs
+from crisscross_zoo.demo.pictures import FPS, FRAMES, SECONDS, Cue, paint
+from crisscross_zoo.demo.signals import (
+    SAMPLE_RATE,
+    Floats,
+    Rng,
+    band,
+    crush,
+    curve,
+    gain,
+    level,
+    noise,
+    peak,
+    room,
+    shaped,
+)
+from crisscross_zoo.demo.sounds import TEXTURES, Sound, sound
+from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.media.encode import write_clip
+from crisscross_zoo.settings import StrPath, check_count
+from crisscross_zoo.workers.pool import usable_cores, work_on_files
+
+SAMPLES = round(SECONDS * SAMPLE_RATE)
+"""Samples in a clip."""
+
+
+def world_clip(number: int, *, seed: int = 0) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return one clip's frames and audio.
+
+    Args:
+        number: Which clip, from 0.
+        seed: Of the world.
+
+    Returns:
+        RGB frames, uint8, (80, 80, 112, 3), 16 a second; and the audio, float32, (80000,), in [-1, 1], 16 kHz.
+
+    Raises:
+        ConfigError: a number is below 0.
+    """
+    sounds, scene, rng = _heard(number, seed)
+    frames = paint(scene.child("look"), [_cue(s) for s in sounds], rng)
+    return frames, _recorded(sounds, scene, rng)
+
+
+def make_world(
+    folder: StrPath,
+    clips: int,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write clips as ``folder/NNNNNN.mp4``: H.264 and AAC, 5 s each. Files that are there already are kept.
+
+    Args:
+        folder: Created if it does not exist.
+        clips: How many, from number 0.
+        seed: Of the world.
+        workers: Number of processes; None: one per core; 0: none but this one.
+        on_progress: Called with the number of clips that are there and the total number.
+
+    Raises:
+        ConfigError: a number is out of range.
+        OutputError: a file cannot be written.
+        WorkerStartError: the workers do not start.
+    """
+    check_count("clips", clips, least=1)
+    check_count("seed", seed, least=0)
+    check_count("workers", workers, least=0)
+    paths = [Path(folder) / f"{number:06d}.mp4" for number in range(clips)]
+    missing = [path for path in paths if not path.exists()]
+    workers = min(usable_cores() if workers is None else workers, len(missing))
+    written = work_on_files(missing, functools.partial(_write, seed=seed), workers=workers)
+    with contextlib.closing(written):
+        for done, (_, _, item) in enumerate(written, start=clips - len(missing) + 1):
+            if isinstance(item, CrissCrossError):
+                raise item
+            if on_progress is not None:
+                on_progress(done, clips)
+
+
+def _write(path: StrPath, *, seed: int) -> Iterator[StrPath | OutputError]:
+    """Write the clip of a file's number, and yield the path or the error."""
+    frames, wave = world_clip(int(Path(path).stem), seed=seed)
+    try:
+        write_clip(Path(path), frames, wave, fps=FPS, sample_rate=SAMPLE_RATE)
+        yield path
+    except OSError as error:
+        yield OutputError(
+            f"cannot be written ({error.strerror})", remedy="name a folder that can be written", path=path
+        )
+
+
+def _heard(number: int, seed: int) -> tuple[list[Sound], Knobs, Rng]:
+    if min(number, seed) < 0:
+        raise ConfigError(f"number={number!r}, seed={seed!r}: out of range", remedy="pass 0 or above")
+    scene, rng = Knobs((seed, number)), np.random.default_rng((seed, number, 1))
+    count = 1 if scene.chance("alone", 0.7) else 2
+    found = [sound(scene.child(f"individual {n}"), SAMPLES, rng) for n in range(count)]
+    for n, other in enumerate(found):
+        other.wave = peak(other.wave) * gain(-scene.uniform("behind", 0, 12) * n)
+    return found, scene, rng
+
+
+def _cue(heard: Sound) -> Cue:
+    """Return what the picture of a thing needs to know of its sound."""
+    step = SAMPLE_RATE // FPS
+    rms = np.sqrt(np.square(heard.wave[: FRAMES * step].reshape(FRAMES, step)).mean(axis=1))
+    onsets, pitch = np.zeros(FRAMES), np.full(FRAMES, 0.5)
+    for at, strength, height in heard.onsets:
+        frame = min(FRAMES - 1, int(at * FPS))
+        onsets[frame] = max(onsets[frame], strength)
+        pitch[frame:] = height
+    return Cue(loudness=np.sqrt(rms / max(float(rms.max()), 1e-9)), pitch=pitch, onsets=onsets)
+
+
+def _recorded(sounds: list[Sound], scene: Knobs, rng: Rng) -> npt.NDArray[np.float32]:
+    """Mix the sounds as a microphone would get them."""
+    wave: Floats = np.sum([s.wave for s in sounds], axis=0)
+    if scene.chance("in a room", 0.55):
+        wave = room(wave, scene.child("room"))
+    if scene.chance("background", 0.5):
+        behind = scene.child("background")
+        texture = behind.choice("kind", TEXTURES)(behind, SAMPLES, rng)
+        wave = level(wave) + gain(-scene.uniform("background level", 8, 35)) * level(texture)
+    if scene.chance("coloured", 0.6):
+        wave = shaped(wave, curve(scene, "colour", 4))
+    if scene.chance("narrow", 0.25):
+        wave = shaped(wave, band(scene.log("lowest", 50, 500), scene.log("highest", 1500, 7500)))
+    if scene.chance("driven", 0.15):
+        wave = crush(wave, scene)
+    wave = peak(wave) + gain(-scene.uniform("floor", 40, 90)) * noise(
+        SAMPLES, rng, scene.uniform("floor tilt", -4, 1)
+    )
+    return (peak(wave) * gain(-scene.uniform("level", 1, 26))).astype(np.float32)
