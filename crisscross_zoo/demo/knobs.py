@@ -24,22 +24,21 @@ class Knobs:
 
     Args:
         key: Numbers from which all settings are drawn.
-        nudge: Key of the displacement of a nudged copy; None: none.
-        amount: Standard deviation of the displacement, as a share of each setting's range.
+        nudges: Displacements, one after another: the key of each, and its standard deviation as a share of each
+            setting's range.
     """
 
-    def __init__(self, key: Sequence[int], *, nudge: int | None = None, amount: float = 0.0) -> None:
+    def __init__(self, key: Sequence[int], nudges: Sequence[tuple[int, float]] = ()) -> None:
         self._key = tuple(key)
-        self._nudge = nudge
-        self._amount = amount
+        self._nudges = tuple(nudges)
 
     def nudged(self, nudge: int, amount: float) -> Knobs:
         """Return a copy whose continuous settings are displaced. Choices and counts stay as they are."""
-        return Knobs(self._key, nudge=nudge, amount=amount)
+        return Knobs(self._key, (*self._nudges, (nudge, amount)))
 
     def child(self, name: str) -> Knobs:
         """Return another set, of a part of the whole; it is nudged with it."""
-        return Knobs((*self._key, _number(name)), nudge=self._nudge, amount=self._amount)
+        return Knobs((*self._key, _number(name)), self._nudges)
 
     def seed(self, name: str) -> np.random.Generator:
         """Return a generator that is the same each time."""
@@ -48,11 +47,10 @@ class Knobs:
     def uniform(self, name: str, low: float, high: float) -> float:
         """Return a setting between ``low`` and ``high``."""
         place = float(self.seed(name).random())
-        if self._nudge is not None:
-            shift = np.random.default_rng((*self._key, _number(name), self._nudge)).standard_normal()
-            place += self._amount * float(shift)
-            place = abs(place) % 2  # reflected at the ends of the range
-            place = 2 - place if place > 1 else place
+        for nudge, amount in self._nudges:
+            place += amount * float(self._shift(name, nudge, None))
+        place = abs(place) % 2  # reflected at the ends of the range
+        place = 2 - place if place > 1 else place
         return low + (high - low) * place
 
     def log(self, name: str, low: float, high: float) -> float:
@@ -74,11 +72,13 @@ class Knobs:
     def normal(self, name: str, size: Any) -> Floats:
         """Return standard normal numbers of a shape, displaced in a nudged copy."""
         values: Floats = self.seed(name).standard_normal(size)
-        if self._nudge is not None:
-            shift = np.random.default_rng((*self._key, _number(name), self._nudge)).standard_normal(size)
+        for nudge, amount in self._nudges:
             # Twice: a range is about four standard deviations wide. Rescaled: the spread stays 1.
-            values = (values + 2 * self._amount * shift) / math.sqrt(1 + 4 * self._amount**2)
+            values = (values + 2 * amount * self._shift(name, nudge, size)) / math.sqrt(1 + 4 * amount**2)
         return values
+
+    def _shift(self, name: str, nudge: int, size: Any) -> Any:
+        return np.random.default_rng((*self._key, _number(name), nudge)).standard_normal(size)
 
 
 def _number(name: str) -> int:

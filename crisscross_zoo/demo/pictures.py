@@ -57,20 +57,22 @@ class Cue:
     onsets: npt.NDArray[np.floating]
 
 
-def paint(look: Knobs, cues: Sequence[Cue], rng: Rng) -> npt.NDArray[np.uint8]:
-    """Return RGB frames, (FRAMES, HEIGHT, WIDTH, 3), of one thing for each cue and of some that make no sound.
+def paint(look: Knobs, place: Knobs, heard: Sequence[tuple[Knobs, Cue]], rng: Rng) -> npt.NDArray[np.uint8]:
+    """Return RGB frames, (FRAMES, HEIGHT, WIDTH, 3), of things that are heard and of some that make no sound.
 
     Args:
-        look: What the clip looks like, and what of each thing its cue moves.
-        cues: Of the things that are heard.
+        look: Camera, light, what makes no sound, and what stands in front.
+        place: The background.
+        heard: What each thing that is heard looks like, with how its cue moves it; and its cue.
         rng: Of motions that no cue drives, and of the sensor's grain.
     """
     camera, light = _camera(look.child("camera"), rng), look.uniform("light", 0, 2 * math.pi)
-    frames = _behind(look.child("background"), cues, camera)
+    cues = [cue for _, cue in heard]
+    frames = _behind(place, cues, camera)
     unrelated = look.chance("unrelated", 0.15)
     things = [
-        _thing(look.child(f"sounding {n}"), _idle(rng) if unrelated else cue, light, rng)
-        for n, cue in enumerate(cues)
+        _thing(thing, _idle(rng) if unrelated else cue, light, rng)
+        for n, (thing, cue) in enumerate(heard)
         if not (unrelated and look.chance(f"unseen {n}", 0.4))
     ]
     for n in range(look.integer("silent", 0, 3)):
@@ -1037,8 +1039,8 @@ def _thing(k: Knobs, cue: Cue, light: float, rng: Rng) -> _Thing:
     x, y = _roam(k.child("roam"), rng)
     ones = np.ones(FRAMES, np.float32)
     pose = _Pose(
-        x=x + WIDTH * k.uniform("x", -0.36, 0.36),
-        y=y + HEIGHT * k.uniform("y", -0.28, 0.32),
+        x=x + WIDTH * rng.uniform(-0.36, 0.36),
+        y=y + HEIGHT * rng.uniform(-0.28, 0.32),
         wide=ones.copy(),
         tall=ones.copy(),
         turn=ones

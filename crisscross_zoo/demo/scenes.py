@@ -1,8 +1,10 @@
 """A world to learn from, made by code: clips of things that are seen to move as they are heard.
 
-Each clip has one or two individuals of random kinds (:mod:`.sounds`), what they look like and how their motion follows
-their sound (:mod:`.pictures`), often a background sound, a room, and a device that recorded it. There are no classes
-and no recordings. A clip's arrays depend on the seed and its number alone.
+The world has species: each has its sound (:mod:`.sounds`), what it looks like, and how its motion follows its sound
+(:mod:`.pictures`). Nothing says what belongs together but that it is seen and heard at once. A clip has one or two
+individuals, which differ from others of their species, in a place that has its own background and its own hum. All else
+is drawn for each clip: what happens, camera, light, things that make no sound, room, loudness and recording device.
+There are no labels and no recordings. A clip's arrays depend on the seed and its number alone.
 """
 
 from __future__ import annotations
@@ -34,11 +36,18 @@ from crisscross_zoo.demo.signals import (
 from crisscross_zoo.demo.sounds import TEXTURES, Sound, sound
 from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
 from crisscross_zoo.media.encode import write_clip
+from crisscross_zoo.numerics import one_thread
 from crisscross_zoo.settings import StrPath, check_count
 from crisscross_zoo.workers.pool import usable_cores, work_on_files
 
 SAMPLES = round(SECONDS * SAMPLE_RATE)
 """Samples in a clip."""
+
+SPECIES, PLACES = 1500, 400
+"""In a world."""
+
+_INDIVIDUAL = 0.1
+"""How far individuals of a species, and views of a place, differ: a share of each setting's range."""
 
 
 def world_clip(number: int, *, seed: int = 0) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
@@ -54,9 +63,21 @@ def world_clip(number: int, *, seed: int = 0) -> tuple[npt.NDArray[np.uint8], np
     Raises:
         ConfigError: a number is below 0.
     """
-    sounds, scene, rng = _heard(number, seed)
-    frames = paint(scene.child("look"), [_cue(s) for s in sounds], rng)
-    return frames, _recorded(sounds, scene, rng)
+    if min(number, seed) < 0:
+        raise ConfigError(f"number={number!r}, seed={seed!r}: out of range", remedy="pass 0 or above")
+    scene, rng = Knobs((seed, number, 0)), np.random.default_rng((seed, number, 1))
+    place = Knobs((seed, int(rng.integers(PLACES)), 2)).nudged(number, _INDIVIDUAL)
+    individuals = [
+        Knobs((seed, int(rng.integers(SPECIES)), 3)).nudged(2 * number + n, _INDIVIDUAL)
+        for n in range(1 if scene.chance("alone", 0.7) else 2)
+    ]
+    sounds = [sound(individual.child("sound"), SAMPLES, rng) for individual in individuals]
+    for n, other in enumerate(sounds):
+        other.wave = peak(other.wave) * gain(-scene.uniform("behind", 0, 12) * n)
+    heard = [(one.child("look"), _cue(its)) for one, its in zip(individuals, sounds, strict=True)]
+    with one_thread():
+        frames = paint(scene.child("look"), place.child("background"), heard, rng)
+    return frames, _recorded(sounds, scene, place, rng)
 
 
 def make_world(
@@ -108,17 +129,6 @@ def _write(path: StrPath, *, seed: int) -> Iterator[StrPath | OutputError]:
         )
 
 
-def _heard(number: int, seed: int) -> tuple[list[Sound], Knobs, Rng]:
-    if min(number, seed) < 0:
-        raise ConfigError(f"number={number!r}, seed={seed!r}: out of range", remedy="pass 0 or above")
-    scene, rng = Knobs((seed, number)), np.random.default_rng((seed, number, 1))
-    count = 1 if scene.chance("alone", 0.7) else 2
-    found = [sound(scene.child(f"individual {n}"), SAMPLES, rng) for n in range(count)]
-    for n, other in enumerate(found):
-        other.wave = peak(other.wave) * gain(-scene.uniform("behind", 0, 12) * n)
-    return found, scene, rng
-
-
 def _cue(heard: Sound) -> Cue:
     """Return what the picture of a thing needs to know of its sound."""
     step = SAMPLE_RATE // FPS
@@ -131,14 +141,13 @@ def _cue(heard: Sound) -> Cue:
     return Cue(loudness=np.sqrt(rms / max(float(rms.max()), 1e-9)), pitch=pitch, onsets=onsets)
 
 
-def _recorded(sounds: list[Sound], scene: Knobs, rng: Rng) -> npt.NDArray[np.float32]:
+def _recorded(sounds: list[Sound], scene: Knobs, place: Knobs, rng: Rng) -> npt.NDArray[np.float32]:
     """Mix the sounds as a microphone would get them."""
     wave: Floats = np.sum([s.wave for s in sounds], axis=0)
-    if scene.chance("in a room", 0.55):
-        wave = room(wave, scene.child("room"))
+    if place.chance("in a room", 0.55):
+        wave = room(wave, place.child("room"))
     if scene.chance("background", 0.5):
-        behind = scene.child("background")
-        texture = behind.choice("kind", TEXTURES)(behind, SAMPLES, rng)
+        texture = place.choice("kind", TEXTURES)(place.child("hum"), SAMPLES, rng)
         wave = level(wave) + gain(-scene.uniform("background level", 8, 35)) * level(texture)
     if scene.chance("coloured", 0.6):
         wave = shaped(wave, curve(scene, "colour", 4))

@@ -550,7 +550,7 @@ TEXTURES: tuple[Texture, ...] = (_engine, _hum, _ticking, _wind, _grains, _bubbl
 _DRAWN: tuple[Event, ...] = (*EVENTS, _call, _call, _syllable, _chirp, _struck)
 """Events as they are drawn: voices and what is struck, which differ most, more often than the others."""
 
-NUDGE = 0.06
+NUDGE = 0.05
 """Standard deviation of what differs between events of one individual, as a share of a setting's range."""
 
 
