@@ -275,10 +275,10 @@ PRESETS: dict[str, PretrainConfig] = {
     ),
     "world": PretrainConfig(
         preset="world",
-        video=VideoConfig(depth=10, width=24, size=112),
+        video=VideoConfig(depth=10, width=16, size=112),
         audio=AudioConfig(depth=18, width=24),
         heads=HeadsConfig(projection=512, prediction_hidden=128),
-        data=DataConfig(relaxation="extreme", crop=64),
+        data=DataConfig(relaxation="extreme", crop=56),
         video_augment=VideoAugment(hue=0.1, cutout=0),
         loss=LossConfig(intra_weight=0.5),
         optim=OptimConfig(
