@@ -1,17 +1,17 @@
 """Do the protocols distinguish pretrained weights from random ones, and how long does each stage take? On the demo's
 clips, and on real sounds and pictures.
 
-    crisscross-pretrain demo --out demo/                            makes demo/data
-    python benchmarks/evaluations.py demo demo/data --out eval/     every protocol, 3 seeds
+    crisscross-pretrain demo --out demo/                            makes demo/data and demo/seed0
+    python benchmarks/evaluations.py demo demo/data --weights demo/seed0 --out eval/     every protocol, 3 seeds
     for package in tuxpaint-stamps-default widelands-data wesnoth-1.16-data sonic-pi-samples openclipart-png; do
         apt-get download $package && dpkg -x ${package}_*.deb packages/; done
     python benchmarks/evaluations.py real packages/ --out eval/     real sounds and pictures; --set stamps: some
     python benchmarks/evaluations.py table eval/                    all tables, in Markdown
     python benchmarks/evaluations.py times demo/data --out eval/    seconds of every protocol's stages, on demo clips
 
-The `demo` weights are compared with random weights of the same architecture, and real recordings also with the mean and
-deviation of the spectrum, or the colour histogram. There is one pair of `demo` weights; the seeds of their rows are
-those of clips, augmentation and new layers. Finished results are kept and not repeated.
+Pretrained weights are compared with random weights of the same architecture, and on real recordings also with the mean
+and deviation of the spectrum, or the colour histogram. There is one pair of pretrained weights; the seeds of their rows
+are those of clips, augmentation and new layers. Finished results are kept and not repeated.
 """
 
 from __future__ import annotations
@@ -139,18 +139,19 @@ REAL_SETS = {
 """Those of Tux Paint's stamps are for choosing; the weights are judged by the others, which were looked at once."""
 
 
-def random_like_demo(modality: str, seed: int) -> Encoder:
-    """Return an encoder of the demo's architecture with torch's default initialisation."""
-    shipped = load_encoder(modality, "demo")
+def encoder_of(weights: str, modality: str) -> Encoder:
+    """Return the encoder of `demo`, or of a run of pretraining."""
+    return load_encoder(modality, weights if weights == "demo" else Path(weights) / modality)
+
+
+def weights_of(name: str, weights: str, seed: int) -> dict[str, Encoder]:
+    """Return the encoders, or ("random") others of their architecture with torch's default initialisation."""
+    encoders = {m: encoder_of(weights, m) for m in ("video", "audio")}
+    if name != "random":
+        return encoders
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
-        return type(shipped)(shipped.config).eval()
-
-
-def weights_of(name: str, seed: int) -> object:
-    if name == "demo":
-        return "demo"
-    return {m: random_like_demo(m, seed) for m in ("video", "audio")}
+        return {m: type(encoder)(encoder.config).eval() for m, encoder in encoders.items()}
 
 
 def numbers(result: dict) -> dict[str, float]:
@@ -205,18 +206,19 @@ def run_times(data: Path, out: Path) -> None:
             print(f"| {protocol}, {setup} | {stage} | {seconds:.1f} |", flush=True)
 
 
-def run_demo(data: Path, out: Path, seeds: int) -> None:
+def run_demo(data: Path, out: Path, seeds: int, weights: str) -> None:
     found = demo_clips(data, out)
     for seed in range(seeds):
-        for name in ("demo", "random"):
+        for name in ("pretrained", "random"):
             for (protocol, setup), changes in RUNS.items():
                 done = out / "demo" / f"{protocol}-{setup}-{name}-{seed}"
                 config = make_protocol(protocol, "folder", setup=setup, overrides={**changes, "seed": seed})
                 if not (done / "numbers.json").exists():
-                    weights = weights_of(name, seed)
-                    result = evaluate(
-                        config, found, weights, out=done, compute=Compute(device="cpu", cache=out / "cache")
+                    encoders, compute = (
+                        weights_of(name, weights, seed),
+                        Compute(device="cpu", cache=out / "cache"),
                     )
+                    result = evaluate(config, found, encoders, out=done, compute=compute)
                     (done / "numbers.json").write_text(json.dumps(numbers(result)))
                 print(done.name, (done / "numbers.json").read_text(), flush=True)
 
@@ -266,13 +268,13 @@ def moved(file: Path, rng: np.random.Generator) -> np.ndarray:
 
 def raw_features(paths: list[str], modality: str) -> FileClips:
     """Return the mean and deviation of the log-mel spectra, or the colour histograms, of the clips of an evaluation."""
-    demo = load_encoder(modality, "demo").config
-    sampling = Sampling(**{"video": None, "audio": None, modality: demo}, clips=CLIPS)
+    config = encoder_of("demo", modality).config
+    sampling = Sampling(**{"video": None, "audio": None, modality: config}, clips=CLIPS)
     files = []
     for path in paths:
         clips = np.stack([event.values for event in read_clips(path, sampling) if isinstance(event, Clip)])
         if modality == "audio":
-            spectra = log_mel(torch.from_numpy(clips.astype(np.float32) / INT16_SCALE), demo)[:, 0].numpy()
+            spectra = log_mel(torch.from_numpy(clips.astype(np.float32) / INT16_SCALE), config)[:, 0].numpy()
             files.append(np.concatenate([spectra.mean(axis=-1), spectra.std(axis=-1)], axis=-1))
         else:
             bins = (clips.reshape(len(clips), -1, 3) // 64) @ np.array([16, 4, 1])
@@ -294,29 +296,30 @@ def raw_accuracies(data: LabelledData, modality: str, seed: int) -> dict[str, fl
     return {"linear": float(np.mean(linear)), "R@1": float(np.mean(recall))}
 
 
-def run_real(folder: Path, out: Path, seeds: int, wanted: str) -> None:
-    """Evaluate the demo weights, random ones and raw features on the sets whose names begin with ``wanted``."""
+def run_real(folder: Path, out: Path, seeds: int, weights: str, wanted: str) -> None:
+    """Evaluate weights, random ones and raw features on the sets whose names begin with ``wanted``."""
     for name, real in REAL_SETS.items():
         if not name.startswith(wanted):
             continue
         data = lay_out(real, folder, out / "real" / name)
         m = real.modality
-        for weights, seed in [("demo", 0), *(("random", s) for s in range(seeds)), ("raw", 0)]:
-            done = out / name / f"{m}-{weights}-{seed}"
+        for kind, seed in [("pretrained", 0), *(("random", s) for s in range(seeds)), ("raw", 0)]:
+            done = out / name / f"{m}-{kind}-{seed}"
             if not (done / "numbers.json").exists():
-                if weights == "raw":
+                if kind == "raw":
                     found = raw_accuracies(data, m, seed)
                     done.mkdir(parents=True)
                 else:
-                    changes = {"seed": seed, "clips.train": CLIPS, "clips.test": CLIPS, "clips.size": 112}
+                    changes = {"seed": seed, "clips.train": CLIPS, "clips.test": CLIPS}
+                    changes |= {"clips.size": 112} if m == "video" else {}
+                    encoders, compute = (
+                        weights_of(kind, weights, seed),
+                        Compute(device="cpu", cache=out / "cache"),
+                    )
                     found = {}
                     for protocol, key in (("linear", "linear"), ("retrieval", "R@1")):
-                        kept = {n: v for n, v in changes.items() if m == "video" or n != "clips.size"}
-                        config = make_protocol(protocol, "folder", setup=m, overrides=kept)
-                        compute = Compute(device="cpu", cache=out / "cache")
-                        result = evaluate(
-                            config, data, weights_of(weights, seed), out=done / protocol, compute=compute
-                        )
+                        config = make_protocol(protocol, "folder", setup=m, overrides=changes)
+                        result = evaluate(config, data, encoders, out=done / protocol, compute=compute)
                         found[key] = next(iter(numbers(result).values()))
                 (done / "numbers.json").write_text(json.dumps(found))
             print(name, done.name, (done / "numbers.json").read_text(), flush=True)
@@ -331,7 +334,7 @@ def table(out: Path) -> None:
                 rows.setdefault(f"{what}: {key}", {}).setdefault(weights, []).append(100 * value)
         if not rows:
             continue
-        columns = [c for c in ("demo", "random", "raw") if any(c in row for row in rows.values())]
+        columns = [c for c in ("pretrained", "random", "raw") if any(c in row for row in rows.values())]
         print(f"\n| {name}, % | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
         for row, values in rows.items():
             cells = [
@@ -351,6 +354,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("eval"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--weights", default="demo", help="demo, or the folder of a run of pretraining")
     parser.add_argument("--set", default="", help="only the real sets whose names begin so")
     options = parser.parse_args()
     if options.what == "table":
@@ -358,9 +362,9 @@ def main() -> int:
     elif options.what == "times":
         run_times(options.folder, options.out)
     elif options.what == "demo":
-        run_demo(options.folder, options.out, options.seeds)
+        run_demo(options.folder, options.out, options.seeds, options.weights)
     else:
-        run_real(options.folder, options.out, options.seeds, options.set)
+        run_real(options.folder, options.out, options.seeds, options.weights, options.set)
     return 0
 
 

@@ -3,7 +3,7 @@
     crisscross-pretrain generate clips/ --clips 7000
     crisscross-pretrain index clips/ --out clips.parquet
     crisscross-pretrain world --data clips.parquet --out run/
-    python benchmarks/ship_demo.py run/                    copies the encoders, in half precision, the log and the config
+    python benchmarks/ship_demo.py run/                    copies the encoders, in half precision, and the log
     python benchmarks/evaluations.py real packages/ --out eval/
     python benchmarks/ship_demo.py run/ --scores eval/     also puts the scores into the manifest
 
@@ -44,7 +44,7 @@ def half(tensor: torch.Tensor) -> torch.Tensor:
 def scores(folder: Path, modality: str) -> list[dict[str, object]]:
     """Return the manifest's results from what ``evaluations.py real`` wrote, each with that of random weights."""
     found = []
-    for file in sorted(folder.glob(f"*/{modality}-demo-0/numbers.json")):
+    for file in sorted(folder.glob(f"*/{modality}-pretrained-0/numbers.json")):
         ours = json.loads(file.read_text())
         others = [
             json.loads(f.read_text()) for f in file.parents[1].glob(f"{modality}-random-*/numbers.json")
