@@ -283,7 +283,7 @@ PRESETS: dict[str, PretrainConfig] = {
         loss=LossConfig(intra_weight=0.5),
         optim=OptimConfig(
             batch_size=64,
-            epochs=30,
+            epochs=20,
             warmup_epochs=1,
             video_lr=1e-3,
             audio_lr=1e-3,
