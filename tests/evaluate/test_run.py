@@ -529,11 +529,12 @@ def test_bad_usage_is_one_line(words: list[str], line: str, capsys: pytest.Captu
 def test_the_heads_of_a_run_give_retrieval_across_modalities(
     folder: Path, command: Any, tmp_path: Path
 ) -> None:
-    from crisscross_zoo import CrissCross
+    from crisscross_zoo import CrissCross, load_encoder
     from crisscross_zoo.checkpoints.training import save_checkpoint
     from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 
-    model = CrissCross(VideoEncoder(depth=10, width=8), AudioEncoder(depth=10, width=8), projection=16)
+    video, audio = load_encoder("video", "demo").config, load_encoder("audio", "demo").config
+    model = CrissCross(VideoEncoder(video), AudioEncoder(audio), projection=16)
     run = tmp_path / "run"
     save_checkpoint(run, 1, {"model": model.state_dict()}, keep=1)
     model.video_backbone.save_pretrained(run / "video")
