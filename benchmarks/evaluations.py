@@ -1,11 +1,11 @@
 """Do the protocols distinguish pretrained weights from random ones, and how long does each stage take? On the demo's
-clips, and on real sounds and pictures.
+clips, and on real recordings and images.
 
     crisscross-pretrain demo --out demo/                            makes demo/data and demo/seed0
     python benchmarks/evaluations.py demo demo/data --weights demo/seed0 --out eval/     every protocol, 3 seeds
     for package in tuxpaint-stamps-default widelands-data wesnoth-1.16-data sonic-pi-samples openclipart-png; do
         apt-get download $package && dpkg -x ${package}_*.deb packages/; done
-    python benchmarks/evaluations.py real packages/ --out eval/     real sounds and pictures; --set stamps: some
+    python benchmarks/evaluations.py real packages/ --out eval/     real recordings and images; --set stamps: some
     python benchmarks/evaluations.py table eval/                    all tables, in Markdown
     python benchmarks/evaluations.py times demo/data --out eval/    seconds of every protocol's stages, on demo clips
 
@@ -66,10 +66,10 @@ MOST_FILES = 40
 
 @dataclass(frozen=True)
 class RealSet:
-    """Real sounds or pictures in a Debian package, which is unpacked with ``dpkg -x``.
+    """Real recordings or images in a Debian package, which is unpacked with ``dpkg -x``.
 
     Attributes:
-        modality: Audio, or video: pictures that a camera moves over.
+        modality: Audio, or video: images that a camera moves over.
         root: The files' folder.
         classes: Patterns of each class's files, below ``root``.
     """
@@ -101,7 +101,7 @@ REAL_SETS = {
     "stamps, languages": RealSet("audio", _STAMPS, {
         name: (f"**/*_desc_{name}.ogg",) for name in ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
     }),
-    "stamps, pictures": RealSet("video", _STAMPS, {
+    "stamps, images": RealSet("video", _STAMPS, {
         "birds": ("animals/birds/**/*.png",),
         "mammals": ("animals/mammals/**/*.png", "animals/marsupials/**/*.png"),
         "insects": ("animals/insects/**/*.png",),
@@ -131,7 +131,7 @@ REAL_SETS = {
         "loops": ("loop_*.flac",),
         "tones": ("ambi_*.flac", "bass_*.flac", "guit_*.flac"),
     }),
-    "OpenClipart, pictures": RealSet("video", "openclipart/png", {
+    "OpenClipart, images": RealSet("video", "openclipart/png", {
         name: (f"{name}/**/*.png",)
         for name in ("animals", "buildings", "electronics", "food", "people", "plants", "tools", "transportation")
     }),
@@ -224,7 +224,7 @@ def run_demo(data: Path, out: Path, seeds: int, weights: str) -> None:
 
 
 def lay_out(real: RealSet, folder: Path, out: Path) -> LabelledData:
-    """Write ``out/CLASS/NAME``, sounds as WAV and pictures as clips, and return the data set with five folds."""
+    """Write ``out/CLASS/NAME``, sounds as WAV and images as clips, and return the data set with five folds."""
     for label, files in real.files(folder):
         for number, file in enumerate(files):
             path = out / label / f"{number:03d}-{file.stem}{'.wav' if real.modality == 'audio' else '.mp4'}"
@@ -241,14 +241,14 @@ def lay_out(real: RealSet, folder: Path, out: Path) -> LabelledData:
 
 
 def moved(file: Path, rng: np.random.Generator) -> np.ndarray:
-    """Return frames (40, 96, 128, 3) of a picture in front of a plain colour, over which a camera moves for 2.5 s."""
+    """Return frames (40, 96, 128, 3) of an image in front of a plain colour, over which a camera moves for 2.5 s."""
     height, width, count = 96, 128, 40
     rgba = decode_image(str(file), ImageReadMode.RGB_ALPHA).float() / 255
     behind = torch.from_numpy(rng.random(3)).float()[:, None, None]
-    picture = torch.cat([rgba[:3] * rgba[3:] + behind * (1 - rgba[3:]), torch.ones_like(rgba[:1])])[None]
+    image = torch.cat([rgba[:3] * rgba[3:] + behind * (1 - rgba[3:]), torch.ones_like(rgba[:1])])[None]
     scale = 0.9 * min(height / rgba.shape[1], width / rgba.shape[2])
     if scale < 0.5:
-        picture = torch.nn.functional.interpolate(picture, scale_factor=2 * scale, mode="area")
+        image = torch.nn.functional.interpolate(image, scale_factor=2 * scale, mode="area")
     t = torch.linspace(-1, 1, count)
     zoom, turn = 1 + rng.uniform(-0.25, 0.25) * t, rng.uniform(-0.15, 0.15) * t
     pan = torch.from_numpy(
@@ -261,7 +261,7 @@ def moved(file: Path, rng: np.random.Generator) -> np.ndarray:
         torch.stack([y / aspect * turn.sin(), y * turn.cos(), pan[1]], -1),
     ]
     grid = torch.nn.functional.affine_grid(torch.stack(rows, 1).float(), [count, 4, height, width], False)
-    seen = torch.nn.functional.grid_sample(picture.expand(count, -1, -1, -1), grid, align_corners=False)
+    seen = torch.nn.functional.grid_sample(image.expand(count, -1, -1, -1), grid, align_corners=False)
     frames = seen[:, :3] + behind * (1 - seen[:, 3:])
     return (255 * frames).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 

@@ -1,6 +1,6 @@
 """Named settings of a synthesiser, drawn at random when they are first asked for.
 
-Two sounds (or two pictures) of one kind come from one set of knobs: a set gives the same values each time, and a
+Two sounds (or two images) of one kind come from one set of knobs: a set gives the same values each time, and a
 nudged copy gives similar ones. Pairs of this sort are what encoders learn from in Cherep and Singh, *Contrastive
 Learning from Synthetic Audio Doppelgängers*, ICLR 2025.
 """

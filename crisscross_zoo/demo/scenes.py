@@ -1,7 +1,7 @@
 """A world to learn from, made by code: clips of things that are seen to move as they are heard.
 
 The world has species: each has its sound (:mod:`.sounds`), what it looks like, and how its motion follows its sound
-(:mod:`.pictures`). Nothing says what belongs together but that it is seen and heard at once. A clip has one or two
+(:mod:`.images`). Nothing says what belongs together but that it is seen and heard at once. A clip has one or two
 individuals, which differ from others of their species, in a place that has its own background and its own hum. All else
 is drawn for each clip: what happens, camera, light, things that make no sound, room, loudness and recording device.
 There are no labels and no recordings. A clip's arrays depend on the seed and its number alone.
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from crisscross_zoo.demo.images import FPS, FRAMES, SECONDS, Cue, paint
 from crisscross_zoo.demo.knobs import Knobs
-from crisscross_zoo.demo.pictures import FPS, FRAMES, SECONDS, Cue, paint
 from crisscross_zoo.demo.signals import (
     SAMPLE_RATE,
     Floats,
@@ -130,7 +130,7 @@ def _write(path: StrPath, *, seed: int) -> Iterator[StrPath | OutputError]:
 
 
 def _cue(heard: Sound) -> Cue:
-    """Return what the picture of a thing needs to know of its sound."""
+    """Return what the image of a thing needs to know of its sound."""
     step = SAMPLE_RATE // FPS
     rms = np.sqrt(np.square(heard.wave[: FRAMES * step].reshape(FRAMES, step)).mean(axis=1))
     onsets, pitch = np.zeros(FRAMES), np.full(FRAMES, 0.5)

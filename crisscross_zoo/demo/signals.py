@@ -107,7 +107,7 @@ def buzz(hertz: Floats) -> Floats:
 def partials(
     hertz: Floats, ratios: Sequence[float] | Floats, levels: Sequence[float] | Floats, rng: Rng
 ) -> Floats:
-    """Return a sum of sines at multiples of a pitch (n,); those that would go above :data:`HIGHEST` are left out."""
+    """Return a sum of sines at multiples of a pitch (n,); none goes above :data:`HIGHEST`."""
     turned, highest = phase(hertz), float(hertz.max())
     wave = np.zeros_like(hertz)
     for ratio, amount in zip(ratios, levels, strict=True):

@@ -1,4 +1,4 @@
-"""The world made by code: clips are repeatable, different, seen and heard; the picture follows the sound."""
+"""The world made by code: clips are repeatable, different, seen and heard; the image follows the sound."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crisscross_zoo.demo.images import FPS, FRAMES, HEIGHT, SECONDS, WIDTH, Cue, paint
 from crisscross_zoo.demo.knobs import Knobs
-from crisscross_zoo.demo.pictures import FPS, FRAMES, HEIGHT, SECONDS, WIDTH, Cue, paint
 from crisscross_zoo.demo.scenes import SAMPLES, make_world, world_clip
 from crisscross_zoo.demo.signals import SAMPLE_RATE, buzz, decay, noise, ring, shaped
 from crisscross_zoo.demo.sounds import EVENTS, TEXTURES
@@ -93,7 +93,7 @@ def test_each_kind_sounds(kind: object) -> None:
         assert wave.std() > 0
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- images ----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_seen_follows_what_is_heard() -> None:

@@ -1,7 +1,7 @@
-"""The pictures of a generated clip: things that move with their sounds, before a background, seen by a camera.
+"""The images of a generated clip: things that move with their sounds, before a background, seen by a camera.
 
 Textures, outlines, colours, light, depth and cameras are drawn out of many families, with the statistics of natural
-pictures: amplitudes that fall with frequency, things that hide others at all sizes, more variation of lightness than
+images: amplitudes that fall with frequency, things that hide others at all sizes, more variation of lightness than
 of hue. Variety counts for more than likeness.
 
 What a clip looks like depends on its knobs, how it moves on its cues and on a generator of random numbers, and
@@ -44,7 +44,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Cue:
-    """What a sound source does over time, for the picture of the thing that makes it. Arrays are (FRAMES,).
+    """What a sound source does over time, for the image of the thing that makes it. Arrays are (FRAMES,).
 
     Attributes:
         loudness: In [0, 1].
@@ -355,7 +355,7 @@ _PATTERNS: tuple[Field, ...] = (
 _FIELDS: tuple[Field, ...] = _NOISES + _PATTERNS
 
 
-# --- canvases: pictures (3, h, w) in [0, 1] ----------------------------------------------------------------------
+# --- canvases: images (3, h, w) in [0, 1] ----------------------------------------------------------------------
 
 Canvas = Callable[[Knobs, int, int], Singles]
 """Takes the height and the width in pixels."""
@@ -365,15 +365,15 @@ def _textured(k: Knobs, h: int, w: int) -> Singles:
     field = k.choice("field", _FIELDS)(k.child("field"), h, w)
     rough = _noise(h, w, k.uniform("slope", 0.7, 1.5), k.seed("rough"))
     field = field + k.choice("rough", (0.02, 0.06, 0.15)) * rough
-    picture = _ink(_single(field.clip(0, 1)), _palette(k))
+    image = _ink(_single(field.clip(0, 1)), _palette(k))
     if k.chance("relief", 0.4):
         height = ndimage.gaussian_filter(field, 0.7) * k.uniform("height", 2, 8)
-        picture = picture * _relief(height, k.uniform("light", 0, 2 * math.pi), 0.4)
+        image = image * _relief(height, k.uniform("light", 0, 2 * math.pi), 0.4)
     tints = k.choice("tints", (0.0, 0.02, 0.06))
     if tints:  # hues vary apart from lightness, and more slowly
         tint, way = _noise(h, w, 1.6, k.seed("tint")), k.normal("tint", 3)
-        picture = picture + tints * _single(way - way.mean())[:, None, None] * tint
-    return _single(picture.clip(0, 1))
+        image = image + tints * _single(way - way.mean())[:, None, None] * tint
+    return _single(image.clip(0, 1))
 
 
 def _plain(k: Knobs, h: int, w: int) -> Singles:
@@ -386,7 +386,7 @@ def _plain(k: Knobs, h: int, w: int) -> Singles:
 def _leaves(k: Knobs, h: int, w: int) -> Singles:
     """Return dead leaves: shapes of power-law sizes that hide those below."""
     rng, palette = k.seed("leaves"), _palette(k)
-    picture = _textured(k.child("below"), h, w)
+    image = _textured(k.child("below"), h, w)
     skin = (
         _textured(k.child("skin"), h, w) - 0.5 if k.chance("skins", 0.6) else np.zeros((3, h, w), np.float32)
     )
@@ -401,7 +401,7 @@ def _leaves(k: Knobs, h: int, w: int) -> Singles:
         cy, cx, turn = rng.uniform(0, h), rng.uniform(0, w), rng.uniform(0, np.pi)
         top, left = max(int(cy - radius), 0), max(int(cx - radius), 0)
         here = (slice(top, int(cy + radius) + 2), slice(left, int(cx + radius) + 2))
-        part = picture[(slice(None), *here)]
+        part = image[(slice(None), *here)]
         y = np.arange(top, top + part.shape[1], dtype=np.float32)[:, None] - cy
         x = np.arange(left, left + part.shape[2], dtype=np.float32)[None] - cx
         c, s = math.cos(turn), math.sin(turn)
@@ -412,20 +412,20 @@ def _leaves(k: Knobs, h: int, w: int) -> Singles:
         colour = _lerp(palette[rng.integers(5)], palette[rng.integers(5)], rng.random())[:, None, None]
         lit = 1 + shading * (rng.uniform(-0.6, 0.6) + (c * y - s * x) / radius)
         part += _single(cover * ((colour + 0.7 * skin[(slice(None), *here)]) * lit - part))
-    return picture.clip(0, 1)
+    return image.clip(0, 1)
 
 
 def _bokeh(k: Knobs, h: int, w: int) -> Singles:
     """Return lights and things far out of focus."""
     rng, palette = k.seed("bokeh"), _palette(k)
-    picture = ndimage.gaussian_filter(_textured(k.child("below"), h, w), (0, 6, 6)) * k.uniform("dim", 0.3, 1)
+    image = ndimage.gaussian_filter(_textured(k.child("below"), h, w), (0, 6, 6)) * k.uniform("dim", 0.3, 1)
     y, x = np.mgrid[:h, :w].astype(np.float32)
     radius = h * k.log("radius", 0.02, 0.12)
     for _ in range(k.integer("count", 8, 40)):
         away = np.hypot(y - rng.uniform(0, h), x - rng.uniform(0, w))
         cover = ((radius * rng.uniform(0.7, 1.2) - away) * 0.7).clip(0, 1) * rng.uniform(0.1, 0.6)
-        picture = picture + _single(cover * palette[rng.integers(1, 5)][:, None, None])
-    return _single(picture.clip(0, 1))
+        image = image + _single(cover * palette[rng.integers(1, 5)][:, None, None])
+    return _single(image.clip(0, 1))
 
 
 def _landscape(k: Knobs, h: int, w: int) -> Singles:
@@ -442,16 +442,14 @@ def _landscape(k: Knobs, h: int, w: int) -> Singles:
     haze = sky[:, int(horizon)].mean(axis=1)[:, None, None]
     far = (1 / (1 + np.exp(2 - depth))).clip(0, 1)
     seen = _lerp(seen, _lerp(ground.mean(axis=(1, 2))[:, None, None], haze, 0.5), _single(far))
-    picture = np.where(y < horizon, sky, seen)
+    image = np.where(y < horizon, sky, seen)
     colour = _palette(k)
     for row in range(k.integer("rows", 0, 3)):
         near = (row + 1) / 4
         skyline = horizon + h * (0.02 - k.uniform("tall", 0.02, 0.2) * np.abs(_skyline(k, w, rng)))
         shade = _lerp(haze[:, 0, 0], colour[rng.integers(3)], 0.3 + 0.7 * near)[:, None, None]
-        picture = _lerp(
-            picture, shade, _single(((y - skyline).clip(0, 1)) * (y < horizon + h * 0.04 * row + 1))
-        )
-    return _single(picture.clip(0, 1))
+        image = _lerp(image, shade, _single(((y - skyline).clip(0, 1)) * (y < horizon + h * 0.04 * row + 1)))
+    return _single(image.clip(0, 1))
 
 
 def _skyline(k: Knobs, w: int, rng: Rng) -> Singles:
@@ -478,19 +476,19 @@ def _sky(k: Knobs, h: int, w: int) -> Singles:
 def _room(k: Knobs, h: int, w: int) -> Singles:
     """Return a wall and a floor, and boards or windows on the wall."""
     rng, palette = k.seed("room"), _palette(k)
-    picture = _lerp(_textured(k.child("wall"), h, w), palette[2][:, None, None], k.uniform("calm", 0.3, 0.95))
+    image = _lerp(_textured(k.child("wall"), h, w), palette[2][:, None, None], k.uniform("calm", 0.3, 0.95))
     for _ in range(k.integer("boxes", 0, 7)):
         top, left = rng.integers(0, h * 3 // 4), rng.integers(0, w - 8)
         tall, wide = rng.integers(6, h // 2), rng.integers(6, w // 3)
         box = (slice(None), slice(top, top + tall), slice(left, left + wide))
-        picture[box] = palette[rng.integers(5)][:, None, None] * rng.uniform(0.5, 1)
+        image[box] = palette[rng.integers(5)][:, None, None] * rng.uniform(0.5, 1)
         inner = (slice(None), slice(top + 2, top + tall - 2), slice(left + 2, left + wide - 2))
-        picture[inner] = _lerp(picture[inner], _textured(k.child("board"), h, w)[inner], 0.7)
+        image[inner] = _lerp(image[inner], _textured(k.child("board"), h, w)[inner], 0.7)
     floor = int(h * k.uniform("floor", 0.55, 0.9))
     boards = k.child("floor")
-    picture[:, floor:] = _textured(boards, h - floor, w) * k.uniform("floor shade", 0.5, 1)
-    picture[:, floor : floor + 2] *= 0.6
-    return picture.clip(0, 1)
+    image[:, floor:] = _textured(boards, h - floor, w) * k.uniform("floor shade", 0.5, 1)
+    image[:, floor : floor + 2] *= 0.6
+    return image.clip(0, 1)
 
 
 def _patchwork(k: Knobs, h: int, w: int) -> Singles:
@@ -522,14 +520,12 @@ _CANVASES: tuple[Canvas, ...] = (
 
 
 def _canvas(k: Knobs) -> Singles:
-    """Return the background's picture, under uneven light, and in focus or not."""
-    picture = k.choice("canvas", _CANVASES)(k.child("canvas"), _TALL, _WIDE)
+    """Return the background's image, under uneven light, and in focus or not."""
+    image = k.choice("canvas", _CANVASES)(k.child("canvas"), _TALL, _WIDE)
     uneven = _noise(_TALL, _WIDE, 2.2, k.seed("light"))
-    picture = picture * np.exp(k.choice("uneven", (0.0, 0.1, 0.25)) * uneven)
+    image = image * np.exp(k.choice("uneven", (0.0, 0.1, 0.25)) * uneven)
     blur = k.choice("blur", (0.0, 0.0, 0.5, k.log("far", 0.7, 3.0)))
-    return _single(
-        ndimage.gaussian_filter(picture, (0, blur, blur)).clip(0, 1) if blur else picture.clip(0, 1)
-    )
+    return _single(ndimage.gaussian_filter(image, (0, blur, blur)).clip(0, 1) if blur else image.clip(0, 1))
 
 
 # --- forms: parts of a thing, the last on top --------------------------------------------------------------------
@@ -809,7 +805,7 @@ _FORMS: tuple[Form, ...] = (
 )
 
 
-# --- sprites: pictures of things, RGB times cover, and cover (4, side, side) -------------------------------------
+# --- sprites: images of things, RGB times cover, and cover (4, side, side) -------------------------------------
 
 _MARGIN = 1.25
 """Half a sprite's side, in radii of its thing."""
