@@ -208,17 +208,24 @@ def make_plan(
         overwrite: Replace another evaluation's result in ``out``.
 
     Raises:
-        ConfigError: the device does not exist or cannot train in this precision, or the clips are too small for the
-            pooling.
+        ConfigError: the device does not exist or cannot train in this precision, the clips are too small for the
+            pooling, or the heads are of other encoders.
         WeightsError: the weights cannot be loaded.
     """
-    compute = compute or Compute()
+    compute, heads = compute or Compute(), heads or {}
     device = pick_device(compute.device)
     if config.finetune is not None:
         check_training_precision(device.type, compute.precision)
     loaded = load_weights(weights, config.modality)
     for modality_weights in loaded.values():
         _check_fits(_clip(config, modality_weights.encoder.config))
+    for name in sorted(set(heads) & set(loaded)):
+        wanted, found = heads[name].num_features, loaded[name].encoder.num_features
+        if wanted != found:
+            raise ConfigError(
+                f"the heads take {name} features of {wanted} channels, the encoder has {found}",
+                remedy="pass the heads of the run that the weights come from",
+            )
     run = None
     if isinstance(weights, str | os.PathLike):
         folder = Path(weights)
@@ -232,7 +239,7 @@ def make_plan(
         run=run,
         compute=compute,
         device=device,
-        heads=heads or {},
+        heads=heads,
         out=out,
         overwrite=overwrite,
     )

@@ -85,6 +85,11 @@ class Heads(nn.Module):
         super().__init__()
         self.projector, self.predictor = projector, predictor
 
+    @property
+    def num_features(self) -> int:
+        """D: the channels of the encoder that the heads were trained with."""
+        return _matrices(self.projector.state_dict())[0].shape[1]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions (n, 2048) of average-pooled features (n, D)."""
         predictions: Tensor = self.predictor(self.projector(x))

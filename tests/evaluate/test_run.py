@@ -548,6 +548,27 @@ def test_the_heads_of_a_run_give_retrieval_across_modalities(
     assert other["recall"]["video-to-video"]["1"]["mean"] == 1  # the demo's own features, without heads
 
 
+def test_heads_of_other_encoders_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from crisscross_zoo import CrissCross
+    from crisscross_zoo.checkpoints.training import save_checkpoint
+    from crisscross_zoo.config import AudioConfig, VideoConfig
+    from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
+
+    model = CrissCross(
+        VideoEncoder(VideoConfig(depth=10, width=3)),
+        AudioEncoder(AudioConfig(depth=10, width=3)),
+        projection=16,
+    )
+    save_checkpoint(tmp_path, 1, {"model": model.state_dict()}, keep=1)
+    words = ["retrieval", str(folder), "--setup", "both", "--weights", "demo", "--heads", str(tmp_path)]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "the heads take audio features of 24 channels, the encoder has" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
