@@ -11,7 +11,8 @@ clips, and on real recordings and images.
 
 Pretrained weights are compared with random weights of the same architecture, and on real recordings also with the mean
 and deviation of the spectrum, or the colour histogram. There is one pair of pretrained weights; the seeds of their rows
-are those of clips, augmentation and new layers. Finished results are kept and not repeated.
+are those of clips, augmentation and new layers. Finished results are kept and not
+repeated: use another `--out` for other weights.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ RUNS = {
 TRAIN_FILES, TEST_FILES = 40, 20
 CLIPS = 5
 MOST_FILES = 40
-"""Files of a class, spread over those that there are."""
+"""Maximum number of files per class; they are spread evenly over the class's files."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,11 @@ class RealSet:
     classes: Mapping[str, tuple[str, ...]]
 
     def files(self, folder: Path) -> Iterator[tuple[str, list[Path]]]:
-        """Yield classes and files."""
-        (root,) = [p for p in folder.rglob(self.root) if p.is_dir()]
+        """Yield each class's name and files."""
+        roots = [p for p in folder.rglob(self.root) if p.is_dir()]
+        if len(roots) != 1:
+            sys.exit(f"{folder}: {len(roots)} folders {self.root}; unpack the package there, or pass --set")
+        (root,) = roots
         for name, patterns in self.classes.items():
             found = [f for p in patterns for f in sorted(root.glob(p)) if SPOKEN in p or SPOKEN not in f.name]
             picked = np.linspace(0, len(found) - 1, min(len(found), MOST_FILES)).round().astype(int)
@@ -136,7 +140,7 @@ REAL_SETS = {
         for name in ("animals", "buildings", "electronics", "food", "people", "plants", "tools", "transportation")
     }),
 }  # fmt: skip
-"""Those of Tux Paint's stamps are for choosing; the weights are judged by the others, which were looked at once."""
+"""Tux Paint's sets were used to choose settings; the others were evaluated once, at the end."""
 
 
 def encoder_of(weights: str, modality: str) -> Encoder:
@@ -308,7 +312,7 @@ def run_real(folder: Path, out: Path, seeds: int, weights: str, wanted: str) -> 
             if not (done / "numbers.json").exists():
                 if kind == "raw":
                     found = raw_accuracies(data, m, seed)
-                    done.mkdir(parents=True)
+                    done.mkdir(parents=True, exist_ok=True)
                 else:
                     changes = {"seed": seed, "clips.train": CLIPS, "clips.test": CLIPS}
                     changes |= {"clips.size": 112} if m == "video" else {}
@@ -355,7 +359,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("eval"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--weights", default="demo", help="demo, or the folder of a run of pretraining")
-    parser.add_argument("--set", default="", help="only the real sets whose names begin so")
+    parser.add_argument("--set", default="", help="evaluate only the real sets whose names begin with this")
     options = parser.parse_args()
     if options.what == "table":
         table(options.folder)

@@ -36,7 +36,7 @@ torchrun --nproc-per-node 8 -m crisscross_zoo.cli.pretrain kinetics400 --data vi
 crisscross-pretrain prepare videos.parquet --out small/      copies that are read fast; then --data small/
 crisscross-pretrain pack videos.parquet --out shards/        few large files; then --data shards/
 crisscross-pretrain demo --out demo/        on a small generated data set, on a CPU, in minutes
-crisscross-pretrain generate clips/ --clips 8000            clips made by code; then index clips/ and world
+crisscross-pretrain generate --out clips/ --clips 4900      generated clips; then index them, and train with world
 To resume a run that was stopped, repeat the command.
 exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (a checkpoint is written)"""
 
@@ -45,7 +45,7 @@ _ABOUT_PRESET = {
     "kinetics400": "the paper's settings for Kinetics400, 240K clips (Table S10)",
     "audioset": "the paper's settings for AudioSet, 1.8M clips (Table S10)",
     "demo": "generate a small data set, pretrain narrow encoders on it, and evaluate them",
-    "world": "settings of the demo weights, for the clips that `generate` writes",
+    "world": "this package's settings for generated clips (see generate); they made the demo weights",
 }
 _NO_OPTION = ("preset", "objective", "video.pooling", "audio.pooling")
 
@@ -133,12 +133,19 @@ def build_parser() -> ArgumentParser:
     sub.add_argument("--shard-mb", metavar="N", type=count, help="size of a shard in MiB (default: 256)")
 
     sub = add(
-        "generate", _generate, "write clips made by code, to pretrain on", "print the number of clips as JSON"
+        "generate", _generate, "write generated clips, to pretrain on", "print the number of clips as JSON"
     )
-    sub.add_argument("out", metavar="DIR", help="folder for the clips; those that are there are kept")
+    sub.add_argument(
+        "--out",
+        metavar="DIR",
+        required=True,
+        help="folder for the clips; existing files are kept, of any seed",
+    )
     sub.add_argument("--clips", metavar="N", type=count, required=True, help="number of clips of 5 s")
     sub.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the clips (default: 0)")
-    sub.add_argument("--workers", metavar="N", type=count, help="number of processes (default: one per core)")
+    sub.add_argument(
+        "--workers", metavar="N", type=count, help="number of worker processes (default: one per core)"
+    )
 
     for name, preset in PRESETS.items():
         as_json = "print the report as JSON" if name == "demo" else "print how the run ended as JSON"
@@ -214,7 +221,9 @@ def _generate(options: argparse.Namespace) -> int:
             options.out, options.clips, seed=options.seed, workers=options.workers, on_progress=progress
         )
     if options.json:
-        print_json({"clips": options.clips})
+        print_json({"out": options.out, "clips": options.clips})
+    elif not options.quiet:
+        print(f"{options.out}: {counted(options.clips, 'clip')}")
     return EXIT_DONE
 
 

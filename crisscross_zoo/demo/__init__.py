@@ -1,1 +1,1 @@
-"""The demo: a small world to learn from, and the run that makes the bundled weights."""
+"""Generated clips: those of the demo run, and those that the demo weights are pretrained on."""

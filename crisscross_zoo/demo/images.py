@@ -2,7 +2,7 @@
 
 Textures, outlines, colours, light, depth and cameras are drawn out of many families, with the statistics of natural
 images: amplitudes that fall with frequency, things that hide others at all sizes, more variation of lightness than
-of hue. Variety counts for more than likeness.
+of hue. The families are chosen for variety, not for realism.
 
 What a clip looks like depends on its knobs, how it moves on its cues and on a generator of random numbers, and
 neither on anything else.
@@ -33,10 +33,10 @@ FRAMES = round(SECONDS * FPS)
 """Frames in a clip."""
 
 HEIGHT, WIDTH = 80, 112
-"""Of a frame, in pixels."""
+"""Size of a frame, in pixels."""
 
 _TALL, _WIDE = 120, 168
-"""Of the canvas that the camera sees a part of, in pixels."""
+"""Size of the canvas, of which the camera shows a part, in pixels."""
 
 Singles = npt.NDArray[np.float32]
 Rng = np.random.Generator
@@ -63,7 +63,7 @@ def paint(look: Knobs, place: Knobs, heard: Sequence[tuple[Knobs, Cue]], rng: Rn
     Args:
         look: Camera, light, what makes no sound, and what stands in front.
         place: The background.
-        heard: What each thing that is heard looks like, with how its cue moves it; and its cue.
+        heard: For each thing that is heard, its look and motions, and its cue.
         rng: Of motions that no cue drives, and of the sensor's grain.
     """
     camera, light = _camera(look.child("camera"), rng), look.uniform("light", 0, 2 * math.pi)

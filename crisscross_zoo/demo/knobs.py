@@ -20,7 +20,9 @@ Floats = npt.NDArray[np.float64]
 
 
 class Knobs:
-    """Settings by name. Each depends on the key and its name, not on the order in which settings are asked for.
+    """Settings by name. A setting depends on the key and its name alone.
+
+    Two methods that are called with one name share one draw, so each setting needs a name of its own.
 
     Args:
         key: Numbers from which all settings are drawn.
@@ -37,11 +39,11 @@ class Knobs:
         return Knobs(self._key, (*self._nudges, (nudge, amount)))
 
     def child(self, name: str) -> Knobs:
-        """Return another set, of a part of the whole; it is nudged with it."""
+        """Return the settings of a part; they are nudged with the whole."""
         return Knobs((*self._key, _number(name)), self._nudges)
 
     def seed(self, name: str) -> np.random.Generator:
-        """Return a generator that is the same each time."""
+        """Return a random generator that is the same for each call."""
         return np.random.default_rng((*self._key, _number(name)))
 
     def uniform(self, name: str, low: float, high: float) -> float:
@@ -58,15 +60,15 @@ class Knobs:
         return math.exp(self.uniform(name, math.log(low), math.log(high)))
 
     def integer(self, name: str, low: int, high: int) -> int:
-        """Return a whole number, ``high`` included."""
+        """Return an integer in [low, high]."""
         return int(self.seed(name).integers(low, high + 1))
 
     def chance(self, name: str, probability: float) -> bool:
-        """Return whether something is so."""
+        """Return True with this probability."""
         return bool(self.seed(name).random() < probability)
 
     def choice(self, name: str, options: Sequence[T]) -> T:
-        """Return one of some options."""
+        """Return one of the options."""
         return options[int(self.seed(name).integers(len(options)))]
 
     def normal(self, name: str, size: Any) -> Floats:

@@ -1,16 +1,16 @@
-"""A world to learn from, made by code: clips of things that are seen to move as they are heard.
+"""Generated clips to pretrain on: things that move as they sound.
 
-The world has species: each has its sound (:mod:`.sounds`), what it looks like, and how its motion follows its sound
-(:mod:`.images`). Nothing says what belongs together but that it is seen and heard at once. A clip has one or two
-individuals, which differ from others of their species, in a place that has its own background and its own hum. All else
-is drawn for each clip: what happens, camera, light, things that make no sound, room, loudness and recording device.
-There are no labels and no recordings. A clip's arrays depend on the seed and its number alone.
+A world has species and places. A species has a sound (:mod:`.sounds`), a look, and motions that follow the sound
+(:mod:`.images`). A clip shows one or two individuals of species in a place, which has a background and a background
+sound. Events, camera, light, silent things, loudness and recording device are drawn for each clip. There are no labels
+and no recordings. A clip's arrays depend only on the seed and its number.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crisscross_zoo.demo.images import FPS, FRAMES, SECONDS, Cue, paint
-from crisscross_zoo.demo.knobs import Knobs
+from crisscross_zoo.demo.knobs import Floats, Knobs
 from crisscross_zoo.demo.signals import (
     SAMPLE_RATE,
-    Floats,
     Rng,
     band,
     crush,
@@ -34,7 +33,7 @@ from crisscross_zoo.demo.signals import (
     shaped,
 )
 from crisscross_zoo.demo.sounds import TEXTURES, Sound, sound
-from crisscross_zoo.errors import ConfigError, CrissCrossError, OutputError
+from crisscross_zoo.errors import CrissCrossError, OutputError
 from crisscross_zoo.media.encode import write_clip
 from crisscross_zoo.numerics import one_thread
 from crisscross_zoo.settings import StrPath, check_count
@@ -44,17 +43,17 @@ SAMPLES = round(SECONDS * SAMPLE_RATE)
 """Samples in a clip."""
 
 SPECIES, PLACES = 1500, 400
-"""In a world."""
+"""Numbers of species and of places in a world."""
 
 _INDIVIDUAL = 0.1
-"""How far individuals of a species, and views of a place, differ: a share of each setting's range."""
+"""Standard deviation between individuals of a species, and views of a place, as a share of each setting's range."""
 
 
 def world_clip(number: int, *, seed: int = 0) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return one clip's frames and audio.
 
     Args:
-        number: Which clip, from 0.
+        number: The clip's number, from 0.
         seed: Of the world.
 
     Returns:
@@ -63,8 +62,8 @@ def world_clip(number: int, *, seed: int = 0) -> tuple[npt.NDArray[np.uint8], np
     Raises:
         ConfigError: a number is below 0.
     """
-    if min(number, seed) < 0:
-        raise ConfigError(f"number={number!r}, seed={seed!r}: out of range", remedy="pass 0 or above")
+    check_count("number", number, least=0)
+    check_count("seed", seed, least=0)
     scene, rng = Knobs((seed, number, 0)), np.random.default_rng((seed, number, 1))
     place = Knobs((seed, int(rng.integers(PLACES)), 2)).nudged(number, _INDIVIDUAL)
     individuals = [
@@ -88,14 +87,14 @@ def make_world(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write clips as ``folder/NNNNNN.mp4``: H.264 and AAC, 5 s each. Files that are there already are kept.
+    """Write clips as ``folder/NNNNNN.mp4``: H.264 and AAC, 5 s each. Existing files are kept, of any seed.
 
     Args:
         folder: Created if it does not exist.
         clips: How many, from number 0.
         seed: Of the world.
-        workers: Number of processes; None: one per core; 0: none but this one.
-        on_progress: Called with the number of clips that are there and the total number.
+        workers: Number of processes; None: one per core; 0: a thread of this process.
+        on_progress: Called after each new clip with the number of existing clips and the total.
 
     Raises:
         ConfigError: a number is out of range.
@@ -106,7 +105,7 @@ def make_world(
     check_count("seed", seed, least=0)
     check_count("workers", workers, least=0)
     paths = [Path(folder) / f"{number:06d}.mp4" for number in range(clips)]
-    missing = [path for path in paths if not path.exists()]
+    missing = [path for path in paths if not os.path.exists(path)]  # Path.exists raises in a closed folder
     workers = min(usable_cores() if workers is None else workers, len(missing))
     written = work_on_files(missing, functools.partial(_write, seed=seed), workers=workers)
     with contextlib.closing(written):
@@ -117,16 +116,19 @@ def make_world(
                 on_progress(done, clips)
 
 
-def _write(path: StrPath, *, seed: int) -> Iterator[StrPath | OutputError]:
+def _write(path: StrPath, *, seed: int) -> Iterator[StrPath | CrissCrossError]:
     """Write the clip of a file's number, and yield the path or the error."""
     frames, wave = world_clip(int(Path(path).stem), seed=seed)
     try:
         write_clip(Path(path), frames, wave, fps=FPS, sample_rate=SAMPLE_RATE)
-        yield path
+    except CrissCrossError as error:  # a full disk; an exception would end the worker
+        yield error
     except OSError as error:
         yield OutputError(
             f"cannot be written ({error.strerror})", remedy="name a folder that can be written", path=path
         )
+    else:
+        yield path
 
 
 def _cue(heard: Sound) -> Cue:
@@ -142,7 +144,7 @@ def _cue(heard: Sound) -> Cue:
 
 
 def _recorded(sounds: list[Sound], scene: Knobs, place: Knobs, rng: Rng) -> npt.NDArray[np.float32]:
-    """Mix the sounds as a microphone would get them."""
+    """Return the mixed sounds as recorded: room, background, frequency response, distortion, noise and level."""
     wave: Floats = np.sum([s.wave for s in sounds], axis=0)
     if place.chance("in a room", 0.55):
         wave = room(wave, place.child("room"))

@@ -9,18 +9,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy import signal
 
-from crisscross_zoo.demo.knobs import Knobs
+from crisscross_zoo.demo.knobs import Floats, Knobs
 
 SAMPLE_RATE = 16_000
-"""Of all sound, Hz: the rate at which the encoders hear it."""
+"""Sample rate of all sounds, Hz: that of the audio encoder."""
 
 HIGHEST = 7600.0
-"""Hz, above which no partial goes."""
+"""Highest frequency of a partial, Hz."""
 
-Floats = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
 _WINDOW, _HOP = 512, 128
@@ -117,7 +115,10 @@ def partials(
 
 
 def shaped(wave: Floats, gains: Floats) -> Floats:
-    """Filter a sound by gains (parts, 257) over its length: each part's frequencies from 0 to 8 kHz."""
+    """Filter a sound by gains (parts, 257), whose columns are frequencies from 0 to 8 kHz.
+
+    The parts are equally spaced in time, from 16 ms before the sound to about 24 ms after it.
+    """
     n = len(wave)
     padded = np.pad(wave, (_WINDOW, _WINDOW + _HOP))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
@@ -159,7 +160,7 @@ def band(low: Floats | float, high: Floats | float, *, slope: float = 4.0) -> Fl
 
 
 def curve(knobs: Knobs, name: str, decibels: float, points: int = 8) -> Floats:
-    """Return gains (1, 257) of a random smooth response with this standard deviation."""
+    """Return gains (1, 257) of a random smooth response, whose values have this standard deviation in dB."""
     octaves = np.log2(_HERTZ.clip(60) / 60)
     values = decibels * knobs.normal(name, points)
     return (10 ** (np.interp(octaves, np.linspace(0, 7.1, points), values) / 20))[None]
@@ -209,6 +210,6 @@ def room(wave: Floats, knobs: Knobs) -> Floats:
 
 
 def crush(wave: Floats, knobs: Knobs) -> Floats:
-    """Return the sound as a bad device gives it, (samples,): soft clipping."""
+    """Return the sound with soft clipping, (samples,), as a poor device records it."""
     driven: Floats = np.tanh(peak(wave) * knobs.log("drive", 1, 8))
     return driven

@@ -1,7 +1,7 @@
 """Kinds of sounds: things that are struck, blown, driven or alive, and textures such as rain and wind.
 
-Each kind is a function of its settings. One set of settings is one individual: this dog, this bell. What it does over
-a clip (when it is struck, how high it calls) is drawn with each clip.
+Each kind is a function of its settings. One set of settings is one individual, such as one dog. The events of a clip
+are drawn for each clip.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import signal
 
-from crisscross_zoo.demo.knobs import Knobs
+from crisscross_zoo.demo.knobs import Floats, Knobs
 from crisscross_zoo.demo.signals import (
     HIGHEST,
     SAMPLE_RATE,
-    Floats,
     Rng,
     band,
     bumps,
@@ -48,7 +47,7 @@ class Sound:
 
     Attributes:
         wave: (samples,), any level.
-        onsets: Beginnings: seconds, strength from 0 to 1, and pitch from 0 to 1.
+        onsets: For each event, its start in seconds, its strength and its pitch, both in [0, 1].
     """
 
     wave: Floats
@@ -85,7 +84,7 @@ def _modes(knobs: Knobs) -> tuple[Floats, Floats, Floats]:
         count = knobs.integer("modes", 4, 20)
         ratios = np.sort(np.exp(knobs.log("body spread", 0.4, 1.6) * np.abs(knobs.normal("ratios", count))))
     else:
-        ratios = np.array(knobs.choice("body", _BODIES)) * (1 + 0.01 * knobs.normal("mistuned", 14)[0])
+        ratios = np.array(knobs.choice("body", _BODIES)) * (1 + 0.01 * knobs.normal("mistuned", 1)[0])
     ratios = ratios / ratios[0]
     decays = ratios ** -knobs.uniform("damping", 0.1, 1.4)
     levels = ratios ** -knobs.uniform("dullness", 0.0, 1.8) * np.exp(
@@ -548,7 +547,7 @@ EVENTS: tuple[Event, ...] = (
 TEXTURES: tuple[Texture, ...] = (_engine, _hum, _ticking, _wind, _grains, _bubbles, _insects, _crowd)
 
 _DRAWN: tuple[Event, ...] = (*EVENTS, _call, _call, _syllable, _chirp, _struck)
-"""Events as they are drawn: voices and what is struck, which differ most, more often than the others."""
+"""Events as they are drawn: voices and struck bodies, which vary most, more often."""
 
 NUDGE = 0.05
 """Standard deviation of what differs between events of one individual, as a share of a setting's range."""
@@ -560,7 +559,7 @@ def sound(knobs: Knobs, n: int, rng: Rng) -> Sound:
     Args:
         knobs: The individual.
         n: Samples.
-        rng: Of what happens in this clip.
+        rng: Draws the events of this clip.
     """
     number = knobs.integer("kind", 0, len(_DRAWN) + len(TEXTURES) - 1)
     if number < len(TEXTURES):
