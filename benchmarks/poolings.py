@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluations import lay_out
+from evaluations import REAL_SETS, lay_out
 from report import Report, add_json_option, finish
 
 from crisscross_zoo import load_encoder
@@ -88,7 +88,11 @@ def main() -> int:
     encoder = load_encoder(options.modality, options.weights)
     with tempfile.TemporaryDirectory() as name:
         if options.stamps:
-            sets = [read_dataset("esc50", root) for root in lay_out(options.folder, Path(name))]
+            sets = [
+                lay_out(real, options.folder, Path(name) / title)
+                for title, real in REAL_SETS.items()
+                if title.startswith("stamps") and real.modality == options.modality
+            ]
         else:
             sets = [read_dataset("folder", options.folder)]
         finish([measure(data, encoder) for data in sets], options.json)
