@@ -300,14 +300,17 @@ def raw_accuracies(data: LabelledData, modality: str, seed: int) -> dict[str, fl
     return {"linear": float(np.mean(linear)), "R@1": float(np.mean(recall))}
 
 
-def run_real(folder: Path, out: Path, seeds: int, weights: str, wanted: str) -> None:
-    """Evaluate weights, random ones and raw features on the sets whose names begin with ``wanted``."""
+def run_real(
+    folder: Path, out: Path, seeds: int, weights: str, wanted: str, *, laid_out: Path | None = None
+) -> None:
+    """Evaluate weights, and with ``seeds`` also random ones and raw features, on the sets that begin with ``wanted``."""
     for name, real in REAL_SETS.items():
         if not name.startswith(wanted):
             continue
-        data = lay_out(real, folder, out / "real" / name)
+        data = lay_out(real, folder, (laid_out or out / "real") / name)
         m = real.modality
-        for kind, seed in [("pretrained", 0), *(("random", s) for s in range(seeds)), ("raw", 0)]:
+        baselines = [*(("random", s) for s in range(seeds)), ("raw", 0)] if seeds else []
+        for kind, seed in [("pretrained", 0), *baselines]:
             done = out / name / f"{m}-{kind}-{seed}"
             if not (done / "numbers.json").exists():
                 if kind == "raw":

@@ -280,17 +280,17 @@ PRESETS: dict[str, PretrainConfig] = {
         heads=HeadsConfig(projection=512, prediction_hidden=128),
         data=DataConfig(relaxation="extreme", crop=56),
         video_augment=VideoAugment(hue=0.1, cutout=0),
-        loss=LossConfig(intra_weight=0.5),
+        loss=LossConfig(intra_weight=3.0),
         optim=OptimConfig(
             batch_size=64,
-            epochs=20,
+            epochs=15,
             warmup_epochs=1,
             video_lr=1e-3,
             audio_lr=1e-3,
             video_predictor_lr=5e-3,
             audio_predictor_lr=5e-3,
         ),
-        run=RunConfig(device="cpu", workers=1, save_steps=200),
+        run=RunConfig(device="cpu", workers=2, save_steps=200),
     ),
 }
 """Table S10. Warm-up, LARC's constants and mixed precision are the released config's; the table omits them.
