@@ -303,7 +303,7 @@ def raw_accuracies(data: LabelledData, modality: str, seed: int) -> dict[str, fl
 def run_real(
     folder: Path, out: Path, seeds: int, weights: str, wanted: str, *, laid_out: Path | None = None
 ) -> None:
-    """Evaluate weights, and with ``seeds`` also random ones and raw features, on the sets that begin with ``wanted``."""
+    """Evaluate weights, and with ``seeds`` the baselines, on the sets whose names begin with ``wanted``."""
     for name, real in REAL_SETS.items():
         if not name.startswith(wanted):
             continue

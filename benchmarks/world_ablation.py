@@ -91,7 +91,7 @@ def main() -> int:
             run = options.out / variant / f"seed{seed}"
             with tqdm(desc=run.as_posix(), disable=not os.isatty(2)) as bar:
 
-                def show(step: int, total: int, row: dict[str, float], bar: tqdm = bar) -> None:
+                def show(step: int, total: int, _: dict[str, float], bar: tqdm = bar) -> None:
                     bar.total = total
                     bar.update(step - bar.n)
 
