@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,11 @@ from crisscross_zoo.demo.knobs import Knobs
 FPS = 16
 """Frames per second: the rate at which the encoders sample them."""
 
-SECONDS = 5.0
-"""Length of a clip."""
+SECONDS = 2.5
+"""Length of a shot."""
 
 FRAMES = round(SECONDS * FPS)
-"""Frames in a clip."""
+"""Frames in a shot."""
 
 HEIGHT, WIDTH = 80, 112
 """Size of a frame, in pixels."""
@@ -477,13 +477,14 @@ def _room(k: Knobs, h: int, w: int) -> Singles:
     """Return a wall and a floor, and boards or windows on the wall."""
     rng, palette = k.seed("room"), _palette(k)
     image = _lerp(_textured(k.child("wall"), h, w), palette[2][:, None, None], k.uniform("calm", 0.3, 0.95))
+    board = _textured(k.child("board"), h, w)
     for _ in range(k.integer("boxes", 0, 7)):
         top, left = rng.integers(0, h * 3 // 4), rng.integers(0, w - 8)
         tall, wide = rng.integers(6, h // 2), rng.integers(6, w // 3)
         box = (slice(None), slice(top, top + tall), slice(left, left + wide))
         image[box] = palette[rng.integers(5)][:, None, None] * rng.uniform(0.5, 1)
         inner = (slice(None), slice(top + 2, top + tall - 2), slice(left + 2, left + wide - 2))
-        image[inner] = _lerp(image[inner], _textured(k.child("board"), h, w)[inner], 0.7)
+        image[inner] = _lerp(image[inner], board[inner], 0.7)
     floor = int(h * k.uniform("floor", 0.55, 0.9))
     boards = k.child("floor")
     image[:, floor:] = _textured(boards, h - floor, w) * k.uniform("floor shade", 0.5, 1)
@@ -1118,10 +1119,13 @@ class _Camera:
     zoom: Singles
     turn: Singles
 
-    def place(self, x: Singles, y: Singles, depth: float) -> tuple[Singles, Singles]:
+    def place(
+        self, x: Singles, y: Singles, depth: float, frame: slice | npt.NDArray[np.int64] = slice(None)
+    ) -> tuple[Singles, Singles]:
         """Return where in the frame, in pixels from its corner, something is seen that is at (x, y)."""
-        x, y = self.zoom * (x - depth * self.x), self.zoom * (y - depth * self.y)
-        c, s = np.cos(self.turn), np.sin(self.turn)
+        zoom, turn = self.zoom[frame], self.turn[frame]
+        x, y = zoom * (x - depth * self.x[frame]), zoom * (y - depth * self.y[frame])
+        c, s = np.cos(turn), np.sin(turn)
         return _single(WIDTH / 2 + c * x + s * y), _single(HEIGHT / 2 + c * y - s * x)
 
     def theta(self, depth: float) -> torch.Tensor:
@@ -1140,7 +1144,7 @@ def _camera(k: Knobs, rng: Rng) -> _Camera:
         return _Camera(zero, zero, zero + base_zoom, zero + base_turn)
     t = _single(np.linspace(-1, 1, FRAMES))
     paths = [
-        rng.choice([-1, 1]) * t if k.chance(name, 0.5) else _walk(rng, 14)
+        rng.choice([-1, 1]) * t if k.chance(f"{name} is linear", 0.5) else _walk(rng, 14)
         for name in ("x", "y", "zoom", "turn")
     ]
     pan, hand = k.choice("pan", (0.0, 4.0, 10.0, 20.0)), k.choice("hand", (0.0, 0.4, 1.0, 2.0))
@@ -1198,7 +1202,9 @@ def _show(frames: torch.Tensor, thing: _Thing, camera: _Camera) -> None:
             pose.opacity,
         )
     if thing.spray is not None:
-        _stamp(frames, thing.spray)
+        spray = thing.spray
+        x, y = camera.place(spray.x, spray.y, thing.depth, spray.frame)
+        _stamp(frames, replace(spray, x=x, y=y))
 
 
 def _stick(
@@ -1244,7 +1250,7 @@ def _stick(
 
 def _stamp(frames: torch.Tensor, spray: _Spray, tail: int = 2) -> None:
     """Paint small soft discs; ``tail`` is how many pixels up and down they may reach."""
-    x, y = spray.x + WIDTH / 2, spray.y + HEIGHT / 2
+    x, y = spray.x, spray.y
     rows, columns = np.mgrid[-tail : tail + 1, -2:3].reshape(2, -1)
     at_x, at_y = np.round(x)[:, None] + columns, np.round(y)[:, None] + rows
     away = np.hypot(at_x - x[:, None], (at_y - y[:, None]) * 2 / tail)
@@ -1318,7 +1324,7 @@ def _expose(frames: torch.Tensor, k: Knobs, rng: Rng) -> npt.NDArray[np.uint8]:
         k.choice("flicker", (0.0, 0.0, 0.0, 0.02, 0.12)) * _walk(rng, k.log("flicker pace", 1, 10))
     )
     frames.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1)
-    if k.chance("gamma", 0.4):
+    if k.chance("curved", 0.4):
         frames.pow_(k.log("gamma", 0.7, 1.5))
     frames *= torch.from_numpy(_single(255 * gain[:, None, None] * vignette))
     frames *= torch.from_numpy(_single(flicker))[:, None, None, None]

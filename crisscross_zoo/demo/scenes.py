@@ -1,9 +1,10 @@
 """Generated clips to pretrain on: things that move as they sound.
 
 A world has species and places. A species has a sound (:mod:`.sounds`), a look, and motions that follow the sound
-(:mod:`.images`). A clip shows one or two individuals of species in a place, which has a background and a background
-sound. Events, camera, light, silent things, loudness and recording device are drawn for each clip. There are no labels
-and no recordings. A clip's arrays depend only on the seed and its number.
+(:mod:`.images`). A shot shows one or two individuals in a place, which has a background and a background
+sound. A clip has two shots of the same species, mostly in different places, so that only the species stays. Events,
+camera, light, silent things, loudness and recording device are drawn for each shot. There are no labels and no
+recordings. A clip's arrays depend only on the seed and its number.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from crisscross_zoo.demo.signals import (
     band,
     crush,
     curve,
+    fade,
     gain,
     level,
     noise,
@@ -39,8 +41,11 @@ from crisscross_zoo.numerics import one_thread
 from crisscross_zoo.settings import StrPath, check_count
 from crisscross_zoo.workers.pool import usable_cores, work_on_files
 
+SHOTS = 2
+"""Shots in a clip."""
+
 SAMPLES = round(SECONDS * SAMPLE_RATE)
-"""Samples in a clip."""
+"""Samples in a shot."""
 
 SPECIES, PLACES = 1500, 400
 """Numbers of species and of places in a world."""
@@ -64,19 +69,22 @@ def world_clip(number: int, *, seed: int = 0) -> tuple[npt.NDArray[np.uint8], np
     """
     check_count("number", number, least=0)
     check_count("seed", seed, least=0)
-    scene, rng = Knobs((seed, number, 0)), np.random.default_rng((seed, number, 1))
-    place = Knobs((seed, int(rng.integers(PLACES)), 2)).nudged(number, _INDIVIDUAL)
-    individuals = [
-        Knobs((seed, int(rng.integers(SPECIES)), 3)).nudged(2 * number + n, _INDIVIDUAL)
-        for n in range(1 if scene.chance("alone", 0.7) else 2)
+    clip, rng = Knobs((seed, number, 0)), np.random.default_rng((seed, number, 1))
+    species = [
+        Knobs((seed, int(rng.integers(SPECIES)), 3)) for _ in range(1 if clip.chance("alone", 0.7) else 2)
     ]
-    sounds = [sound(individual.child("sound"), SAMPLES, rng) for individual in individuals]
-    for n, other in enumerate(sounds):
-        other.wave = peak(other.wave) * gain(-scene.uniform("behind", 0, 12) * n)
-    heard = [(one.child("look"), _cue(its)) for one, its in zip(individuals, sounds, strict=True)]
-    with one_thread():
-        frames = paint(scene.child("look"), place.child("background"), heard, rng)
-    return frames, _recorded(sounds, scene, place, rng)
+    places = [Knobs((seed, int(rng.integers(PLACES)), 2)) for _ in range(SHOTS)]
+    if clip.chance("one place", 0.2):
+        places = places[:1] * SHOTS
+    same = clip.chance("same individuals", 0.5)
+    shots = []
+    for n in range(SHOTS):
+        key = number * SHOTS + (0 if same else n)
+        individuals = [one.nudged(2 * key + m, _INDIVIDUAL) for m, one in enumerate(species)]
+        place = places[n].nudged(number * SHOTS + n, _INDIVIDUAL)
+        shots.append(_shot(individuals, place, clip.child(f"shot {n}"), rng))
+    frames, waves = zip(*shots, strict=True)
+    return np.concatenate(frames), np.concatenate(waves)
 
 
 def make_world(
@@ -131,6 +139,19 @@ def _write(path: StrPath, *, seed: int) -> Iterator[StrPath | CrissCrossError]:
         yield path
 
 
+def _shot(
+    individuals: list[Knobs], place: Knobs, scene: Knobs, rng: Rng
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return the frames and the audio of individuals in a place."""
+    sounds = [sound(one.child("sound"), SAMPLES, rng) for one in individuals]
+    for n, other in enumerate(sounds):
+        other.wave = peak(other.wave) * gain(-scene.uniform("behind", 0, 12) * n)
+    heard = [(one.child("look"), _cue(its)) for one, its in zip(individuals, sounds, strict=True)]
+    with one_thread():
+        frames = paint(scene.child("look"), place.child("background"), heard, rng)
+    return frames, _recorded(sounds, scene, place, rng)
+
+
 def _cue(heard: Sound) -> Cue:
     """Return what the image of a thing needs to know of its sound."""
     step = SAMPLE_RATE // FPS
@@ -140,7 +161,11 @@ def _cue(heard: Sound) -> Cue:
         frame = min(FRAMES - 1, int(at * FPS))
         onsets[frame] = max(onsets[frame], strength)
         pitch[frame:] = height
-    return Cue(loudness=np.sqrt(rms / max(float(rms.max()), 1e-9)), pitch=pitch, onsets=onsets)
+    loudness = np.sqrt(rms / max(float(rms.max()), 1e-9))
+    if not heard.onsets:  # a texture: it begins where it swells
+        rise = np.maximum(0, np.diff(loudness, prepend=0))
+        onsets = np.where(rise > max(0.05, 0.5 * float(rise.max())), rise.clip(0.3, 1), 0)
+    return Cue(loudness=loudness, pitch=pitch, onsets=onsets)
 
 
 def _recorded(sounds: list[Sound], scene: Knobs, place: Knobs, rng: Rng) -> npt.NDArray[np.float32]:
@@ -160,4 +185,5 @@ def _recorded(sounds: list[Sound], scene: Knobs, place: Knobs, rng: Rng) -> npt.
     wave = peak(wave) + gain(-scene.uniform("floor", 40, 90)) * noise(
         SAMPLES, rng, scene.uniform("floor tilt", -4, 1)
     )
-    return (peak(wave) * gain(-scene.uniform("level", 1, 26))).astype(np.float32)
+    wave = peak(wave) * gain(-scene.uniform("level", 1, 26)) * fade(SAMPLES, 0.01, 0.01)
+    return wave.astype(np.float32)
