@@ -1,4 +1,4 @@
-"""Put the encoders of a run of ``crisscross-pretrain world`` into the package, as its `demo` weights.
+"""Put the encoders of a pretraining run into the package, as its `demo` weights.
 
     crisscross-pretrain generate --out clips/ --clips 4900
     crisscross-pretrain index clips/ --out clips.parquet
@@ -98,7 +98,7 @@ def main() -> None:
     assert total <= LIMIT_BYTES, f"{total} bytes"
     MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for name in ("log.csv", "config.json"):
-        shutil.copyfile(options.run / name, DOCS / f"weights-{name}")
+        shutil.copyfile(options.run / name, DOCS / name)
     print(f"{total:,} bytes of weights")
 
 

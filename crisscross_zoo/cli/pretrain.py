@@ -45,7 +45,7 @@ _ABOUT_PRESET = {
     "kinetics400": "the paper's settings for Kinetics400, 240K clips (Table S10)",
     "audioset": "the paper's settings for AudioSet, 1.8M clips (Table S10)",
     "demo": "generate a small data set, pretrain narrow encoders on it, and evaluate them",
-    "world": "this package's settings for generated clips (see generate); they made the demo weights",
+    "world": "this package's settings for generated clips (see generate)",
 }
 _NO_OPTION = ("preset", "objective", "video.pooling", "audio.pooling")
 

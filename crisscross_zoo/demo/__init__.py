@@ -1,1 +1,1 @@
-"""Generated clips: those of the demo run, and those that the demo weights are pretrained on."""
+"""Generated clips: the eight classes of the demo run, and a world to pretrain on."""

@@ -1,8 +1,7 @@
 """Draw the figures of the documentation: `python docs/figures/make_figures.py` (`pip install ".[plot]"`).
 
-Shapes, positions and curves come from the package's own modules and from the log of the demo weights' run; none is
-typed in. Each figure is written twice, for a light and for a dark page, without background. The same versions give the
-same bytes.
+Shapes, positions and curves come from the package's own modules and from the demo's log; none is typed in. Each figure
+is written twice, for a light and for a dark page, without background. The same versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -309,9 +308,9 @@ def loss(figure: Figure, width: float, height: float) -> None:
 
 def curves(figure: Figure, *_: float) -> None:
     """Draw the loss and the spread of the embeddings in the run that the demo weights come from."""
-    with (DEMO / "weights-log.csv").open(newline="") as file:
+    with (DEMO / "log.csv").open(newline="") as file:
         log = list(csv.DictReader(file))
-    dim = json.loads((DEMO / "weights-config.json").read_text())["heads"]["projection"]
+    dim = json.loads((DEMO / "config.json").read_text())["heads"]["projection"]
 
     def column(name: str) -> list[float]:
         return [float(row[name]) for row in log]
