@@ -17,9 +17,10 @@ import pytest
 if _processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they would compete for the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(_processes))))
 
-# glibc then returns large arrays to the system, where it would keep them for later: the processes of a run of all tests
-# need less memory together. It is read when a process starts, so it is set for the workers.
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
+# glibc then returns freed arrays to the system at once, so that the processes of a run of all tests need less memory
+# together. It is read when a process starts, so it is set for the workers.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 17))
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
