@@ -45,6 +45,7 @@ HEAVY = ("torch", "torchvision", "torchaudio", "av", "librosa", "huggingface_hub
         "from crisscross_zoo.cli.pretrain import main; main(['--help'])",
         "from crisscross_zoo.cli.pretrain import main; main(['kinetics400', '--help'])",
         "from crisscross_zoo.cli.pretrain import main; main(['prepare', '--help'])",
+        "from crisscross_zoo.cli.pretrain import main; main(['generate', '--help'])",
         "from crisscross_zoo.cli.pretrain import main; main(['audioset', '--optim.lr', '1'])",
     ],
 )

@@ -303,3 +303,37 @@ def test_the_demo_names_the_folders_of_its_encoders(
     assert f"the encoders are in {folders}, for --weights; the report is in demo" in streams.err
     assert main(["demo", "--out", "demo", "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+# --- generate ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.integration
+def test_generate_writes_clips_and_reports_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", "--out", str(tmp_path / "clips"), "--clips", "2", "--workers", "1"]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"out": str(tmp_path / "clips"), "clips": 2}
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["000000.mp4", "000001.mp4"]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'clips'}: 2 clips\n"
+
+
+@pytest.mark.parametrize(("option", "value"), [("--clips", "0"), ("--seed", "-1")])
+def test_generate_refuses_numbers_out_of_range(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"--out": str(tmp_path), "--clips": "1", option: value}
+    assert main(["generate", *(word for pair in words.items() for word in pair)]) == 2
+    assert value in capsys.readouterr().err
+
+
+def test_generate_names_a_folder_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert (
+        main(["generate", "--out", str(tmp_path / "file"), "--clips", "1", "--workers", "1", "--quiet"]) == 1
+    )
+    error = capsys.readouterr().err
+    assert "cannot be written" in error
+    assert error.count("\n") == 1

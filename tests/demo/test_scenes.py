@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crisscross_zoo.demo import scenes
 from crisscross_zoo.demo.images import FPS, FRAMES, HEIGHT, SECONDS, WIDTH, Cue, paint
 from crisscross_zoo.demo.knobs import Knobs
 from crisscross_zoo.demo.scenes import SAMPLES, SHOTS, make_world, world_clip
 from crisscross_zoo.demo.signals import SAMPLE_RATE, buzz, decay, noise, ring, shaped
 from crisscross_zoo.demo.sounds import EVENTS, TEXTURES
-from crisscross_zoo.errors import ConfigError, OutputError
+from crisscross_zoo.errors import ConfigError, OutputError, StorageError
 from crisscross_zoo.media.scan import scan
 
 # --- settings ----------------------------------------------------------------------------------------------------
@@ -170,3 +171,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for bad in ({"clips": 0}, {"clips": 1, "seed": -1}, {"clips": 1, "workers": -1}):
         with pytest.raises(ConfigError):
             make_world(tmp_path, **bad)
+
+
+def test_a_full_disk_is_an_error_of_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = StorageError("the disk is full", remedy="free some space")
+
+    def write_clip(*_: object, **__: object) -> None:
+        raise full
+
+    monkeypatch.setattr(scenes, "write_clip", write_clip)
+    with pytest.raises(StorageError, match="the disk is full"):
+        make_world(tmp_path, 1, workers=0)
+    assert list(scenes._write(tmp_path / "000000.mp4", seed=0)) == [full]
