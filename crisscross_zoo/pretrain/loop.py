@@ -294,7 +294,7 @@ class _Trainer:
         grad_norm = None
         if norm:
             grads = [p.grad for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
-            grad_norm = torch.nn.utils.get_total_norm(grads)
+            grad_norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
         self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         return terms, grad_norm
