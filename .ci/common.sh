@@ -15,7 +15,7 @@ REFERENCE=feats-ci.npz # features of the example clip, from README's environment
 
 # Tests of code that uses a dependency, for the jobs with the lowest and the newest versions.
 MEETING=(tests/checkpoints tests/encoders tests/transforms tests/weights tests/extract/test_extractor.py tests/test_features.py tests/test_hubconf.py
-    tests/pretrain/test_loss.py tests/pretrain/test_trajectory.py)
+    tests/pretrain/test_loss.py tests/pretrain/test_trajectory.py tests/demo/test_run.py)
 
 # Extras that [test] does not include: with [test] alone, their tests are skipped.
 MORE="dev docs examples onnx ray remote shards torchcodec"
