@@ -11,8 +11,8 @@ clips, and on real recordings and images.
 
 Pretrained weights are compared with random weights of the same architecture, and on real recordings also with the mean
 and deviation of the spectrum, or the colour histogram. There is one pair of pretrained weights; the seeds of their rows
-are those of clips, augmentation and new layers. Finished results are kept and not
-repeated: use another `--out` for other weights.
+are those of clips, augmentation and new layers. Finished results are kept and not repeated: use another `--out` for
+other weights.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ REAL_SETS = {
         for name in ("animals", "buildings", "electronics", "food", "people", "plants", "tools", "transportation")
     }),
 }  # fmt: skip
-"""Tux Paint's sets were used to choose settings; the others were evaluated once, at the end."""
+"""Tux Paint's sets are for choosing settings; the others are to be evaluated once, at the end."""
 
 
 def encoder_of(weights: str, modality: str) -> Encoder:
@@ -218,11 +218,10 @@ def run_demo(data: Path, out: Path, seeds: int, weights: str) -> None:
                 done = out / "demo" / f"{protocol}-{setup}-{name}-{seed}"
                 config = make_protocol(protocol, "folder", setup=setup, overrides={**changes, "seed": seed})
                 if not (done / "numbers.json").exists():
-                    encoders, compute = (
-                        weights_of(name, weights, seed),
-                        Compute(device="cpu", cache=out / "cache"),
+                    compute = Compute(device="cpu", cache=out / "cache")
+                    result = evaluate(
+                        config, found, weights_of(name, weights, seed), out=done, compute=compute
                     )
-                    result = evaluate(config, found, encoders, out=done, compute=compute)
                     (done / "numbers.json").write_text(json.dumps(numbers(result)))
                 print(done.name, (done / "numbers.json").read_text(), flush=True)
 
@@ -319,11 +318,8 @@ def run_real(
                 else:
                     changes = {"seed": seed, "clips.train": CLIPS, "clips.test": CLIPS}
                     changes |= {"clips.size": 112} if m == "video" else {}
-                    encoders, compute = (
-                        weights_of(kind, weights, seed),
-                        Compute(device="cpu", cache=out / "cache"),
-                    )
-                    found = {}
+                    encoders = weights_of(kind, weights, seed)
+                    compute, found = Compute(device="cpu", cache=out / "cache"), {}
                     for protocol, key in (("linear", "linear"), ("retrieval", "R@1")):
                         config = make_protocol(protocol, "folder", setup=m, overrides=changes)
                         result = evaluate(config, data, encoders, out=done / protocol, compute=compute)

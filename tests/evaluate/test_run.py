@@ -529,12 +529,11 @@ def test_bad_usage_is_one_line(words: list[str], line: str, capsys: pytest.Captu
 def test_the_heads_of_a_run_give_retrieval_across_modalities(
     folder: Path, command: Any, tmp_path: Path
 ) -> None:
-    from crisscross_zoo import CrissCross, load_encoder
+    from crisscross_zoo import CrissCross
     from crisscross_zoo.checkpoints.training import save_checkpoint
     from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 
-    video, audio = load_encoder("video", "demo").config, load_encoder("audio", "demo").config
-    model = CrissCross(VideoEncoder(video), AudioEncoder(audio), projection=16)
+    model = CrissCross(VideoEncoder(depth=10, width=8), AudioEncoder(depth=10, width=8), projection=16)
     run = tmp_path / "run"
     save_checkpoint(run, 1, {"model": model.state_dict()}, keep=1)
     model.video_backbone.save_pretrained(run / "video")
@@ -553,19 +552,14 @@ def test_heads_of_other_encoders_are_refused(
 ) -> None:
     from crisscross_zoo import CrissCross
     from crisscross_zoo.checkpoints.training import save_checkpoint
-    from crisscross_zoo.config import AudioConfig, VideoConfig
     from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 
-    model = CrissCross(
-        VideoEncoder(VideoConfig(depth=10, width=3)),
-        AudioEncoder(AudioConfig(depth=10, width=3)),
-        projection=16,
-    )
+    model = CrissCross(VideoEncoder(depth=10, width=3), AudioEncoder(depth=10, width=3), projection=16)
     save_checkpoint(tmp_path, 1, {"model": model.state_dict()}, keep=1)
     words = ["retrieval", str(folder), "--setup", "both", "--weights", "demo", "--heads", str(tmp_path)]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "the heads take audio features of 24 channels, the encoder has" in error
+    assert "the heads take audio features of 24 channels, the encoder has 64" in error
     assert error.count("\n") == 1
 
 
