@@ -279,7 +279,7 @@ PRESETS: dict[str, PretrainConfig] = {
         audio=AudioConfig(depth=18, width=24),
         heads=HeadsConfig(projection=512, prediction_hidden=128),
         data=DataConfig(relaxation="extreme", crop=56),
-        video_augment=VideoAugment(hue=0.1, cutout=0),
+        video_augment=VideoAugment(area=(0.3, 1.0), hue=0.1, cutout=0),
         loss=LossConfig(intra_weight=3.0),
         optim=OptimConfig(
             batch_size=64,
