@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crisscross_zoo.demo.images import FPS, FRAMES, SECONDS, Cue, paint
+from crisscross_zoo.demo.images import paint
 from crisscross_zoo.demo.knobs import Floats, Knobs
+from crisscross_zoo.demo.motions import FPS, FRAMES, SECONDS, Cue
 from crisscross_zoo.demo.signals import (
     SAMPLE_RATE,
     Rng,

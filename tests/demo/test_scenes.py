@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from crisscross_zoo.demo import scenes
-from crisscross_zoo.demo.images import FPS, FRAMES, HEIGHT, SECONDS, WIDTH, Cue, paint
+from crisscross_zoo.demo.images import paint
 from crisscross_zoo.demo.knobs import Knobs
+from crisscross_zoo.demo.motions import FPS, FRAMES, HEIGHT, SECONDS, WIDTH, Cue
 from crisscross_zoo.demo.scenes import SAMPLES, SHOTS, make_world, world_clip
 from crisscross_zoo.demo.signals import SAMPLE_RATE, buzz, decay, noise, ring, shaped
 from crisscross_zoo.demo.sounds import EVENTS, TEXTURES
