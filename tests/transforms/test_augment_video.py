@@ -481,6 +481,7 @@ def in_torchvisions_hands(clip, chosen, config):
     return view
 
 
+@pytest.mark.usefixtures("resize_in_uint8")
 def test_the_steps_come_in_order(clip):
     strong = VideoAugment(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5, blur=0.7, flip=0.5)
     config, clip = VideoConfig(size=60), clip[:3]

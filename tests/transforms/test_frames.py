@@ -122,6 +122,7 @@ def test_what_is_no_clip_is_refused(frames, message):
         resize_crop(frames, size=16, crop_ratio=0.875)
 
 
+@pytest.mark.usefixtures("resize_in_uint8")
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (97, 500), (719, 1279)])
 def test_the_resize_is_torchvisions(height, width):
     from torchvision.transforms.v2 import functional as tvf
