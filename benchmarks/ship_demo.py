@@ -7,7 +7,8 @@
     python benchmarks/evaluations.py real packages/ --out eval/
     python benchmarks/ship_demo.py run/ --clips 8000 --scores eval/       also puts the scores into the manifest
 
-Copies go to ``crisscross_zoo/weights`` and ``docs/demo/weights``, the entry of each encoder to ``weights_manifest.json``.
+Copies go to ``crisscross_zoo/weights`` and ``docs/demo/weights``, and the entry of each encoder to
+``weights_manifest.json``.
 """
 
 from __future__ import annotations

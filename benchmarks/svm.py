@@ -171,7 +171,14 @@ def fold(rows: Rows, labels: np.ndarray, owners: np.ndarray, options: argparse.N
     files = labels[np.unique(owners, return_index=True)[1]]
     classes = int(labels.max()) + 1
     start = time.perf_counter()
-    accuracies = held_out_accuracies(clips, files, classes, options.costs, folds=options.splits)
+
+    def report(fitted: int, total: int) -> None:
+        if fitted:
+            print(f"{fitted} of {total} fitted after {time.perf_counter() - start:.0f} s", flush=True)
+
+    accuracies = held_out_accuracies(
+        clips, files, classes, options.costs, folds=options.splits, on_fit=report
+    )
     chosen = time.perf_counter()
     (machine,) = fit_svm(rows, labels, classes, [best(accuracies)], tolerance=options.tolerance)
     end = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,12 +53,36 @@ class Rows:
         """Select rows by index, without reading them."""
         return Rows([(matrix, index[rows]) for matrix, index in self.matrices], self.change)
 
-    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, Floats]]:
-        """Yield the slice and the values of each block of ``size`` rows, in order (default: :data:`BLOCK_BYTES`)."""
+    def blocks(self, size: int | None = None, *, reuse: bool = False) -> Iterator[tuple[slice, Floats]]:
+        """Yield the slice and the values of each block of ``size`` rows, in order (default: :data:`BLOCK_BYTES`).
+
+        A thread reads the next block meanwhile. With ``reuse``, two arrays hold the blocks in turn, since new memory
+        takes as long as reading: a block is overwritten as soon as the next one is requested.
+        """
         size = size or block_rows(self.shape[1])
-        for first in range(0, len(self), size):
-            where = slice(first, min(first + size, len(self)))
-            yield where, self[where]
+        places = [slice(first, min(first + size, len(self))) for first in range(0, len(self), size)]
+        if len(places) < 2:
+            yield from ((where, self[where]) for where in places)
+            return
+        arrays: list[Floats | None] = [None, None]
+        if reuse:
+            arrays = [np.empty((size, self.shape[1]), np.float32) for _ in range(2)]
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            reading = reader.submit(self._read, places[0], arrays[0])
+            for number, where in enumerate(places):
+                block = reading.result()
+                if number + 1 < len(places):
+                    reading = reader.submit(self._read, places[number + 1], arrays[(number + 1) % 2])
+                yield where, block
+
+    def _read(self, where: slice, into: Floats | None) -> Floats:
+        """Return a block, in the array ``into`` if it can be read without another copy."""
+        (matrix, index), *others = self.matrices
+        if into is None or others or self.change is not None or matrix.dtype != np.float32:
+            return self[where]
+        into = into[: where.stop - where.start]
+        # mode "clip": np.take copies twice otherwise, and no index is out of range
+        return np.take(matrix, index[where], axis=0, out=into, mode="clip")
 
     @classmethod
     def of(cls, array: npt.ArrayLike) -> Rows:

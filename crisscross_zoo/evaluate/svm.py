@@ -102,7 +102,7 @@ class Hyperplanes:
         """Return decision values, float32 (n, K), computed in float64 so that they hardly depend on the other rows."""
         scores = np.empty((len(rows), len(self.bias)), np.float32)
         weights = self.weights.astype(np.float64)
-        for where, block in rows.blocks():
+        for where, block in rows.blocks(reuse=True):
             scores[where] = block.astype(np.float64) @ weights + self.bias
         return scores
 
@@ -184,7 +184,7 @@ class _Problem:
         return len(self.held) == len(self.rows)
 
     def _read_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for where, block in self.rows.blocks():
+        for where, block in self.rows.blocks(reuse=True):
             yield where, torch.from_numpy(block).to(self.device)
 
     def _held_blocks(self) -> Iterator[tuple[slice, Tensor]]:

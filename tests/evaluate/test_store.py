@@ -72,6 +72,38 @@ def test_blocks_are_all_rows_in_order(n: int, size: int) -> None:
         np.testing.assert_array_equal(block, matrix[where])
 
 
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 2), st.booleans())
+@settings(max_examples=50)
+def test_blocks_in_reused_memory_hold_until_the_next(n: int, size: int, matrices: int, changed: bool) -> None:
+    matrix = np.arange(3.0 * n, dtype=np.float32).reshape(n, 3)
+    index = np.random.default_rng(n).permutation(n)
+    rows = Rows([(matrix, index)] * matrices, np.negative if changed else None)
+    wanted, found = np.hstack([matrix[index]] * matrices) * (-1 if changed else 1), 0
+    for where, block in rows.blocks(size, reuse=True):
+        np.testing.assert_array_equal(block, wanted[where])
+        block[:] = 0  # the caller's to change, and of no other block
+        found += len(block)
+    assert found == n
+    np.testing.assert_array_equal(rows[:], wanted)
+
+
+def test_a_block_that_cannot_be_read_ends_the_loop() -> None:
+    def fail(block: np.ndarray) -> np.ndarray:
+        if block[0, 0] == 4:
+            raise OSError("unplugged")
+        return block
+
+    rows, seen = Rows([(np.arange(8, dtype=np.float32)[:, None], np.arange(8))], fail), []
+    with pytest.raises(OSError, match="unplugged"):
+        seen += [where.start for where, _ in rows.blocks(2)]
+    assert seen == []
+    for where, _ in rows.blocks(2):
+        seen.append(where.start)
+        if where.start == 2:
+            break
+    assert seen == [0, 2]
+
+
 def test_a_block_is_not_larger_than_block_bytes() -> None:
     rows = BLOCK_BYTES // (4 * 40_000)
     matrix = np.broadcast_to(np.float32(1), (rows + 3, 40_000))
