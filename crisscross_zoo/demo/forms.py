@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy import ndimage
@@ -285,3 +285,31 @@ FORMS: tuple[Form, ...] = (
     ),
     *(_insect, _face, _face, _leaf, _tree, _holed, _glyph, _turned, _strings, _heap),
 )
+"""Every kind of outline; some are drawn more often."""
+
+AS_THEY_SOUND: Mapping[str, tuple[Form, ...]] = {
+    "struck": (_holed, _boxed, _turned, _star),
+    "plucked": (_strings, _strings, _turned),
+    "drum": (_boxed, _turned, _heap),
+    "burst": (_star, _boxed, _heap),
+    "blown": (_turned, _strings, _holed),
+    "chord": (_strings, _boxed),
+    "modulated": (_glyph, _star, _polygon),
+    "call": (_beast,),
+    "syllable": (_figure, _face),
+    "chirp": (_bird,),
+    "laugh": (_face, _figure),
+    "whoosh": (_fish, _leaf, _polygon),
+    "squeak": (_beast, _blob),
+    "crumple": (_heap, _leaf),
+    "beep": (_boxed, _glyph),
+    "engine": (_vehicle,),
+    "hum": (_boxed, _vehicle, _holed),
+    "ticking": (_holed, _turned),
+    "wind": (_tree, _leaf),
+    "grains": (_tree, _heap, _leaf),
+    "bubbles": (_fish, _blob),
+    "insects": (_insect,),
+    "crowd": (_figure, _face),
+}
+"""Outlines of what mostly makes a kind of sound: birds chirp, vehicles hum."""

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from crisscross_zoo.demo.forms import FORMS, box, oval
+from crisscross_zoo.demo.forms import AS_THEY_SOUND, FORMS, Form, box, oval
 from crisscross_zoo.demo.knobs import Knobs
 from crisscross_zoo.demo.motions import (
     FPS,
@@ -68,7 +68,7 @@ def paint(look: Knobs, place: Knobs, heard: Sequence[tuple[Knobs, Cue]], rng: Rn
         for n, (thing, cue) in enumerate(heard)
         if not (unrelated and look.chance(f"unseen {n}", 0.4))
     ]
-    for n in range(look.integer("silent", 0, 3)):
+    for n in range(look.choice("silent", (0, 0, 1, 1, 2, 3))):
         things += [_thing(look.child(f"silent {n}"), idle_cue(rng), light, rng)]
     for thing in sorted(things, key=lambda thing: thing.depth):
         _show(frames, thing, camera)
@@ -85,8 +85,8 @@ _MARGIN = 1.25
 """Half a sprite's side, in radii of its thing."""
 
 
-def _sprite(k: Knobs, radius: float, light: float) -> Singles:
-    """Return a thing of this radius, in pixels."""
+def _sprite(k: Knobs, forms: Sequence[Form], radius: float, light: float) -> Singles:
+    """Return a thing of one of the forms, of this radius in pixels."""
     side = 2 * math.ceil(radius * _MARGIN) + 2
     y, x = np.mgrid[-_MARGIN : _MARGIN : side * 1j, -_MARGIN : _MARGIN : side * 1j].astype(np.float32)
     flip, lean, bend = k.choice("flip", (-1, 1)), k.uniform("lean", -0.25, 0.25), k.uniform("bend", -0.3, 0.3)
@@ -94,7 +94,7 @@ def _sprite(k: Knobs, radius: float, light: float) -> Singles:
     if k.chance("crooked", 0.4):
         rng, reach = k.seed("crooked"), k.log("crookedness", 0.02, 0.12)
         x, y = x + reach * sloped_noise(side, side, 2, rng), y + reach * sloped_noise(side, side, 2, rng)
-    parts = k.choice("form", FORMS)(k.child("form"), x, y)
+    parts = k.choice("form", forms)(k.child("form"), x, y)
     sharp = radius / k.log("soft edge", 0.7, 2.0)
     colour, cover = np.zeros((3, side, side), np.float32), np.zeros((side, side), np.float32)
     height = np.zeros((side, side), np.float32)
@@ -151,7 +151,10 @@ class _Thing:
 
 
 def _thing(k: Knobs, cue: Cue, light: float, rng: Rng) -> _Thing:
-    radius = HEIGHT * k.uniform("size", *k.choice("sizes", ((0.2, 0.45), (0.3, 0.8), (0.4, 0.9)))) / 2
+    """Return a thing that looks, mostly, like what makes its sound, and is the larger the lower it sounds."""
+    forms = AS_THEY_SOUND.get(cue.kind, FORMS) if k.chance("as it sounds", 0.85) else FORMS
+    radius = HEIGHT * k.uniform("size", *k.choice("sizes", ((0.3, 0.6), (0.4, 0.9), (0.5, 1.0)))) / 2
+    radius *= 1.3 - 0.6 * float(np.median(cue.pitch))
     x, y = roam(k.child("roam"), rng)
     ones = np.ones(FRAMES, np.float32)
     pose = Pose(
@@ -175,7 +178,7 @@ def _thing(k: Knobs, cue: Cue, light: float, rng: Rng) -> _Thing:
         shadow = (far * math.cos(light + math.pi), abs(far * math.sin(light)), k.uniform("shadow", 0.2, 0.6))
     mouth = _mouth(k.child("mouth"), radius * k.uniform("mouth", 0.2, 0.45)) if pose.gape.any() else None
     return _Thing(
-        body=_sprite(k.child("body"), radius, light),
+        body=_sprite(k.child("body"), forms, radius, light),
         mouth=mouth,
         mouth_at=(radius * k.uniform("mouth x", -0.3, 0.5), radius * k.uniform("mouth y", -0.3, 0.4)),
         shadow=shadow,

@@ -32,11 +32,13 @@ class Cue:
     """What a sound source does over time, for the image of the thing that makes it. Arrays are (FRAMES,).
 
     Attributes:
+        kind: Name of the kind of sound, as in :class:`~crisscross_zoo.demo.sounds.Sound`; "" for no sound.
         loudness: In [0, 1].
         pitch: In [0, 1], low to high; 0.5 where it is not known.
         onsets: Strength in (0, 1] of a beginning (strike, syllable, bark) that falls in that frame, else 0.
     """
 
+    kind: str
     loudness: npt.NDArray[np.floating]
     pitch: npt.NDArray[np.floating]
     onsets: npt.NDArray[np.floating]
@@ -172,7 +174,7 @@ def idle_cue(rng: Rng) -> Cue:
     loudness = slow if rng.random() < 0.5 else _fading(onsets, rng.uniform(0.1, 0.6))
     if rng.random() < 0.3:
         loudness = loudness * ((t // rng.integers(8, 40)) % 2)
-    return Cue(single(loudness), 0.5 + 0.4 * random_walk(rng, rng.uniform(2, 10)), onsets)
+    return Cue("", single(loudness), 0.5 + 0.4 * random_walk(rng, rng.uniform(2, 10)), onsets)
 
 
 def roam(k: Knobs, rng: Rng) -> tuple[Singles, Singles]:

@@ -166,7 +166,7 @@ def _cue(heard: Sound) -> Cue:
     if not heard.onsets:  # a texture: it begins where it swells
         rise = np.maximum(0, np.diff(loudness, prepend=0))
         onsets = np.where(rise > max(0.05, 0.5 * float(rise.max())), rise.clip(0.3, 1), 0)
-    return Cue(loudness=loudness, pitch=pitch, onsets=onsets)
+    return Cue(kind=heard.kind, loudness=loudness, pitch=pitch, onsets=onsets)
 
 
 def _recorded(sounds: list[Sound], scene: Knobs, place: Knobs, rng: Rng) -> npt.NDArray[np.float32]:

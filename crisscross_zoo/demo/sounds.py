@@ -46,10 +46,12 @@ class Sound:
     """What one thing sounds like over a clip.
 
     Attributes:
+        kind: Name of what makes it: a function of this module, without the underscore.
         wave: (samples,), any level.
         onsets: For each event, its start in seconds, its strength and its pitch, both in [0, 1].
     """
 
+    kind: str
     wave: Floats
     onsets: list[tuple[float, float, float]] = field(default_factory=list)
 
@@ -563,9 +565,10 @@ def sound(knobs: Knobs, n: int, rng: Rng) -> Sound:
     """
     number = knobs.integer("kind", 0, len(_DRAWN) + len(TEXTURES) - 1)
     if number < len(TEXTURES):
-        return Sound(peak(_coming_and_going(TEXTURES[number](knobs, n, rng), knobs, rng)))
+        texture = TEXTURES[number]
+        return Sound(name_of(texture), peak(_coming_and_going(texture(knobs, n, rng), knobs, rng)))
     kind = _DRAWN[number - len(TEXTURES)]
-    found = Sound(np.zeros(n))
+    found = Sound(name_of(kind), np.zeros(n))
     period = knobs.log("interval", 0.12, 2.2)
     group, pause = knobs.integer("group", 1, 8), knobs.log("pause", 0.2, 2.5)
     jitter = knobs.uniform("irregular", 0, 0.5)
@@ -584,6 +587,11 @@ def sound(knobs: Knobs, n: int, rng: Rng) -> Sound:
         if k % group == 0:
             at += pause * rng.uniform(0.6, 1.4)
     return found
+
+
+def name_of(kind: Event | Texture) -> str:
+    """Return the name of a kind of sound, as in :class:`Sound`."""
+    return kind.__name__.removeprefix("_")
 
 
 def _coming_and_going(wave: Floats, knobs: Knobs, rng: Rng) -> Floats:

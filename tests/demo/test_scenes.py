@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from crisscross_zoo.demo import scenes
+from crisscross_zoo.demo.forms import AS_THEY_SOUND, FORMS
 from crisscross_zoo.demo.images import paint
 from crisscross_zoo.demo.knobs import Knobs
 from crisscross_zoo.demo.motions import FPS, FRAMES, HEIGHT, SECONDS, WIDTH, Cue
 from crisscross_zoo.demo.scenes import SAMPLES, SHOTS, make_world, world_clip
 from crisscross_zoo.demo.signals import SAMPLE_RATE, buzz, decay, noise, ring, shaped
-from crisscross_zoo.demo.sounds import EVENTS, TEXTURES
+from crisscross_zoo.demo.sounds import EVENTS, TEXTURES, name_of, sound
 from crisscross_zoo.errors import ConfigError, OutputError, StorageError
 from crisscross_zoo.media.scan import scan
 
@@ -95,6 +96,19 @@ def test_each_kind_sounds(kind: object) -> None:
         assert wave.std() > 0
 
 
+def test_each_kind_has_outlines() -> None:
+    assert {name_of(kind) for kind in (*EVENTS, *TEXTURES)} == set(AS_THEY_SOUND)
+    assert {form for forms in AS_THEY_SOUND.values() for form in forms} == set(FORMS)
+
+
+def test_a_sound_names_its_kind() -> None:
+    for n in range(12):
+        knobs = Knobs((n,))
+        kind = sound(knobs, SAMPLES, np.random.default_rng(n)).kind
+        again = sound(knobs.nudged(1, 0.1), SAMPLES, np.random.default_rng(n + 1)).kind
+        assert kind == again in AS_THEY_SOUND
+
+
 # --- images ----------------------------------------------------------------------------------------------------
 
 
@@ -105,7 +119,7 @@ def test_what_is_seen_follows_what_is_heard() -> None:
     after = np.zeros(FRAMES)
     for start in (8, 24):
         after[start : start + 12] = np.exp(-np.arange(12) / 3)
-    loud = Cue(loudness=after, pitch=np.full(FRAMES, 0.5), onsets=onsets)
+    loud = Cue(kind="", loudness=after, pitch=np.full(FRAMES, 0.5), onsets=onsets)
     changes = []
     for n in range(24):
         frames = paint(Knobs((n, 0)), Knobs((n, 1)), [(Knobs((n, 2)), loud)], np.random.default_rng(n))
