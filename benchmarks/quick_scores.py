@@ -1,0 +1,211 @@
+"""Quick scores of small encoders on real recordings and images, to choose settings of the `demo` weights by.
+
+    for package in tuxpaint-stamps-default hydrogen-drumkits hedgewars-data; do
+        apt-get download $package && dpkg -x ${package}_*.deb packages/; done
+    python benchmarks/quick_scores.py packages/ raw demo random:0 random:1 run/ run/checkpoints/step_000000400.pt
+
+Takes a minute for each pair of encoders: a run's folder, a checkpoint of the preset `world`, `demo`, `random:SEED` (the
+shapes of `world`), or `raw` (mean and deviation of the spectrum; colour histograms). Linear scores are of logistic
+regression on standardised features, with the best of three penalties; R@1 is by cosine of standardised features. In %:
+
+- drums: five kinds of samples of the drum kits of Hydrogen, each kit tested apart from those trained on;
+- voices: who speaks in Hedgewars, phrases tested apart; and the phrase, by the nearest neighbour among other speakers;
+- kinds: Tux Paint's sounds of birds, mammals, things and speech; images: Tux Paint's images, moved by a camera.
+
+Inputs are kept in `--cache`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from evaluations import REAL_SETS, moved
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from crisscross_zoo.checkpoints.training import load_checkpoint
+from crisscross_zoo.config import AudioConfig, VideoConfig
+from crisscross_zoo.encoders import Encoder, build_encoder
+from crisscross_zoo.errors import CrissCrossError
+from crisscross_zoo.media.clips import Clip, Sampling, read_clips
+from crisscross_zoo.media.decode import INT16_SCALE
+from crisscross_zoo.pretrain.presets import make_config
+from crisscross_zoo.transforms.mel import log_mel
+from crisscross_zoo.weights.load import load_encoder
+
+Labelled = Iterator[tuple[Path, str, str]]
+"""Files with their class, and with the group that is tested as a whole ("": none)."""
+
+CLIPS = 5
+LEAST_SPEAKERS = 6
+PENALTIES = (1e-4, 1e-3, 1e-2)
+DRUMS = {
+    "kick": "kick|bassdrum|^bd|bass ?drum|[ _]bd",
+    "snare": "snare|^sd|[ _]sn",
+    "hi-hat": "hat|hh|^[co]h$",
+    "cymbal": "crash|splash|china|ride|cymb",
+    "tom": "tom",
+}
+"""Patterns of the names of each kind's files; the first that fits counts."""
+
+
+def drums(packages: Path) -> Labelled:
+    for kit in sorted(packages.rglob("hydrogen/data/drumkits/*/")):
+        for file in sorted(f for f in kit.rglob("*") if f.suffix.lower() in (".flac", ".wav", ".ogg")):
+            for kind, pattern in DRUMS.items():
+                if re.search(pattern, file.stem.lower()):
+                    yield file, kind, kit.name
+                    break
+
+
+def voices(packages: Path) -> Labelled:
+    for speaker in sorted(packages.rglob("hedgewars/Data/Sounds/voices/*/")):
+        if not speaker.is_symlink() and "_" not in speaker.name:  # others are translations
+            for file in sorted(f for f in speaker.glob("*.ogg") if not f.is_symlink()):
+                yield file, speaker.name, file.stem.rstrip("0123456789")
+
+
+def stamps(name: str) -> Callable[[Path], Labelled]:
+    def files(packages: Path) -> Labelled:
+        for kind, found in REAL_SETS[name].files(packages):
+            yield from ((file, kind, "") for file in found)
+
+    return files
+
+
+SETS: dict[str, tuple[str, Callable[[Path], Labelled]]] = {
+    "drums": ("audio", drums),
+    "voices": ("audio", voices),
+    "kinds": ("audio", stamps("stamps, kinds of sounds")),
+    "images": ("video", stamps("stamps, images")),
+}
+
+
+def spectra(file: Path) -> torch.Tensor:
+    """Return log-mel spectra of a file's clips, (clips, 1, 80, 200)."""
+    config = AudioConfig()
+    sampling = Sampling(video=None, audio=config, clips=CLIPS)
+    clips = [event.values for event in read_clips(file, sampling) if isinstance(event, Clip)]
+    return log_mel(torch.from_numpy(np.stack(clips).astype(np.float32) / INT16_SCALE), config)
+
+
+def frames(file: Path) -> torch.Tensor:
+    """Return two clips of an image that a camera moves over, uint8 (2, 8, 96, 96, 3)."""
+    seen = moved(file, np.random.default_rng(sum(file.name.encode())))
+    return torch.from_numpy(np.stack([seen[first : first + 16 : 2, :, 16:112] for first in (0, 24)]))
+
+
+def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np.ndarray, np.ndarray]:
+    """Return the inputs, the labels and the groups of a set."""
+    kept = cache / f"{name}.pt"
+    if not kept.exists():
+        modality, files = SETS[name]
+        found = []
+        for file, label, group in files(packages):
+            try:
+                found.append(((spectra if modality == "audio" else frames)(file), label, group))
+            except (CrissCrossError, ValueError) as error:
+                print(f"{file}: {error}", file=sys.stderr)
+        if not found:
+            sys.exit(f"{packages}: no files of the set {name}; unpack its package there")
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.save(found, kept)
+    inputs, labels, groups = zip(*torch.load(kept, weights_only=True), strict=True)
+    return list(inputs), np.array(labels), np.array(groups)
+
+
+def encoder_of(name: str, modality: str) -> Encoder | None:
+    """Return an encoder by its name on the command line; None for `raw`."""
+    config: AudioConfig | VideoConfig = getattr(make_config("world"), modality)
+    if name == "raw":
+        return None
+    if name.startswith("random:"):
+        torch.manual_seed(1000 + int(name.removeprefix("random:")))
+        return build_encoder(config).eval()
+    if not name.endswith(".pt"):
+        return load_encoder(modality, name if name == "demo" else Path(name) / modality)  # type: ignore[arg-type]
+    prefix = f"{modality}_backbone."
+    weights = load_checkpoint(Path(name))["model"]
+    encoder = build_encoder(config)
+    encoder.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return encoder.eval()
+
+
+def features(encoder: Encoder | None, inputs: list[torch.Tensor]) -> np.ndarray:
+    """Return a row for each file: the mean over its clips."""
+    if encoder is None and inputs[0].ndim == 5:
+        bins = [(x.reshape(-1, 3) // 64).long() @ torch.tensor([16, 4, 1]) for x in inputs]
+        return np.stack([(torch.bincount(b, minlength=64) / len(b)).sqrt().numpy() for b in bins])
+    if encoder is None:
+        return np.stack([torch.cat([x.mean((0, 1, 3)), x.std((0, 1, 3))]).numpy() for x in inputs])
+    clips = torch.cat(inputs)
+    mean, std = (torch.tensor(value) for value in (encoder.config.mean, encoder.config.std))
+    rows = []
+    with torch.inference_mode():
+        for some in clips.split(32):
+            x = some / 255 if some.ndim == 5 else some
+            x = (x - mean) / std
+            rows.append(encoder(x.permute(0, 4, 1, 2, 3).contiguous() if some.ndim == 5 else x))
+    return np.stack([r.mean(0).numpy() for r in torch.cat(rows).split([len(x) for x in inputs])])
+
+
+def linear(x: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """Return the accuracy of logistic regression, cross-validated over the groups if there are any."""
+    grouped = len(set(groups)) > 1
+    folds = GroupKFold(8) if grouped else StratifiedKFold(5, shuffle=True, random_state=0)
+    machines = (
+        make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=200)) for penalty in PENALTIES
+    )
+    scores = [
+        cross_val_score(m, x, labels, cv=folds, groups=groups if grouped else None).mean() for m in machines
+    ]
+    return 100 * float(max(scores))
+
+
+def recall(x: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """Return R@1 among the files of other groups."""
+    z = StandardScaler().fit_transform(x)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    similar = z @ z.T
+    similar[(groups[:, None] == groups) & (groups != "")[:, None]] = -np.inf
+    np.fill_diagonal(similar, -np.inf)
+    return 100 * float((labels[similar.argmax(1)] == labels).mean())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("packages", type=Path, help="where the packages are unpacked")
+    parser.add_argument("encoders", nargs="+")
+    parser.add_argument("--cache", type=Path, default=Path("quick_scores"))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # logistic regression stops after max_iter
+    sets = {name: read(name, options.packages, options.cache) for name in options.sets}
+    header = [f"{name}, {score}" for name in sets for score in ("linear", "R@1")]
+    header += ["phrases, R@1"] * ("voices" in sets)
+    print(f"| encoders | {' | '.join(header)} |\n|{' --- |' * (1 + len(header))}", flush=True)
+    for name in options.encoders:
+        found, phrases = [], []
+        for key, (inputs, labels, groups) in sets.items():
+            x = features(encoder_of(name, SETS[key][0]), inputs)
+            found += [linear(x, labels, groups), recall(x, labels, groups)]
+            if key == "voices":
+                often = np.array([len(set(labels[groups == phrase])) >= LEAST_SPEAKERS for phrase in groups])
+                phrases = [recall(x[often], groups[often], labels[often])]
+        print(f"| {name} | {' | '.join(f'{value:.1f}' for value in [*found, *phrases])} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
