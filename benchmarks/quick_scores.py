@@ -90,18 +90,17 @@ SETS: dict[str, tuple[str, Callable[[Path], Labelled]]] = {
 }
 
 
-def spectra(file: Path) -> torch.Tensor:
-    """Return log-mel spectra of a file's clips, (clips, 1, 80, 200)."""
-    config = AudioConfig()
-    sampling = Sampling(video=None, audio=config, clips=CLIPS)
+def waves(file: Path) -> torch.Tensor:
+    """Return the audio of a file's clips, float32 (clips, 1, 32000)."""
+    sampling = Sampling(video=None, audio=AudioConfig(), clips=CLIPS)
     clips = [event.values for event in read_clips(file, sampling) if isinstance(event, Clip)]
-    return log_mel(torch.from_numpy(np.stack(clips).astype(np.float32) / INT16_SCALE), config)
+    return torch.from_numpy(np.stack(clips).astype(np.float32) / INT16_SCALE)[:, None]
 
 
 def frames(file: Path) -> torch.Tensor:
-    """Return two clips of an image that a camera moves over, uint8 (2, 8, 96, 96, 3)."""
+    """Return two clips of an image that a camera moves over, uint8 (2, 8, 96, 128, 3)."""
     seen = moved(file, np.random.default_rng(sum(file.name.encode())))
-    return torch.from_numpy(np.stack([seen[first : first + 16 : 2, :, 16:112] for first in (0, 24)]))
+    return torch.from_numpy(np.stack([seen[first : first + 16 : 2] for first in (0, 24)]))
 
 
 def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np.ndarray, np.ndarray]:
@@ -112,7 +111,7 @@ def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np
         found = []
         for file, label, group in files(packages):
             try:
-                found.append(((spectra if modality == "audio" else frames)(file), label, group))
+                found.append(((waves if modality == "audio" else frames)(file), label, group))
             except (CrissCrossError, ValueError) as error:
                 print(f"{file}: {error}", file=sys.stderr)
         if not found:
@@ -146,15 +145,11 @@ def features(encoder: Encoder | None, inputs: list[torch.Tensor]) -> np.ndarray:
         bins = [(x.reshape(-1, 3) // 64).long() @ torch.tensor([16, 4, 1]) for x in inputs]
         return np.stack([(torch.bincount(b, minlength=64) / len(b)).sqrt().numpy() for b in bins])
     if encoder is None:
-        return np.stack([torch.cat([x.mean((0, 1, 3)), x.std((0, 1, 3))]).numpy() for x in inputs])
-    clips = torch.cat(inputs)
-    mean, std = (torch.tensor(value) for value in (encoder.config.mean, encoder.config.std))
-    rows = []
+        spectra = [log_mel(x[:, 0], AudioConfig()) for x in inputs]
+        return np.stack([torch.cat([x.mean((0, 1, 3)), x.std((0, 1, 3))]).numpy() for x in spectra])
+    rate = {} if inputs[0].ndim == 5 else {"sample_rate": AudioConfig().sample_rate}
     with torch.inference_mode():
-        for some in clips.split(32):
-            x = some / 255 if some.ndim == 5 else some
-            x = (x - mean) / std
-            rows.append(encoder(x.permute(0, 4, 1, 2, 3).contiguous() if some.ndim == 5 else x))
+        rows = [encoder(encoder.preprocess(some, **rate)) for some in torch.cat(inputs).split(32)]
     return np.stack([r.mean(0).numpy() for r in torch.cat(rows).split([len(x) for x in inputs])])
 
 

@@ -79,7 +79,8 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, help="the folder that evaluations.py wrote")
     options = parser.parse_args()
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
-    written = Path(tempfile.mkdtemp())
+    temporary = tempfile.TemporaryDirectory()
+    written = Path(temporary.name)
     for entry in manifest["checkpoints"]:
         if entry["name"] != "demo":
             continue
@@ -101,7 +102,6 @@ def main() -> None:
     if total > LIMIT_BYTES:
         sys.exit(f"{total:,} bytes of weights, more than {LIMIT_BYTES:,}; nothing was changed")
     shutil.copytree(written, WEIGHTS, dirs_exist_ok=True)
-    shutil.rmtree(written)
     MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     DOCS.mkdir(exist_ok=True)
     for name in ("log.csv", "config.json"):

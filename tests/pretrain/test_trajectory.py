@@ -38,9 +38,9 @@ LATER_RTOL, LATER_LOSS_ATOL = 1e-2, 1e-5
 
 STARTS, NUDGE = 12, 1e-15
 """In trajectory C an activation before a ReLU is within 1e-7 of zero in step 6. The side it falls on, and the later
-steps with it, depends on the rounding of a processor's sums. So a run meets the bounds of all steps, whose weights
-start within this relative distance, a few units in the last place; the first, from the weights themselves, meets
-those of the exact steps."""
+steps with it, depends on the rounding of a processor's sums. So up to this many runs are compared, whose weights start
+within this relative distance (a few units in the last place) of the file's: one has to meet the bounds of all steps.
+The first starts from the file's weights and has to meet those of the exact steps in any case."""
 
 COLUMNS = {
     "loss": "loss", "pairs": "pairs", "grad_norms": "gradient", "grad_norms_after_optimizer": "after LARC",
