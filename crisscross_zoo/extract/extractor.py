@@ -420,7 +420,8 @@ class _Batch:
             with self._memory_errors():
                 shape = (self._size, *clip.values.shape)
                 self._clips = torch.empty(shape, dtype=dtype, device="cpu", pin_memory=pinned)
-        self._clips[len(self._owners)] = torch.from_numpy(clip.values)
+        # by NumPy: torch would copy with all its threads and wait for each, while the workers have the cores
+        self._clips.numpy()[len(self._owners)] = clip.values
         self._owners.append((file, clip.row))
 
     @contextlib.contextmanager
