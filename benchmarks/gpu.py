@@ -268,10 +268,13 @@ def compiled(part: Part) -> None:
     step_rows(part, lambda label: "compiled" in label)
 
 
-def search(fits: Callable[[int], bool], first: int, in_time: Callable[[], bool]) -> tuple[int, int | None]:
-    """Return the largest size that fits, within a 32nd, and the smallest found that does not. Doubles, then bisects."""
+def search(fits: Callable[[int], bool], first: int, in_time: Callable[[int], bool]) -> tuple[int, int | None]:
+    """Return the largest size that fits, within a 32nd, and the smallest found that does not. Doubles, then bisects.
+
+    It ends early at a size for which ``in_time`` is false.
+    """
     low, high, size = 0, None, first
-    while in_time() and (high is None or high - low > max(1, low // 32)):
+    while in_time(size) and (high is None or high - low > max(1, low // 32)):
         if fits(size):
             low = size
         else:
@@ -291,9 +294,16 @@ def largest(part: Part) -> None:
     settings = (False, True)
     for number, frugal in enumerate(settings):
         until = time.monotonic() + part.left / (len(settings) - number)
-        peaks, rates = {0: 0.0}, {0: 0.0}
+        peaks, rates, took = {0: 0.0}, {0: 0.0}, {0: 0.0}  # by size
 
-        def fits(size: int, frugal: bool = frugal, peaks: Any = peaks, rates: Any = rates) -> bool:
+        def in_time(size: int, until: float = until, took: Any = took) -> bool:
+            slowest = max(seconds / max(size, 1) for size, seconds in took.items())
+            return time.monotonic() + slowest * size < until
+
+        def fits(
+            size: int, frugal: bool = frugal, peaks: Any = peaks, rates: Any = rates, took: Any = took
+        ) -> bool:
+            start = time.monotonic()
             changes = {"optim.precision": "bf16", "run.checkpoint_activations": frugal}
             config = config_of(part, size, **changes)
             one = {name: view.expand(size, *view.shape[1:]) for name, view in views(1, config).items()}
@@ -317,6 +327,7 @@ def largest(part: Part) -> None:
                     report.notes.append(f"{size} samples fail for another reason: {first_line(error)[:200]}.")
                 return False
             finally:
+                took[size] = time.monotonic() - start
                 del trainer
                 gc.collect()
                 if part.device == "cuda":
@@ -324,7 +335,7 @@ def largest(part: Part) -> None:
 
         with part.row(report, "yes" if frugal else "no"):
             part.check_time()
-            low, high = search(fits, 2 if part.smoke else 128, lambda until=until: time.monotonic() < until)
+            low, high = search(fits, 2 if part.smoke else 512, in_time)
             rate = f"{rates[low]:.0f}"
             report.add(
                 "yes" if frugal else "no", low, high or "not reached", f"{peaks.get(low, 0.0):.1f}", rate
@@ -464,7 +475,7 @@ def files(part: Part) -> None:
 
     from crisscross_zoo.media.torchcodec_frames import check_torchcodec
 
-    seconds, copies = (1, 1) if part.smoke else (10, 48)
+    seconds, copies = (1, 1) if part.smoke else (10, 160)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "0.mp4"
         make_clip(path, 640, 360, seconds)
@@ -496,13 +507,13 @@ def files(part: Part) -> None:
 
 PARTS: dict[str, tuple[Callable[[Part], None], float]] = {
     "machine": (the_machine, 30),
-    "tests": (tests, 100),
+    "tests": (tests, 130),
     "step": (step, 90),
-    "largest": (largest, 65),
+    "largest": (largest, 110),
     "extraction": (extraction, 50),
     "features": (features, 30),
     "files": (files, 55),
-    "compiled": (compiled, 55),
+    "compiled": (compiled, 120),
 }
 """The function of each part, and its time limit in seconds."""
 

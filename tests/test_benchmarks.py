@@ -199,7 +199,7 @@ def test_the_largest_size_is_found_within_a_32nd(gpu, limit):
         tried.append(size)
         return size <= limit
 
-    low, high = gpu[0].search(fits, 128, lambda: True)
+    low, high = gpu[0].search(fits, 128, lambda size: True)
     assert low <= limit < high
     assert high - low <= max(1, low // 32)
     assert len(tried) <= 15

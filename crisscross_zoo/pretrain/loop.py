@@ -230,6 +230,8 @@ class _Trainer:
         self.config, self.world = config, world
         width = min(config.video.width, config.audio.width)
         self.channels_last = config.run.channels_last and width >= LEAST_CHANNELS_LAST_WIDTH
+        if config.run.compile and world.device.type == "cuda":
+            self.channels_last = False  # torch.compile expects gradients of weights in another layout, and stops
         torch.manual_seed(config.seed)
         model = CrissCross(
             VideoEncoder(config.video),

@@ -153,7 +153,7 @@ class RunConfig(Settings):
             workers.
         read_seconds: Seconds that reading one file may take. After that its worker is restarted, and the file is
             skipped from then on.
-        channels_last: Keep activations channels-last, which is faster.
+        channels_last: Keep activations channels-last, which is faster; not where ``compile`` compiles for a GPU.
         compile: Use torch.compile.
         checkpoint_activations: Recompute activations in the backward pass: less memory, more time.
         save_steps: Steps between checkpoints. A checkpoint is also written at the end and when a signal stops the run.
