@@ -192,7 +192,8 @@ def tests(part: Part) -> None:
 def config_of(part: Part, batch_size: int, **overrides: Any) -> PretrainConfig:
     preset = "demo" if part.smoke else "kinetics400"
     extra = {"optim.larc": True, "optim.batch_size": batch_size}
-    if part.smoke:  # 16 channels: with 8, torch 2.15 writes past a gradient's end (bfloat16, stride 2, odd batches)
+    if part.smoke:
+        # 16 channels: with 8, torch 2.15 writes past a gradient's end (bfloat16 on a CPU, stride 2, odd batches).
         extra |= {"video.frames": 4, "data.crop": 32, "video.width": 16, "audio.width": 16}
     return make_config(preset, overrides={**extra, **overrides})
 

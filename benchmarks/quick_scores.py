@@ -22,6 +22,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,22 @@ def recall(x: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
     return 100 * float((labels[similar.argmax(1)] == labels).mean())
 
 
+Sets = dict[str, tuple[list[torch.Tensor], np.ndarray, np.ndarray]]
+
+
+def score(encoder: Callable[[str], Encoder | None], sets: Sets) -> dict[str, float]:
+    """Return the scores on the sets, in %; ``encoder`` gives that of a modality, or None for no network."""
+    found = {}
+    for key, (inputs, labels, groups) in sets.items():
+        x = features(encoder(SETS[key][0]), inputs)
+        found[f"{key}, linear"] = linear(x, labels, groups)
+        found[f"{key}, R@1"] = recall(x, labels, groups)
+        if key == "voices":
+            often = np.array([len(set(labels[groups == phrase])) >= LEAST_SPEAKERS for phrase in groups])
+            found["phrases, R@1"] = recall(x[often], groups[often], labels[often])
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,18 +204,11 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # logistic regression stops after max_iter
     sets = {name: read(name, options.packages, options.cache) for name in options.sets}
-    header = [f"{name}, {score}" for name in sets for score in ("linear", "R@1")]
-    header += ["phrases, R@1"] * ("voices" in sets)
-    print(f"| encoders | {' | '.join(header)} |\n|{' --- |' * (1 + len(header))}", flush=True)
-    for name in options.encoders:
-        found, phrases = [], []
-        for key, (inputs, labels, groups) in sets.items():
-            x = features(encoder_of(name, SETS[key][0]), inputs)
-            found += [linear(x, labels, groups), recall(x, labels, groups)]
-            if key == "voices":
-                often = np.array([len(set(labels[groups == phrase])) >= LEAST_SPEAKERS for phrase in groups])
-                phrases = [recall(x[often], groups[often], labels[often])]
-        print(f"| {name} | {' | '.join(f'{value:.1f}' for value in [*found, *phrases])} |", flush=True)
+    for number, name in enumerate(options.encoders):
+        found = score(partial(encoder_of, name), sets)
+        if number == 0:
+            print(f"| encoders | {' | '.join(found)} |\n|{' --- |' * (1 + len(found))}")
+        print(f"| {name} | {' | '.join(f'{value:.1f}' for value in found.values())} |", flush=True)
     return 0
 
 
