@@ -107,7 +107,7 @@ def test_a_plan_is_arithmetic_on_what_was_measured(tmp_path):
     for seconds, row in zip(whole, cores["rows"], strict=True):
         assert float(row[1]) == pytest.approx(seconds * 100, abs=0.5 + 0.05)
         assert float(row[2].split()[0]) == pytest.approx(float(row[1]) * 1e6 / 10 / 3600, rel=0.05)
-    video, audio = 4 * 4 * 64 / 1e3, 4 * 4 * 576 / 1e3
+    video, audio = 4 * 4 * 128 / 1e3, 4 * 4 * 1728 / 1e3
     assert storage["rows"][0][1:3] == [f"{video:.0f}", f"{audio:.0f}"]
 
 

@@ -142,8 +142,10 @@ def test_a_row_is_the_mean_over_the_files_clips(files: list[Path], modality: str
         expected = np.concatenate([arrays[name].astype(np.float64).mean(0) for name in names])
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
     assert found.dtype == np.float32
-    assert transformer.sizes_ == dict.fromkeys(names, 64)
-    assert list(transformer.get_feature_names_out()) == [f"{name}{i}" for name in names for i in range(64)]
+    sizes = {name: {"video": 128, "audio": 192}[name] for name in names}
+    assert transformer.sizes_ == sizes
+    columns = [f"{name}{i}" for name, size in sizes.items() for i in range(size)]
+    assert list(transformer.get_feature_names_out()) == columns
 
 
 def test_rows_are_in_the_order_of_the_paths(fitted: MediaFeatures, files: list[Path]) -> None:

@@ -87,7 +87,7 @@ def test_folder_features(tmp_path: Path) -> None:
     features = Features.load(tmp_path / "out" / "deep" / "a.npz")
     assert features.video is not None
     assert features.audio is not None
-    assert (features.video.shape, features.audio.shape) == ((12, 64), (12, 576))
+    assert (features.video.shape, features.audio.shape) == ((12, 128), (12, 1728))
     assert len(np.unique(features.video, axis=0)) == 12
     assert not (tmp_path / "out" / "b.npz").exists()
     assert re.search(r"^error: in.b\.mp4: .*FFmpeg", printed, re.M)
@@ -103,8 +103,8 @@ def test_training_script(tmp_path: Path) -> None:
 
 def test_plot_features(tmp_path: Path) -> None:
     printed = run("plot_features.py", str(CLIP), "--out", "plot.png", folder=tmp_path)
-    assert "video: float32 (12, 64)" in printed
-    assert "audio: float32 (12, 192)" in printed
+    assert "video: float32 (12, 128)" in printed
+    assert "audio: float32 (12, 576)" in printed
     from matplotlib.image import imread
 
     image = imread(tmp_path / "plot.png")
@@ -157,7 +157,7 @@ def test_a_dataloader_preprocesses_in_its_workers(tmp_path: Path) -> None:
     command = [sys.executable, EXAMPLES / "dataloader.py", "in", "--workers", "2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
     names = ", ".join(str(Path("in", f"{number}.mp4")) for number in range(3))
-    assert done.stdout == f"(3, 64) of {names}\n"
+    assert done.stdout == f"(3, 128) of {names}\n"
 
 
 def test_retrieval_by_each_modality_and_by_both(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_events_are_aligned_by_time(tmp_path: Path) -> None:
     overlap = [max(0.0, min(end, 0.75) - max(start, 0.25)) for start, end in features.audio_windows]
     for name, labels in (("events.csv", ["one", "two", "none"]), ("events.srt", ["one", "two lines"])):
         printed = run("align_events.py", str(CLIP), name, "--stride", "0.5", folder=tmp_path)
-        assert f"video: ({len(labels)}, 64), {len(labels) - 2} events outside the file" in printed
+        assert f"video: ({len(labels)}, 128), {len(labels) - 2} events outside the file" in printed
         with np.load(tmp_path / "events.npz") as events:
             assert events["label"].tolist() == labels
             assert events["start"][:2].tolist() == [1.0, 0.25]
@@ -201,7 +201,7 @@ def test_events_are_aligned_by_time(tmp_path: Path) -> None:
             assert np.isnan(events["video"][2:]).all()
 
 
-@pytest.mark.parametrize(("modality", "width"), [("video", 64), ("audio", 576)])
+@pytest.mark.parametrize(("modality", "width"), [("video", 128), ("audio", 1728)])
 def test_export_to_onnx(tmp_path: Path, modality: str, width: int) -> None:
     onnxruntime = needs.package("onnxruntime", extra="onnx")
     needs.package("onnxscript", extra="onnx")
@@ -226,7 +226,7 @@ def test_datasets_map(tmp_path: Path) -> None:
     (tmp_path / "in" / "a.mp4").write_bytes(CLIP.read_bytes())
     (tmp_path / "in" / "b.mp4").write_bytes(b"no media")
     printed = run("datasets_map.py", "in", "--out", "out", folder=tmp_path)
-    assert re.search(r"^in.a\.mp4: \(12, 64\)$", printed, re.M)
+    assert re.search(r"^in.a\.mp4: \(12, 128\)$", printed, re.M)
     good, bad = datasets.load_from_disk(tmp_path / "out")
     features = FeatureExtractor("demo")(CLIP)
     np.testing.assert_array_equal(np.array(good["video"], np.float32), features.video)
@@ -250,7 +250,7 @@ def test_notebook(tmp_path: Path) -> None:
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     printed = "".join(o.text for o in outputs if o.get("name") == "stdout")
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
-    assert "audio: float32 (23, 192), 0.000 to 6.000 s" in printed
+    assert "audio: float32 (23, 576), 0.000 to 6.000 s" in printed
     scenes = re.findall(r"^\w+: within the scenes (\S+) and (\S+), across (\S+)$", printed, re.M)
     assert len(scenes) == 2
     assert all(min(float(a), float(b)) > float(c) for a, b, c in scenes)

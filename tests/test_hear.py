@@ -57,7 +57,7 @@ def test_the_model_has_its_sample_rate_and_sizes(model: hear.HearModel) -> None:
     assert model.sample_rate == RATE
     sizes = (model.scene_embedding_size, model.timestamp_embedding_size)
     assert [type(size) for size in sizes] == [int, int]
-    assert sizes == (576, 576)
+    assert sizes == (1728, 1728)
     assert hear.HearModel(AudioEncoder()).scene_embedding_size == 4608
 
 
@@ -145,7 +145,7 @@ def test_clips_go_through_in_batches_whatever_the_length(model: hear.HearModel) 
 
 def test_embeddings_are_for_training_on_and_not_for_training_the_encoder(model: hear.HearModel) -> None:
     scenes = hear.get_scene_embeddings(noise(2, 1), model)
-    layer = nn.Linear(576, 2)
+    layer = nn.Linear(1728, 2)
     layer(scenes).sum().backward()  # tensors of inference mode would refuse
     assert not scenes.requires_grad
     assert layer.weight.grad is not None

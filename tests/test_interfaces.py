@@ -78,8 +78,8 @@ def test_blocks_run(
             exec(compile(block.code, f"docs/interfaces.md, line {block.line}", "exec"), {})
     printed = capsys.readouterr().out
     assert "torch.Size([2, 10])" in printed
-    assert "{'conv3x': (2, 16, 10, 25), 'conv5x': (2, 64, 3, 7)}" in printed
+    assert "{'conv3x': (2, 48, 10, 25), 'conv5x': (2, 192, 3, 7)}" in printed
     (sample,) = fiftyone.samples
     assert (sample["filepath"], sample["duration"]) == ("examples/clip.mp4", 6)
-    assert (sample["crisscross_video"].shape, sample["crisscross_audio"].shape) == ((64,), (576,))
+    assert (sample["crisscross_video"].shape, sample["crisscross_audio"].shape) == ((128,), (1728,))
     assert sample["crisscross_video"].dtype == np.float32

@@ -53,10 +53,12 @@ class Release:
     Attributes:
         card_data: The facts for the model card.
         config: The config in the weights' file, which ``weights_sha256`` depends on.
+        state_sha256: sha256 of the weights in float32, with that config; a file in half precision has another.
     """
 
     card_data: ModelCardData
     config: EncoderConfig
+    state_sha256: str
 
 
 class EncoderMixin(
@@ -99,7 +101,7 @@ class EncoderMixin(
         history = UNKNOWN_HISTORY
         if self.release is not None:
             name = f"`{self.weights_id}` of CrissCross Zoo"
-            if state_sha256(self.state_dict(), self.release.config) == self.weights_sha256:
+            if state_sha256(self.state_dict(), self.release.config) == self.release.state_sha256:
                 history = (
                     f"{name}; no value was changed. The head of this file has their license, what they were"
                     " pretrained on, without labels, and the manifest's results, not measured again."

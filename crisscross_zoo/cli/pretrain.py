@@ -36,7 +36,7 @@ torchrun --nproc-per-node 8 -m crisscross_zoo.cli.pretrain kinetics400 --data vi
 crisscross-pretrain prepare videos.parquet --out small/      copies that are read fast; then --data small/
 crisscross-pretrain pack videos.parquet --out shards/        few large files; then --data shards/
 crisscross-pretrain demo --out demo/        on a small generated data set, on a CPU, in minutes
-crisscross-pretrain generate --out clips/ --clips 4900      generated clips; then index them, and train with world
+crisscross-pretrain generate --out clips/ --clips 8000      generated clips; then index them, and train with world
 To resume a run that was stopped, repeat the command.
 exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted (a checkpoint is written)"""
 

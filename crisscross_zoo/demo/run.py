@@ -1,7 +1,6 @@
 """The demo: a generated data set, narrow encoders pretrained on it without labels, and their scores.
 
-It shows on a CPU, in minutes, that the training loop learns. It also made the ``demo`` weights that ship with the
-package. Its folder::
+It shows on a CPU, in minutes, that the training loop learns. Its folder::
 
     data/train/CLASS/*.mp4, data/test/CLASS/*.mp4   generated clips
     train.parquet                                   index of the training clips

@@ -227,5 +227,5 @@ Event: TypeAlias = Message | FileNote | FileWarning | FileDone | FileSkipped | F
 
 
 def describe_shapes(shapes: Mapping[str, list[int]]) -> str:
-    """Return shapes as text, ``video 12 rows x 64, audio 12 rows x 576``."""
+    """Return shapes as text, ``video 12 rows x 128, audio 12 rows x 1728``."""
     return ", ".join(f"{name} {counted(rows, 'row')} x {size}" for name, (rows, size) in shapes.items())

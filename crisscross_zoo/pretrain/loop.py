@@ -231,7 +231,7 @@ class _Trainer:
         width = min(config.video.width, config.audio.width)
         self.channels_last = config.run.channels_last and width >= LEAST_CHANNELS_LAST_WIDTH
         if config.run.compile and world.device.type == "cuda":
-            self.channels_last = False  # torch.compile expects gradients of weights in another layout, and stops
+            self.channels_last = False  # torch.compile stops at gradients of channels-last weights
         torch.manual_seed(config.seed)
         model = CrissCross(
             VideoEncoder(config.video),

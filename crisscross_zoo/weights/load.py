@@ -163,7 +163,8 @@ def open_checkpoint(
     else:
         encoder.weights_sha256 = file_sha256(weights_file(found.path))
     if found.entry is not None:
-        encoder.release = Release(card_data=card_data(found.entry), config=config)
+        state = state_sha256(encoder.state_dict(), config)
+        encoder.release = Release(card_data=card_data(found.entry), config=config, state_sha256=state)
     return encoder.eval()
 
 

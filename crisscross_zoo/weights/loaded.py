@@ -87,5 +87,6 @@ def _of_encoder(encoder: Encoder, modality: str, pooling: Pooling | None) -> Loa
             f"the {modality} encoder is one for {encoder.config.modality}", remedy=f"pass one for {modality}"
         )
     now = state_sha256(encoder.state_dict(), encoder.config)  # it may have been trained since it was loaded
-    changed = "" if encoder.weights_sha256 in (None, now) else " (changed)"
+    as_released = encoder.release is not None and encoder.release.state_sha256 == now
+    changed = "" if as_released or encoder.weights_sha256 in (None, now) else " (changed)"
     return LoadedWeights(encoder, encoder.with_pooling(pooling), encoder.weights_id + changed, now)

@@ -34,7 +34,7 @@ from crisscross_zoo.pretrain.loss import PAIRS
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts, view_starts
 
 HERE = Path(__file__).resolve().parent
-DEMO = HERE.parent / "demo"
+WEIGHTS = HERE.parent / "demo" / "weights"
 CLIP = HERE.parents[1] / "examples" / "clip.mp4"
 
 INK = {"": "#2a2f3a", "-dark": "#dfe3ea"}
@@ -308,9 +308,9 @@ def loss(figure: Figure, width: float, height: float) -> None:
 
 def curves(figure: Figure, *_: float) -> None:
     """Draw the loss and the spread of the embeddings in the run that the demo weights come from."""
-    with (DEMO / "log.csv").open(newline="") as file:
+    with (WEIGHTS / "log.csv").open(newline="") as file:
         log = list(csv.DictReader(file))
-    dim = json.loads((DEMO / "config.json").read_text())["heads"]["projection"]
+    dim = json.loads((WEIGHTS / "config.json").read_text())["heads"]["projection"]
 
     def column(name: str) -> list[float]:
         return [float(row[name]) for row in log]

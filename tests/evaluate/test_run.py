@@ -219,7 +219,7 @@ def test_folds_of_a_plain_folder_and_every_modality(folder: Path, command: Any, 
     assert list(result["folds"]) == ["1", "2", "3", "4"]
     assert set(result["recall"]) == {"video-to-video", "audio-to-audio"}
     assert command("fusion", folder, "--clips.frames", 8, out=tmp_path / "f")["top1"]["mean"] == 1
-    assert command("linear", folder, out=tmp_path / "l")["top1"]["mean"] == 1
+    assert command("linear", folder, "--svm.costs", 1, out=tmp_path / "l")["top1"]["mean"] == 1
 
 
 LAYER = ["linear", "kinetics400", "--layer.epochs", 3, "--layer.lr", 0.01, "--layer.batch-size", 4]
@@ -533,7 +533,7 @@ def test_the_heads_of_a_run_give_retrieval_across_modalities(
     from crisscross_zoo.checkpoints.training import save_checkpoint
     from crisscross_zoo.encoders import AudioEncoder, VideoEncoder
 
-    model = CrissCross(VideoEncoder(depth=10, width=8), AudioEncoder(depth=10, width=8), projection=16)
+    model = CrissCross(VideoEncoder(depth=10, width=16), AudioEncoder(depth=18, width=24), projection=16)
     run = tmp_path / "run"
     save_checkpoint(run, 1, {"model": model.state_dict()}, keep=1)
     model.video_backbone.save_pretrained(run / "video")
@@ -559,7 +559,7 @@ def test_heads_of_other_encoders_are_refused(
     words = ["retrieval", str(folder), "--setup", "both", "--weights", "demo", "--heads", str(tmp_path)]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert "the heads take audio features of 24 channels, the encoder has 64" in error
+    assert "the heads take audio features of 24 channels, the encoder has 192" in error
     assert error.count("\n") == 1
 
 

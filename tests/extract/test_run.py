@@ -50,14 +50,14 @@ def test_a_folder_is_extracted_once_and_reported_file_by_file(tree, tmp_path):
         summary
     )
     done = next(e for e in events if isinstance(e, FileDone) and e.path == str(tree / "a.mp4"))
-    assert str(done) == f"{tree / 'a.mp4'} -> {out / 'a.npz'}: video 1 row x 64"
-    assert Features.load(done.output).video.shape == (1, 64)
+    assert str(done) == f"{tree / 'a.mp4'} -> {out / 'a.npz'}: video 1 row x 128"
+    assert Features.load(done.output).video.shape == (1, 128)
 
     events.clear()
     again = extract_files(tree, out, on_event=events.append, **DEMO)
     assert (again.done, again.skipped, again.clips) == (0, 2, 0)
     assert kinds(events) == [FileSkipped, FileSkipped, FileFailed, Summary]
-    assert str(events[0]).endswith("a.npz: video 1 row x 64, already there")
+    assert str(events[0]).endswith("a.npz: video 1 row x 128, already there")
 
     events.clear()
     other = extract_files(tree / "sub", out / "sub", on_event=events.append, **{**DEMO, "clips": 2})
@@ -97,10 +97,10 @@ def test_files_of_other_suffixes_are_skipped_and_counted_once(tree, tmp_path):
 
 def test_one_files_summary_has_the_span_of_its_rows(tree, tmp_path):
     summary = extract_files(tree / "a.mp4", tmp_path / "a.npz", **(DEMO | {"clips": None}))
-    start = f"{tmp_path / 'a.npz'}: video 3 rows x 64, 0.0 to 1.5 s of {tree / 'a.mp4'} (took "
+    start = f"{tmp_path / 'a.npz'}: video 3 rows x 128, 0.0 to 1.5 s of {tree / 'a.mp4'} (took "
     assert str(summary).startswith(start)
     again = extract_files(tree / "a.mp4", tmp_path / "a.npz", **(DEMO | {"clips": None}))
-    assert str(again).endswith(f"video 3 rows x 64 of {tree / 'a.mp4'}: already there with these settings")
+    assert str(again).endswith(f"video 3 rows x 128 of {tree / 'a.mp4'}: already there with these settings")
 
 
 def test_a_bad_file_alone_raises_nothing(tree, tmp_path):
