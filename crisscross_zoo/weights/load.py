@@ -163,7 +163,8 @@ def open_checkpoint(
     else:
         encoder.weights_sha256 = file_sha256(weights_file(found.path))
     if found.entry is not None:
-        state = state_sha256(encoder.state_dict(), config)
+        half = any(value.dtype == torch.float16 for value in state_dict.values())
+        state = state_sha256(encoder.state_dict(), config) if half else encoder.weights_sha256
         encoder.release = Release(card_data=card_data(found.entry), config=config, state_sha256=state)
     return encoder.eval()
 
