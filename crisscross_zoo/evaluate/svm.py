@@ -125,8 +125,9 @@ def fit_svm(
         classes: K, at least 2.
         costs: Values of C, above 0.
         tolerance: A class has converged when two values are at most this: the norm of its gradient g relative to that
-            at zero weights, and |g|^2 / 2 relative to the objective. Since the objective is strongly convex, it is
-            then at most this relative distance above its minimum.
+            at zero weights, and an estimate of its distance above the minimum relative to the objective. The estimate
+            is the decrease that the last Newton step predicted, or |g|^2 / 2 if that is smaller, which bounds the
+            distance since the objective is strongly convex.
         device: Where the products are computed; on MPS, which lacks float64, the CPU is used.
         on_pass: Called after each pass over all rows with the number of passes.
 
@@ -290,6 +291,7 @@ def _solve(
         problem.dtype = torch.float64
     w, scores = w.to(problem.dtype, copy=True), scores.to(problem.dtype, copy=True)
     relative = float("inf")
+    above = torch.full((problem.classes,), torch.inf, dtype=torch.float64, device=problem.device)
     for number in range(NEWTON_STEPS):
         if number == _SINGLE_STEPS:
             problem.dtype = torch.float64
@@ -299,11 +301,13 @@ def _solve(
         norm = gradient.norm(dim=0)
         at_zero = (2 * cost * problem.at_zero).clamp_min(torch.finfo(torch.float32).tiny)
         relative = float((norm / at_zero).max())
-        solved = (norm <= tolerance * at_zero) & (norm.square() / 2 <= tolerance * objective)
+        above = torch.minimum(above, norm.double().square() / 2)
+        solved = (norm <= tolerance * at_zero) & (above <= tolerance * objective)
         if bool(solved.all()):
             return w, scores, relative, True
         classes = solved.logical_not().nonzero()[:, 0]
         step, step_scores = _newton_step(problem, cost, active, gradient, classes)
+        above = -(gradient * step).sum(0).double() / 2  # 0 for classes that are solved
         length = _line_search(problem, cost, w, step, scores, step_scores)
         w += length * step
         scores += length.cpu() * step_scores
