@@ -10,7 +10,8 @@ regression on standardised features, with the best of three penalties; R@1 is by
 
 - drums: five kinds of samples of the drum kits of Hydrogen, each kit tested apart from those trained on;
 - voices: who speaks in Hedgewars, phrases tested apart; and the phrase, by the nearest neighbour among other speakers;
-- kinds: Tux Paint's sounds of birds, mammals, things and speech; images: Tux Paint's images, moved by a camera.
+- kinds: Tux Paint's sounds of birds, mammals, things and speech; images: Tux Paint's images, moved by a camera;
+- motion: eight kinds of motion of generated shapes, the clips of `crisscross-pretrain demo`.
 
 Inputs are kept in `--cache`.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -35,6 +37,7 @@ from sklearn.preprocessing import StandardScaler
 
 from crisscross_zoo.checkpoints.training import load_checkpoint
 from crisscross_zoo.config import AudioConfig, VideoConfig
+from crisscross_zoo.demo.data import make_demo_data
 from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import CrissCrossError
 from crisscross_zoo.media.clips import Clip, Sampling, read_clips
@@ -47,6 +50,7 @@ Labelled = Iterator[tuple[Path, str, str]]
 """Files with their class, and with the group that is tested as a whole ("": none)."""
 
 CLIPS = 5
+SHAPES = 16
 LEAST_SPEAKERS = 6
 PENALTIES = (1e-4, 1e-3, 1e-2)
 DRUMS = {
@@ -83,12 +87,11 @@ def stamps(name: str) -> Callable[[Path], Labelled]:
     return files
 
 
-SETS: dict[str, tuple[str, Callable[[Path], Labelled]]] = {
-    "drums": ("audio", drums),
-    "voices": ("audio", voices),
-    "kinds": ("audio", stamps("stamps, kinds of sounds")),
-    "images": ("video", stamps("stamps, images")),
-}
+def shapes(_: Path) -> Labelled:
+    with tempfile.TemporaryDirectory() as folder:
+        make_demo_data(folder, train_clips=SHAPES, test_clips=0)
+        for file in sorted(Path(folder).glob("train/*/*")):
+            yield file, file.parent.name, ""
 
 
 def waves(file: Path) -> torch.Tensor:
@@ -104,23 +107,41 @@ def frames(file: Path) -> torch.Tensor:
     return torch.from_numpy(np.stack([seen[first : first + 16 : 2] for first in (0, 24)]))
 
 
+def clips(file: Path) -> torch.Tensor:
+    """Return the clips of a video, uint8 (clips, 8, 112, 112, 3)."""
+    sampling = Sampling(video=VideoConfig(size=112), audio=None, clips=CLIPS)
+    return torch.from_numpy(
+        np.stack([event.values for event in read_clips(file, sampling) if isinstance(event, Clip)])
+    )
+
+
+SETS: dict[str, tuple[str, Callable[[Path], Labelled], Callable[[Path], torch.Tensor]]] = {
+    "drums": ("audio", drums, waves),
+    "voices": ("audio", voices, waves),
+    "kinds": ("audio", stamps("stamps, kinds of sounds"), waves),
+    "images": ("video", stamps("stamps, images"), frames),
+    "motion": ("video", shapes, clips),
+}
+"""The modality of each set, its files, and what is read from a file."""
+
+
 def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np.ndarray, np.ndarray]:
     """Return the inputs, the labels and the groups of a set."""
     kept = cache / f"{name}.pt"
     if not kept.exists():
-        modality, files = SETS[name]
+        _, files, inputs = SETS[name]
         found = []
         for file, label, group in files(packages):
             try:
-                found.append(((waves if modality == "audio" else frames)(file), label, group))
+                found.append((inputs(file), label, group))
             except (CrissCrossError, ValueError) as error:
                 print(f"{file}: {error}", file=sys.stderr)
         if not found:
             sys.exit(f"{packages}: no files of the set {name}; unpack its package there")
         cache.mkdir(parents=True, exist_ok=True)
         torch.save(found, kept)
-    inputs, labels, groups = zip(*torch.load(kept, weights_only=True), strict=True)
-    return list(inputs), np.array(labels), np.array(groups)
+    held, labels, groups = zip(*torch.load(kept, weights_only=True), strict=True)
+    return list(held), np.array(labels), np.array(groups)
 
 
 def encoder_of(name: str, modality: str) -> Encoder | None:

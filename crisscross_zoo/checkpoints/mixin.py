@@ -47,18 +47,18 @@ from crisscross_zoo.settings import check_path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
-    """The manifest's facts about weights.
+class Loaded:
+    """Weights as they were loaded.
 
     Attributes:
-        card_data: The facts for the model card.
-        config: The config in the weights' file, which ``weights_sha256`` depends on.
+        config: The config in their file, which the sha256 depends on.
         state_sha256: sha256 of the weights in float32, with that config; a file in half precision has another.
+        card_data: The manifest's facts for the model card; None for weights that it does not list.
     """
 
-    card_data: ModelCardData
     config: EncoderConfig
     state_sha256: str
+    card_data: ModelCardData | None = None
 
 
 class EncoderMixin(
@@ -83,12 +83,17 @@ class EncoderMixin(
     config: EncoderConfig
     weights_id: str = "unseeded"
     weights_sha256: str | None = None
-    release: Release | None = None
+    loaded: Loaded | None = None
 
     @property
     @abc.abstractmethod
     def num_classes(self) -> int:
         """Number of logits of the encoder's classifier; 0 without one."""
+
+    def is_changed(self) -> bool:
+        """Return whether a value is another than when the weights were loaded; False if they were not loaded."""
+        loaded = self.loaded
+        return loaded is not None and state_sha256(self.state_dict(), loaded.config) != loaded.state_sha256
 
     def generate_model_card(self, **kwargs: Any) -> ModelCard:
         """Return the card that ``save_pretrained`` writes if the folder has none.
@@ -96,12 +101,13 @@ class EncoderMixin(
         For weights of the manifest the card has their license, data set and results; for changed weights no results.
         """
         info = self._hub_mixin_info
-        data = copy.deepcopy(info.model_card_data if self.release is None else self.release.card_data)
+        listed = None if self.loaded is None else self.loaded.card_data
+        data = copy.deepcopy(info.model_card_data if listed is None else listed)
         data.tags = list(dict.fromkeys([*(data.tags or []), self.config.modality]))
         history = UNKNOWN_HISTORY
-        if self.release is not None:
+        if listed is not None:
             name = f"`{self.weights_id}` of CrissCross Zoo"
-            if state_sha256(self.state_dict(), self.release.config) == self.release.state_sha256:
+            if not self.is_changed():
                 history = (
                     f"{name}; no value was changed. The head of this file has their license, what they were"
                     " pretrained on, without labels, and the manifest's results, not measured again."
@@ -230,6 +236,7 @@ class EncoderMixin(
         encoder = build_strictly(build, config, state_dict, source=model_id)
         encoder.weights_id = weights_id
         encoder.weights_sha256 = file_sha256(weights_file(path))
+        encoder.loaded = Loaded(config=config, state_sha256=state_sha256(encoder.state_dict(), config))
         with plain_torch():
             return encoder.to(map_location).eval()
 

@@ -86,7 +86,6 @@ def _of_encoder(encoder: Encoder, modality: str, pooling: Pooling | None) -> Loa
         raise ConfigError(
             f"the {modality} encoder is one for {encoder.config.modality}", remedy=f"pass one for {modality}"
         )
-    now = state_sha256(encoder.state_dict(), encoder.config)  # it may have been trained since it was loaded
-    as_released = encoder.release is not None and encoder.release.state_sha256 == now
-    changed = "" if as_released or encoder.weights_sha256 in (None, now) else " (changed)"
+    changed = " (changed)" if encoder.is_changed() else ""  # such as trained
+    now = state_sha256(encoder.state_dict(), encoder.config)
     return LoadedWeights(encoder, encoder.with_pooling(pooling), encoder.weights_id + changed, now)

@@ -284,7 +284,7 @@ class TestCards:
         assert (card.data.eval_results, card.data.metrics) == (None, None)
         assert "model-index" not in card.content
         assert "Trained further from `demo`" in card.text
-        assert encoder.release.card_data.eval_results  # the card took them from a copy
+        assert encoder.loaded.card_data.eval_results  # the card took them from a copy
 
     def test_other_weights_bring_no_license(self, folder):
         data = ModelCard.load(folder / "README.md").data

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from crisscross_zoo import FeatureExtractor, load_encoder
+from crisscross_zoo.config import Pooling
 from crisscross_zoo.encoders import VideoEncoder
 from crisscross_zoo.errors import ConfigError, MediaError, NoStreamError
 from crisscross_zoo.evaluate.datasets import Fold, LabelledData, LabelledFile
@@ -59,13 +62,27 @@ def test_features_are_kept_under_the_sha256_of_the_file(tmp_path: Path) -> None:
     assert ClipFeatures(plan, Reporter()).store().folder == FeatureStore(tmp_path / "cache", extractor).folder
 
 
-def test_a_trained_encoder_is_distinguished_from_its_weights(tmp_path: Path) -> None:
-    encoder = load_encoder("video", "demo")
+@pytest.mark.parametrize("pooling", [None, "avg"])
+@pytest.mark.parametrize(
+    "source", ["demo", "random:0", "a file in half precision", "a file of another program"]
+)
+def test_a_trained_encoder_is_distinguished_from_its_weights(
+    source: str, pooling: Pooling | None, tmp_path: Path
+) -> None:
+    demo = load_encoder("video", "demo")
+    if source.startswith("a file"):
+        file = tmp_path / "weights.safetensors"
+        weights = {name: value.half() if "half" in source and value.ndim > 1 else value.contiguous()
+                   for name, value in demo.state_dict().items()}  # fmt: skip
+        save_file(weights, file, {"config": json.dumps(demo.config.to_dict()), "program": "another"})
+        source = str(file)
+    encoder = load_encoder("video", source, pooling=pooling)
     before = plan_of("finetune", encoder, tmp_path).weights["video"]
+    assert before.id == encoder.weights_id
     with torch.no_grad():
         next(encoder.parameters()).mul_(2)
     after = plan_of("finetune", encoder, tmp_path).weights["video"]
-    assert after.id == "demo (changed)"
+    assert after.id == f"{encoder.weights_id} (changed)"
     assert after.sha256 != before.sha256
     assert after.encoder is encoder
 
