@@ -150,7 +150,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
 
     Args:
         costs: C of the SVM, one value or several to choose from.
-        tolerance: Relative norm of the gradient at which the SVM has converged.
+        tolerance: Relative tolerance at which the SVM has converged, see :func:`crisscross_zoo.evaluate.svm.fit_svm`.
         n_splits: Number of folds on which the cost is chosen, each held out once, out of five (fewer if a class has
             fewer files or groups): 5 is five-fold cross-validation, 1 a single split.
         normalize: "none", or "l2" to scale each clip's features to length 1.

@@ -79,7 +79,7 @@ class SvmConfig(Settings):
     Attributes:
         costs: Candidate costs; the best is chosen.
         n_splits: Held-out splits, of five, on which the cost is chosen: 5 is five-fold cross-validation, 1 one split.
-        tolerance: Norm of the gradient, relative to that at zero weights, at which the SVM has converged.
+        tolerance: Relative tolerance at which the SVM has converged, see :func:`crisscross_zoo.evaluate.svm.fit_svm`.
     """
 
     costs: Costs = COSTS

@@ -125,9 +125,8 @@ def fit_svm(
         classes: K, at least 2.
         costs: Values of C, above 0.
         tolerance: A class has converged when two values are at most this: the norm of its gradient g relative to that
-            at zero weights, and an estimate of its distance above the minimum relative to the objective. The estimate
-            is the decrease that the last Newton step predicted, or |g|^2 / 2 if that is smaller, which bounds the
-            distance since the objective is strongly convex.
+            at zero weights, and its distance above the minimum relative to the objective. The distance is estimated by
+            the decrease that the last Newton step predicted, and bounded by |g|^2 / 2; the smaller value counts.
         device: Where the products are computed; on MPS, which lacks float64, the CPU is used.
         on_pass: Called after each pass over all rows with the number of passes.
 

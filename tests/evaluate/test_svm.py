@@ -59,15 +59,20 @@ def distance(ours: Floats, theirs: Floats) -> float:
 
 def gradients(features: Floats, labels: Ints, machine: Hyperplanes) -> tuple[Floats, Floats]:
     """Norms of each class's gradient, and of that at zero weights, from the definition in float64."""
+    found, at_zero, _ = definition(features, labels, machine)
+    return found, at_zero
+
+
+def definition(features: Floats, labels: Ints, machine: Hyperplanes) -> tuple[Floats, Floats, Floats]:
+    """The gradients' norms, those at zero weights, and the objectives of the classes, in float64."""
     x = np.column_stack([features.astype(np.float64), np.ones(len(features))])
     w = np.vstack([machine.weights, machine.bias]).astype(np.float64)
-    found, at_zero = [], []
-    for k in range(w.shape[1]):
-        y = np.where(labels == k, 1.0, -1.0)
-        hinge = np.maximum(0, 1 - y * (x @ w[:, k]))
-        found.append(np.linalg.norm(w[:, k] - 2 * machine.cost * (hinge * y) @ x))
-        at_zero.append(np.linalg.norm(2 * machine.cost * y @ x))
-    return np.array(found), np.array(at_zero)
+    y = np.where(labels[:, None] == np.arange(w.shape[1]), 1.0, -1.0)
+    hinge = np.maximum(0, 1 - y * (x @ w))
+    found = w - 2 * machine.cost * x.T @ (hinge * y)
+    at_zero = 2 * machine.cost * x.T @ y
+    objectives = (w**2).sum(0) / 2 + machine.cost * (hinge**2).sum(0)
+    return np.linalg.norm(found, axis=0), np.linalg.norm(at_zero, axis=0), objectives
 
 
 @pytest.mark.parametrize(
@@ -273,22 +278,28 @@ def test_how_much_is_held_in_memory_changes_nothing_but_rounding(
 
 
 @pytest.mark.parametrize("mean", [6, 30])
-@pytest.mark.parametrize("gram", [0, 1 << 28], ids=["steps", "exact"])
+@pytest.mark.parametrize(
+    ("gram", "steps"), [(0, 200), (0, 10), (1 << 28, 200)], ids=["steps", "few steps", "exact"]
+)
 def test_features_as_badly_scaled_as_real_ones_are_solved_for_any_cost(
-    monkeypatch: pytest.MonkeyPatch, gram: int, mean: float
+    monkeypatch: pytest.MonkeyPatch, gram: int, steps: int, mean: float
 ) -> None:
     """A mean far from zero and a decaying spectrum: the largest eigenvalue is 10^7 times the smallest."""
-    monkeypatch.setattr(svm, "GRAM_VALUES", gram)
     rng = np.random.default_rng(0)
     labels = np.arange(600) % 6
     latent = rng.standard_normal((6, 60))[labels] / 2 + rng.standard_normal((600, 60))
     features = (latent * np.arange(1, 61) ** -1.5) @ rng.standard_normal((60, 120)) + mean
     features += 0.01 * rng.standard_normal(features.shape)
     features = features.astype(np.float32)
-    for machine in fit_svm(Rows.of(features), labels, 6, (*COSTS, 100.0)):
+    costs = (*COSTS, 100.0)
+    nearest = list(fit_svm(Rows.of(features), labels, 6, costs, tolerance=1e-8))
+    monkeypatch.setattr(svm, "GRAM_VALUES", gram)
+    monkeypatch.setattr(svm, "CG_STEPS", steps)
+    for machine, nearer in zip(fit_svm(Rows.of(features), labels, 6, costs), nearest, strict=True):
         assert machine.solved
-        found, at_zero = gradients(features, labels, machine)
+        found, at_zero, objectives = definition(features, labels, machine)
         assert (found <= 1.1e-4 * at_zero).all()
+        assert (objectives <= (1 + 1e-4) * definition(features, labels, nearer)[2]).all()
 
 
 def test_a_solved_class_costs_no_products(monkeypatch: pytest.MonkeyPatch) -> None:
