@@ -4,8 +4,8 @@
     python benchmarks/plan.py --files 306000 --height 720 --stride 1
 
 The cost on one core is measured on a generated clip (see ``clips.py``), as processor time, with one torch thread. The
-rate of GPUs, and the efficiency of many cores that share memory, cannot be measured here. They are options with assumed
-defaults.
+rates of GPUs are options, whose defaults were measured on one H200 (``GPU.md``, extraction from memory). The efficiency
+of many cores that share memory is an option with an assumed default.
 """
 
 from __future__ import annotations
@@ -139,9 +139,7 @@ def times(file: File, options: argparse.Namespace) -> list[Report]:
     work = sum(file.flops.values()) * options.files
     for name, rate in (("float32", options.fp32), ("bfloat16", options.bf16)):
         seconds = work / (rate * 1e12 * options.gpus)
-        gpus.add(
-            f"networks, {name}", hours(seconds), f"{work / 1e18:.2f} EFLOP at {rate:g} TFLOP/s (assumed)"
-        )
+        gpus.add(f"networks, {name}", hours(seconds), f"{work / 1e18:.2f} EFLOP at {rate:g} TFLOP/s")
         gpus.add(
             f"the longest stage, {name}", hours(max(decode, carried, seconds)), "stages run at the same time"
         )
@@ -181,10 +179,10 @@ def main() -> int:
     parser.add_argument(
         "--fp32",
         type=float,
-        default=27,
-        help="TFLOP/s that a GPU reaches in float32 (default: 40 %% of an H100's data sheet)",
+        default=19,
+        help="TFLOP/s that a GPU reaches in float32 (default: measured on an H200)",
     )
-    parser.add_argument("--bf16", type=float, default=300, help="the same in bfloat16 (default: 30 %%)")
+    parser.add_argument("--bf16", type=float, default=51, help="the same in bfloat16")
     parser.add_argument("--carry", type=float, default=0.7, help="ms to move a video clip into the batch")
     parser.add_argument("--rounds", type=int, default=3)
     add_json_option(parser)

@@ -42,7 +42,7 @@ from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import CrissCrossError
 from crisscross_zoo.media.clips import Clip, Sampling, read_clips
 from crisscross_zoo.media.decode import INT16_SCALE
-from crisscross_zoo.pretrain.presets import make_config
+from crisscross_zoo.pretrain.presets import PRESETS, PretrainConfig
 from crisscross_zoo.transforms.mel import log_mel
 from crisscross_zoo.weights.load import load_encoder
 
@@ -144,9 +144,9 @@ def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np
     return list(held), np.array(labels), np.array(groups)
 
 
-def encoder_of(name: str, modality: str) -> Encoder | None:
+def encoder_of(name: str, modality: str, preset: PretrainConfig = PRESETS["world"]) -> Encoder | None:
     """Return an encoder by its name on the command line; None for `raw`."""
-    config: AudioConfig | VideoConfig = getattr(make_config("world"), modality)
+    config: AudioConfig | VideoConfig = getattr(preset, modality)
     if name == "raw":
         return None
     if name.startswith("random:"):

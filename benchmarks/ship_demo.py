@@ -6,9 +6,10 @@
     python benchmarks/ship_demo.py run/ --clips 8000       copies the encoders, in half precision, and the log
     python benchmarks/evaluations.py real packages/ --out eval/
     python benchmarks/ship_demo.py run/ --clips 8000 --scores eval/       also puts the scores into the manifest
+    python benchmarks/ship_demo.py run/ --video other/ --clips 8000       with the video encoder of another run
 
-Copies go to ``crisscross_zoo/weights`` and ``docs/demo/weights``, and the entry of each encoder to
-``weights_manifest.json``.
+Copies go to ``crisscross_zoo/weights`` and ``docs/demo/weights`` (of another run for video, to its folder ``video``),
+and the entry of each encoder to ``weights_manifest.json``.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def scores(folder: Path, modality: str) -> list[dict[str, object]]:
             random = 100 * np.mean([other[key] for other in others])
             found.append(
                 {
-                    "benchmark": f"{file.parents[1].name}, {key}",
+                    "benchmark": file.parents[1].name.replace("stamps,", "Tux Paint's stamps,"),
                     "protocol": protocol,
                     "metric": "R@1 in %, mean of five folds"
                     if key == "R@1"
@@ -76,8 +77,10 @@ def main() -> None:
     parser.add_argument(
         "--clips", type=int, required=True, help="number of clips that the run was trained on"
     )
+    parser.add_argument("--video", type=Path, metavar="RUN", help="take the video encoder from this run")
     parser.add_argument("--scores", type=Path, help="the folder that evaluations.py wrote")
     options = parser.parse_args()
+    runs = {"audio": options.run, "video": options.video or options.run}
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
     temporary = tempfile.TemporaryDirectory()
     written = Path(temporary.name)
@@ -85,7 +88,7 @@ def main() -> None:
         if entry["name"] != "demo":
             continue
         modality = entry["modality"]
-        weights, config = read_checkpoint(options.run / modality)
+        weights, config = read_checkpoint(runs[modality] / modality)
         assert config is not None
         target = written / f"demo_{modality}.safetensors"
         digest = write_checkpoint(target, {name: half(value) for name, value in weights.items()}, config)
@@ -103,9 +106,10 @@ def main() -> None:
         sys.exit(f"{total:,} bytes of weights, more than {LIMIT_BYTES:,}; nothing was changed")
     shutil.copytree(written, WEIGHTS, dirs_exist_ok=True)
     MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    DOCS.mkdir(exist_ok=True)
-    for name in ("log.csv", "config.json"):
-        shutil.copyfile(options.run / name, DOCS / name)
+    for run, folder in ((options.run, DOCS), *([(options.video, DOCS / "video")] if options.video else [])):
+        folder.mkdir(exist_ok=True)
+        for name in ("log.csv", "config.json"):
+            shutil.copyfile(run / name, folder / name)
     print(f"{total:,} bytes of weights")
 
 

@@ -7,9 +7,10 @@
     python benchmarks/world_ablation.py clips.parquet packages/ --out ablation/ --report        the finished runs
 
 A variant is an objective with the relaxation of the preset `world`, or a relaxation with all terms. The encoders are
-smaller than those of `world`, so that a run takes minutes. Scores are those of `quick_scores.py`, whose help also says
-how to unpack the packages; the table has their means with 95 % confidence intervals of Student's t over the seeds, and
-the scores without pretraining. Interrupted runs are resumed, and finished ones kept.
+smaller than those of `world`, so that a run takes minutes. Scores are those of `quick_scores.py`, but for Tux Paint's
+sounds, too few to tell variants apart; its help also says how to unpack the packages. The table has their means with
+95 % confidence intervals of Student's t over the seeds, and the scores without pretraining. Interrupted runs are
+resumed, and finished ones kept.
 """
 
 from __future__ import annotations
@@ -19,21 +20,20 @@ import json
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from quick_scores import SETS, read, score
+from quick_scores import SETS, encoder_of, read, score
 from scipy import stats
 from tqdm import tqdm
 
-from crisscross_zoo.encoders import Encoder, build_encoder
+from crisscross_zoo.files.atomic import write_atomically
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.pretrain.index import read_index
 from crisscross_zoo.pretrain.loop import pretrain
 from crisscross_zoo.pretrain.presets import PRESETS, PretrainConfig, make_config
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS
-from crisscross_zoo.weights.load import load_encoder
 
 OBJECTIVES = ("intra", "sync", "async", "intra+sync", "intra+async", "sync+async", "crisscross")
 OWN = PRESETS["world"].data.relaxation
@@ -51,14 +51,6 @@ def config_of(variant: str, seed: int, steps: int) -> PretrainConfig:
     if variant in RELAXATIONS:
         return make_config("world", overrides={**changes, "data.relaxation": variant})
     return make_config("world", objective="crisscross" if variant == RANDOM else variant, overrides=changes)
-
-
-def encoder_of(run: Path, config: PretrainConfig, modality: str) -> Encoder:
-    """Return a run's encoder. An objective of one modality leaves that of the other as it was drawn."""
-    if (run / modality).is_dir():
-        return load_encoder(modality, run / modality)  # type: ignore[call-overload, no-any-return]
-    torch.manual_seed(1000 + config.seed)
-    return build_encoder(getattr(config, modality)).eval()
 
 
 def table(out: Path) -> list[str]:
@@ -101,21 +93,21 @@ def main() -> int:
     for seed in () if options.report else range(options.seeds):
         for variant in (RANDOM, *options.variants):
             run, config = options.out / variant / f"seed{seed}", config_of(variant, seed, options.steps)
-            if (run / SCORES).exists():
-                continue
             with tqdm(desc=run.as_posix(), disable=not os.isatty(2)) as bar:
 
                 def show(step: int, total: int, _: dict[str, float], bar: tqdm = bar) -> None:
                     bar.total = total
                     bar.update(step - bar.n)
 
-                if variant != RANDOM:
+                if variant != RANDOM:  # a finished run is kept, and must have these settings and this index
                     status = pretrain(config, files, run, data_id=data_id, on_progress=show)
                     if not status.finished:
                         return 130
-            run.mkdir(parents=True, exist_ok=True)
-            scores = score(lambda modality, run=run, config=config: encoder_of(run, config, modality), sets)
-            (run / SCORES).write_text(json.dumps(scores), encoding="utf-8")
+            if not (run / SCORES).exists():
+                name = f"random:{seed}" if variant == RANDOM else str(run)
+                run.mkdir(parents=True, exist_ok=True)
+                scores = score(partial(encoder_of, name, preset=config), sets)
+                write_atomically(run / SCORES, json.dumps(scores).encode())
     print("\n".join(table(options.out)))
     return 0
 

@@ -205,6 +205,11 @@ def test_the_largest_size_is_found_within_a_32nd(gpu, limit):
     assert len(tried) <= 15
 
 
+def test_the_search_for_the_largest_size_ends_in_time(gpu):
+    assert gpu[0].search(lambda size: True, 128, lambda size: size < 512) == (256, None)
+    assert gpu[0].search(lambda size: size < 200, 128, lambda size: size != 192) == (128, 256)
+
+
 def test_the_memory_plan_is_a_line_and_agrees_with_a_real_step(tmp_path):
     arguments = ["--preset", "demo", "--precision", "bf16", "--batches", 4, 8, 16, "--check", 4]
     run_script("gpu_plan.py", *arguments, "--json", tmp_path / "plan.json")
