@@ -1,12 +1,11 @@
 """Put the encoders of a pretraining run into the package, as its `demo` weights.
 
-    crisscross-pretrain generate --out clips/ --clips 8000
-    crisscross-pretrain index clips/ --out clips.parquet
-    OMP_NUM_THREADS=1 crisscross-pretrain world --data clips.parquet --out run/
     python benchmarks/ship_demo.py run/ --clips 8000       copies the encoders, in half precision, and the log
+    python benchmarks/ship_demo.py run/ --clips 8000 --video other/ --video-clips 10000       video from another run
     python benchmarks/evaluations.py real packages/ --out eval/
-    python benchmarks/ship_demo.py run/ --clips 8000 --scores eval/       also puts the scores into the manifest
-    python benchmarks/ship_demo.py run/ --video other/ --clips 8000       with the video encoder of another run
+    python benchmarks/ship_demo.py run/ ... --scores eval/       also puts the scores into the manifest
+
+docs/pretraining.md, "Generated clips", has the commands of the runs.
 
 Copies go to ``crisscross_zoo/weights`` and ``docs/demo/weights`` (of another run for video, to its folder ``video``),
 and the entry of each encoder to ``weights_manifest.json``.
@@ -78,8 +77,12 @@ def main() -> None:
         "--clips", type=int, required=True, help="number of clips that the run was trained on"
     )
     parser.add_argument("--video", type=Path, metavar="RUN", help="take the video encoder from this run")
+    parser.add_argument("--video-clips", type=int, help="number of clips of that run")
     parser.add_argument("--scores", type=Path, help="the folder that evaluations.py wrote")
     options = parser.parse_args()
+    if (options.video is None) != (options.video_clips is None):
+        parser.error("--video and --video-clips go together")
+    size = f"{options.clips:,} clips" + (f" (video: {options.video_clips:,})" if options.video else "")
     runs = {"audio": options.run, "video": options.video or options.run}
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
     temporary = tempfile.TemporaryDirectory()
@@ -96,7 +99,7 @@ def main() -> None:
             status="released",
             arch=f"{KINDS[modality].format(depth=config.depth)}, width {config.width}",
             config=config.to_dict(),
-            pretrained_on={"dataset": "generated clips", "size": f"{options.clips:,} clips"},
+            pretrained_on={"dataset": "generated clips", "size": size},
             results=scores(options.scores, modality) if options.scores else [],
             note=NOTE,
             bundled={"file": target.name, "sha256": digest},

@@ -74,6 +74,7 @@ def card_data(entry: WeightsEntry, *, model_name: str | None = None) -> ModelCar
             task_type=_TASKS[entry.modality],
             dataset_type=_slug(result.benchmark),
             dataset_name=f"{result.benchmark}, {result.protocol}",
+            dataset_config=result.protocol,  # results of one data set and config would have one name
             metric_type="accuracy",
             metric_name=result.metric,
             metric_value=result.value,
