@@ -1,4 +1,4 @@
-"""Quick scores of small encoders on real recordings and images, to choose settings of the `demo` weights by.
+"""Quick scores of small encoders on recordings, images and shapes, to choose settings of the `demo` weights by.
 
     for package in tuxpaint-stamps-default hydrogen-drumkits hedgewars-data; do
         apt-get download $package && dpkg -x ${package}_*.deb packages/; done
@@ -11,7 +11,7 @@ regression on standardised features, with the best of three penalties; R@1 is by
 - drums: five kinds of samples of the drum kits of Hydrogen, each kit tested apart from those trained on;
 - voices: who speaks in Hedgewars, phrases tested apart; and the phrase, by the nearest neighbour among other speakers;
 - kinds: Tux Paint's sounds of birds, mammals, things and speech; images: Tux Paint's images, moved by a camera;
-- motion: eight kinds of motion of generated shapes, the clips of `crisscross-pretrain demo`.
+- shapes: eight kinds of generated clips, each with its own outline and motion, those of `crisscross-pretrain demo`.
 
 Inputs are kept in `--cache`.
 """
@@ -50,7 +50,7 @@ Labelled = Iterator[tuple[Path, str, str]]
 """Files with their class, and with the group that is tested as a whole ("": none)."""
 
 CLIPS = 5
-SHAPES = 16
+SHAPES = 16  # clips of each kind
 LEAST_SPEAKERS = 6
 PENALTIES = (1e-4, 1e-3, 1e-2)
 DRUMS = {
@@ -120,7 +120,7 @@ SETS: dict[str, tuple[str, Callable[[Path], Labelled], Callable[[Path], torch.Te
     "voices": ("audio", voices, waves),
     "kinds": ("audio", stamps("stamps, kinds of sounds"), waves),
     "images": ("video", stamps("stamps, images"), frames),
-    "motion": ("video", shapes, clips),
+    "shapes": ("video", shapes, clips),
 }
 """The modality of each set, its files, and what is read from a file."""
 

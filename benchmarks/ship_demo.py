@@ -34,7 +34,7 @@ LIMIT_BYTES = 6_000_000
 KINDS = {"video": "R(2+1)D-{depth}", "audio": "ResNet-{depth} on log-mel spectrograms"}
 NOTE = (
     "Small encoders that need no download, pretrained by this package's own loop on generated clips"
-    " (crisscross-pretrain generate), without recordings or labels."
+    " (crisscross-pretrain generate; for video also those of crisscross-pretrain demo), without recordings or labels."
 )
 
 
@@ -82,8 +82,8 @@ def main() -> None:
     options = parser.parse_args()
     if (options.video is None) != (options.video_clips is None):
         parser.error("--video and --video-clips go together")
-    size = f"{options.clips:,} clips" + (f" (video: {options.video_clips:,})" if options.video else "")
     runs = {"audio": options.run, "video": options.video or options.run}
+    sizes = {"audio": options.clips, "video": options.video_clips or options.clips}
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
     temporary = tempfile.TemporaryDirectory()
     written = Path(temporary.name)
@@ -99,7 +99,7 @@ def main() -> None:
             status="released",
             arch=f"{KINDS[modality].format(depth=config.depth)}, width {config.width}",
             config=config.to_dict(),
-            pretrained_on={"dataset": "generated clips", "size": size},
+            pretrained_on={"dataset": "generated clips", "size": f"{sizes[modality]:,} clips"},
             results=scores(options.scores, modality) if options.scores else [],
             note=NOTE,
             bundled={"file": target.name, "sha256": digest},
@@ -109,6 +109,7 @@ def main() -> None:
         sys.exit(f"{total:,} bytes of weights, more than {LIMIT_BYTES:,}; nothing was changed")
     shutil.copytree(written, WEIGHTS, dirs_exist_ok=True)
     MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.rmtree(DOCS / "video", ignore_errors=True)
     for run, folder in ((options.run, DOCS), *([(options.video, DOCS / "video")] if options.video else [])):
         folder.mkdir(exist_ok=True)
         for name in ("log.csv", "config.json"):

@@ -1,4 +1,4 @@
-"""Ablation of the loss's terms and of the relaxations on generated clips, scored on real recordings and images.
+"""Ablation of the loss's terms and of the relaxations on generated clips, scored on real recordings, images and shapes.
 
     crisscross-pretrain generate --out clips/ --clips 1500
     crisscross-pretrain index clips/ --out clips.parquet
@@ -103,7 +103,8 @@ def main() -> int:
                     status = pretrain(config, files, run, data_id=data_id, on_progress=show)
                     if not status.finished:
                         return 130
-            if not (run / SCORES).exists():
+            found = json.loads((run / SCORES).read_text()) if (run / SCORES).exists() else {}
+            if not set(sets) <= {key.split(",")[0] for key in found}:
                 name = f"random:{seed}" if variant == RANDOM else str(run)
                 run.mkdir(parents=True, exist_ok=True)
                 scores = score(partial(encoder_of, name, preset=config), sets)

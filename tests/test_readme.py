@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from readme_blocks import README, Block, options_of, read_blocks
+from tables import pretraining_of
 
 from crisscross_zoo import list_weights
 from crisscross_zoo.cli import evaluate, extract, pretrain, weights
@@ -111,9 +112,7 @@ def test_the_table_of_checkpoints_is_the_manifest() -> None:
     expected: dict[str, list[str]] = {}
     for entry in list_weights():
         if entry.status == "released":
-            row = expected.setdefault(
-                entry.name, [f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}", *[""] * 4]
-            )
+            row = expected.setdefault(entry.name, [pretraining_of(entry.name), *[""] * 4])
             for result in entry.results:
                 if result.value is not None and result.benchmark in benchmarks:
                     row[1 + benchmarks.index(result.benchmark)] = str(result.value)

@@ -27,6 +27,7 @@ import yaml
 from evaluate.headless import Browser
 from PIL import Image
 from readme_blocks import Block, options_of, read_blocks
+from tables import pretraining_of
 
 from crisscross_zoo import list_weights
 from crisscross_zoo.cli import extract, weights
@@ -105,7 +106,7 @@ def test_the_table_of_weights_is_the_manifest() -> None:
                 assert (str(result.value), *re.findall(r"[\d.]+", result.note or "")) in measured
         else:
             assert set(numbers) <= set(rows[entry.name])
-        assert rows[entry.name][0] == f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}"
+        assert rows[entry.name][0] == pretraining_of(entry.name)
 
 
 # conv5x of 8 frames at 112 and 224, of 32 frames at both, of 1, 2 and 5 s

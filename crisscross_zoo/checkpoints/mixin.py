@@ -51,13 +51,11 @@ class Loaded:
     """Weights as they were loaded.
 
     Attributes:
-        config: The config in their file, which the sha256 depends on.
-        state_sha256: sha256 of the weights in float32, with that config; a file in half precision has another.
+        sha256: Their sha256, see :meth:`EncoderMixin.values_sha256`; another than that of their file.
         card_data: The manifest's facts for the model card; None for weights that it does not list.
     """
 
-    config: EncoderConfig
-    state_sha256: str
+    sha256: str
     card_data: ModelCardData | None = None
 
 
@@ -74,7 +72,7 @@ class EncoderMixin(
     Attributes:
         weights_id: The name of the weights, ``org/name@commit`` or a path; ``"unseeded"`` for a fresh encoder.
         weights_sha256: sha256 of the weights' file; None for a fresh encoder.
-        release: The manifest's facts about the weights; None for other weights.
+        loaded: The weights as they were loaded; None for a fresh encoder.
     """
 
     architecture: ClassVar[str]
@@ -90,10 +88,14 @@ class EncoderMixin(
     def num_classes(self) -> int:
         """Number of logits of the encoder's classifier; 0 without one."""
 
+    def values_sha256(self) -> str:
+        """Return the sha256 of the values in float32, whatever the dtype and the pooling."""
+        values = {k: v.float() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        return state_sha256(values, self.config.replace(pooling="linear"))
+
     def is_changed(self) -> bool:
         """Return whether a value is another than when the weights were loaded; False if they were not loaded."""
-        loaded = self.loaded
-        return loaded is not None and state_sha256(self.state_dict(), loaded.config) != loaded.state_sha256
+        return self.loaded is not None and self.values_sha256() != self.loaded.sha256
 
     def generate_model_card(self, **kwargs: Any) -> ModelCard:
         """Return the card that ``save_pretrained`` writes if the folder has none.
@@ -236,7 +238,7 @@ class EncoderMixin(
         encoder = build_strictly(build, config, state_dict, source=model_id)
         encoder.weights_id = weights_id
         encoder.weights_sha256 = file_sha256(weights_file(path))
-        encoder.loaded = Loaded(config=config, state_sha256=state_sha256(encoder.state_dict(), config))
+        encoder.loaded = Loaded(sha256=encoder.values_sha256())
         with plain_torch():
             return encoder.to(map_location).eval()
 

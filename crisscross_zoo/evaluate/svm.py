@@ -65,6 +65,9 @@ _LINE_STEPS = 20
 _CG_TOLERANCE = 0.3
 """The residual, relative to the gradient, at which conjugate gradients stop (in the preconditioner's norm)."""
 
+_MARGIN = 4.0
+"""A class may be as far above the minimum as this number of the decreases that its last step predicted."""
+
 _WORTH_STEPS = 30
 """An exact step is taken if it is less work than this number of conjugate gradient steps."""
 
@@ -126,7 +129,8 @@ def fit_svm(
         costs: Values of C, above 0.
         tolerance: A class has converged when two values are at most this: the norm of its gradient g relative to that
             at zero weights, and its distance above the minimum relative to the objective. The distance is estimated by
-            the decrease that the last Newton step predicted, and bounded by |g|^2 / 2; the smaller value counts.
+            four times the decrease that the last Newton step predicted (the step is not exact), and bounded by
+            |g|^2 / 2; the smaller value counts.
         device: Where the products are computed; on MPS, which lacks float64, the CPU is used.
         on_pass: Called after each pass over all rows with the number of passes.
 
@@ -306,7 +310,8 @@ def _solve(
             return w, scores, relative, True
         classes = solved.logical_not().nonzero()[:, 0]
         step, step_scores = _newton_step(problem, cost, active, gradient, classes)
-        above = -(gradient * step).sum(0).double() / 2  # 0 for classes that are solved
+        predicted = -(gradient * step).sum(0).double() / 2
+        above = torch.where(solved, above, _MARGIN * predicted)
         length = _line_search(problem, cost, w, step, scores, step_scores)
         w += length * step
         scores += length.cpu() * step_scores

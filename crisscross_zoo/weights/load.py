@@ -110,9 +110,8 @@ def load_encoder(
                 build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
             )
         encoder.weights_id = "random" if weights is None else str(weights)
-        released = CONFIG_TYPES[modality]()  # whatever the pooling
-        encoder.weights_sha256 = state_sha256(encoder.state_dict(), released)
-        encoder.loaded = Loaded(config=released, state_sha256=encoder.weights_sha256)
+        encoder.weights_sha256 = state_sha256(encoder.state_dict(), CONFIG_TYPES[modality]())
+        encoder.loaded = Loaded(sha256=encoder.values_sha256())
     else:
         access = Access(
             cache_dir=None if cache_dir is None else Path(cache_dir),
@@ -164,12 +163,8 @@ def open_checkpoint(
         encoder.weights_sha256 = state_sha256(encoder.state_dict(), config)  # as if it were converted
     else:
         encoder.weights_sha256 = file_sha256(weights_file(found.path))
-    state = encoder.weights_sha256  # if write_checkpoint made the file, and in float32
-    halved = any(value.is_floating_point() and value.dtype != torch.float32 for value in state_dict.values())
-    if found.entry is None or halved:
-        state = state_sha256(encoder.state_dict(), config)
     listed = None if found.entry is None else card_data(found.entry)
-    encoder.loaded = Loaded(config=config, state_sha256=state, card_data=listed)
+    encoder.loaded = Loaded(sha256=encoder.values_sha256(), card_data=listed)
     return encoder.eval()
 
 

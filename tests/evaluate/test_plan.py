@@ -79,6 +79,8 @@ def test_a_trained_encoder_is_distinguished_from_its_weights(
     encoder = load_encoder("video", source, pooling=pooling)
     before = plan_of("finetune", encoder, tmp_path).weights["video"]
     assert before.id == encoder.weights_id
+    assert not encoder.double().is_changed()
+    encoder.float()
     with torch.no_grad():
         next(encoder.parameters()).mul_(2)
     after = plan_of("finetune", encoder, tmp_path).weights["video"]

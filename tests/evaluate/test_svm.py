@@ -279,10 +279,12 @@ def test_how_much_is_held_in_memory_changes_nothing_but_rounding(
 
 @pytest.mark.parametrize("mean", [6, 30])
 @pytest.mark.parametrize(
-    ("gram", "steps"), [(0, 200), (0, 10), (1 << 28, 200)], ids=["steps", "few steps", "exact"]
+    ("gram", "steps", "leading"),
+    [(0, 200, 256), (0, 10, 256), (0, 200, 8), (1 << 28, 200, 256)],
+    ids=["steps", "few steps", "few eigenvectors", "exact"],
 )
 def test_features_as_badly_scaled_as_real_ones_are_solved_for_any_cost(
-    monkeypatch: pytest.MonkeyPatch, gram: int, steps: int, mean: float
+    monkeypatch: pytest.MonkeyPatch, gram: int, steps: int, leading: int, mean: float
 ) -> None:
     """A mean far from zero and a decaying spectrum: the largest eigenvalue is 10^7 times the smallest."""
     rng = np.random.default_rng(0)
@@ -295,6 +297,7 @@ def test_features_as_badly_scaled_as_real_ones_are_solved_for_any_cost(
     nearest = list(fit_svm(Rows.of(features), labels, 6, costs, tolerance=1e-8))
     monkeypatch.setattr(svm, "GRAM_VALUES", gram)
     monkeypatch.setattr(svm, "CG_STEPS", steps)
+    monkeypatch.setattr(svm, "LEADING", leading)
     for machine, nearer in zip(fit_svm(Rows.of(features), labels, 6, costs), nearest, strict=True):
         assert machine.solved
         found, at_zero, objectives = definition(features, labels, machine)
