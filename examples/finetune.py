@@ -41,6 +41,7 @@ def main() -> None:
 
     for epoch in range(args.epochs):
         model.train()
+        encoder.eval()  # batch norms keep the statistics of pretraining: those of 8 clips are too noisy
         for batch in np.split(rng.permutation(train), range(8, len(train), 8)):
             logits = model(torch.stack([clip(infos[i]) for i in batch]))
             loss = F.cross_entropy(logits, torch.from_numpy(labels[batch]))
