@@ -32,6 +32,7 @@ def main() -> None:
     classes, labels = np.unique([p.parent.name for p in files], return_inverse=True)
     train, test = np.flatnonzero(np.arange(len(files)) % 4 < 3), np.arange(3, len(files), 4)
     model = (encoder := load_encoder("video", args.weights)).classifier(len(classes), dropout=0.5)
+    encoder.eval()  # batch norms keep the statistics of pretraining: those of 8 clips are too noisy
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def clip(info: Media) -> torch.Tensor:  # at a random position
@@ -40,8 +41,6 @@ def main() -> None:
         return encoder.preprocess(read_moment(info, times=times[0])[0])  # (3, T, side, side)
 
     for epoch in range(args.epochs):
-        model.train()
-        encoder.eval()  # batch norms keep the statistics of pretraining: those of 8 clips are too noisy
         for batch in np.split(rng.permutation(train), range(8, len(train), 8)):
             logits = model(torch.stack([clip(infos[i]) for i in batch]))
             loss = F.cross_entropy(logits, torch.from_numpy(labels[batch]))
