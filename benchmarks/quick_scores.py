@@ -94,11 +94,15 @@ def shapes(_: Path) -> Labelled:
             yield file, file.parent.name, ""
 
 
+def values(file: Path, sampling: Sampling) -> torch.Tensor:
+    """Return what is decoded of a file's clips."""
+    clips = [event.values for event in read_clips(file, sampling) if isinstance(event, Clip)]
+    return torch.from_numpy(np.stack(clips))
+
+
 def waves(file: Path) -> torch.Tensor:
     """Return the audio of a file's clips, float32 (clips, 1, 32000)."""
-    sampling = Sampling(video=None, audio=AudioConfig(), clips=CLIPS)
-    clips = [event.values for event in read_clips(file, sampling) if isinstance(event, Clip)]
-    return torch.from_numpy(np.stack(clips).astype(np.float32) / INT16_SCALE)[:, None]
+    return values(file, Sampling(video=None, audio=AudioConfig(), clips=CLIPS))[:, None].float() / INT16_SCALE
 
 
 def frames(file: Path) -> torch.Tensor:
@@ -109,10 +113,7 @@ def frames(file: Path) -> torch.Tensor:
 
 def clips(file: Path) -> torch.Tensor:
     """Return the clips of a video, uint8 (clips, 8, 112, 112, 3)."""
-    sampling = Sampling(video=VideoConfig(size=112), audio=None, clips=CLIPS)
-    return torch.from_numpy(
-        np.stack([event.values for event in read_clips(file, sampling) if isinstance(event, Clip)])
-    )
+    return values(file, Sampling(video=VideoConfig(size=112), audio=None, clips=CLIPS))
 
 
 SETS: dict[str, tuple[str, Callable[[Path], Labelled], Callable[[Path], torch.Tensor]]] = {

@@ -89,9 +89,9 @@ class EncoderMixin(
         """Number of logits of the encoder's classifier; 0 without one."""
 
     def values_sha256(self) -> str:
-        """Return the sha256 of the values in float32, whatever the dtype and the pooling."""
+        """Return the sha256 of the values in float32, whatever the dtype and the config."""
         values = {k: v.float() if v.is_floating_point() else v for k, v in self.state_dict().items()}
-        return state_sha256(values, self.config.replace(pooling="linear"))
+        return state_sha256(values, self.config_type())
 
     def is_changed(self) -> bool:
         """Return whether a value is another than when the weights were loaded; False if they were not loaded."""

@@ -110,8 +110,8 @@ def load_encoder(
                 build_encoder(config) if random is None else _seeded_encoder(config, random["seed"] or "")
             )
         encoder.weights_id = "random" if weights is None else str(weights)
-        encoder.weights_sha256 = state_sha256(encoder.state_dict(), CONFIG_TYPES[modality]())
-        encoder.loaded = Loaded(sha256=encoder.values_sha256())
+        encoder.weights_sha256 = encoder.values_sha256()
+        encoder.loaded = Loaded(sha256=encoder.weights_sha256)
     else:
         access = Access(
             cache_dir=None if cache_dir is None else Path(cache_dir),
