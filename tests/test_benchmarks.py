@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -172,6 +173,44 @@ def test_a_row_that_fails_is_recorded_and_the_next_one_runs(gpu, tmp_path):
     assert saved["rows"] == [["x", "failed", ""], ["y", "1", "2"], ["z", "failed", ""]]
     assert saved["failures"][0].startswith("x: RuntimeError: too")
     assert saved["failures"][1] == "z: TimeoutError: no time was left"
+
+
+def test_the_ablations_table_has_the_mean_and_its_confidence_interval(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import world_ablation
+
+    for seed, values in enumerate([(40, 1), (50, 2), (60, 3)]):
+        run = tmp_path / "intra" / f"seed{seed}"
+        run.mkdir(parents=True)
+        (run / "scores.json").write_text(
+            json.dumps(dict(zip(("drums, linear", "drums, R@1"), values, strict=True)))
+        )
+    only = tmp_path / "random" / "seed0"
+    only.mkdir(parents=True)
+    (only / "scores.json").write_text(json.dumps({"drums, linear": 30, "drums, R@1": 1}))
+    random, intra = world_ablation.table(tmp_path)[2:]
+    assert random == "| random | 1 | 30.0 | 1.0 |"
+    # Student's t with two degrees of freedom: 4.303; the standard deviations are 10 and 1.
+    assert intra == f"| intra, mixed | 3 | 50.0 ± {4.3027 * 10 / 3**0.5:.1f} | 2.0 ± {4.3027 / 3**0.5:.1f} |"
+
+
+def test_an_ablations_variants_differ_in_one_setting(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import world_ablation
+
+    def flat(settings: dict, prefix: str = "") -> dict:
+        found = {}
+        for key, value in settings.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return found
+
+    runs = {v: flat(asdict(world_ablation.config_of(v, 3, 300))) for v in world_ablation.VARIANTS}
+    full = runs["crisscross"]
+    assert full["data.epoch_size"] == 300 * full["optim.batch_size"]
+    for variant, settings in runs.items():
+        other = {key for key in full if settings[key] != full[key]} - {"objective"}
+        assert all(key.startswith("loss.") for key in other) or other == {"data.relaxation"}, variant
+    assert len({tuple(map(str, settings.values())) for settings in runs.values()}) == len(runs)
 
 
 @pytest.mark.parametrize(
