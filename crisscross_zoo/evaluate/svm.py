@@ -9,8 +9,10 @@ which is what scikit-learn's ``LinearSVC`` minimises with its defaults. All clas
 finite Newton method (Keerthi and DeCoste, JMLR 2005): a step, and an exact line search along it. Pooled activations are
 badly scaled: the largest eigenvalue of X'X is 10^7 times the smallest. The conjugate gradients that compute a step are
 therefore preconditioned with the leading eigenvectors of X'X, which are computed once for all costs and classes. If few
-rows are active (have a nonzero loss), as with a high C, the step is computed from the products of these rows with each
-other (Chapelle, Neural Computation 2007), if that is less work. If rounding in float32 would matter, float64 is used.
+rows are active (have a nonzero loss), as with a high C, or few classes are left, the step is computed exactly, if that
+is less work: from the products of a class's active rows with each other (Chapelle, Neural Computation 2007), or, if
+there are more of them than columns, from the products of their columns. If rounding in float32 would matter, float64 is
+used.
 
 Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. Memory holds at most 1 GiB of
 the rows (:data:`HELD_VALUES`; all rows if they are fewer), 1 GiB of products of rows with each other
@@ -69,10 +71,12 @@ _MARGIN = 4.0
 """A class may be as far above the minimum as this number of the decreases that its last step predicted."""
 
 _WORTH_STEPS = 30
-"""An exact step is taken if it is less work than this number of conjugate gradient steps."""
+"""An exact step is taken if it is less work than this number of conjugate gradient steps, or than the last step took if
+they were more."""
 
-_FEW_CLASSES = 16
-"""Products with fewer vectors take as long as products with this number, because reading the rows dominates."""
+_FEW_CLASSES, _FEW_CLASSES_READ = 16, 64
+"""Products with fewer vectors take as long as products with this number, because reading the rows dominates: rows in
+memory, and in a file."""
 
 _FACTOR_WORK = 1.5
 """Time of a Cholesky factorisation in float64 per m^3, in units of one operation of a float32 matrix product."""
@@ -144,7 +148,7 @@ def fit_svm(
     small = len(rows) * rows.shape[1] * classes < SMALL_PROBLEM and problem.device.type == "cpu"
     for cost in sorted(set(costs)):
         with exact_float32(), one_thread() if small else contextlib.nullcontext():
-            start, scores, gradient, solved = _solve(problem, cost, start, scores, tolerance)
+            start, scores, gradient, solved = _minimise(problem, cost, start, scores, tolerance)
         values = start.float().cpu().numpy()
         yield Hyperplanes(values[:-1], values[-1], cost, gradient, solved, problem.passes)
 
@@ -242,6 +246,13 @@ class _Problem:
     def has_gram(self) -> bool:
         return self._gram is not None and self._gram.dtype == self.dtype
 
+    def some_blocks(self, indices: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the rows at ``indices`` in blocks, with a 1 appended to each, and their place among them."""
+        for first in range(0, len(indices), size := block_rows(self.rows.shape[1])):
+            where = slice(first, min(first + size, len(indices)))
+            rows = self.held[indices[where]] if self.all_held else self._read(indices[where])
+            yield where, torch.cat([rows, rows.new_ones((len(rows), 1))], dim=1).to(self.dtype)
+
     def kernel(self, indices: Tensor) -> Tensor:
         """Return the products of some rows with each other, float64 (m, m), computed in ``dtype``."""
         if self.gram_fits:
@@ -252,6 +263,16 @@ class _Problem:
             columns = rows[:, first : first + _COLUMNS].to(self.dtype)
             kernel.addmm_(columns, columns.T)
         return kernel.double()
+
+    def column_products(self, indices: Tensor) -> Tensor:
+        """Return the products of the columns of some rows with each other, float64, on and below the diagonal."""
+        size = self.rows.shape[1] + 1
+        products = torch.zeros((size, size), dtype=self.dtype, device=self.device)
+        for _, block in self.some_blocks(indices):
+            for first in range(0, size, _COLUMNS):
+                last = min(first + _COLUMNS, size)
+                products[first:last, :last].addmm_(block[:, first:last].T, block[:, :last])
+        return products.double()
 
     def _read(self, indices: Tensor) -> Tensor:
         return torch.from_numpy(self.rows[indices.cpu().numpy()]).to(self.device)
@@ -280,7 +301,7 @@ def _add_back(to: Tensor, block: Tensor, s: Tensor, factor: float) -> None:
     to[-1].add_(s.sum(0), alpha=factor)
 
 
-def _solve(
+def _minimise(
     problem: _Problem, cost: float, w: Tensor, scores: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, float, bool]:
     """Minimise the objective, starting from ``w`` with its scores ``scores``.
@@ -293,7 +314,7 @@ def _solve(
     if rounding > _ROUNDING:  # once it is needed, higher costs need it too
         problem.dtype = torch.float64
     w, scores = w.to(problem.dtype, copy=True), scores.to(problem.dtype, copy=True)
-    relative = float("inf")
+    relative, cg_steps = float("inf"), _WORTH_STEPS
     above = torch.full((problem.classes,), torch.inf, dtype=torch.float64, device=problem.device)
     for number in range(NEWTON_STEPS):
         if number == _SINGLE_STEPS:
@@ -309,7 +330,9 @@ def _solve(
         if bool(solved.all()):
             return w, scores, relative, True
         classes = solved.logical_not().nonzero()[:, 0]
-        step, step_scores = _newton_step(problem, cost, active, gradient, classes)
+        passes = problem.passes
+        step, step_scores = _newton_step(problem, cost, active, gradient, classes, cg_steps)
+        cg_steps = max(_WORTH_STEPS, problem.passes - passes)
         predicted = -(gradient * step).sum(0).double() / 2
         above = torch.where(solved, above, _MARGIN * predicted)
         length = _line_search(problem, cost, w, step, scores, step_scores)
@@ -341,63 +364,95 @@ def _gradient(
 
 
 def _newton_step(
-    problem: _Problem, cost: float, active: Tensor, gradient: Tensor, classes: Tensor
+    problem: _Problem, cost: float, active: Tensor, gradient: Tensor, classes: Tensor, cg_steps: int
 ) -> tuple[Tensor, Tensor]:
     """Solve Hessian x step = -gradient for some classes, by the method that is less work.
+
+    ``cg_steps`` is the number of conjugate gradient steps that are expected.
 
     Returns:
         The step, which is 0 for the other classes, and its scores.
     """
     n, size = problem.rows.shape
-    some = active.sum(0, dtype=torch.float64)[classes.cpu()]
-    exact = _FACTOR_WORK * float(some.pow(3).sum())
     twice = 2 if problem.dtype == torch.float64 else 1
-    if not problem.gram_fits:
-        exact += twice * 2 * size * float(some.square().sum())
-    elif not problem.has_gram:
+    exact = sum(
+        min(_kernel_work(problem, m), _column_work(problem, m))
+        for m in active[:, classes.cpu()].sum(0, dtype=torch.float64).tolist()
+    )
+    if problem.gram_fits and not problem.has_gram:
         exact += twice * n * n * size / _GRAM_STEPS
-    steps = twice * _WORTH_STEPS * 4 * n * size * max(len(classes), _FEW_CLASSES)
-    # 8: the kernel in float64, and the matrices that are computed from it.
-    if exact < steps and 8 * float(some.max()) ** 2 <= GRAM_VALUES:
+    least = _FEW_CLASSES if problem.all_held else _FEW_CLASSES_READ
+    if exact < twice * cg_steps * 4 * n * size * max(len(classes), least):
         return _exact_step(problem, cost, active, gradient, classes)
     return _cg_step(problem, cost, active, gradient, classes)
+
+
+def _kernel_work(problem: _Problem, m: float) -> float:
+    """Return the operations that :func:`_kernel_step` takes with ``m`` active rows; infinity if memory is too small."""
+    if 8 * m**2 > GRAM_VALUES:  # the kernel in float64, and the matrices that are computed from it
+        return float("inf")
+    twice = 2 if problem.dtype == torch.float64 else 1
+    return _FACTOR_WORK * m**3 + (0 if problem.gram_fits else twice * 2 * problem.rows.shape[1] * m**2)
+
+
+def _column_work(problem: _Problem, m: float) -> float:
+    """Return the operations that :func:`_column_step` takes with ``m`` active rows; infinity if memory is too small."""
+    size = problem.rows.shape[1]
+    if 4 * size**2 > GRAM_VALUES:  # the Hessian in float64, and its factor
+        return float("inf")
+    twice = 2 if problem.dtype == torch.float64 else 1
+    return _FACTOR_WORK * size**3 + twice * 2 * m * size**2
 
 
 def _exact_step(
     problem: _Problem, cost: float, active: Tensor, gradient: Tensor, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Solve from the products of each class's active rows A with each other.
-
-    (I + 2C A'A)^-1 = I - A' (I / 2C + A A')^-1 A. If rounding prevents the factorisation, conjugate gradients are used.
-    """
-    columns, own_gradient = classes.cpu(), gradient[:, classes]
-    scores = torch.empty((len(active), len(columns)), dtype=gradient.dtype)
-    for where, block in problem.blocks():
-        scores[where] = _times(block, own_gradient).cpu()
-    for number, column in enumerate(columns):
-        indices = active[:, column].nonzero()[:, 0]
-        solved = _solve_kernel(problem, cost, indices.to(problem.device), scores[indices, number])
-        if solved is None:
-            return _cg_step(problem, cost, active, gradient, classes)
-        scores[:, number] = 0
-        scores[indices, number] = solved.to(scores)
-    found = -own_gradient
-    for where, block in problem.blocks():
-        _add_back(found, block, scores[where].to(problem.device), 1.0)
-    for where, block in problem.blocks():
-        scores[where] = _times(block, found).cpu()
+    """Solve for one class after the other. If rounding prevents a factorisation, use conjugate gradients."""
     step, step_scores = torch.zeros_like(gradient), torch.zeros(active.shape, dtype=gradient.dtype)
-    return step.index_copy_(1, classes, found), step_scores.index_copy_(1, columns, scores)
+    for k in classes.tolist():
+        indices = active[:, k].nonzero()[:, 0].to(problem.device)
+        kernel = _kernel_work(problem, len(indices)) <= _column_work(problem, len(indices))
+        found = (_kernel_step if kernel else _column_step)(problem, cost, indices, gradient[:, k])
+        if found is None:
+            return _cg_step(problem, cost, active, gradient, classes)
+        step[:, k] = found
+    columns = classes.cpu()
+    for where, block in problem.blocks():
+        step_scores[where, columns] = _times(block, step[:, classes]).cpu()
+    return step, step_scores
 
 
-def _solve_kernel(problem: _Problem, cost: float, indices: Tensor, along: Tensor) -> Tensor | None:
-    """Return (I / 2C + A A')^-1 times ``along`` for the rows A at ``indices``; None if it cannot be factorised."""
+def _kernel_step(problem: _Problem, cost: float, indices: Tensor, gradient: Tensor) -> Tensor | None:
+    """Return the step of a class from the products of its active rows A, at ``indices``, with each other.
+
+    (I + 2C A'A)^-1 = I - A' (I / 2C + A A')^-1 A. None if the matrix cannot be factorised.
+    """
     kernel = problem.kernel(indices)
     kernel.diagonal().add_(1 / (2 * cost))
-    factor, wrong = torch.linalg.cholesky_ex(kernel)
-    if wrong.item():
+    along = kernel.new_empty(len(indices))
+    for where, block in problem.some_blocks(indices):
+        along[where] = (block @ gradient).double()
+    solved = _solve(kernel, along)
+    if solved is None:
         return None
-    return torch.cholesky_solve(along.to(factor)[:, None], factor)[:, 0]
+    step = -gradient
+    for where, block in problem.some_blocks(indices):
+        step += block.T @ solved[where].to(block)
+    return step
+
+
+def _column_step(problem: _Problem, cost: float, indices: Tensor, gradient: Tensor) -> Tensor | None:
+    """Return the step of a class from the products of its active rows' columns; None if it cannot be factorised."""
+    hessian = problem.column_products(indices).mul_(2 * cost)
+    hessian.diagonal().add_(1)
+    solved = _solve(hessian, -gradient.double())
+    return None if solved is None else solved.to(gradient)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor | None:
+    """Return the inverse of a positive definite matrix times a vector; None if it cannot be factorised."""
+    factor, wrong = torch.linalg.cholesky_ex(matrix)
+    return None if wrong.item() else torch.cholesky_solve(right[:, None], factor)[:, 0]
 
 
 def _cg_step(

@@ -248,9 +248,18 @@ def test_a_class_takes_the_same_step_alone_and_with_others(take: Callable[..., A
         assert not step_scores[:, others].any()
 
 
-@pytest.mark.parametrize("gram", [0, 1 << 28])
-def test_the_exact_step_is_the_hessians(monkeypatch: pytest.MonkeyPatch, gram: int) -> None:
+@pytest.mark.parametrize("held", [0, 1 << 28])
+@pytest.mark.parametrize(
+    ("gram", "other"), [(0, "_column_work"), (1 << 28, "_column_work"), (0, "_kernel_work")]
+)
+def test_the_exact_step_is_the_hessians(
+    monkeypatch: pytest.MonkeyPatch, gram: int, other: str, held: int
+) -> None:
     monkeypatch.setattr(svm, "GRAM_VALUES", gram)
+    monkeypatch.setattr(svm, "HELD_VALUES", held)
+    monkeypatch.setattr(svm, other, lambda problem, m: float("inf"))
+    monkeypatch.setattr(svm, "_COLUMNS", 7)
+    monkeypatch.setattr(svm, "block_rows", lambda dims: 16)
     features, labels = make_problem(80, 30, 3)
     problem = svm._Problem(Rows.of(features), labels, 3, torch.device("cpu"), None)
     problem.dtype = torch.float64
@@ -280,8 +289,8 @@ def test_how_much_is_held_in_memory_changes_nothing_but_rounding(
 @pytest.mark.parametrize("mean", [6, 30])
 @pytest.mark.parametrize(
     ("gram", "steps", "leading"),
-    [(0, 200, 256), (0, 10, 256), (0, 200, 8), (1 << 28, 200, 256)],
-    ids=["steps", "few steps", "few eigenvectors", "exact"],
+    [(0, 200, 256), (0, 10, 256), (0, 200, 8), (1 << 28, 200, 256), (1 << 16, 200, 256)],
+    ids=["steps", "few steps", "few eigenvectors", "exact", "columns"],
 )
 def test_features_as_badly_scaled_as_real_ones_are_solved_for_any_cost(
     monkeypatch: pytest.MonkeyPatch, gram: int, steps: int, leading: int, mean: float
