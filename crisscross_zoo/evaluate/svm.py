@@ -14,7 +14,8 @@ is less work: from the products of a class's active rows with each other (Chapel
 there are more of them than columns, from the products of their columns. If rounding in float32 would matter, float64 is
 used.
 
-Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. Memory holds at most 1 GiB of
+Every product with the rows is a matrix product over blocks of them, on the CPU or a GPU. If the rows do not fit in
+memory, the first cost starts at the solution of an evenly spaced subset that does. Memory holds at most 1 GiB of
 the rows (:data:`HELD_VALUES`; all rows if they are fewer), 1 GiB of products of rows with each other
 (:data:`GRAM_VALUES`; 2 in float64), as much again to solve one class exactly, and rows x classes values a few times
 over.
@@ -66,6 +67,9 @@ _SUBSPACE_STEPS = 3
 _LINE_STEPS = 20
 _CG_TOLERANCE = 0.3
 """The residual, relative to the gradient, at which conjugate gradients stop (in the preconditioner's norm)."""
+
+_START_TOLERANCE = 1e-2
+"""Tolerance of the SVM of the rows in memory at which the first cost starts, if they are not all rows."""
 
 _MARGIN = 4.0
 """A class may be as far above the minimum as this number of the decreases that its last step predicted."""
@@ -142,8 +146,15 @@ def fit_svm(
         The SVM of each cost.
     """
     device = torch.device("cpu" if torch.device(device).type == "mps" else device)
+    start = torch.zeros((rows.shape[1] + 1, classes), dtype=torch.float32, device=device)
+    held = _held_rows(rows)
+    if len(held) < len(rows):  # start at the solution of the rows in memory, which costs few passes
+        cost = min(costs) * len(rows) / len(held)
+        (few,) = fit_svm(
+            rows.take(held), labels[held], classes, [cost], tolerance=_START_TOLERANCE, device=device
+        )
+        start = torch.from_numpy(np.vstack([few.weights, few.bias])).to(device)
     problem = _Problem(rows, labels, classes, device, on_pass)
-    start = torch.zeros((rows.shape[1] + 1, classes), dtype=torch.float32, device=problem.device)
     scores = torch.zeros((len(rows), classes), dtype=torch.float32)
     small = len(rows) * rows.shape[1] * classes < SMALL_PROBLEM and problem.device.type == "cpu"
     for cost in sorted(set(costs)):
@@ -151,6 +162,12 @@ def fit_svm(
             start, scores, gradient, solved = _minimise(problem, cost, start, scores, tolerance)
         values = start.float().cpu().numpy()
         yield Hyperplanes(values[:-1], values[-1], cost, gradient, solved, problem.passes)
+
+
+def _held_rows(rows: Rows) -> npt.NDArray[np.int64]:
+    """Return the indices of the rows that are held in memory, evenly spaced."""
+    count = min(len(rows), max(1, HELD_VALUES // max(1, rows.shape[1])))
+    return np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
 
 
 class _Problem:
@@ -173,10 +190,9 @@ class _Problem:
         self.labels = torch.from_numpy(np.ascontiguousarray(labels, np.int64))
         self.passes, self.dtype = 0, torch.float32
         self._gram: Tensor | None = None
-        count = min(len(rows), max(1, HELD_VALUES // max(1, rows.shape[1])))
-        indices = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
-        self.held = torch.empty((count, rows.shape[1]), dtype=torch.float32, device=device)
-        for first in range(0, count, size := block_rows(rows.shape[1])):
+        indices = _held_rows(rows)
+        self.held = torch.empty((len(indices), rows.shape[1]), dtype=torch.float32, device=device)
+        for first in range(0, len(indices), size := block_rows(rows.shape[1])):
             some = slice(first, first + size)
             self.held[some] = torch.from_numpy(rows[indices[some]])
 
