@@ -68,7 +68,7 @@ def step_times(trainer: _Trainer, batch: Batch, steps: int) -> dict[str, float]:
         (moved,) = trainer._micro_batches(batch, 1)
         times.append(clock(device))
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            total = trainer.forward(*moved).total
+            total = trainer.forward(**moved).total
         times.append(clock(device))
         trainer.scaler.scale(total).backward()
         times.append(clock(device))

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import BinaryIO, Protocol, TypeVar, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,12 @@ from crisscross_zoo.media.decode import INT16_SCALE
 from crisscross_zoo.media.seek import read_moment
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.media.windows import frame_times
-from crisscross_zoo.pretrain.loss import VIEWS
+from crisscross_zoo.pretrain.loss import VIEWS, needed_views
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.pretrain.relaxation import ViewStarts, view_starts
 from crisscross_zoo.transforms.augment_audio import augment_audio
 from crisscross_zoo.transforms.augment_video import augment_video
 from crisscross_zoo.workers.samples import Failures, SampleDataset, SampleKey, first_error
-
-_Array = TypeVar("_Array")
 
 FAR_APART_SECONDS = 2.0
 """Views with a longer gap between them are read separately, instead of decoding the frames between them."""
@@ -44,9 +42,15 @@ Sample = tuple[dict[str, Tensor], str, Failures]
 """The views, the path of their file, and the files that failed before it."""
 
 
+def used_views(config: PretrainConfig) -> tuple[str, ...]:
+    """Return the names of the views that the loss uses, in their order. Only these are read."""
+    needed = needed_views(**vars(config.loss))
+    return tuple(name for name in VIEWS if name in needed)
+
+
 @dataclass(frozen=True)
 class Batch:
-    """The part of a batch that one rank trains on: the four views, their files, and the files that failed.
+    """The part of a batch that one rank trains on: the views that the loss uses, their files, and those that failed.
 
     Attributes:
         views: Tensors by view: video (n, 3, T, H, W), audio (n, 1, 80, T); float32, or the 16-bit dtype of autocast.
@@ -152,7 +156,7 @@ class HoldsBytes(Protocol):
 
 
 class PretrainDataset(SampleDataset[dict[str, Tensor]]):
-    """Samples of an index by :class:`~crisscross_zoo.workers.samples.SampleKey`: the four views, by name.
+    """Samples of an index by :class:`~crisscross_zoo.workers.samples.SampleKey`: the views that the loss uses, by name.
 
     Args:
         files: An index of :func:`~crisscross_zoo.pretrain.index.read_index`, or any sequence of files with a video and
@@ -166,6 +170,7 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
         )
         self.files = files
         self.config = config
+        self.used = used_views(config)
 
     def path(self, index: int) -> str:
         """Return the path of a file."""
@@ -179,7 +184,7 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
     def views(
         self, file: Media, random: np.random.Generator, *, source: BinaryIO | None = None
     ) -> dict[str, Tensor]:
-        """Draw, read and augment the four views of a file, or of ``source``, which holds its bytes.
+        """Draw, read and augment the views of a file, or of ``source``, which holds its bytes.
 
         Raises:
             MediaError: the file cannot be used.
@@ -197,32 +202,60 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
             released=config.data.loose_sync,
         )
         views: dict[str, Tensor] = {}
-        for name, frames, samples in zip("12", *self._read(file, starts, source), strict=True):
-            views[f"v{name}"] = augment_video(frames, config.video_augment, config=config.views, rng=random)
-            wave = samples.astype(np.float32) / np.float32(INT16_SCALE)
-            views[f"a{name}"] = augment_audio(wave, config.audio_augment, config=config.audio, rng=random)
-        return {name: views[name] for name in VIEWS}
+        for name, (frames, samples) in zip("12", self._read(file, starts, source), strict=True):
+            if frames is not None:
+                views[f"v{name}"] = augment_video(
+                    frames, config.video_augment, config=config.views, rng=random
+                )
+            if samples is not None:
+                wave = samples.astype(np.float32) / np.float32(INT16_SCALE)
+                views[f"a{name}"] = augment_audio(wave, config.audio_augment, config=config.audio, rng=random)
+        return {name: views[name] for name in self.used}
 
     def _read(
         self, file: Media, starts: ViewStarts, source: BinaryIO | None
-    ) -> tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.int16]]]:
-        """Read the frames and audio samples of both views, at once unless the views are far apart."""
+    ) -> list[tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int16] | None]]:
+        """Read frames and audio samples of each view, at once unless the views are far apart.
+
+        A modality that the loss does not use is not decoded: None.
+        """
         config, rate = self.config, self.config.audio.sample_rate
         read = partial(read_moment, file, sample_rate=rate, source=source)
-        assert file.video_span is not None
-        first_frames = np.array([starts.v1, starts.v2])
-        times = frame_times(first_frames, file.video_span, config.video.frames, config.video.fps)
-        first = [round(start * rate) for start in (starts.a1, starts.a2)]
-        length = config.audio.clip_samples
-        window = max(config.video.window_seconds, config.audio.window_seconds)
-        if max(abs(starts.v2 - starts.v1), abs(starts.a2 - starts.a1)) > window + FAR_APART_SECONDS:
-            views = [read(times=times[i], audio=(first[i] / rate, length)) for i in (0, 1)]
-            return [_need(frames) for frames, _ in views], [_need(samples) for _, samples in views]
-        low = min(first)
-        frames, samples = read(times=times.ravel(), audio=(low / rate, max(first) + length - low))
-        video, audio = _need(frames), _need(samples)
-        half = config.video.frames
-        return [video[:half], video[half:]], [audio[f - low : f - low + length] for f in first]
+        half, length = config.video.frames, config.audio.clip_samples
+        times = first = None
+        windows, distances = [], []
+        if "v1" in self.used:
+            assert file.video_span is not None
+            first_frames = np.array([starts.v1, starts.v2])
+            times = frame_times(first_frames, file.video_span, half, config.video.fps)
+            windows.append(config.video.window_seconds)
+            distances.append(abs(starts.v2 - starts.v1))
+        if "a1" in self.used:
+            first = [round(start * rate) for start in (starts.a1, starts.a2)]
+            windows.append(config.audio.window_seconds)
+            distances.append(abs(starts.a2 - starts.a1))
+        if max(distances) > max(windows) + FAR_APART_SECONDS:
+            return [
+                read(
+                    times=None if times is None else times[i],
+                    audio=None if first is None else (first[i] / rate, length),
+                )
+                for i in (0, 1)
+            ]
+        low, high = (0, 0) if first is None else (min(first), max(first) + length)
+        frames, samples = read(
+            times=None if times is None else times.ravel(),
+            audio=None if first is None else (low / rate, high - low),
+        )
+        return [
+            (
+                None if frames is None else frames[i * half : (i + 1) * half],
+                None
+                if samples is None or first is None
+                else samples[first[i] - low : first[i] - low + length],
+            )
+            for i in (0, 1)
+        ]
 
 
 def collate(items: Sequence[Sample | CrissCrossError], dtype: torch.dtype = torch.float32) -> Batch:
@@ -230,10 +263,5 @@ def collate(items: Sequence[Sample | CrissCrossError], dtype: torch.dtype = torc
     samples, error = first_error(items)
     if error is not None:
         return Batch({}, [], [], error)
-    views = {name: torch.stack([views[name] for views, _, _ in samples]).to(dtype) for name in VIEWS}
+    views = {name: torch.stack([views[name] for views, _, _ in samples]).to(dtype) for name in samples[0][0]}
     return Batch(views, [path for _, path, _ in samples], [f for _, _, failures in samples for f in failures])
-
-
-def _need(array: _Array | None) -> _Array:
-    assert array is not None
-    return array

@@ -35,9 +35,8 @@ from torch import Tensor
 
 from crisscross_zoo.errors import ConfigError, CrissCrossError, TrainingError, first_line
 from crisscross_zoo.media.tracks import Media
-from crisscross_zoo.pretrain.data import Batch, BatchSampler, PretrainDataset, collate
+from crisscross_zoo.pretrain.data import Batch, BatchSampler, PretrainDataset, collate, used_views
 from crisscross_zoo.pretrain.incidents import NOTHING, Incidents, Record
-from crisscross_zoo.pretrain.loss import VIEWS
 from crisscross_zoo.pretrain.presets import PretrainConfig
 from crisscross_zoo.workers.samples import Failures, SampleKey
 
@@ -139,7 +138,8 @@ def plan_flight(
     video, audio = config.video.frames, config.audio.clip_samples // config.audio.hop_length
     crop = config.data.crop
     shapes: dict[str, tuple[int, ...]] = {
-        name: (3, video, crop, crop) if name[0] == "v" else (1, config.audio.n_mels, audio) for name in VIEWS
+        name: (3, video, crop, crop) if name[0] == "v" else (1, config.audio.n_mels, audio)
+        for name in used_views(config)
     }
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.optim.precision, torch.float32)
     room = config.run.data_bytes // processes

@@ -52,7 +52,6 @@ from crisscross_zoo.pretrain.loader import (
     make_loader,
     plan_flight,
 )
-from crisscross_zoo.pretrain.loss import VIEWS
 from crisscross_zoo.pretrain.metrics import Log, Meter, mean_of_processes, peak_memory_mb
 from crisscross_zoo.pretrain.model import CrissCross
 from crisscross_zoo.pretrain.optim import LARC
@@ -288,7 +287,7 @@ class _Trainer:
             dtype = _AUTOCAST.get(self.config.optim.precision)
             with later:
                 with torch.autocast(self.world.device.type, dtype=dtype, enabled=dtype is not None):
-                    loss = self.forward(*views)
+                    loss = self.forward(**views)
                 self.scaler.scale(loss.total / count).backward()
             loss = [value.detach() / count for value in loss]
             terms = loss if terms is None else [a + b for a, b in zip(terms, loss, strict=True)]
@@ -301,14 +300,14 @@ class _Trainer:
         self.scaler.update()
         return terms, grad_norm
 
-    def _micro_batches(self, batch: Batch, count: int) -> Iterator[list[Tensor]]:
-        moved = []
-        for name in VIEWS:
-            x = batch.views[name].to(self.world.device, non_blocking=True).to(self.dtype)
+    def _micro_batches(self, batch: Batch, count: int) -> Iterator[dict[str, Tensor]]:
+        moved = {}
+        for name, view in batch.views.items():
+            x = view.to(self.world.device, non_blocking=True).to(self.dtype)
             if self.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
-            moved.append(x.chunk(count))
-        return (list(views) for views in zip(*moved, strict=True))
+            moved[name] = x.chunk(count)
+        return (dict(zip(moved, views, strict=True)) for views in zip(*moved.values(), strict=True))
 
     def save(self, run: Path, step: int, data_id: str) -> None:
         """Write a checkpoint. Only rank 0 does."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from crisscross_zoo.encoders import AudioEncoder, Encoder, VideoEncoder
-from crisscross_zoo.errors import ConfigError
+from crisscross_zoo.errors import ConfigError, InputError
 from crisscross_zoo.pretrain.loss import LossTerms, crisscross_loss, needed_views
 from crisscross_zoo.pretrain.presets import PREDICTION_HIDDEN, PROJECTION
 
@@ -112,8 +112,14 @@ class CrissCross(nn.Module):
         self.loss_weights = loss_weights
         self.train()
 
-    def forward(self, v1: Tensor, v2: Tensor, a1: Tensor, a2: Tensor) -> LossTerms:
-        """Compute the loss of a batch.
+    def forward(
+        self,
+        v1: Tensor | None = None,
+        v2: Tensor | None = None,
+        a1: Tensor | None = None,
+        a2: Tensor | None = None,
+    ) -> LossTerms:
+        """Compute the loss of a batch. Views that the loss does not use are ignored, and can be left out.
 
         Args:
             v1: First video view, (N, 3, T, H, W).
@@ -122,23 +128,28 @@ class CrissCross(nn.Module):
             a2: Second audio view, the same shape.
 
         Raises:
-            InputError: a view does not have the shape that its encoder takes.
+            InputError: a view that the loss uses is missing, or does not have the shape that its encoder takes.
         """
         z, p = self.embed(v1, v2, a1, a2)
         return crisscross_loss(p, z, **self.loss_weights)
 
     def embed(
-        self, v1: Tensor, v2: Tensor, a1: Tensor, a2: Tensor
+        self, v1: Tensor | None, v2: Tensor | None, a1: Tensor | None, a2: Tensor | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return ``(z, p)``: projector and predictor outputs (N, 2048) by view, of the views that the loss uses."""
         z: dict[str, Tensor] = {}
         p: dict[str, Tensor] = {}
-        for names, views, modality in (
+        for names, given, modality in (
             (("v1", "v2"), (v1, v2), "video"),
             (("a1", "a2"), (a1, a2), "audio"),
         ):
             if names[0] not in self._needed:
                 continue
+            views = [view for view in given if view is not None]
+            if len(views) < len(names):
+                raise InputError(
+                    f"the loss uses {' and '.join(names)}, and one is missing", remedy="pass both views"
+                )
             if self.joint_views:
                 embedding, prediction = self._project(torch.cat(views), modality)
                 z.update(zip(names, embedding.chunk(2), strict=True))

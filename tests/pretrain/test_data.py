@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from crisscross_zoo.pretrain.data import (
     steps_per_epoch,
 )
 from crisscross_zoo.pretrain.loader import make_loader
+from crisscross_zoo.pretrain.presets import OBJECTIVES
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts
 from crisscross_zoo.workers.samples import TRIES, SampleKey
 
@@ -120,6 +122,36 @@ def test_loading_leaves_the_global_generators_alone(clips: list[Media]) -> None:
 def test_every_relaxation_reads(clips: list[Media], relaxation: str) -> None:
     views, *_ = PretrainDataset(clips, tiny_config(**{"data.relaxation": relaxation}))[SampleKey(0, 0, 5)]
     assert views["a2"].shape == (1, 80, 64)
+
+
+@pytest.mark.parametrize("relaxation", ["mild", "extreme"])
+@pytest.mark.parametrize(
+    ("objective", "names", "unread"), [("v1v2", "v1 v2", "audio"), ("a1a2", "a1 a2", "times")]
+)
+def test_a_modality_that_the_loss_does_not_use_is_not_read(
+    clips: list[Media],
+    monkeypatch: pytest.MonkeyPatch,
+    relaxation: str,
+    objective: str,
+    names: str,
+    unread: str,
+) -> None:
+    asked = []
+    read = data.read_moment
+
+    def noted(*args: Any, **options: Any) -> Any:
+        asked.append(options)
+        return read(*args, **options)
+
+    monkeypatch.setattr(data, "read_moment", noted)
+    settings = {"data.relaxation": relaxation}
+    used = PretrainDataset(clips, tiny_config(**settings, **OBJECTIVES[objective]))[SampleKey(0, 0, 5)][0]
+    assert list(used) == names.split()
+    assert [options[unread] for options in asked] == [None] * len(asked)
+    assert asked
+    every = PretrainDataset(clips, tiny_config(**settings))[SampleKey(0, 0, 5)][0]
+    assert all(used[name].shape == every[name].shape for name in used)
+    assert objective == "a1a2" or torch.equal(used["v1"], every["v1"]), "v1 is drawn first"
 
 
 @pytest.mark.parametrize("gap", [0.1, 1.0])
