@@ -67,8 +67,10 @@ def table(out: Path) -> list[str]:
         cells = []
         for name in names:
             values = [run[name] for run in runs]
-            half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else None
-            cells.append(f"{np.mean(values):.1f}" + ("" if half is None else f" ± {half:.1f}"))
+            cell = f"{np.mean(values):.1f}"
+            if len(values) > 1:
+                cell += f" ± {stats.sem(values) * stats.t.ppf(0.975, len(values) - 1):.1f}"
+            cells.append(cell)
         lines.append(f"| {RANDOM if variant == RANDOM else label} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 

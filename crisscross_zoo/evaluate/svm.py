@@ -46,7 +46,7 @@ the eigenvectors are computed."""
 
 GRAM_VALUES = 1 << 28
 """Maximum number of products of rows with each other in memory (those of 16,384 rows: 1 GiB, in float64 2). With more
-rows, only the products of active rows are computed."""
+rows, only the products of active rows are computed. Products of columns are computed for at most 8,192 columns."""
 
 LEADING = 256
 """Eigenvectors of X'X that precondition conjugate gradients."""
@@ -75,8 +75,8 @@ _MARGIN = 4.0
 """A class may be as far above the minimum as this number of the decreases that its last step predicted."""
 
 _WORTH_STEPS = 30
-"""An exact step is taken if it is less work than this number of conjugate gradient steps, or than the last step took if
-they were more."""
+"""An exact step is taken if it is less work than this number of conjugate gradient steps, or than as many as a Newton
+step of this cost has taken, if they are more."""
 
 _FEW_CLASSES, _FEW_CLASSES_READ = 16, 64
 """Products with fewer vectors take as long as products with this number, because reading the rows dominates: rows in
@@ -99,7 +99,7 @@ class Hyperplanes:
         cost: C.
         gradient: Largest norm of a class's gradient, relative to that at zero weights.
         solved: Whether every class converged to the tolerance.
-        passes: Number of passes over all rows.
+        passes: Number of passes over all rows, without those over a subset at the start.
     """
 
     weights: npt.NDArray[np.float32]
@@ -130,6 +130,8 @@ def fit_svm(
 ) -> Iterator[Hyperplanes]:
     """Fit one SVM for each cost, in ascending order; each starts from the solution of the one before.
 
+    The first starts at zero, or, if the rows do not fit in memory, at the solution of a subset that does.
+
     Args:
         rows: (n, D), finite.
         labels: (n,), from 0 to ``classes - 1``.
@@ -147,17 +149,17 @@ def fit_svm(
     """
     device = torch.device("cpu" if torch.device(device).type == "mps" else device)
     start = torch.zeros((rows.shape[1] + 1, classes), dtype=torch.float32, device=device)
-    held = _held_rows(rows)
-    if len(held) < len(rows):  # start at the solution of the rows in memory, which costs few passes
-        cost = min(costs) * len(rows) / len(held)
-        (few,) = fit_svm(
-            rows.take(held), labels[held], classes, [cost], tolerance=_START_TOLERANCE, device=device
-        )
+    held, ordered = _held_rows(rows), sorted(set(costs))
+    if len(held) < len(rows) and ordered:
+        cost = ordered[0] * len(rows) / len(held)
+        subset = rows.take(held)
+        (few,) = fit_svm(subset, labels[held], classes, [cost], tolerance=_START_TOLERANCE, device=device)
         start = torch.from_numpy(np.vstack([few.weights, few.bias])).to(device)
     problem = _Problem(rows, labels, classes, device, on_pass)
+    start[:, problem.at_zero == 0] = 0  # the minimum
     scores = torch.zeros((len(rows), classes), dtype=torch.float32)
     small = len(rows) * rows.shape[1] * classes < SMALL_PROBLEM and problem.device.type == "cpu"
-    for cost in sorted(set(costs)):
+    for cost in ordered:
         with exact_float32(), one_thread() if small else contextlib.nullcontext():
             start, scores, gradient, solved = _minimise(problem, cost, start, scores, tolerance)
         values = start.float().cpu().numpy()
@@ -262,36 +264,38 @@ class _Problem:
     def has_gram(self) -> bool:
         return self._gram is not None and self._gram.dtype == self.dtype
 
-    def some_blocks(self, indices: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the rows at ``indices`` in blocks, with a 1 appended to each, and their place among them."""
-        for first in range(0, len(indices), size := block_rows(self.rows.shape[1])):
-            where = slice(first, min(first + size, len(indices)))
-            rows = self.held[indices[where]] if self.all_held else self._read(indices[where])
-            yield where, torch.cat([rows, rows.new_ones((len(rows), 1))], dim=1).to(self.dtype)
+    def take(self, indices: Tensor) -> Tensor:
+        """Return some rows, float32 (m, D)."""
+        if self.all_held:
+            return self.held[indices]
+        return torch.from_numpy(self.rows[indices.cpu().numpy()]).to(self.device)
 
-    def kernel(self, indices: Tensor) -> Tensor:
-        """Return the products of some rows with each other, float64 (m, m), computed in ``dtype``."""
+    def kernel(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Return the products of the rows at ``indices`` with each other, float64 (m, m), computed in ``dtype``."""
         if self.gram_fits:
             return self.gram()[indices[:, None], indices].double()
-        rows = self.held[indices] if self.all_held else self._read(indices)
         kernel = rows.new_ones((len(rows), len(rows)), dtype=self.dtype)
-        for first in range(0, rows.shape[1], _COLUMNS):
-            columns = rows[:, first : first + _COLUMNS].to(self.dtype)
-            kernel.addmm_(columns, columns.T)
+        for columns in self.columns():
+            some = rows[:, columns].to(self.dtype)
+            kernel.addmm_(some, some.T)
         return kernel.double()
 
     def column_products(self, indices: Tensor) -> Tensor:
         """Return the products of the columns of some rows with each other, float64, on and below the diagonal."""
         size = self.rows.shape[1] + 1
         products = torch.zeros((size, size), dtype=self.dtype, device=self.device)
-        for _, block in self.some_blocks(indices):
-            for first in range(0, size, _COLUMNS):
-                last = min(first + _COLUMNS, size)
-                products[first:last, :last].addmm_(block[:, first:last].T, block[:, :last])
+        for first in range(0, len(indices), count := block_rows(size)):
+            rows = self.take(indices[first : first + count])
+            block = torch.cat([rows, rows.new_ones((len(rows), 1))], dim=1).to(self.dtype)
+            for columns in self.columns(size):
+                products[columns, : columns.stop].addmm_(block[:, columns].T, block[:, : columns.stop])
         return products.double()
 
-    def _read(self, indices: Tensor) -> Tensor:
-        return torch.from_numpy(self.rows[indices.cpu().numpy()]).to(self.device)
+    def columns(self, size: int | None = None) -> Iterator[slice]:
+        """Yield slices of :data:`_COLUMNS` columns (default: of all but the appended one)."""
+        size = size or self.rows.shape[1]
+        for first in range(0, size, _COLUMNS):
+            yield slice(first, min(first + _COLUMNS, size))
 
     @property
     def gram_fits(self) -> bool:
@@ -348,7 +352,7 @@ def _minimise(
         classes = solved.logical_not().nonzero()[:, 0]
         passes = problem.passes
         step, step_scores = _newton_step(problem, cost, active, gradient, classes, cg_steps)
-        cg_steps = max(_WORTH_STEPS, problem.passes - passes)
+        cg_steps = max(cg_steps, problem.passes - passes)
         predicted = -(gradient * step).sum(0).double() / 2
         above = torch.where(solved, above, _MARGIN * predicted)
         length = _line_search(problem, cost, w, step, scores, step_scores)
@@ -443,17 +447,19 @@ def _kernel_step(problem: _Problem, cost: float, indices: Tensor, gradient: Tens
 
     (I + 2C A'A)^-1 = I - A' (I / 2C + A A')^-1 A. None if the matrix cannot be factorised.
     """
-    kernel = problem.kernel(indices)
+    rows = problem.take(indices)
+    kernel = problem.kernel(indices, rows)
     kernel.diagonal().add_(1 / (2 * cost))
-    along = kernel.new_empty(len(indices))
-    for where, block in problem.some_blocks(indices):
-        along[where] = (block @ gradient).double()
-    solved = _solve(kernel, along)
+    along = gradient[-1].repeat(len(rows))
+    for columns in problem.columns():
+        along += rows[:, columns].to(gradient) @ gradient[columns]
+    solved = _solve(kernel, along.double())
     if solved is None:
         return None
-    step = -gradient
-    for where, block in problem.some_blocks(indices):
-        step += block.T @ solved[where].to(block)
+    solved, step = solved.to(gradient), -gradient
+    for columns in problem.columns():
+        step[columns] += rows[:, columns].to(gradient).T @ solved
+    step[-1] += solved.sum()
     return step
 
 
@@ -468,7 +474,13 @@ def _column_step(problem: _Problem, cost: float, indices: Tensor, gradient: Tens
 def _solve(matrix: Tensor, right: Tensor) -> Tensor | None:
     """Return the inverse of a positive definite matrix times a vector; None if it cannot be factorised."""
     factor, wrong = torch.linalg.cholesky_ex(matrix)
-    return None if wrong.item() else torch.cholesky_solve(right[:, None], factor)[:, 0]
+    if wrong.item():
+        return None
+    half = torch.linalg.solve_triangular(factor, right[:, None], upper=False)
+    solved: Tensor = torch.linalg.solve_triangular(
+        factor.mT, half, upper=True
+    )  # cholesky_solve copies the factor
+    return solved[:, 0]
 
 
 def _cg_step(

@@ -1,4 +1,4 @@
-"""Training samples, each of two video views and two audio views of one file, and their order.
+"""Training samples, each of two views of one file in each modality that the loss uses, and their order.
 
 ``(seed, epoch, position in the epoch)`` alone decides a sample: its file, its windows, and every random number of its
 augmentation; see :mod:`crisscross_zoo.workers.samples`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,6 +38,9 @@ _ORDER = (
 )  # makes an epoch's order independent of its first sample, whose seed is [seed, epoch, 0, 0]
 
 
+_Times = npt.NDArray[np.float64]
+_Moment = tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int16] | None]
+
 Sample = tuple[dict[str, Tensor], str, Failures]
 """The views, the path of their file, and the files that failed before it."""
 
@@ -50,7 +53,7 @@ def used_views(config: PretrainConfig) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Batch:
-    """The part of a batch that one rank trains on: the views that the loss uses, their files, and those that failed.
+    """One rank's part of a batch: the views that the loss uses, their files, and the files that failed.
 
     Attributes:
         views: Tensors by view: video (n, 3, T, H, W), audio (n, 1, 80, T); float32, or the 16-bit dtype of autocast.
@@ -212,47 +215,35 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
                 views[f"a{name}"] = augment_audio(wave, config.audio_augment, config=config.audio, rng=random)
         return {name: views[name] for name in self.used}
 
-    def _read(
-        self, file: Media, starts: ViewStarts, source: BinaryIO | None
-    ) -> list[tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int16] | None]]:
+    def _read(self, file: Media, starts: ViewStarts, source: BinaryIO | None) -> list[_Moment]:
         """Read frames and audio samples of each view, at once unless the views are far apart.
 
         A modality that the loss does not use is not decoded: None.
         """
         config, rate = self.config, self.config.audio.sample_rate
-        read = partial(read_moment, file, sample_rate=rate, source=source)
+        assert file.video_span is not None
         half, length = config.video.frames, config.audio.clip_samples
-        times = first = None
-        windows, distances = [], []
-        if "v1" in self.used:
-            assert file.video_span is not None
-            first_frames = np.array([starts.v1, starts.v2])
-            times = frame_times(first_frames, file.video_span, half, config.video.fps)
-            windows.append(config.video.window_seconds)
-            distances.append(abs(starts.v2 - starts.v1))
-        if "a1" in self.used:
-            first = [round(start * rate) for start in (starts.a1, starts.a2)]
-            windows.append(config.audio.window_seconds)
-            distances.append(abs(starts.a2 - starts.a1))
-        if max(distances) > max(windows) + FAR_APART_SECONDS:
-            return [
-                read(
-                    times=None if times is None else times[i],
-                    audio=None if first is None else (first[i] / rate, length),
-                )
-                for i in (0, 1)
-            ]
-        low, high = (0, 0) if first is None else (min(first), max(first) + length)
-        frames, samples = read(
-            times=None if times is None else times.ravel(),
-            audio=None if first is None else (low / rate, high - low),
-        )
+        times = frame_times(np.array([starts.v1, starts.v2]), file.video_span, half, config.video.fps)
+        first = [round(start * rate) for start in (starts.a1, starts.a2)]
+
+        def read(times: _Times, start: int, samples: int) -> _Moment:
+            return read_moment(
+                file,
+                times=times if "v1" in self.used else None,
+                audio=(start / rate, samples) if "a1" in self.used else None,
+                sample_rate=rate,
+                source=source,
+            )
+
+        window = max(config.video.window_seconds, config.audio.window_seconds)
+        if max(abs(starts.v2 - starts.v1), abs(starts.a2 - starts.a1)) > window + FAR_APART_SECONDS:
+            return [read(times[i], first[i], length) for i in (0, 1)]
+        low = min(first)
+        frames, samples = read(times.ravel(), low, max(first) + length - low)
         return [
             (
                 None if frames is None else frames[i * half : (i + 1) * half],
-                None
-                if samples is None or first is None
-                else samples[first[i] - low : first[i] - low + length],
+                None if samples is None else samples[first[i] - low : first[i] - low + length],
             )
             for i in (0, 1)
         ]

@@ -136,7 +136,11 @@ class CrissCross(nn.Module):
     def embed(
         self, v1: Tensor | None, v2: Tensor | None, a1: Tensor | None, a2: Tensor | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return ``(z, p)``: projector and predictor outputs (N, 2048) by view, of the views that the loss uses."""
+        """Return ``(z, p)``: projector and predictor outputs (N, 2048) by view, of the views that the loss uses.
+
+        Raises:
+            InputError: as :meth:`forward`.
+        """
         z: dict[str, Tensor] = {}
         p: dict[str, Tensor] = {}
         for names, given, modality in (
@@ -147,9 +151,7 @@ class CrissCross(nn.Module):
                 continue
             views = [view for view in given if view is not None]
             if len(views) < len(names):
-                raise InputError(
-                    f"the loss uses {' and '.join(names)}, and one is missing", remedy="pass both views"
-                )
+                raise InputError(f"the loss needs both {names[0]} and {names[1]}", remedy="pass both views")
             if self.joint_views:
                 embedding, prediction = self._project(torch.cat(views), modality)
                 z.update(zip(names, embedding.chunk(2), strict=True))

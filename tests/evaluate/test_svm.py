@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -250,11 +251,18 @@ def test_a_class_takes_the_same_step_alone_and_with_others(take: Callable[..., A
 
 @pytest.mark.parametrize("held", [0, 1 << 28])
 @pytest.mark.parametrize(
-    ("gram", "other"), [(0, "_column_work"), (1 << 28, "_column_work"), (0, "_kernel_work")]
+    ("gram", "taken", "other"),
+    [
+        (0, "_kernel_step", "_column_work"),
+        (1 << 28, "_kernel_step", "_column_work"),
+        (1 << 28, "_column_step", "_kernel_work"),
+    ],
 )
 def test_the_exact_step_is_the_hessians(
-    monkeypatch: pytest.MonkeyPatch, gram: int, other: str, held: int
+    monkeypatch: pytest.MonkeyPatch, gram: int, taken: str, other: str, held: int
 ) -> None:
+    counted = mock.Mock(wraps=getattr(svm, taken))
+    monkeypatch.setattr(svm, taken, counted)
     monkeypatch.setattr(svm, "GRAM_VALUES", gram)
     monkeypatch.setattr(svm, "HELD_VALUES", held)
     monkeypatch.setattr(svm, other, lambda problem, m: float("inf"))
@@ -266,11 +274,12 @@ def test_the_exact_step_is_the_hessians(
     active = torch.from_numpy(np.random.default_rng(0).random((80, 3)) < 0.5)
     gradient = torch.from_numpy(np.random.default_rng(1).standard_normal((31, 3)))
     step, scores = svm._exact_step(problem, 0.1, active, gradient, torch.arange(3))
+    assert counted.call_count == 3
     x = np.column_stack([features.astype(float), np.ones(80)])
     for k in range(3):
         a = x[active[:, k].numpy()]
         expected = -np.linalg.solve(np.eye(31) + 0.2 * a.T @ a, gradient[:, k].numpy())
-        assert distance(step[:, k].numpy(), expected) < 1e-4  # the products of rows are float32
+        assert distance(step[:, k].numpy(), expected) < 1e-10
         assert distance(scores[:, k].numpy(), x @ step[:, k].numpy()) < 1e-10
 
 
@@ -312,6 +321,23 @@ def test_features_as_badly_scaled_as_real_ones_are_solved_for_any_cost(
         found, at_zero, objectives = definition(features, labels, machine)
         assert (found <= 1.1e-4 * at_zero).all()
         assert (objectives <= (1 + 1e-4) * definition(features, labels, nearer)[2]).all()
+
+
+def test_rows_that_do_not_fit_start_at_the_solution_of_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = make_problem(4000, 20, 4)
+    monkeypatch.setattr(svm, "GRAM_VALUES", 0)
+    passes = {}
+    for held in (1 << 28, 2000 * 20):
+        monkeypatch.setattr(svm, "HELD_VALUES", held)
+        passes[held] = fit_one(features, labels, 4, 1e-4).passes
+    assert passes[2000 * 20] < passes[1 << 28]
+
+
+def test_a_class_whose_minimum_is_zero_is_solved_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = make_problem(40, 10, 2)
+    monkeypatch.setattr(svm, "HELD_VALUES", 60)
+    labels = np.repeat([0, 1], 40)  # every row has both labels
+    assert fit_one(np.concatenate([features, features]), labels, 2, 1.0).solved
 
 
 def test_a_solved_class_costs_no_products(monkeypatch: pytest.MonkeyPatch) -> None:

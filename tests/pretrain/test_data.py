@@ -124,18 +124,19 @@ def test_every_relaxation_reads(clips: list[Media], relaxation: str) -> None:
     assert views["a2"].shape == (1, 80, 64)
 
 
-@pytest.mark.parametrize("relaxation", ["mild", "extreme"])
+@pytest.mark.parametrize("apart", [-9.0, 9.0])
 @pytest.mark.parametrize(
     ("objective", "names", "unread"), [("v1v2", "v1 v2", "audio"), ("a1a2", "a1 a2", "times")]
 )
 def test_a_modality_that_the_loss_does_not_use_is_not_read(
     clips: list[Media],
     monkeypatch: pytest.MonkeyPatch,
-    relaxation: str,
+    apart: float,
     objective: str,
     names: str,
     unread: str,
 ) -> None:
+    monkeypatch.setattr(data, "FAR_APART_SECONDS", apart)
     asked = []
     read = data.read_moment
 
@@ -144,14 +145,16 @@ def test_a_modality_that_the_loss_does_not_use_is_not_read(
         return read(*args, **options)
 
     monkeypatch.setattr(data, "read_moment", noted)
-    settings = {"data.relaxation": relaxation}
-    used = PretrainDataset(clips, tiny_config(**settings, **OBJECTIVES[objective]))[SampleKey(0, 0, 5)][0]
-    assert list(used) == names.split()
-    assert [options[unread] for options in asked] == [None] * len(asked)
-    assert asked
-    every = PretrainDataset(clips, tiny_config(**settings))[SampleKey(0, 0, 5)][0]
-    assert all(used[name].shape == every[name].shape for name in used)
-    assert objective == "a1a2" or torch.equal(used["v1"], every["v1"]), "v1 is drawn first"
+    one = PretrainDataset(clips, tiny_config(**OBJECTIVES[objective]))
+    assert list(one[SampleKey(0, 0, 5)][0]) == names.split()
+    assert [options[unread] for options in asked] == [None] * (2 if apart < 0 else 1)
+    starts = ViewStarts(v1=0.5, v2=0.8, a1=0.3, a2=0.6)
+    which = "va".index(objective[0])
+    found = [moment[which] for moment in one._read(clips[5], starts, None)]
+    expected = [
+        moment[which] for moment in PretrainDataset(clips, tiny_config())._read(clips[5], starts, None)
+    ]
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("gap", [0.1, 1.0])
