@@ -119,7 +119,7 @@ class CrissCross(nn.Module):
         a1: Tensor | None = None,
         a2: Tensor | None = None,
     ) -> LossTerms:
-        """Compute the loss of a batch. Views that the loss does not use are ignored, and can be left out.
+        """Compute the loss of a batch. A view that the loss does not use is ignored, and may be None.
 
         Args:
             v1: First video view, (N, 3, T, H, W).

@@ -19,6 +19,7 @@ from crisscross_zoo.pretrain.data import BatchSampler, PretrainDataset
 from crisscross_zoo.pretrain.incidents import NOTHING
 from crisscross_zoo.pretrain.loader import available_bytes, make_loader, plan_flight
 from crisscross_zoo.pretrain.loop import pretrain
+from crisscross_zoo.pretrain.loss import VIEWS
 from crisscross_zoo.pretrain.model import CrissCross
 from crisscross_zoo.pretrain.presets import make_config
 from crisscross_zoo.workers.samples import SampleKey
@@ -146,7 +147,7 @@ def test_rounding_what_autocast_rounds_changes_no_bit(clips: list[Media]) -> Non
     ).eval()
     dataset = PretrainDataset(clips, config)
     samples = [dataset[SampleKey(0, position, position)][0] for position in range(4)]
-    views = [torch.stack([sample[name] for sample in samples]) for name in loader.VIEWS]
+    views = [torch.stack([sample[name] for sample in samples]) for name in VIEWS]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         full = model(*views)
         rounded = model(*(view.bfloat16().float() for view in views))
