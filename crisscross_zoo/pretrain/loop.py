@@ -40,7 +40,7 @@ from crisscross_zoo.files.atomic import write_atomically, writing
 from crisscross_zoo.media.scan import decoder_versions
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.numerics import fixed_shapes
-from crisscross_zoo.pretrain.data import Batch, BatchSampler, steps_per_epoch
+from crisscross_zoo.pretrain.data import Batch, BatchSampler, steps_per_epoch, used_views
 from crisscross_zoo.pretrain.distributed import World, synchronize_batch_norms
 from crisscross_zoo.pretrain.export import export_encoders
 from crisscross_zoo.pretrain.incidents import Incidents, Record
@@ -302,8 +302,8 @@ class _Trainer:
 
     def _micro_batches(self, batch: Batch, count: int) -> Iterator[dict[str, Tensor]]:
         moved = {}
-        for name, view in batch.views.items():
-            x = view.to(self.world.device, non_blocking=True).to(self.dtype)
+        for name in used_views(self.config):
+            x = batch.views[name].to(self.world.device, non_blocking=True).to(self.dtype)
             if self.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
             moved[name] = x.chunk(count)
