@@ -156,7 +156,6 @@ def fit_svm(
         (few,) = fit_svm(subset, labels[held], classes, [cost], tolerance=_START_TOLERANCE, device=device)
         start = torch.from_numpy(np.vstack([few.weights, few.bias])).to(device)
     problem = _Problem(rows, labels, classes, device, on_pass)
-    start[:, problem.at_zero == 0] = 0  # the minimum
     scores = torch.zeros((len(rows), classes), dtype=torch.float32)
     small = len(rows) * rows.shape[1] * classes < SMALL_PROBLEM and problem.device.type == "cpu"
     for cost in ordered:
@@ -334,6 +333,7 @@ def _minimise(
     if rounding > _ROUNDING:  # once it is needed, higher costs need it too
         problem.dtype = torch.float64
     w, scores = w.to(problem.dtype, copy=True), scores.to(problem.dtype, copy=True)
+    w[:, problem.at_zero == 0] = 0  # the minimum
     relative, cg_steps = float("inf"), _WORTH_STEPS
     above = torch.full((problem.classes,), torch.inf, dtype=torch.float64, device=problem.device)
     for number in range(NEWTON_STEPS):
