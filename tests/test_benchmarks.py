@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from needs import package
 
 pytestmark = pytest.mark.integration
 
@@ -175,10 +177,14 @@ def test_a_row_that_fails_is_recorded_and_the_next_one_runs(gpu, tmp_path):
     assert saved["failures"][1] == "z: TimeoutError: no time was left"
 
 
-def test_the_ablations_table_has_the_mean_and_its_confidence_interval(monkeypatch, tmp_path):
+@pytest.fixture
+def world_ablation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    package("sklearn", extra="evaluate")
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import world_ablation
+    return importlib.import_module("world_ablation")
 
+
+def test_the_ablations_table_has_the_mean_and_its_confidence_interval(world_ablation, tmp_path):
     for seed, values in enumerate([(40, 1), (50, 2), (60, 3)]):
         run = tmp_path / "intra" / f"seed{seed}"
         run.mkdir(parents=True)
@@ -194,10 +200,7 @@ def test_the_ablations_table_has_the_mean_and_its_confidence_interval(monkeypatc
     assert intra == f"| intra, mixed | 3 | 50.0 ± {4.3027 * 10 / 3**0.5:.1f} | 2.0 ± {4.3027 / 3**0.5:.1f} |"
 
 
-def test_an_ablations_variants_differ_in_one_setting(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import world_ablation
-
+def test_an_ablations_variants_differ_in_one_setting(world_ablation):
     def flat(settings: dict, prefix: str = "") -> dict:
         found = {}
         for key, value in settings.items():
