@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from needs import package
 
 pytestmark = pytest.mark.integration
 
@@ -179,7 +178,6 @@ def test_a_row_that_fails_is_recorded_and_the_next_one_runs(gpu, tmp_path):
 
 @pytest.fixture
 def world_ablation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    package("sklearn", extra="evaluate")
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return importlib.import_module("world_ablation")
 
