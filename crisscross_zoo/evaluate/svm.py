@@ -205,6 +205,11 @@ class _Problem:
             self.on_pass(self.passes)
 
     @property
+    def factor(self) -> int:
+        """Time of a product, in units of one in float32."""
+        return 2 if self.dtype == torch.float64 else 1
+
+    @property
     def all_held(self) -> bool:
         return len(self.held) == len(self.rows)
 
@@ -394,15 +399,14 @@ def _newton_step(
         The step, which is 0 for the other classes, and its scores.
     """
     n, size = problem.rows.shape
-    twice = 2 if problem.dtype == torch.float64 else 1
     exact = sum(
         min(_kernel_work(problem, m), _column_work(problem, m))
         for m in active[:, classes.cpu()].sum(0, dtype=torch.float64).tolist()
     )
     if problem.gram_fits and not problem.has_gram:
-        exact += twice * n * n * size / _GRAM_STEPS
+        exact += problem.factor * n * n * size / _GRAM_STEPS
     least = _FEW_CLASSES if problem.all_held else _FEW_CLASSES_READ
-    if exact < twice * cg_steps * 4 * n * size * max(len(classes), least):
+    if exact < problem.factor * cg_steps * 4 * n * size * max(len(classes), least):
         return _exact_step(problem, cost, active, gradient, classes)
     return _cg_step(problem, cost, active, gradient, classes)
 
@@ -411,8 +415,9 @@ def _kernel_work(problem: _Problem, m: float) -> float:
     """Return the operations that :func:`_kernel_step` takes with ``m`` active rows; infinity if memory is too small."""
     if 8 * m**2 > GRAM_VALUES:  # the kernel in float64, and the matrices that are computed from it
         return float("inf")
-    twice = 2 if problem.dtype == torch.float64 else 1
-    return _FACTOR_WORK * m**3 + (0 if problem.gram_fits else twice * 2 * problem.rows.shape[1] * m**2)
+    return _FACTOR_WORK * m**3 + (
+        0 if problem.gram_fits else problem.factor * 2 * problem.rows.shape[1] * m**2
+    )
 
 
 def _column_work(problem: _Problem, m: float) -> float:
@@ -420,8 +425,7 @@ def _column_work(problem: _Problem, m: float) -> float:
     size = problem.rows.shape[1]
     if 4 * size**2 > GRAM_VALUES:  # the Hessian in float64, and its factor
         return float("inf")
-    twice = 2 if problem.dtype == torch.float64 else 1
-    return _FACTOR_WORK * size**3 + twice * 2 * m * size**2
+    return _FACTOR_WORK * size**3 + problem.factor * 2 * m * size**2
 
 
 def _exact_step(
