@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -199,7 +200,7 @@ def test_the_ablations_table_has_the_mean_and_its_confidence_interval(world_abla
 
 
 def test_an_ablations_variants_differ_in_one_setting(world_ablation):
-    def flat(settings: dict, prefix: str = "") -> dict:
+    def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         found = {}
         for key, value in settings.items():
             found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
