@@ -5,12 +5,14 @@
     python benchmarks/quick_scores.py packages/ raw demo random:0 random:1 run/ run/checkpoints/step_000000400.pt
 
 Takes a minute for each pair of encoders: a run's folder, a checkpoint of the preset `world`, `demo`, `random:SEED` (the
-shapes of `world`), or `raw` (mean and deviation of the spectrum; colour histograms). Linear scores are of logistic
-regression on standardised features, with the best of three penalties; R@1 is by cosine of standardised features. In %:
+shapes of `world`), `raw` (mean and deviation of the spectrum; colour histograms), or `gradients` (video: histograms of
+oriented gradients, averaged over place). Linear scores are of logistic regression on standardised features, with the
+best of three penalties; R@1 is by cosine of standardised features. In %:
 
 - drums: five kinds of samples of the drum kits of Hydrogen, each kit tested apart from those trained on;
 - voices: who speaks in Hedgewars, phrases tested apart; and the phrase, by the nearest neighbour among other speakers;
 - kinds: Tux Paint's sounds of birds, mammals, things and speech; images: Tux Paint's images, moved by a camera;
+- cameras: the same of Tux Paint's images, by R@1 among all as another camera moves over them, before another colour;
 - shapes: eight kinds of generated clips, each with its own outline and motion, those of `crisscross-pretrain demo`.
 
 Inputs are kept in `--cache`.
@@ -50,6 +52,7 @@ Labelled = Iterator[tuple[Path, str, str]]
 """Files with their class, and with the group that is tested as a whole ("": none)."""
 
 CLIPS = 5
+CAMERAS = ("0", "1")
 SHAPES = 16  # clips of each kind
 LEAST_SPEAKERS = 6
 PENALTIES = (1e-4, 1e-3, 1e-2)
@@ -87,6 +90,12 @@ def stamps(name: str) -> Callable[[Path], Labelled]:
     return files
 
 
+def cameras(packages: Path) -> Labelled:
+    for file, _, _ in stamps("stamps, images")(packages):
+        for camera in CAMERAS:
+            yield file, file.as_posix(), camera
+
+
 def shapes(_: Path) -> Labelled:
     with tempfile.TemporaryDirectory() as folder:
         make_demo_data(folder, train_clips=SHAPES, test_clips=0)
@@ -100,30 +109,55 @@ def values(file: Path, sampling: Sampling) -> torch.Tensor:
     return torch.from_numpy(np.stack(clips))
 
 
-def waves(file: Path) -> torch.Tensor:
+def waves(file: Path, _: str) -> torch.Tensor:
     """Return the audio of a file's clips, float32 (clips, 1, 32000)."""
     return values(file, Sampling(video=None, audio=AudioConfig(), clips=CLIPS))[:, None].float() / INT16_SCALE
 
 
-def frames(file: Path) -> torch.Tensor:
+def frames(file: Path, camera: str) -> torch.Tensor:
     """Return two clips of an image that a camera moves over, uint8 (2, 8, 96, 128, 3)."""
-    seen = moved(file, np.random.default_rng(sum(file.name.encode())))
+    seen = moved(file, np.random.default_rng([sum(file.name.encode()), *map(int, camera)]))
     return torch.from_numpy(np.stack([seen[first : first + 16 : 2] for first in (0, 24)]))
 
 
-def clips(file: Path) -> torch.Tensor:
+def clips(file: Path, _: str) -> torch.Tensor:
     """Return the clips of a video, uint8 (clips, 8, 112, 112, 3)."""
     return values(file, Sampling(video=VideoConfig(size=112), audio=None, clips=CLIPS))
 
 
-SETS: dict[str, tuple[str, Callable[[Path], Labelled], Callable[[Path], torch.Tensor]]] = {
+SETS: dict[str, tuple[str, Callable[[Path], Labelled], Callable[[Path, str], torch.Tensor]]] = {
     "drums": ("audio", drums, waves),
     "voices": ("audio", voices, waves),
     "kinds": ("audio", stamps("stamps, kinds of sounds"), waves),
     "images": ("video", stamps("stamps, images"), frames),
+    "cameras": ("video", cameras, frames),
     "shapes": ("video", shapes, clips),
 }
-"""The modality of each set, its files, and what is read from a file."""
+"""The modality of each set, its files, and what is read from a file of a group."""
+
+
+class Gradients(torch.nn.Module):
+    """Histograms of oriented gradients (Dalal and Triggs 2005) of the middle frame, averaged over place."""
+
+    cells, bins = (8, 16, 24), 9
+
+    def preprocess(self, clips: torch.Tensor) -> torch.Tensor:
+        return clips[:, clips.shape[1] // 2].float().mean(-1) / 255
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return means and deviations of the blocks of 2 x 2 cells, (N, 216), of grey images (N, H, W)."""
+        dy, dx = (torch.gradient(images, dim=d)[0] for d in (1, 2))
+        size, turn = torch.hypot(dx, dy), torch.atan2(dy, dx) % torch.pi
+        kind = (turn / torch.pi * self.bins).long().clamp(max=self.bins - 1)
+        each = (torch.nn.functional.one_hot(kind, self.bins) * size[..., None]).permute(0, 3, 1, 2)
+        found = []
+        for cell in self.cells:
+            cells = torch.nn.functional.avg_pool2d(each, cell)
+            blocks = torch.nn.functional.unfold(cells, 2)
+            for largest in (0.2, torch.inf):  # L2-Hys: normalised, cut off, normalised
+                blocks = torch.nn.functional.normalize(blocks, dim=1, eps=1e-5).clamp(max=largest)
+            found += [blocks.mean(2), blocks.std(2)]
+        return torch.cat(found, 1)
 
 
 def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np.ndarray, np.ndarray]:
@@ -134,7 +168,7 @@ def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np
         found = []
         for file, label, group in files(packages):
             try:
-                found.append((inputs(file), label, group))
+                found.append((inputs(file, group), label, group))
             except (CrissCrossError, ValueError) as error:
                 print(f"{file}: {error}", file=sys.stderr)
         if not found:
@@ -145,11 +179,15 @@ def read(name: str, packages: Path, cache: Path) -> tuple[list[torch.Tensor], np
     return list(held), np.array(labels), np.array(groups)
 
 
-def encoder_of(name: str, modality: str, preset: PretrainConfig = PRESETS["world"]) -> Encoder | None:
+def encoder_of(
+    name: str, modality: str, preset: PretrainConfig = PRESETS["world"]
+) -> Encoder | Gradients | None:
     """Return an encoder by its name on the command line; None for `raw`."""
     config: AudioConfig | VideoConfig = getattr(preset, modality)
     if name == "raw":
         return None
+    if name == "gradients":
+        return Gradients() if modality == "video" else sys.exit("gradients: of video only; pass --sets")
     if name.startswith("random:"):
         torch.manual_seed(1000 + int(name.removeprefix("random:")))
         return build_encoder(config).eval()
@@ -162,7 +200,7 @@ def encoder_of(name: str, modality: str, preset: PretrainConfig = PRESETS["world
     return encoder.eval()
 
 
-def features(encoder: Encoder | None, inputs: list[torch.Tensor]) -> np.ndarray:
+def features(encoder: Encoder | Gradients | None, inputs: list[torch.Tensor]) -> np.ndarray:
     """Return a row for each file: the mean over its clips."""
     if encoder is None and inputs[0].ndim == 5:
         bins = [(x.reshape(-1, 3) // 64).long() @ torch.tensor([16, 4, 1]) for x in inputs]
@@ -202,12 +240,13 @@ def recall(x: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
 Sets = dict[str, tuple[list[torch.Tensor], np.ndarray, np.ndarray]]
 
 
-def score(encoder: Callable[[str], Encoder | None], sets: Sets) -> dict[str, float]:
+def score(encoder: Callable[[str], Encoder | Gradients | None], sets: Sets) -> dict[str, float]:
     """Return the scores on the sets, in %; ``encoder`` gives that of a modality, or None for no network."""
     found = {}
     for key, (inputs, labels, groups) in sets.items():
         x = features(encoder(SETS[key][0]), inputs)
-        found[f"{key}, linear"] = linear(x, labels, groups)
+        if key != "cameras":  # each image is a class of its own
+            found[f"{key}, linear"] = linear(x, labels, groups)
         found[f"{key}, R@1"] = recall(x, labels, groups)
         if key == "voices":
             often = np.array([len(set(labels[groups == phrase])) >= LEAST_SPEAKERS for phrase in groups])

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.integration
 
@@ -197,6 +198,19 @@ def test_the_ablations_table_has_the_mean_and_its_confidence_interval(world_abla
     assert random == "| random | 1 | 30.0 | 1.0 |"
     # Student's t with two degrees of freedom: 4.303; the standard deviations are 10 and 1.
     assert intra == f"| intra, mixed | 3 | 50.0 ± {4.3027 * 10 / 3**0.5:.1f} | 2.0 ± {4.3027 / 3**0.5:.1f} |"
+
+
+def test_gradients_tell_directions_whatever_the_contrast(world_ablation):
+    """A grating, the same with less contrast, and the same turned by a right angle."""
+    quick_scores = importlib.import_module("quick_scores")
+    rows = (0.5 + 0.5 * torch.sin(torch.arange(96) / 3)).expand(128, 96).T
+    seen = torch.stack([rows, 0.5 + 0.2 * (rows - 0.5), rows[:, :96].T.repeat(1, 2)[:, :128]])
+    clips = (255 * seen).byte()[:, None, ..., None].expand(-1, 8, -1, -1, 3)
+    gradients = quick_scores.encoder_of("gradients", "video")
+    found = gradients(gradients.preprocess(clips))
+    assert found.shape == (3, 216)
+    same, turned = (found[0] - found[1]).norm(), (found[0] - found[2]).norm()
+    assert same < 0.05 * turned
 
 
 def test_an_ablations_variants_differ_in_one_setting(world_ablation):
