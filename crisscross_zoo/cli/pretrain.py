@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from crisscross_zoo.cli.common import (
     run,
 )
 from crisscross_zoo.cli.config_options import add_config_options, config_overrides
+from crisscross_zoo.config import MODALITIES
 from crisscross_zoo.pretrain.presets import OBJECTIVES, PRESETS, make_config
 from crisscross_zoo.text import counted
 
@@ -282,10 +284,11 @@ def _pretrain(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**vars(outcome), "run": str(outcome.run)})
     elif outcome.finished and not options.quiet:
-        print(
-            f"{outcome.run}: {counted(outcome.total_steps, 'step')} done;"
-            " the encoders are in its folders video and audio"
-        )
+        trained = [m for m in MODALITIES if (outcome.run / m).is_dir()]
+        where = f"encoders are in its folders {' and '.join(trained)}"
+        if len(trained) == 1:
+            where = f"encoder is in its folder {trained[0]}"
+        print(f"{outcome.run}: {counted(outcome.total_steps, 'step')} done; the {where}")
     if not outcome.finished:
         how = (
             "with a checkpoint; run the same command again to resume"
@@ -382,9 +385,9 @@ def _steps(*, quiet: bool) -> Iterator[Callable[[int, int, dict[str, float]], No
                     )
                 )
             bar = bars[-1]
+            std = " ".join(f"{row[f'{m}_std']:.4f}" for m in MODALITIES if not math.isnan(row[f"{m}_std"]))
             bar.set_postfix_str(
-                f"loss {row['total']:.3f}, std {row['video_std']:.4f} {row['audio_std']:.4f},"
-                f" {row['samples_per_second']:.0f} samples/s",
+                f"loss {row['total']:.3f}, std {std}, {row['samples_per_second']:.0f} samples/s",
                 refresh=False,
             )
             bar.update(step - bar.n)

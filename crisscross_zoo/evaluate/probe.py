@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, column_or_1d
@@ -244,6 +246,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scik
             tolerance=tolerance,
             device=device,
         )
+        if not self._planes.solved:
+            warnings.warn(
+                f"the SVM of cost {self._planes.cost:g} did not converge to the tolerance {tolerance:g}"
+                f" (gradient {self._planes.gradient:.1e}); scale the features, or pass a smaller cost",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.cost_ = self._planes.cost
         self.coef_, self.intercept_ = self._planes.weights.T, self._planes.bias
         return self

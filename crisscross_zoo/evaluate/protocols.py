@@ -34,7 +34,7 @@ COSTS: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 1.0)
 
 _NotTiny = Annotated[float, Range(1e-12)]
 
-Costs = tuple[_NotTiny, ...]
+Costs = tuple[Annotated[float, Range(1e-12, 1e12)], ...]
 """C of an SVM, one value or several to choose from."""
 
 Tolerance = Annotated[float, Range(1e-9, 1)]
@@ -385,7 +385,10 @@ def make_protocol(
         raise ConfigError(f"the paper has no {protocol} on {dataset!r}", remedy=suggest(dataset, names))
     setups = {c.setup: c for c in rows if c.dataset == dataset}
     if setup is not None and setup not in setups:
-        raise ConfigError(f"{protocol} on {dataset} has no setup {setup!r}", remedy=suggest(setup, setups))
+        remedy = suggest(setup, setups)
+        if setup == "both" and any(c.protocol == "fusion" and c.dataset == dataset for c in TABLE):
+            remedy += "; for both, use 'fusion'"
+        raise ConfigError(f"{protocol} on {dataset} has no setup {setup!r}", remedy=remedy)
     config = setups[setup] if setup is not None else next(iter(setups.values()))
     changes = FINETUNE_AUDIOSET.get((dataset, config.setup))
     if config.finetune is not None and pretrained_on == "AudioSet" and changes is not None:

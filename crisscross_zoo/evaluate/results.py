@@ -145,7 +145,7 @@ def check_out(path: Path, identity: Mapping[str, Any], *, overwrite: bool) -> No
         raise OutputError("is damaged", remedy="delete it, or pass --overwrite", path=path) from None
     if other is not None:
         raise OutputError(
-            f"is the result of another evaluation (its {other} differs)",
+            f"is the result of another evaluation (other {other})",
             remedy="use another --out, or pass --overwrite",
             path=path,
         )

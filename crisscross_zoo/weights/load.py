@@ -39,6 +39,7 @@ from crisscross_zoo.checkpoints.mixin import Loaded
 from crisscross_zoo.config import CONFIG_TYPES, MODALITIES, POOLINGS, EncoderConfig, Modality, Pooling
 from crisscross_zoo.encoders import Encoder, build_encoder
 from crisscross_zoo.errors import (
+    CheckpointError,
     ChecksumError,
     ConfigError,
     UnknownWeightsError,
@@ -211,8 +212,14 @@ def find_checkpoint(
         if revision is not None:
             raise _no_revision(text)
         weights_id = path.resolve().name
-        is_run = (path / modality / MODEL_FILE).is_file() and not (path / MODEL_FILE).is_file()
-        if is_run:
+        encoders = [m for m in MODALITIES if (path / m / MODEL_FILE).is_file()]
+        if encoders and not (path / MODEL_FILE).is_file():  # a run of pretraining
+            if modality not in encoders:
+                raise CheckpointError(
+                    f"the folder has no {MODEL_FILE} of {modality}",
+                    remedy=f"it is a run of pretraining of {encoders[0]} alone: ask for {encoders[0]}",
+                    path=text,
+                )
             path, weights_id = path / modality, id_in_run(path, modality)
         return FoundCheckpoint(path=path, weights_id=weights_id)
 

@@ -19,6 +19,7 @@ from make_media import make_media
 from crisscross_zoo import load_encoder
 from crisscross_zoo.cli.config_options import config_overrides, field_docs
 from crisscross_zoo.cli.pretrain import build_parser, main
+from crisscross_zoo.errors import CheckpointError
 from crisscross_zoo.pretrain.index import LAYOUTS
 from crisscross_zoo.pretrain.presets import PRESETS, make_config
 
@@ -160,6 +161,23 @@ def test_files_that_were_moved_are_found_by_their_root(
     assert "no such file" in line
     assert "Traceback" not in line
     assert main([*command, "--data-root", str(tmp_path / "there")]) == 0
+
+
+def test_a_run_of_one_modality_names_its_one_encoder(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert (
+        main(["kinetics-sound", "--data", str(index), "--out", str(run), *TINY, "--objective", "a1a2"]) == 0
+    )
+    shown = capsys.readouterr()
+    assert shown.out == f"{run}: 4 steps done; the encoder is in its folder audio\n"
+    assert "nan" not in shown.err
+    with pytest.raises(
+        CheckpointError, match=r"no model\.safetensors of video; it is a run of .* of audio alone"
+    ):
+        load_encoder("video", run)
+    assert load_encoder("audio", run).num_features
 
 
 def test_pretrain_and_export(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

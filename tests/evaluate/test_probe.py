@@ -427,7 +427,7 @@ def test_nothing_is_chosen_if_a_class_has_only_one_file() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"costs": [-1.0]}, "costs=-1.0 is out of range; pass a number, at least 1e-12"),
+        ({"costs": [-1.0]}, "costs=-1.0 is out of range; pass a number, 1e-12 to 1e+12"),
         ({"costs": [1.0, 0]}, "costs=0 is out of range"),
         ({"costs": []}, "costs is empty; pass one value or more"),
         ({"costs": 0.1}, "costs=0.1 is not a list; pass a list"),
@@ -473,3 +473,10 @@ def test_an_unknown_normalisation_is_refused() -> None:
     files, labels = make_files(6)
     with pytest.raises(ConfigError, match="normalize='l3' is not known; choose from none, l2"):
         LinearProbe(normalize="l3").fit(files, labels)  # type: ignore[arg-type]
+
+
+def test_a_fit_that_does_not_converge_warns() -> None:
+    rng, labels = np.random.default_rng(0), np.arange(200) % 5
+    x = (rng.normal(size=(5, 20))[labels] + rng.normal(size=(200, 20))) * 1e8
+    with pytest.warns(ConvergenceWarning, match="cost 1 did not converge to the tolerance 0.0001"):
+        LinearProbe((1.0,)).fit(x.astype(np.float32), labels)

@@ -232,6 +232,10 @@ def test_settings_are_plain_json(config: ProtocolConfig) -> None:
             ("linear", "esc50", "5"),
             "linear on esc50 has no setup '5'; did you mean '5s'? (choose from 2s, 5s)",
         ),
+        (
+            ("linear", "folder", "both"),
+            "linear on folder has no setup 'both'; choose from video, audio; for both, use 'fusion'",
+        ),
     ],
 )
 def test_an_unknown_name_gets_the_nearest_right_one(words: tuple[str, ...], line: str) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
+from crisscross_zoo.errors import InputError
 from crisscross_zoo.evaluate import svm
 from crisscross_zoo.evaluate.protocols import COSTS
 from crisscross_zoo.evaluate.rows import Rows
@@ -353,6 +354,33 @@ def test_a_solved_class_costs_no_products(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(svm, "GRAM_VALUES", 0)
     fit_one(features, labels, 3, 1.0, tolerance=1e-6)
     assert {1, 2, 3} == set(columns) - {11}  # 11: the eigenvectors
+
+
+def test_a_step_that_float32_cannot_compute_is_computed_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, labels = make_problem(60, 8, 3)
+    expected = fit_one(x, labels, 3, 0.1)
+    original, dtypes = svm._newton_step, []
+
+    def overflows(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        step, scores = original(*args)
+        dtypes.append(step.dtype)
+        if step.dtype == torch.float32:
+            step[0, 1] = torch.nan
+        return step, scores
+
+    monkeypatch.setattr(svm, "_newton_step", overflows)
+    found = fit_one(x, labels, 3, 0.1)
+    assert dtypes[0] == torch.float32
+    assert set(dtypes[1:]) == {torch.float64}
+    assert found.solved
+    np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e19, 1e30])
+def test_features_whose_products_overflow_are_an_error(scale: float) -> None:
+    x, labels = make_problem(60, 8, 3)
+    with pytest.raises(InputError, match="too large: their products overflow; scale them down"):
+        fit_one(x * np.float32(scale), labels, 3, 0.1)
 
 
 def test_a_cost_near_zero_gives_finite_gradients() -> None:
