@@ -12,7 +12,7 @@ best of three penalties; R@1 is by cosine of standardised features. In %:
 - drums: five kinds of samples of the drum kits of Hydrogen, each kit tested apart from those trained on;
 - voices: who speaks in Hedgewars, phrases tested apart; and the phrase, by the nearest neighbour among other speakers;
 - kinds: Tux Paint's sounds of birds, mammals, things and speech; images: Tux Paint's images, moved by a camera;
-- cameras: the same of Tux Paint's images, by R@1 among all as another camera moves over them, before another colour;
+- cameras: each of Tux Paint's images among all, by R@1, as another camera moves over it, before another colour;
 - shapes: eight kinds of generated clips, each with its own outline and motion, those of `crisscross-pretrain demo`.
 
 Inputs are kept in `--cache`.

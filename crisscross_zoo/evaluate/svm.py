@@ -371,9 +371,8 @@ def _minimise(
         step, step_scores = _newton_step(problem, cost, active, gradient, classes, cg_steps)
         cg_steps = max(cg_steps, problem.passes - passes)
         finite = step.isfinite().all(0) & step_scores.isfinite().all(0).to(step.device)
-        if not bool(
-            finite.all()
-        ):  # float32 does not suffice: no step for these classes, and float64 from now on
+        if not bool(finite.all()):
+            # float32 does not suffice: no step for these classes, and float64 from now on
             step[:, ~finite], step_scores[:, ~finite.cpu()] = 0, 0
             problem.dtype = torch.float64
             w, scores = w.double(), scores.double()

@@ -217,7 +217,7 @@ def find_checkpoint(
             if modality not in encoders:
                 raise CheckpointError(
                     f"the folder has no {MODEL_FILE} of {modality}",
-                    remedy=f"it is a run of pretraining of {encoders[0]} alone: ask for {encoders[0]}",
+                    remedy=f"it has one of {encoders[0]} alone: ask for {encoders[0]}",
                     path=text,
                 )
             path, weights_id = path / modality, id_in_run(path, modality)
