@@ -8,7 +8,7 @@
   ``import torch, torchvision`` alone; both from the start of the process to its end.
 - Whole commands: the time of ``crisscross-extract``, divided by that of a simple script (``homemade.py``, if torchcodec
   is installed), and divided by the sum of its start-up (the command on one clip) and of the network or the decoding,
-  whichever takes longer alone, in this process.
+  whichever takes longer alone, in this process. The table also has the processor time of both, which the cores share.
 - Waiting: the fraction of the time in which the network has no clips because it waits for the decoder.
 - Short files: many files of 2 s and one long file, per clip; the start of the decoding worker counts in both.
 - The plain path: decode the whole file into memory, resize frames with Pillow, and pass one clip after another through
@@ -106,9 +106,9 @@ def run(extractor: FeatureExtractor, paths: list[Path]) -> tuple[float, float, i
     return time.perf_counter() - start, waiting.seconds, clips
 
 
-def stages(extractor: FeatureExtractor, path: Path) -> tuple[float, float]:
-    """Return the seconds of the network and of decoding, each alone."""
-    start = time.perf_counter()
+def stages(extractor: FeatureExtractor, path: Path) -> tuple[float, float, float]:
+    """Return the seconds of the network and of decoding, each alone, and the processor seconds of both."""
+    start, processor = time.perf_counter(), time.process_time()
     events = [(0, path, event) for event in file_events(path, extractor._sampling)]
     decoding = time.perf_counter() - start
 
@@ -116,7 +116,8 @@ def stages(extractor: FeatureExtractor, path: Path) -> tuple[float, float]:
         yield from events
 
     with mock.patch.object(extract, "read_files", replay):
-        return seconds_of(lambda: extractor(path)), decoding
+        network = seconds_of(lambda: extractor(path))
+    return network, decoding, time.process_time() - processor
 
 
 def commands(folder: Path, options: argparse.Namespace) -> Report:
@@ -124,7 +125,10 @@ def commands(folder: Path, options: argparse.Namespace) -> Report:
     scripted = importlib.util.find_spec("torchcodec") is not None and options.device == "cpu"
     report = Report(
         "Whole commands, seconds",
-        ("input", "size", "clips", "crisscross-extract", "simple script", "start-up", "network", "decoding"),
+        (
+            *("input", "size", "clips", "crisscross-extract", "simple script"),
+            *("start-up", "network", "decoding", "processor"),
+        ),
     )
     report.notes.append(
         "The simple script is benchmarks/homemade.py: torchcodec, torchvision's transforms, the plain network."
@@ -135,6 +139,7 @@ def commands(folder: Path, options: argparse.Namespace) -> Report:
         for video, width, height in zip(videos, (640, 1280), (360, 720), strict=True):
             make_clip(video, width, height, options.seconds)
     half = folder / "half.mp4"
+    parts = ("network", "decoding", "processor")
     for video in videos:
         for size in (112, 224):
             common = ["--weights", options.weights, "--size", str(size)]
@@ -146,17 +151,17 @@ def commands(folder: Path, options: argparse.Namespace) -> Report:
                 calls["own"] = [sys.executable, str(script), str(video), str(folder / "own.npy"), *common]
             extractor = FeatureExtractor(options.weights, device=options.device, size=size, workers=0)
             clips = len(extractor(video).video)  # type: ignore[arg-type]
-            least = dict.fromkeys((*calls, "network", "decoding"), float("inf"))
+            least = dict.fromkeys((*calls, *parts), float("inf"))
             for _ in range(options.rounds):
                 for name, words in calls.items():
                     took = seconds_of(
                         lambda w=words: subprocess.run(w, check=True, stdout=subprocess.DEVNULL)
                     )
                     least[name] = min(least[name], took)
-                for name, took in zip(("network", "decoding"), stages(extractor, video), strict=True):
+                for name, took in zip(parts, stages(extractor, video), strict=True):
                     least[name] = min(least[name], took)
             own = f"{least['own']:.1f}" if scripted else "-"
-            times = [f"{least[name]:.1f}" for name in ("start", "network", "decoding")]
+            times = [f"{least[name]:.1f}" for name in ("start", *parts)]
             report.add(video.name, size, clips, f"{least['whole']:.1f}", own, *times)
             where = f"{video.name}, {size}"
             if scripted:
