@@ -275,11 +275,11 @@ PRESETS: dict[str, PretrainConfig] = {
     ),
     "world": PretrainConfig(
         preset="world",
-        video=VideoConfig(depth=10, width=16, size=112),
+        video=VideoConfig(depth=10, width=16, frames=4, fps=8, size=112),
         audio=AudioConfig(depth=18, width=24),
         heads=HeadsConfig(projection=512, prediction_hidden=128),
         data=DataConfig(relaxation="mixed", crop=56),
-        video_augment=VideoAugment(area=(0.3, 1.0), hue=0.1, cutout=0),
+        video_augment=VideoAugment(area=(0.3, 1.0), hue=0.1, blur=0.0, cutout=0),
         loss=LossConfig(intra_weight=3.0),
         optim=OptimConfig(
             batch_size=64,
