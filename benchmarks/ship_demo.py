@@ -34,7 +34,7 @@ LIMIT_BYTES = 6_000_000
 KINDS = {"video": "R(2+1)D-{depth}", "audio": "ResNet-{depth} on log-mel spectrograms"}
 NOTE = (
     "Small encoders that need no download, pretrained by this package's own loop on generated clips"
-    " (crisscross-pretrain generate; for video also those of crisscross-pretrain demo), without recordings or labels."
+    " (crisscross-pretrain generate), without recordings or labels."
 )
 
 

@@ -76,7 +76,7 @@ def draw(info: Media, config: PretrainConfig, number: int) -> tuple[Any, ...]:
         released=config.data.loose_sync,
     )  # fmt: skip
     times = frame_times(
-        np.array([starts.v1, starts.v2]), info.video_span, config.video.frames, config.video.fps
+        np.array([starts.v1, starts.v2]), info.video_span, config.views.frames, config.views.fps
     )
     return times, (starts.a1, starts.a2), rng
 

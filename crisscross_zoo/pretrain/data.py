@@ -220,10 +220,10 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
 
         A modality that the loss does not use is not decoded: None.
         """
-        config, rate = self.config, self.config.audio.sample_rate
+        video, audio, rate = self.config.views, self.config.audio, self.config.audio.sample_rate
         assert file.video_span is not None
-        half, length = config.video.frames, config.audio.clip_samples
-        times = frame_times(np.array([starts.v1, starts.v2]), file.video_span, half, config.video.fps)
+        half, length = video.frames, audio.clip_samples
+        times = frame_times(np.array([starts.v1, starts.v2]), file.video_span, half, video.fps)
         first = [round(start * rate) for start in (starts.a1, starts.a2)]
 
         def read(times: _Times, start: int, samples: int) -> _Moment:
@@ -235,7 +235,7 @@ class PretrainDataset(SampleDataset[dict[str, Tensor]]):
                 source=source,
             )
 
-        window = max(config.video.window_seconds, config.audio.window_seconds)
+        window = max(video.window_seconds, audio.window_seconds)
         if max(abs(starts.v2 - starts.v1), abs(starts.a2 - starts.a1)) > window + FAR_APART_SECONDS:
             return [read(times[i], first[i], length) for i in (0, 1)]
         low = min(first)

@@ -135,10 +135,9 @@ def plan_flight(
     Raises:
         ConfigError: the samples in flight do not fit.
     """
-    video, audio = config.video.frames, config.audio.clip_samples // config.audio.hop_length
-    crop = config.data.crop
+    video, audio = config.views, config.audio.clip_samples // config.audio.hop_length
     shapes: dict[str, tuple[int, ...]] = {
-        name: (3, video, crop, crop) if name[0] == "v" else (1, config.audio.n_mels, audio)
+        name: (3, video.frames, video.size, video.size) if name[0] == "v" else (1, config.audio.n_mels, audio)
         for name in used_views(config)
     }
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.optim.precision, torch.float32)

@@ -46,6 +46,9 @@ class DataConfig(Settings):
         relaxation: How far apart in time the two views of a modality are: none, mild, medium, extreme or mixed.
         crop: Side of the square video views in pixels (112 in section F). It does not change the size in the
             checkpoint, which is for evaluation.
+        frames: Frames of a video view; 0: as many as a clip of the checkpoint has. Like ``crop``, it does not change
+            the checkpoint.
+        fps: Frames per second of the video views; 0: as in the checkpoint.
         loose_sync: Draw the video window anywhere in the audio window, as the released code does, instead of
             centring it.
     """
@@ -53,6 +56,8 @@ class DataConfig(Settings):
     epoch_size: Whole = 0
     relaxation: Annotated[str, OneOf(RELAXATIONS)] = "mild"
     crop: Count = 112
+    frames: Whole = 0
+    fps: NotNegative = 0.0
     loose_sync: bool = False
 
     def __post_init__(self) -> None:
@@ -220,8 +225,11 @@ class PretrainConfig(Settings):
 
     @functools.cached_property
     def views(self) -> VideoConfig:
-        """The video config of the training views: the encoder's config with the training crop as its size."""
-        return self.video.replace(size=self.data.crop)
+        """The video config of the training views: the encoder's config with the crop, frames and fps of ``data``."""
+        own = {"frames": self.data.frames, "fps": self.data.fps}
+        return self.video.replace(
+            size=self.data.crop, **{name: value for name, value in own.items() if value}
+        )
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings of :meth:`to_dict` that decide the result: all but ``run``."""
@@ -275,10 +283,10 @@ PRESETS: dict[str, PretrainConfig] = {
     ),
     "world": PretrainConfig(
         preset="world",
-        video=VideoConfig(depth=10, width=16, frames=4, fps=8, size=112),
+        video=VideoConfig(depth=10, width=16, size=112),
         audio=AudioConfig(depth=18, width=24),
         heads=HeadsConfig(projection=512, prediction_hidden=128),
-        data=DataConfig(relaxation="mixed", crop=56),
+        data=DataConfig(relaxation="mixed", crop=56, frames=4, fps=8.0),
         video_augment=VideoAugment(area=(0.3, 1.0), hue=0.1, blur=0.0, cutout=0),
         loss=LossConfig(intra_weight=3.0),
         optim=OptimConfig(

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pretrain_case import tiny_config
 
+from crisscross_zoo.config import VideoConfig
 from crisscross_zoo.errors import ConfigError, MediaError
 from crisscross_zoo.media.tracks import Media
 from crisscross_zoo.pretrain import data
@@ -94,6 +95,23 @@ def test_a_sample_is_decided_by_its_key(clips: list[Media]) -> None:
     others.append(PretrainDataset(clips, tiny_config(seed=1))[key][0])
     assert not any(torch.equal(views["v1"], other["v1"]) for other in others)
     assert not torch.equal(views["v1"], views["v2"]), "each view is augmented separately"
+
+
+def test_the_views_frames_need_not_be_the_checkpoints(clips: list[Media]) -> None:
+    """Views are those of an encoder with such clips, also through workers; the encoder's own clips stay as they are."""
+
+    def batches(workers: int, **changes: Any) -> list[data.Batch]:
+        config = tiny_config(**changes)
+        return list(make_loader(clips, config, sampler(range(2), files=6), workers=workers, pin_memory=False))
+
+    expected = batches(0, video=VideoConfig(depth=10, width=8, frames=2, fps=4.0, size=32))
+    assert expected[0].views["v1"].shape == (4, 3, 2, 32, 32)
+    for workers in (0, 1):
+        found = batches(workers, **{"data.frames": 2, "data.fps": 4.0})
+        for a, b in zip(expected, found, strict=True):
+            assert all(torch.equal(a.views[n], b.views[n]) for n in a.views)
+    own = tiny_config(**{"data.frames": 2, "data.fps": 4.0}).video
+    assert own == tiny_config().video
 
 
 def test_threads_and_workers_change_no_bit(clips: list[Media]) -> None:
