@@ -8,7 +8,8 @@
   ``import torch, torchvision`` alone; both from the start of the process to its end.
 - Whole commands: the time of ``crisscross-extract``, divided by that of a simple script (``homemade.py``, if torchcodec
   is installed), and divided by the sum of its start-up (the command on one clip) and of the network or the decoding,
-  whichever takes longer alone, in this process. The table also has the processor time of both, which the cores share.
+  whichever takes longer alone, in this process. The table also has the processor time of network and
+  decoding together, waiting threads of PyTorch included.
 - Waiting: the fraction of the time in which the network has no clips because it waits for the decoder.
 - Short files: many files of 2 s and one long file, per clip; the start of the decoding worker counts in both.
 - The plain path: decode the whole file into memory, resize frames with Pillow, and pass one clip after another through
@@ -126,10 +127,10 @@ def commands(folder: Path, options: argparse.Namespace) -> Report:
     report = Report(
         "Whole commands, seconds",
         (
-            *("input", "size", "clips", "crisscross-extract", "simple script"),
-            *("start-up", "network", "decoding", "processor"),
+            "input", "size", "clips", "crisscross-extract", "simple script", "start-up", "network", "decoding",
+            "processor",
         ),
-    )
+    )  # fmt: skip
     report.notes.append(
         "The simple script is benchmarks/homemade.py: torchcodec, torchvision's transforms, the plain network."
     )

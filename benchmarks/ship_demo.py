@@ -1,7 +1,7 @@
 """Put the encoders of a pretraining run into the package, as its `demo` weights.
 
     python benchmarks/ship_demo.py run/ --clips 8000       copies the encoders, in half precision, and the log
-    python benchmarks/ship_demo.py run/ --clips 8000 --video other/ --video-clips 10000       video from another run
+    python benchmarks/ship_demo.py run/ --clips 8000 --video other/       video from another run
     python benchmarks/evaluations.py real packages/ --out eval/
     python benchmarks/ship_demo.py run/ ... --scores eval/       also puts the scores into the manifest
 
@@ -76,14 +76,12 @@ def main() -> None:
     parser.add_argument(
         "--clips", type=int, required=True, help="number of clips that the run was trained on"
     )
-    parser.add_argument("--video", type=Path, metavar="RUN", help="take the video encoder from this run")
-    parser.add_argument("--video-clips", type=int, help="number of clips of that run")
+    parser.add_argument(
+        "--video", type=Path, metavar="RUN", help="take the video encoder from this run, on the same clips"
+    )
     parser.add_argument("--scores", type=Path, help="the folder that evaluations.py wrote")
     options = parser.parse_args()
-    if (options.video is None) != (options.video_clips is None):
-        parser.error("--video and --video-clips go together")
     runs = {"audio": options.run, "video": options.video or options.run}
-    sizes = {"audio": options.clips, "video": options.video_clips or options.clips}
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
     temporary = tempfile.TemporaryDirectory()
     written = Path(temporary.name)
@@ -99,7 +97,7 @@ def main() -> None:
             status="released",
             arch=f"{KINDS[modality].format(depth=config.depth)}, width {config.width}",
             config=config.to_dict(),
-            pretrained_on={"dataset": "generated clips", "size": f"{sizes[modality]:,} clips"},
+            pretrained_on={"dataset": "generated clips", "size": f"{options.clips:,} clips"},
             results=scores(options.scores, modality) if options.scores else [],
             note=NOTE,
             bundled={"file": target.name, "sha256": digest},

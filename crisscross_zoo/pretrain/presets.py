@@ -46,9 +46,8 @@ class DataConfig(Settings):
         relaxation: How far apart in time the two views of a modality are: none, mild, medium, extreme or mixed.
         crop: Side of the square video views in pixels (112 in section F). It does not change the size in the
             checkpoint, which is for evaluation.
-        frames: Frames of a video view; 0: as many as a clip of the checkpoint has. Like ``crop``, it does not change
-            the checkpoint.
-        fps: Frames per second of the video views; 0: as in the checkpoint.
+        frames: Frames of a video view; 0: ``video.frames``, which otherwise decides the checkpoint's clips alone.
+        fps: Frames per second of the video views; 0: ``video.fps``, which otherwise decides the checkpoint's alone.
         loose_sync: Draw the video window anywhere in the audio window, as the released code does, instead of
             centring it.
     """
@@ -226,10 +225,8 @@ class PretrainConfig(Settings):
     @functools.cached_property
     def views(self) -> VideoConfig:
         """The video config of the training views: the encoder's config with the crop, frames and fps of ``data``."""
-        own = {"frames": self.data.frames, "fps": self.data.fps}
-        return self.video.replace(
-            size=self.data.crop, **{name: value for name, value in own.items() if value}
-        )
+        video, data = self.video, self.data
+        return video.replace(size=data.crop, frames=data.frames or video.frames, fps=data.fps or video.fps)
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings of :meth:`to_dict` that decide the result: all but ``run``."""

@@ -98,7 +98,7 @@ def test_a_sample_is_decided_by_its_key(clips: list[Media]) -> None:
 
 
 def test_the_views_frames_need_not_be_the_checkpoints(clips: list[Media]) -> None:
-    """Views are those of an encoder with such clips, also through workers; the encoder's own clips stay as they are."""
+    """Views are those of an encoder with such clips, also through workers."""
 
     def batches(workers: int, **changes: Any) -> list[data.Batch]:
         config = tiny_config(**changes)
@@ -110,8 +110,6 @@ def test_the_views_frames_need_not_be_the_checkpoints(clips: list[Media]) -> Non
         found = batches(workers, **{"data.frames": 2, "data.fps": 4.0})
         for a, b in zip(expected, found, strict=True):
             assert all(torch.equal(a.views[n], b.views[n]) for n in a.views)
-    own = tiny_config(**{"data.frames": 2, "data.fps": 4.0}).video
-    assert own == tiny_config().video
 
 
 def test_threads_and_workers_change_no_bit(clips: list[Media]) -> None:
