@@ -1,4 +1,4 @@
-"""Fixtures of all tests: random generators with a fixed seed, and the golden values."""
+"""Fixtures of all tests: random generators with a fixed seed, and the golden values; the list of skipped tests."""
 
 from __future__ import annotations
 
@@ -90,3 +90,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs an NVIDIA GPU")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """List a skipped test."""
+    _list_if_skipped(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """List a skipped module."""
+    _list_if_skipped(report)
+
+
+def _list_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Append to the file ``$CRISSCROSS_TESTS_SKIPPED``, once per report: the workers send theirs to the main process."""
+    listed = os.environ.get("CRISSCROSS_TESTS_SKIPPED")
+    if listed and report.skipped and "PYTEST_XDIST_WORKER" not in os.environ:
+        with open(listed, "a", encoding="utf-8") as file:
+            file.write(f"{report.nodeid}\n")

@@ -1,6 +1,7 @@
 """Programs and packages that only some tests need: without them these skip, and with ``CI=true`` they fail.
 
-A CI job without some extras names them in ``CRISSCROSS_TESTS_WITHOUT``, separated by spaces.
+A CI job without some extras names them in ``CRISSCROSS_TESTS_WITHOUT``, separated by spaces. The tests that it skips
+are appended to the file ``$CRISSCROSS_TESTS_SKIPPED``, to be run with all extras (``conftest.py``).
 """
 
 from __future__ import annotations
