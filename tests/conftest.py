@@ -103,7 +103,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def _list_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Append to the file ``$CRISSCROSS_TESTS_SKIPPED``, once per report: the workers send theirs to the main process."""
+    """Append to the file ``$CRISSCROSS_TESTS_SKIPPED``; xdist's workers send their reports to the main process."""
     listed = os.environ.get("CRISSCROSS_TESTS_SKIPPED")
     if listed and report.skipped and "PYTEST_XDIST_WORKER" not in os.environ:
         with open(listed, "a", encoding="utf-8") as file:
