@@ -36,7 +36,7 @@ from crisscross_zoo.errors import (
 )
 from crisscross_zoo.files.atomic import atomic_path, write_atomically
 from crisscross_zoo.media.decode import convert_frames, read_audio, with_packets
-from crisscross_zoo.media.frames import Orientation, display_matrix, orientation_of
+from crisscross_zoo.media.frames import ONE_THREAD, Orientation, display_matrix, orientation_of
 from crisscross_zoo.media.tracks import Media, VideoTrack
 from crisscross_zoo.settings import Range, Settings
 
@@ -331,7 +331,13 @@ class _CopyScaler:
         if orientation.transpose != first.transpose:
             width, height = height, width
         small = self._reformatter.reformat(
-            frame, width, height, "yuv420p", interpolation=_SCALING, dst_color_range=ColorRange.MPEG
+            frame,
+            width,
+            height,
+            "yuv420p",
+            interpolation=_SCALING,
+            dst_color_range=ColorRange.MPEG,
+            **ONE_THREAD,
         )
         small.color_range = ColorRange.MPEG  # not every PyAV sets it
         return small if orientation == Orientation() else _upright(small, orientation)

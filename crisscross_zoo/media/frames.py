@@ -27,6 +27,10 @@ INDEXED_FORMATS = frozenset({MP4_FORMAT, "matroska,webm"})
 # How many frames a decoder holds back at most in order to reorder them; 1 for other codecs.
 _LONGEST_DELAYS = {"h264": 16, "hevc": 16}
 
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+"""For ``VideoReformatter.reformat``: from PyAV 17 on, a new scaler otherwise starts a thread per core. That costs more
+than to convert the few frames of a training view, and readers run side by side anyway."""
+
 # Codecs whose non-reference frames can be skipped without changing the others (checked in tests/media).
 _SKIPPABLE_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video"})
 
@@ -358,5 +362,6 @@ class RgbConverter:
         width, height = frame.width, frame.height
         if self._transposed is not None and orientation.transpose != self._transposed:
             width, height = height, width
-        rgb: npt.NDArray[Any] = self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
+        shown = self._reformatter.reformat(frame, width, height, "rgb24", **ONE_THREAD)
+        rgb: npt.NDArray[Any] = shown.to_ndarray()
         return orientation.apply(rgb)

@@ -20,7 +20,7 @@ from crisscross_zoo.errors import MediaNotFoundError, NoStreamError, UnreadableM
 from crisscross_zoo.media import decode
 from crisscross_zoo.media.audio import MonoAudio, channels_of, frame_of
 from crisscross_zoo.media.decode import read_audio, read_frames
-from crisscross_zoo.media.frames import DecodingPlan
+from crisscross_zoo.media.frames import DecodingPlan, RgbConverter
 from crisscross_zoo.media.packets import AudioBreak, read_packets
 from crisscross_zoo.media.scan import scan
 from crisscross_zoo.media.seek import read_moment
@@ -222,6 +222,15 @@ def test_odd_sizes_keep_every_pixel(tmp_path):
     ((_, frame),) = list(read_frames(scan(path), np.array([0.1]), on_damage=no_damage))
     assert frame.shape == (67, 193, 3)
     assert np.abs(frame.astype(int) - numbered_frame(2, 193, 67)).max() <= 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux only")
+def test_conversion_to_rgb_starts_no_thread(tmp_path):
+    with av.open(str(path := make_media(tmp_path / "v.mp4", audio=None, seconds=0.4))) as container:
+        frames = list(container.decode(video=0))
+    convert, threads = RgbConverter(scan(path).video), len(os.listdir("/proc/self/task"))
+    assert [read_number(convert(frame)) for frame in frames] == list(range(len(frames)))
+    assert len(os.listdir("/proc/self/task")) == threads
 
 
 def test_time_zero_is_the_first_frame(tmp_path):
