@@ -9,8 +9,8 @@
 A variant is an objective with the relaxation of the preset `world`, or a relaxation with all terms. The encoders are
 smaller than those of `world`, so that a run takes minutes. Scores are those of `quick_scores.py`, but for Tux Paint's
 sounds, too few to tell variants apart; its help also says how to unpack the packages. The table has their means with
-95 % confidence intervals of Student's t over the seeds, and the scores without pretraining. Interrupted runs are
-resumed, and finished ones kept.
+95 % confidence intervals of Student's t over the seeds, and the scores without pretraining; a second one has the
+differences from all terms. Interrupted runs are resumed, and finished ones kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from crisscross_zoo.pretrain.relaxation import RELAXATIONS
 OBJECTIVES = ("intra", "sync", "async", "intra+sync", "intra+async", "sync+async", "crisscross")
 OWN = PRESETS["world"].data.relaxation
 VARIANTS = (*OBJECTIVES, *(name for name in RELAXATIONS if name != OWN))
-RANDOM = "random"
+FULL, RANDOM = "crisscross", "random"
 SCORES = "scores.json"
 
 
@@ -50,28 +50,34 @@ def config_of(variant: str, seed: int, steps: int) -> PretrainConfig:
     changes = {"seed": seed, "run.tensorboard": False, "run.keep": 1, **small, **length}
     if variant in RELAXATIONS:
         return make_config("world", overrides={**changes, "data.relaxation": variant})
-    return make_config("world", objective="crisscross" if variant == RANDOM else variant, overrides=changes)
+    return make_config("world", objective=FULL if variant == RANDOM else variant, overrides=changes)
 
 
-def table(out: Path) -> list[str]:
-    """Return a Markdown table of the finished runs."""
+def table(out: Path, minus: str = "") -> list[str]:
+    """Return a Markdown table of the finished runs, or of their differences from ``minus``, paired by seed."""
     found = {
-        name: [json.loads(f.read_text()) for f in sorted(out.glob(f"{name}/seed*/{SCORES}"))]
+        name: {file.parent.name: json.loads(file.read_text()) for file in out.glob(f"{name}/seed*/{SCORES}")}
         for name in (RANDOM, *VARIANTS)
     }
-    found = {name: runs for name, runs in found.items() if runs}
-    names = list(next(iter(found.values()))[0])
-    lines = [f"| variant | seeds | {' | '.join(names)} |", "| --- |" + " --- |" * (len(names) + 1)]
+    base = found[minus] if minus else {seed: {} for runs in found.values() for seed in runs}
+    names = next(list(scores) for runs in found.values() for scores in runs.values())
+    lines = [
+        f"| {f'above {minus}, paired by seed' if minus else 'variant'} | seeds | {' | '.join(names)} |",
+        "| --- |" + " --- |" * (len(names) + 1),
+    ]
     for variant, runs in found.items():
+        seeds = sorted(runs.keys() & base.keys())
+        if not seeds or variant == minus:
+            continue
         label = f"all terms, {variant}" if variant in RELAXATIONS else f"{variant}, {OWN}"
         cells = []
         for name in names:
-            values = [run[name] for run in runs]
-            cell = f"{np.mean(values):.1f}"
+            values = [runs[seed][name] - base[seed].get(name, 0) for seed in seeds]
+            cell = f"{np.mean(values):{'+' if minus else ''}.1f}"
             if len(values) > 1:
                 cell += f" ± {stats.sem(values) * stats.t.ppf(0.975, len(values) - 1):.1f}"
             cells.append(cell)
-        lines.append(f"| {RANDOM if variant == RANDOM else label} | {len(runs)} | {' | '.join(cells)} |")
+        lines.append(f"| {RANDOM if variant == RANDOM else label} | {len(seeds)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -111,7 +117,7 @@ def main() -> int:
                 run.mkdir(parents=True, exist_ok=True)
                 scores = score(partial(encoder_of, name, preset=config), sets)
                 write_atomically(run / SCORES, json.dumps(scores).encode())
-    print("\n".join(table(options.out)))
+    print("\n".join([*table(options.out), "", *table(options.out, minus=FULL)]))
     return 0
 
 

@@ -198,6 +198,8 @@ def test_the_ablations_table_has_the_mean_and_its_confidence_interval(world_abla
     assert random == "| random | 1 | 30.0 | 1.0 |"
     # Student's t with two degrees of freedom: 4.303; the standard deviations are 10 and 1.
     assert intra == f"| intra, mixed | 3 | 50.0 ± {4.3027 * 10 / 3**0.5:.1f} | 2.0 ± {4.3027 / 3**0.5:.1f} |"
+    # Paired by seed: with seed 0 alone, and not the mean of the others.
+    assert world_ablation.table(tmp_path, minus="random")[2:] == ["| intra, mixed | 1 | +10.0 | +0.0 |"]
 
 
 def test_gradients_tell_directions_whatever_the_contrast(world_ablation):
