@@ -10,12 +10,13 @@ A variant is an objective with the relaxation of the preset `world`, or a relaxa
 smaller than those of `world`, so that a run takes minutes. Scores are those of `quick_scores.py`, but for Tux Paint's
 sounds, too few to tell variants apart; its help also says how to unpack the packages. The table has their means with
 95 % confidence intervals of Student's t over the seeds, and the scores without pretraining; a second one has the
-differences from all terms. Interrupted runs are resumed, and finished ones kept.
+differences from all terms, and ``scores.csv`` every run. Interrupted runs are resumed, and finished ones kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ from quick_scores import SETS, encoder_of, read, score
 from scipy import stats
 from tqdm import tqdm
 
-from crisscross_zoo.files.atomic import write_atomically
+from crisscross_zoo.files.atomic import atomic_path, write_atomically
 from crisscross_zoo.files.digest import file_sha256
 from crisscross_zoo.pretrain.index import read_index
 from crisscross_zoo.pretrain.loop import pretrain
@@ -53,12 +54,17 @@ def config_of(variant: str, seed: int, steps: int) -> PretrainConfig:
     return make_config("world", objective=FULL if variant == RANDOM else variant, overrides=changes)
 
 
-def table(out: Path, minus: str = "") -> list[str]:
-    """Return a Markdown table of the finished runs, or of their differences from ``minus``, paired by seed."""
-    found = {
-        name: {file.parent.name: json.loads(file.read_text()) for file in out.glob(f"{name}/seed*/{SCORES}")}
+def finished(out: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the scores of the finished runs, by variant and seed."""
+    return {
+        name: {f.parent.name: json.loads(f.read_text()) for f in sorted(out.glob(f"{name}/seed*/{SCORES}"))}
         for name in (RANDOM, *VARIANTS)
     }
+
+
+def table(out: Path, minus: str = "") -> list[str]:
+    """Return a Markdown table of the finished runs, or of their differences from ``minus``, paired by seed."""
+    found = finished(out)
     base = found[minus] if minus else {seed: {} for runs in found.values() for seed in runs}
     names = next(list(scores) for runs in found.values() for scores in runs.values())
     lines = [
@@ -117,6 +123,16 @@ def main() -> int:
                 run.mkdir(parents=True, exist_ok=True)
                 scores = score(partial(encoder_of, name, preset=config), sets)
                 write_atomically(run / SCORES, json.dumps(scores).encode())
+    found = finished(options.out)
+    names = next(list(run) for runs in found.values() for run in runs.values())
+    rows = [
+        (variant, seed, *(f"{value:.2f}" for value in run.values()))
+        for variant, runs in found.items()
+        for seed, run in runs.items()
+    ]
+    with atomic_path(options.out / "scores.csv", by=str(os.getpid())) as path:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([("variant", "seed", *names), *rows])
     print("\n".join([*table(options.out), "", *table(options.out, minus=FULL)]))
     return 0
 
