@@ -130,9 +130,11 @@ def main() -> int:
         for variant, runs in found.items()
         for seed, run in runs.items()
     ]
-    with atomic_path(options.out / "scores.csv", by=str(os.getpid())) as path:
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([("variant", "seed", *names), *rows])
+    with (
+        atomic_path(options.out / "scores.csv", by=str(os.getpid())) as path,
+        path.open("w", newline="") as file,
+    ):
+        csv.writer(file).writerows([("variant", "seed", *names), *rows])
     print("\n".join([*table(options.out), "", *table(options.out, minus=FULL)]))
     return 0
 
