@@ -134,7 +134,7 @@ def main() -> int:
         atomic_path(options.out / "scores.csv", by=str(os.getpid())) as path,
         path.open("w", newline="") as file,
     ):
-        csv.writer(file).writerows([("variant", "seed", *names), *rows])
+        csv.writer(file, lineterminator="\n").writerows([("variant", "seed", *names), *rows])
     print("\n".join([*table(options.out), "", *table(options.out, minus=FULL)]))
     return 0
 
