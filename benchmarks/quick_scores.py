@@ -5,9 +5,9 @@
     python benchmarks/quick_scores.py packages/ raw demo random:0 random:1 run/ run/checkpoints/step_000000400.pt
 
 Takes a minute for each pair of encoders: a run's folder, a checkpoint of the preset `world`, `demo`, `random:SEED` (the
-shapes of `world`), `raw` (mean and deviation of the spectrum; colour histograms), or `gradients` (video: histograms of
-oriented gradients, averaged over place). Linear scores are of logistic regression on standardised features, with the
-best of three penalties; R@1 is by cosine of standardised features. In %:
+shapes of `world`), `random:SEED:RUN` (those of a run), `raw` (mean and deviation of the spectrum; colour histograms),
+or `gradients` (video: histograms of oriented gradients, averaged over place). Linear scores are of logistic regression
+on standardised features, with the best of three penalties; R@1 is by cosine of standardised features. In %:
 
 - drums: five kinds of samples of the drum kits of Hydrogen, each kit tested apart from those trained on;
 - voices: who speaks in Hedgewars, phrases tested apart; and the phrase, by the nearest neighbour among other speakers;
@@ -189,7 +189,9 @@ def encoder_of(
     if name == "gradients":
         return Gradients() if modality == "video" else sys.exit("gradients: of video only; pass --sets")
     if name.startswith("random:"):
-        torch.manual_seed(1000 + int(name.removeprefix("random:")))
+        _, seed, *run = name.split(":", 2)
+        config = load_encoder(modality, Path(run[0]) / modality).config if run else config  # type: ignore[call-overload]
+        torch.manual_seed(1000 + int(seed))
         return build_encoder(config).eval()
     if not name.endswith(".pt"):
         return load_encoder(modality, name if name == "demo" else Path(name) / modality)  # type: ignore[arg-type]
