@@ -1,14 +1,13 @@
-"""Put the encoders of a pretraining run into the package, as its `demo` weights.
+"""Put encoders of pretraining runs into the package, as its `demo` weights.
 
-    python benchmarks/ship_demo.py run/ --clips 8000       copies the encoders, in half precision, and the log
-    python benchmarks/ship_demo.py run/ --clips 8000 --video other/       video from another run
+    python benchmarks/ship_demo.py --audio run/ --video other/ --clips 8000
     python benchmarks/evaluations.py real packages/ --out eval/
-    python benchmarks/ship_demo.py run/ ... --scores eval/       also puts the scores into the manifest
+    python benchmarks/ship_demo.py --audio run/ --video other/ --clips 8000 --scores eval/     with the scores
 
-docs/pretraining.md, "Generated clips", has the commands of the runs.
+docs/pretraining.md, "Generated clips", has the commands of the runs. A modality without a run keeps its encoder.
 
-Copies go to ``crisscross_zoo/weights`` and ``docs/demo/weights`` (of another run for video, to its folder ``video``),
-and the entry of each encoder to ``weights_manifest.json``.
+The weights go to ``crisscross_zoo/weights`` in half precision, log and config to ``docs/demo/weights/MODALITY``, and the
+encoder's entry to ``weights_manifest.json``.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "crisscross_zoo" / "weights"
 MANIFEST = ROOT / "weights_manifest.json"
 DOCS = ROOT / "docs" / "demo" / "weights"
-LIMIT_BYTES = 6_000_000
+LIMIT_BYTES = 12_000_000
 
 KINDS = {"video": "R(2+1)D-{depth}", "audio": "ResNet-{depth} on log-mel spectrograms"}
 NOTE = (
@@ -72,23 +71,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument(
-        "--clips", type=int, required=True, help="number of clips that the run was trained on"
-    )
-    parser.add_argument(
-        "--video", type=Path, metavar="RUN", help="take the video encoder from this run, on the same clips"
-    )
+    for modality in KINDS:
+        parser.add_argument(f"--{modality}", type=Path, metavar="RUN", help=f"run of the {modality} encoder")
+    parser.add_argument("--clips", type=int, required=True, help="number of clips that they were trained on")
     parser.add_argument("--scores", type=Path, help="the folder that evaluations.py wrote")
     options = parser.parse_args()
-    runs = {"audio": options.run, "video": options.video or options.run}
+    runs = {modality: run for modality in KINDS if (run := getattr(options, modality))}
+    if not runs:
+        parser.error("pass --audio or --video")
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
     temporary = tempfile.TemporaryDirectory()
     written = Path(temporary.name)
     for entry in manifest["checkpoints"]:
-        if entry["name"] != "demo":
+        if entry["name"] != "demo" or (modality := entry["modality"]) not in runs:
             continue
-        modality = entry["modality"]
         weights, config = read_checkpoint(runs[modality] / modality)
         assert config is not None
         target = written / f"demo_{modality}.safetensors"
@@ -102,16 +98,16 @@ def main() -> None:
             note=NOTE,
             bundled={"file": target.name, "sha256": digest},
         )
-    total = sum(file.stat().st_size for file in written.iterdir())
+    kept = [f for f in WEIGHTS.glob("demo_*.safetensors") if not (written / f.name).exists()]
+    total = sum(file.stat().st_size for file in (*written.iterdir(), *kept))
     if total > LIMIT_BYTES:
         sys.exit(f"{total:,} bytes of weights, more than {LIMIT_BYTES:,}; nothing was changed")
     shutil.copytree(written, WEIGHTS, dirs_exist_ok=True)
     MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.rmtree(DOCS / "video", ignore_errors=True)
-    for run, folder in ((options.run, DOCS), *([(options.video, DOCS / "video")] if options.video else [])):
-        folder.mkdir(exist_ok=True)
+    for modality, run in runs.items():
+        (DOCS / modality).mkdir(exist_ok=True)
         for name in ("log.csv", "config.json"):
-            shutil.copyfile(run / name, folder / name)
+            shutil.copyfile(run / name, DOCS / modality / name)
     print(f"{total:,} bytes of weights")
 
 

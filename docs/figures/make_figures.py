@@ -34,7 +34,7 @@ from crisscross_zoo.pretrain.loss import PAIRS
 from crisscross_zoo.pretrain.relaxation import RELAXATIONS, ViewStarts, view_starts
 
 HERE = Path(__file__).resolve().parent
-WEIGHTS = HERE.parent / "demo" / "weights"
+WEIGHTS = HERE.parent / "demo" / "weights" / "audio"
 CLIP = HERE.parents[1] / "examples" / "clip.mp4"
 
 INK = {"": "#2a2f3a", "-dark": "#dfe3ea"}
