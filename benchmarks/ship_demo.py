@@ -6,8 +6,8 @@
 
 docs/pretraining.md, "Generated clips", has the commands of the runs. A modality without a run keeps its encoder.
 
-The weights go to ``crisscross_zoo/weights`` in half precision, log and config to ``docs/demo/weights/MODALITY``, and the
-encoder's entry to ``weights_manifest.json``.
+The weights go to ``crisscross_zoo/weights`` in half precision, log and config to ``docs/demo/weights/MODALITY``, and
+the encoder's entry to ``weights_manifest.json``.
 """
 
 from __future__ import annotations
