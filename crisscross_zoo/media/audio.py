@@ -206,7 +206,7 @@ def _form(frame: av.AudioFrame) -> tuple[int, str, str]:
 def _is_mixed(frame: av.AudioFrame, rate: int) -> bool:
     """Return whether the resampler mixes such frames down correctly."""
     if frame.layout.name in ("mono", "stereo"):
-        return True  # a trial takes a millisecond, a tenth of the time of reading a training sample
+        return True  # without a trial, whose new resampler is slow beside a training sample
     if frame.layout.name.startswith("ambisonic") or frame.layout.name.endswith(" channels"):
         return False
     try:
