@@ -4,7 +4,7 @@
     python benchmarks/evaluations.py real packages/ --out eval/
     python benchmarks/ship_demo.py --audio run/ --video other/ --clips 8000 --scores eval/     with the scores
 
-docs/pretraining.md, "Generated clips", has the commands of the runs. A modality without a run keeps its encoder.
+docs/demo-weights.md has the commands of the runs. A modality without a run keeps its encoder.
 
 The weights go to ``crisscross_zoo/weights`` in half precision, log and config to ``docs/demo/weights/MODALITY``, and
 the encoder's entry to ``weights_manifest.json``.

@@ -94,7 +94,7 @@ def table(page: str, first_header: str) -> dict[str, list[str]]:
 def test_the_table_of_weights_is_the_manifest() -> None:
     rows = table("choosing.md", "name | pretrained on")
     lines = (
-        text("evaluation.md").partition("<!-- results: begin -->")[2].partition("<!-- results: end -->")[0]
+        text("demo-weights.md").partition("<!-- results: begin -->")[2].partition("<!-- results: end -->")[0]
     )
     measured = re.findall(r"^\|.*\| ([\d.]+) \| ([\d.]+) ± [\d.]+ \| ([\d.]+) \|$", lines, re.M)
     assert list(rows) == list(dict.fromkeys(entry.name for entry in list_weights()))
