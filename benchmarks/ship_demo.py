@@ -55,11 +55,11 @@ def scores(folder: Path, modality: str) -> list[dict[str, object]]:
             random = 100 * np.mean([other[key] for other in others])
             found.append(
                 {
-                    "benchmark": file.parents[1].name.replace("stamps,", "Tux Paint's stamps,"),
+                    "benchmark": file.parents[1].name.replace("stamps", "Tux Paint").replace(", ", ": "),
                     "protocol": protocol,
                     "metric": "R@1 in %, mean of five folds"
                     if key == "R@1"
-                    else "accuracy in %, mean of five folds",
+                    else "top-1 accuracy in %, mean of five folds",
                     "value": round(100 * ours[key], 1),
                     "note": f"random initialisation {random:.1f}, without a network {100 * raw[key]:.1f}",
                 }

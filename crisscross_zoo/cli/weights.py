@@ -136,7 +136,11 @@ def _list(options: argparse.Namespace) -> int:
             f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}",
             entry.license,
             _source(entry),
-            ", ".join(f"{r.benchmark} {r.value}" for r in entry.results if r.value is not None),
+            ", ".join(
+                f"{r.benchmark} {r.value}"
+                for r in entry.results
+                if r.value is not None and r.metric.startswith("top-1")
+            ),
         )
         for entry in entries
     ]
