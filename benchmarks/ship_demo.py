@@ -51,15 +51,16 @@ def scores(folder: Path, modality: str) -> list[dict[str, object]]:
             json.loads(f.read_text()) for f in file.parents[1].glob(f"{modality}-random-*/numbers.json")
         ]
         (raw,) = (json.loads(f.read_text()) for f in file.parents[1].glob(f"{modality}-raw-0/numbers.json"))
-        for key, protocol in (("linear", "linear probe"), ("R@1", "retrieval, R@1")):
+        for key, protocol, metric in (
+            ("linear", "linear probe", "top-1 accuracy in %"),
+            ("R@1", "retrieval, R@1", "R@1 in %"),
+        ):
             random = 100 * np.mean([other[key] for other in others])
             found.append(
                 {
                     "benchmark": file.parents[1].name.replace("stamps", "Tux Paint").replace(", ", ": "),
                     "protocol": protocol,
-                    "metric": "R@1 in %, mean of five folds"
-                    if key == "R@1"
-                    else "top-1 accuracy in %, mean of five folds",
+                    "metric": f"{metric}, mean of five folds",
                     "value": round(100 * ours[key], 1),
                     "note": f"random initialisation {random:.1f}, without a network {100 * raw[key]:.1f}",
                 }

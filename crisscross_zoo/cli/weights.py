@@ -136,11 +136,7 @@ def _list(options: argparse.Namespace) -> int:
             f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}",
             entry.license,
             _source(entry),
-            ", ".join(
-                f"{r.benchmark} {r.value}"
-                for r in entry.results
-                if r.value is not None and r.metric.startswith("top-1")
-            ),
+            ", ".join(f"{r.benchmark} {r.value}" for r in entry.results if r.is_top1 and r.value is not None),
         )
         for entry in entries
     ]

@@ -54,6 +54,11 @@ class Result:
     value: float | None
     note: str | None
 
+    @property
+    def is_top1(self) -> bool:
+        """Whether it is a top-1 accuracy; others are R@k of retrieval."""
+        return self.metric.startswith("top-1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Citation:
