@@ -136,7 +136,11 @@ def _list(options: argparse.Namespace) -> int:
             f"{entry.pretrained_on.dataset}, {entry.pretrained_on.size}",
             entry.license,
             _source(entry),
-            ", ".join(f"{r.benchmark} {r.value}" for r in entry.results if r.is_top1 and r.value is not None),
+            ", ".join(
+                f"{r.benchmark} {r.value}" + (f" ({r.note})" if r.note else "")
+                for r in entry.results
+                if r.is_top1 and r.value is not None
+            ),
         )
         for entry in entries
     ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,10 @@ from crisscross_zoo.errors import CrissCrossError, OutputError
 from crisscross_zoo.media.encode import write_clip
 from crisscross_zoo.numerics import one_thread
 from crisscross_zoo.settings import StrPath, check_count
+from crisscross_zoo.text import counted
 from crisscross_zoo.workers.pool import usable_cores, work_on_files
+
+_log = logging.getLogger(__name__)
 
 SHOTS = 2
 """Shots in a clip."""
@@ -123,6 +127,8 @@ def make_world(
                 raise item
             if on_progress is not None:
                 on_progress(done, clips)
+    if more := len(set(Path(folder).glob("*.mp4")) - set(paths)):
+        _log.warning("%s: has %s more, which an index of it would list", folder, counted(more, "clip"))
 
 
 def _write(path: StrPath, *, seed: int) -> Iterator[StrPath | CrissCrossError]:

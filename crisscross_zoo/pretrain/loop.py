@@ -570,9 +570,9 @@ def _newest_state(config: PretrainConfig, run: Path, data_id: str, *, mend: bool
 def _check_same(config: PretrainConfig, other: dict[str, Any], run: Path) -> None:
     """Raise if settings that decide the result differ from those of the checkpoint."""
     mine, theirs = _flat(config.decisive()), _flat({k: v for k, v in other.items() if k != "run"})
-    different = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    different = [k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)]
     if different:
-        name = different[0]
+        name = min(different, key=lambda k: (k.count("."), k))  # the objective sets others
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""
         raise ConfigError(
             f"{run}: was started with {name} {theirs.get(name)!r}, not {mine.get(name)!r}{more}",

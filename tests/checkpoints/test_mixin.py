@@ -259,7 +259,10 @@ class TestCards:
             assert data.model_name == f"crisscross-demo-{modality}"
             assert [
                 (r.task_type, r.dataset_name, r.metric_name, r.metric_value) for r in data.eval_results
-            ] == [(task, f"{r.benchmark}, {r.protocol}", r.metric, r.value) for r in entry.results]
+            ] == [
+                (task, f"{r.benchmark}, {r.protocol}", f"{r.metric} ({r.note})", r.value)
+                for r in entry.results
+            ]
             types = {r.metric_name.split()[0]: r.metric_type for r in data.eval_results}
             assert types == {"top-1": "accuracy", "R@1": "recall"}
             assert "`demo` of CrissCross Zoo" in card.text

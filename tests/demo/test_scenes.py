@@ -161,7 +161,7 @@ def test_numbers_below_zero_are_refused(key: dict[str, int]) -> None:
 
 
 @pytest.mark.integration
-def test_a_folder_of_clips_resumes(tmp_path: Path) -> None:
+def test_a_folder_of_clips_resumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[tuple[int, int]] = []
     make_world(tmp_path, 3, seed=4, workers=2)
     bytes_of = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -170,6 +170,9 @@ def test_a_folder_of_clips_resumes(tmp_path: Path) -> None:
     make_world(tmp_path, 4, seed=4, workers=0, on_progress=lambda *counts: seen.append(counts))
     assert seen == [(3, 4), (4, 4)]
     assert bytes_of == {name: (tmp_path / name).read_bytes() for name in bytes_of}
+    assert not caplog.messages
+    make_world(tmp_path, 2, seed=4, workers=0)
+    assert caplog.messages == [f"{tmp_path}: has 2 clips more, which an index of it would list"]
     media = scan(tmp_path / "000003.mp4")
     assert media.video is not None
     assert media.audio is not None
