@@ -189,6 +189,9 @@ def test_a_finished_run_writes_its_encoders_again_and_changes_nothing_else(
 def test_another_run_is_not_resumed(whole: Path, clips: Clips, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"started with optim.video_lr 0.0002, not 0.5;"):
         pretrain(tiny_config(**{"optim.video_lr": 0.5}), clips, whole)
+    other = tiny_config(**{"loss.audio_weight": 0.0}).replace(objective="v1v2")
+    with pytest.raises(ConfigError, match=r"started with objective 'crisscross', not 'v1v2' and 1 more;"):
+        pretrain(other, clips, whole)
     with pytest.raises(ConfigError, match="another index"):
         pretrain(tiny_config(), clips, whole, data_id="other")
     (tmp_path / "precious.txt").touch()
