@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "crisscross_zoo" / "weights"
 MANIFEST = ROOT / "weights_manifest.json"
 DOCS = ROOT / "docs" / "demo" / "weights"
-LIMIT_BYTES = 12_000_000
+LIMIT_BYTES = 6_000_000
 
 KINDS = {"video": "R(2+1)D-{depth}", "audio": "ResNet-{depth} on log-mel spectrograms"}
 NOTE = (
